@@ -1,0 +1,1 @@
+"""Values everybody speaks in. Standard library and NumPy only."""

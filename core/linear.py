@@ -1,0 +1,85 @@
+"""Resize, crop, upsampling and Gaussian smoothing as constant matrices.
+
+Each of these is linear and separable, so an image operator is two small matrices, rows and columns:
+``out = R_h @ image @ R_w.T``. That form is the same in every engine, to float32 rounding.
+All matrices are built in float64.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+def antialias_matrix(size_in: int, size_out: int) -> Matrix:
+    """Antialiased bilinear resize of one axis, as torchvision and Pillow define it.
+
+    A triangle filter of half-width ``max(size_in / size_out, 1)`` around each output centre, cut at the
+    border and normalised to sum 1.
+
+    Returns:
+        float64 (size_out, size_in), rows sum to 1.
+    """
+    scale = size_in / size_out
+    support = max(scale, 1.0)
+    centres = (np.arange(size_out) + 0.5) * scale
+    positions = np.arange(size_in) + 0.5
+    weights = np.maximum(0.0, 1.0 - np.abs(positions[None, :] - centres[:, None]) / support)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def bilinear_matrix(size_in: int, size_out: int, *, align_corners: bool) -> Matrix:
+    """Bilinear interpolation of one axis without antialiasing (``torch.nn.functional.interpolate``).
+
+    Returns:
+        float64 (size_out, size_in), rows sum to 1.
+    """
+    if align_corners:
+        step = (size_in - 1) / (size_out - 1) if size_out > 1 else 0.0
+        source = np.arange(size_out) * step
+    else:
+        source = np.maximum((np.arange(size_out) + 0.5) * size_in / size_out - 0.5, 0.0)
+    low = np.minimum(np.floor(source).astype(int), size_in - 1)
+    high = np.minimum(low + 1, size_in - 1)
+    fraction = source - low
+    matrix = np.zeros((size_out, size_in))
+    rows = np.arange(size_out)
+    np.add.at(matrix, (rows, low), 1.0 - fraction)
+    np.add.at(matrix, (rows, high), fraction)
+    return matrix
+
+
+def gaussian_matrix(size: int, sigma: float) -> Matrix:
+    """Gaussian smoothing of one axis with half-sample symmetric borders (``scipy.ndimage``, mode "reflect").
+
+    The kernel is truncated at 4 sigma, radius ``int(4 sigma + 0.5)``.
+
+    Returns:
+        float64 (size, size), rows sum to 1.
+    """
+    radius = int(4.0 * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    matrix = np.zeros((size, size))
+    rows = np.arange(size)
+    for offset, tap in zip(range(-radius, radius + 1), taps, strict=True):
+        folded = (rows + offset) % (2 * size)
+        np.add.at(matrix, (rows, np.minimum(folded, 2 * size - 1 - folded)), tap)
+    return matrix
+
+
+def smooth_upsample_matrix(size_in: int, size_out: int, sigma: float, *, align_corners: bool) -> Matrix:
+    """Bilinear upsampling followed by Gaussian smoothing, as one matrix U = G R; ``sigma`` 0 leaves out G.
+
+    Returns:
+        float64 (size_out, size_in), rows sum to 1.
+    """
+    upsample = bilinear_matrix(size_in, size_out, align_corners=align_corners)
+    return gaussian_matrix(size_out, sigma) @ upsample if sigma > 0 else upsample
+
+
+def centre_crop_offset(size: int, crop: int) -> int:
+    """First row of a centre crop, rounded as torchvision rounds it."""
+    return int(math.floor((size - crop) / 2.0 + 0.5)) if (size - crop) % 2 == 0 else int(round((size - crop) / 2.0))

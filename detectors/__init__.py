@@ -1,0 +1,1 @@
+"""Detectors in PyTorch, one file per method."""

@@ -1,0 +1,1 @@
+"""Is it right: metrics, parity in verdicts, calibration."""

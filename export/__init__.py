@@ -1,0 +1,1 @@
+"""Trained detector to bundle (ONNX); bundle to TensorRT plan."""

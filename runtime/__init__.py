@@ -1,0 +1,1 @@
+"""Bundle to engine to prediction, one file per engine."""

@@ -5,8 +5,6 @@ Each of these is linear and separable, so an image operator is two small matrice
 All matrices are built in float64.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,5 +79,5 @@ def smooth_upsample_matrix(size_in: int, size_out: int, sigma: float, *, align_c
 
 
 def centre_crop_offset(size: int, crop: int) -> int:
-    """First row of a centre crop, rounded as torchvision rounds it."""
-    return int(math.floor((size - crop) / 2.0 + 0.5)) if (size - crop) % 2 == 0 else int(round((size - crop) / 2.0))
+    """First row of a centre crop, rounded to even as torchvision rounds it."""
+    return round((size - crop) / 2.0)

@@ -1,0 +1,85 @@
+"""Writing that a kill cannot leave half done."""
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below ``folder`` to the disk."""
+    for item in sorted(folder.rglob("*"), reverse=True):
+        _sync(item)
+    _sync(folder)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace a file in one step: a reader sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def replace_directory(new: Path, target: Path) -> None:
+    """Put folder ``new`` at ``target``; what was there goes away.
+
+    On Linux an existing folder is exchanged in one system call (renameat2, RENAME_EXCHANGE), so that
+    ``target`` names the old or the new content at every moment. Elsewhere two renames are needed and the
+    old folder waits beside it under ``.NAME.old`` in between.
+    """
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+        os.rename(new, target)
+        shutil.rmtree(old)
+    _sync(target.parent)
+    if new.exists():
+        shutil.rmtree(new)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(AttributeError):
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        if rename(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), str(second))
+    return False

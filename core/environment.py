@@ -1,0 +1,78 @@
+"""What a figure was measured on: a number without this is refused."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "lineproof", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
+    "pycuda", "cuda-python", "torch", "torchvision", "timm", "FrEIA", "onnx", "onnxscript",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Version of each package of interest that is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_environment() -> dict[str, Any]:
+    """CPU, GPU, clocks, driver, operating system, threads and package versions, as JSON values."""
+    return {
+        "cpu": _cpu_name(),
+        "num_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_features": _cpu_features(),
+        "gpus": describe_gpus(),
+        "os": platform.platform(),
+        "python": sys.version.split()[0],
+        "packages": package_versions(),
+    }
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith(field):
+                return line.partition(":")[2].strip()
+    return ""
+
+
+def _cpu_name() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_features() -> list[str]:
+    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    flags = _cpuinfo("flags").split()
+    return [flag for flag in wanted if flag in flags]
+
+
+def describe_gpus() -> list[dict[str, str]]:
+    """NVIDIA GPUs that the driver reports; empty where there is no driver."""
+    fields = (
+        "name",
+        "uuid",
+        "driver_version",
+        "compute_cap",
+        "memory.total",
+        "clocks.sm",
+        "clocks.max.sm",
+        "power.limit",
+    )
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.strip()]
+    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]

@@ -1,0 +1,131 @@
+"""A threshold from the scores of held-out good parts, and what it promises."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BadInputError, UsageError
+
+_EXTRAPOLATION = 0.05
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A calibrated threshold: a frame is NG where ``score > value``, strictly.
+
+    Attributes:
+        value: the threshold, in units of the score.
+        num_good: held-out good parts it was calibrated on.
+        num_rejected: how many of them score above it.
+        max_false_reject: share of good parts that the user allowed to be rejected, 0..1.
+        interval_low: lower end of the 95 % interval of the true false-reject rate, 0..1.
+        interval_high: upper end, 0..1.
+        engine: engine whose scores were used.
+        source: what the good parts were, in words.
+    """
+
+    value: float
+    num_good: int
+    num_rejected: int
+    max_false_reject: float
+    interval_low: float
+    interval_high: float
+    engine: str
+    source: str
+
+    def sentence(self) -> str:
+        """The promise in words, as every command prints it."""
+        return (
+            f"{self.num_rejected} of {self.num_good} good parts rejected, "
+            f"95 % interval {self.interval_low:.1%}–{self.interval_high:.1%}"
+        )
+
+    def is_defect(self, score: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+        """The verdict rule: bool, True where the frame is NG."""
+        return np.asarray(score > self.value)
+
+
+def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, source: str) -> Threshold:
+    """Set the threshold that rejects at most ``max_false_reject`` of the good parts given.
+
+    The threshold never lies on a sample's own score. It is the middle between the highest accepted and the
+    lowest rejected score; where nothing may be rejected it stands above the highest score by 5 % of the
+    distance between the highest and the median score.
+
+    Args:
+        scores: scores of held-out good parts, finite.
+        max_false_reject: allowed share of rejected good parts, 0 ≤ share < 1.
+        engine: engine that gave the scores.
+        source: what the parts were.
+
+    Raises:
+        UsageError: the share is outside [0, 1).
+        BadInputError: fewer than two scores, or a score that is not finite.
+    """
+    if not 0.0 <= max_false_reject < 1.0:
+        raise UsageError(
+            f"--max-false-reject is {max_false_reject}; expected a share from 0 up to below 1 (or 0% to 99%)."
+        )
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
+    if ordered.size < 2 or not np.isfinite(ordered).all():
+        raise BadInputError(
+            f"A threshold needs at least two finite scores of good parts; got {ordered.size} "
+            f"({int((~np.isfinite(ordered)).sum())} not finite). Hold out more good images."
+        )
+    value = _between(ordered, math.floor(max_false_reject * ordered.size))
+    num_rejected = int((ordered > value).sum())
+    low, high = clopper_pearson(num_rejected, ordered.size)
+    return Threshold(value, ordered.size, num_rejected, max_false_reject, low, high, engine, source)
+
+
+def _between(descending: NDArray[np.float64], num_rejected: int) -> float:
+    """A value below exactly ``num_rejected`` scores, or fewer where ties forbid it, and equal to none."""
+    accepted = descending[num_rejected]
+    above = descending[descending > accepted]
+    if above.size:
+        middle = float(0.5 * (accepted + above[-1]))
+        if accepted < middle < above[-1]:
+            return middle
+        return float(np.nextafter(above[0], np.inf))
+    margin = _EXTRAPOLATION * float(accepted - np.median(descending))
+    return float(accepted + max(margin, 1e-6 * abs(float(accepted)), 1e-12))
+
+
+def clopper_pearson(num_events: int, num_trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact binomial interval of a rate (Clopper and Pearson, 1934).
+
+    Returns:
+        (low, high), both in [0, 1].
+    """
+    tail = (1.0 - confidence) / 2.0
+    low = 0.0 if num_events == 0 else _solve(lambda p: _tail_above(num_events, num_trials, p) - tail)
+    high = 1.0 if num_events == num_trials else _solve(lambda p: tail - _tail_below(num_events, num_trials, p))
+    return low, high
+
+
+def _log_terms(num_trials: int, rate: float) -> NDArray[np.float64]:
+    k = np.arange(num_trials + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num_trials + 1)))])
+    binomial = log_factorial[-1] - log_factorial[k] - log_factorial[num_trials - k]
+    return np.asarray(binomial + k * math.log(rate) + (num_trials - k) * math.log1p(-rate))
+
+
+def _tail_above(num_events: int, num_trials: int, rate: float) -> float:
+    return float(np.exp(_log_terms(num_trials, rate)[num_events:]).sum())
+
+
+def _tail_below(num_events: int, num_trials: int, rate: float) -> float:
+    return float(np.exp(_log_terms(num_trials, rate)[: num_events + 1]).sum())
+
+
+def _solve(rising: Callable[[float], float]) -> float:
+    """Root of a function that rises over (0, 1), by bisection to double precision."""
+    low, high = 1e-15, 1.0 - 1e-15
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return 0.5 * (low + high)

@@ -1,0 +1,172 @@
+"""The one protocol that every engine speaks, and the table of engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.store import Bundle
+from ..core.errors import EnvironmentMissingError, UsageError
+from ..core.prediction import Prediction
+from ..core.registry import resolve
+
+Frames = NDArray[np.uint8]
+
+ENGINES = {
+    "torch": "lineproof.runtime.torch_eager:TorchEngine",
+    "ort-cpu": "lineproof.runtime.ort:OrtCpuEngine",
+    "ort-cuda": "lineproof.runtime.ort:OrtCudaEngine",
+    "ort-trt": "lineproof.runtime.ort:OrtTrtEngine",
+    "openvino": "lineproof.runtime.ov:OpenVinoEngine",
+    "trt": "lineproof.runtime.trt:TrtEngine",
+    "trt-rtx": "lineproof.runtime.trt:TrtRtxEngine",
+    "null": "lineproof.runtime.null:NullEngine",
+}
+#: Order in which ``auto`` tries the engines: the fastest that proves the same numbers first.
+AUTO_ORDER = ("trt", "trt-rtx", "ort-cuda", "openvino", "ort-cpu")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a caller may choose about an engine.
+
+    Attributes:
+        device: index of the GPU.
+        num_threads: threads of a CPU engine; 0 leaves the engine's own default.
+        compute_dtype: arithmetic of an engine that could choose by itself: ``"f32"`` or, OpenVINO only,
+            ``"bf16"``. It never lowers the precision that is written in the graph.
+        allow_fallback: accept that the engine runs part of the graph elsewhere than asked (on the CPU).
+    """
+
+    device: int = 0
+    num_threads: int = 0
+    compute_dtype: str = "f32"
+    allow_fallback: bool = False
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine can run here.
+
+    Attributes:
+        name: the engine.
+        is_available: True where it can be opened.
+        looked_for: what it needs, in words.
+        found: what was found, versions or the error.
+        fix: the one command or step that would make it available, or "".
+    """
+
+    name: str
+    is_available: bool
+    looked_for: str
+    found: str
+    fix: str
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A bundle opened for inference.
+
+    A call is ``upload``, ``execute``, ``download``: apart, so that copies and kernels can be timed apart.
+    ``execute`` returns when the outputs are complete (a GPU engine synchronises). An engine may be used by
+    one thread at a time; a second thread that enters meanwhile gets a LineproofError, not a wrong answer.
+    """
+
+    def __init__(self, bundle: Bundle, *, options: EngineOptions) -> None: ...
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Say whether this engine can run here, without opening a model."""
+        ...
+
+    def upload(self, frames: Frames) -> None:
+        """Check uint8 (N, H, W, C) frames against the bundle's input and copy them to the device."""
+        ...
+
+    def execute(self) -> None:
+        """Compute the uploaded batch, to the end."""
+        ...
+
+    def download(self) -> Prediction:
+        """Copy the outputs of the last ``execute`` to the host, into arrays of their own."""
+        ...
+
+    def device_time_ns(self) -> int | None:
+        """Time of the last ``execute`` by the device's own events in ns; None where there are none."""
+        ...
+
+    def device_bytes(self) -> int | None:
+        """Device memory in use in bytes; None for a CPU engine."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Library version, provider, threads, device, arithmetic: what a measurement must record."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; a closed engine refuses further calls."""
+        ...
+
+
+def predict(engine: Engine, frames: Frames) -> Prediction:
+    """Upload, execute, download."""
+    engine.upload(frames)
+    engine.execute()
+    return engine.download()
+
+
+def availability(name: str) -> Availability:
+    """Say whether the named engine can run here; a missing package is an answer, not an error."""
+    engine: type[Engine] = resolve(ENGINES, name, kind="engine")
+    return engine.availability()
+
+
+def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> Engine:
+    """Open ``bundle`` with the engine of that name, or with the first available one for ``"auto"``.
+
+    Raises:
+        UsageError: no engine of that name.
+        EnvironmentMissingError: its package, driver or GPU is missing, or (TensorRT) it has no plan for here.
+    """
+    chosen = pick_engine(bundle) if name == "auto" else name
+    engine: type[Engine] = resolve(ENGINES, chosen, kind="engine")
+    state = engine.availability()
+    if not state.is_available:
+        others = [other for other in ENGINES if other not in (chosen, "null") and availability(other).is_available]
+        raise EnvironmentMissingError(
+            f"Engine {chosen} cannot run here. Looked for: {state.looked_for}. Found: {state.found}. "
+            f"To fix: {state.fix}. Engines that work here: {', '.join(others) or 'none'}."
+        )
+    return engine(bundle, options=options or EngineOptions())
+
+
+def pick_engine(bundle: Bundle) -> str:
+    """The first engine of AUTO_ORDER that is available; TensorRT only where the bundle holds a plan for it."""
+    planned = {plan.engine for plan in bundle.manifest.plans}
+    for name in AUTO_ORDER:
+        if name.startswith("trt") and name not in planned:
+            continue
+        if availability(name).is_available:
+            return name
+    raise EnvironmentMissingError(
+        f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
+        "Install one: pip install 'lineproof[cpu]' or 'lineproof[openvino]'."
+    )
+
+
+def check_batch(bundle: Bundle, frames: Frames) -> None:
+    """Check dtype, shape and batch size of frames against a bundle.
+
+    Raises:
+        BadInputError: another dtype, size or channel count.
+        UsageError: more frames than the bundle was exported for, or none.
+    """
+    bundle.manifest.inputs[0].check(frames)
+    if not 1 <= len(frames) <= bundle.manifest.max_batch:
+        raise UsageError(
+            f"A batch of {len(frames)} frames; this bundle takes 1 to {bundle.manifest.max_batch}. "
+            "Split the batch, or export again with a larger --batch."
+        )

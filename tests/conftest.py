@@ -1,0 +1,110 @@
+"""Fixtures shared by all folders: a tiny bundle made without PyTorch, and the real data sets where present."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lineproof.bundle.manifest import DetectorRecord, Figures, Manifest, Tolerance, TrainingRecord
+from lineproof.bundle.store import GOLDEN, MODEL, Bundle, now, write_bundle
+from lineproof.core.spec import Preprocessing, TensorSpec
+from lineproof.core.threshold import calibrate
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY_HEIGHT_PX, TINY_WIDTH_PX, TINY_MAX_BATCH = 12, 16, 8
+
+
+def tiny_prediction(frames):
+    """What the tiny graph computes: map = mean over channels / 255, score = maximum of the map."""
+    anomaly_map = (frames.astype(np.float64).mean(axis=3) / 255.0).astype(np.float32)
+    return anomaly_map.max(axis=(1, 2)), anomaly_map
+
+
+def tiny_model():
+    """ONNX: frames uint8 (N,12,16,3) -> score (N,), anomaly_map (N,12,16)."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    shape = ["N", TINY_HEIGHT_PX, TINY_WIDTH_PX]
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["grey_levels"], name="preprocess/cast", to=kind.FLOAT),
+        helper.make_node("Mul", ["grey_levels", "scale"], ["unit"], name="preprocess/scale"),
+        helper.make_node("ReduceMean", ["unit", "last"], ["anomaly_map"], name="head/mean", keepdims=0),
+        helper.make_node("ReduceMax", ["anomaly_map", "space"], ["score"], name="post/max", keepdims=0),
+    ]
+    constants = [
+        helper.make_tensor("scale", kind.FLOAT, [], [1.0 / 255.0]),
+        helper.make_tensor("last", kind.INT64, [1], [3]),
+        helper.make_tensor("space", kind.INT64, [2], [1, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("frames", kind.UINT8, [*shape, 3])],
+        [
+            helper.make_tensor_value_info("score", kind.FLOAT, ["N"]),
+            helper.make_tensor_value_info("anomaly_map", kind.FLOAT, shape),
+        ],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def tiny_manifest(scores, *, name="tiny"):
+    """A manifest that fits the tiny graph; the threshold lies between the fourth and fifth golden score."""
+    height, width = TINY_HEIGHT_PX, TINY_WIDTH_PX
+    return Manifest(
+        name=name,
+        created=now(),
+        detector=DetectorRecord("tiny", {}),
+        precision="fp32",
+        inputs=(TensorSpec("frames", "uint8", ("N", height, width, 3)),),
+        outputs=(
+            TensorSpec("score", "float32", ("N",)),
+            TensorSpec("anomaly_map", "float32", ("N", height, width)),
+        ),
+        preprocessing=Preprocessing(height, width, 3, height, width, height, width),
+        max_batch=TINY_MAX_BATCH,
+        threshold=calibrate(sorted(scores.tolist())[:4], max_false_reject=0.0, engine="torch", source="test"),
+        engine_thresholds={},
+        tolerances={"fp32": Tolerance(1e-4, 1e-3), "fp16": Tolerance(1e-2, 2e-2)},
+        score_range=float(np.ptp(scores)),
+        map_range=1.0,
+        training=TrainingRecord("test", "", "0" * 64, 4, 4, 0),
+        figures=Figures("", 0, 0, 0, {"preprocess": 192, "backbone": 0, "head": 576, "post": 192}, {"float32": 4}),
+        tools={},
+        files={},
+    )
+
+
+def write_tiny_bundle(path) -> Bundle:
+    """Write the tiny bundle: four dark (good) and four bright (defective) golden frames."""
+    rng = np.random.default_rng(0)
+    shape = (8, TINY_HEIGHT_PX, TINY_WIDTH_PX, 3)
+    frames = rng.integers(0, 60, shape).astype(np.uint8)
+    frames[4:, 3:6, 4:9] += np.arange(100, 180, 20, dtype=np.uint8)[:, None, None, None]
+    score, anomaly_map = tiny_prediction(frames)
+    names = np.array([f"{'good' if i < 4 else 'bad'}/{i:03d}.png" for i in range(8)])
+    model = tiny_model()
+
+    def fill(folder):
+        (folder / MODEL).write_bytes(model.SerializeToString())
+        np.savez_compressed(folder / GOLDEN, frames=frames, names=names, score=score, anomaly_map=anomaly_map)
+
+    return write_bundle(Path(path), tiny_manifest(score), fill)
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path):
+    """A bundle whose graph is a mean and a maximum: every engine runs it in no time."""
+    return write_tiny_bundle(tmp_path / "tiny.bundle")
+
+
+@pytest.fixture
+def shared_data():
+    """Folder of real data sets, or a skip."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: real data sets lie outside the project")
+    return folder

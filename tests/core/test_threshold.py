@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.threshold import calibrate, clopper_pearson
+
+
+def threshold(scores, max_false_reject):
+    return calibrate(scores, max_false_reject=max_false_reject, engine="torch", source="test")
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=300),
+    st.floats(0, 0.99),
+)
+def test_never_on_a_score_and_never_more_rejects_than_allowed(scores, max_false_reject):
+    found = threshold(scores, max_false_reject)
+    assert found.value not in scores
+    assert found.num_rejected == int((np.asarray(scores) > found.value).sum())
+    assert found.num_rejected <= max_false_reject * len(scores)
+    assert found.interval_low <= found.num_rejected / len(scores) <= found.interval_high
+
+
+def test_it_rejects_as_many_as_it_may():
+    found = threshold(list(range(200)), 0.01)
+    assert found.num_rejected == 2
+    assert found.value == 197.5
+    assert found.sentence() == "2 of 200 good parts rejected, 95 % interval 0.1%–3.6%"
+
+
+def test_interval_equals_the_exact_one():
+    beta = pytest.importorskip("scipy.stats").beta
+    for events, trials in [(0, 64), (1, 64), (3, 10), (10, 10), (5, 1000), (997, 1000)]:
+        low = beta.ppf(0.025, events, trials - events + 1) if events else 0.0
+        high = beta.ppf(0.975, events + 1, trials - events) if events < trials else 1.0
+        np.testing.assert_allclose(clopper_pearson(events, trials), (low, high), atol=1e-9)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(UsageError, match=r"max-false-reject is 1\.0"):
+        threshold([1.0, 2.0], 1.0)
+    with pytest.raises(BadInputError, match="at least two finite scores"):
+        threshold([1.0, float("nan")], 0.0)
+    with pytest.raises(BadInputError, match="Hold out more"):
+        threshold([1.0], 0.0)

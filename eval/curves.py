@@ -1,0 +1,126 @@
+"""Areas under curves and the curves themselves, exact at every distinct score.
+
+Everything here follows from two numbers per distinct score of a defect: how many negatives score higher, and how
+many score the same. Between the distinct scores of defects every curve is a straight, known line, so that no
+threshold is lost although the negatives are never enumerated.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ranks import Negatives
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Numbers that hold for the whole set.
+
+    Attributes:
+        num_positives: pixels or images with a defect.
+        num_negatives: pixels or images without one.
+        fpr_limit: end of the integral of the PRO curve, in (0, 1].
+    """
+
+    num_positives: int
+    num_negatives: int
+    fpr_limit: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What one stretch of the sorted positives adds to the metrics.
+
+    Attributes:
+        twice_u: twice the Mann-Whitney statistic: pairs won count 2, ties 1.
+        precision_sum: precision at each positive's score, summed over the positives.
+        f1_max: best F1 among the thresholds of the stretch.
+        f1_threshold: the highest threshold that reaches it; a score at or above it counts as a defect.
+        pro_area: sum over positives of share times the FPR range (below the limit) in which it is found.
+    """
+
+    twice_u: int
+    precision_sum: float
+    f1_max: float
+    f1_threshold: float
+    pro_area: float
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Distinct scores of a stretch of positives, ascending, and what lies at and above each.
+
+    Attributes:
+        thresholds: the distinct scores.
+        starts: int64, index of the first positive of each score in the stretch.
+        counts: int64, number of positives with this score.
+        above: int64, number of negatives with a higher score.
+        at_or_above: int64, number of negatives with this score or a higher one.
+    """
+
+    thresholds: NDArray[np.floating]
+    starts: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    above: NDArray[np.int64]
+    at_or_above: NDArray[np.int64]
+
+
+def find_steps(scores: NDArray[np.floating], negatives: Negatives) -> Steps:
+    """Rank ascending scores of positives, (P,) with P >= 1, among the negatives."""
+    starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
+    counts = np.diff(starts, append=len(scores))
+    thresholds = scores[starts]
+    above, at_or_above = negatives.count(thresholds)
+    return Steps(thresholds, starts, counts, above, at_or_above)
+
+
+def tally(steps: Steps, shares: NDArray[np.float64], num_before: int, totals: Totals) -> Tally:
+    """Sum up one stretch of the sorted positives.
+
+    Args:
+        steps: the distinct scores of the stretch.
+        shares: float64 (P,), what each positive adds to the PRO when it is found: 1 / size of its component.
+        num_before: number of positives below the stretch.
+        totals: counts of the whole set.
+    """
+    equal = steps.at_or_above - steps.above
+    found = totals.num_positives - num_before - steps.starts
+    below = totals.num_negatives - steps.at_or_above
+    f1 = 2 * found / (found + steps.at_or_above + totals.num_positives)
+    best = len(f1) - 1 - int(np.argmax(f1[::-1]))
+    gain = np.add.reduceat(shares, steps.starts)
+    return Tally(
+        twice_u=int(np.sum(steps.counts * (2 * below + equal))),
+        precision_sum=float(np.sum(steps.counts * (found / (found + steps.at_or_above)))),
+        f1_max=float(f1[best]),
+        f1_threshold=float(steps.thresholds[best]),
+        pro_area=float(np.sum(gain * _area_found(steps.above, equal, totals))),
+    )
+
+
+def combine(tallies: Iterable[Tally]) -> Tally:
+    """Add tallies; the result does not depend on their order."""
+    parts = list(tallies)
+    f1_max, f1_threshold = max((part.f1_max, part.f1_threshold) for part in parts)
+    return Tally(
+        sum(part.twice_u for part in parts),
+        math.fsum(part.precision_sum for part in parts),
+        f1_max,
+        f1_threshold,
+        math.fsum(part.pro_area for part in parts),
+    )
+
+
+def _area_found(above: NDArray[np.int64], equal: NDArray[np.int64], totals: Totals) -> NDArray[np.float64]:
+    """Return the area under one positive's step below the limit, in units of 1 / num_negatives.
+
+    A positive is missed up to FPR = above, found from above + equal on, and rises linearly in between.
+    """
+    limit = totals.fpr_limit * totals.num_negatives
+    room = np.maximum(limit - above, 0.0)
+    ramp = room * room / np.maximum(2 * equal, 1)
+    area: NDArray[np.float64] = np.where(room >= equal, room - 0.5 * equal, ramp)
+    return area

@@ -1,0 +1,72 @@
+"""Order of scores: exact keys for float32, and how many negatives lie above a score."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SIGN = np.uint32(0x80000000)
+
+# Positives ranked at a time: bounds the scratch memory, and their stretch of the negatives stays in the cache.
+_STRETCH = 1 << 15
+
+
+def encode(values: NDArray[np.float32], payload: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Pack float32 scores and a 32-bit payload into words that sort by score, then by payload.
+
+    Args:
+        values: float32 (P,), no NaN; -0.0 becomes 0.0, so that the two are ties.
+        payload: uint32 (P,).
+
+    Returns:
+        uint64 (P,).
+    """
+    bits = (values + np.float32(0)).view(np.uint32)
+    # Positive floats order like their bits; negative ones the other way round.
+    key = bits ^ ((bits.view(np.int32) >> 31).view(np.uint32) | _SIGN)
+    return (key.astype(np.uint64) << np.uint64(32)) | payload
+
+
+def decode(words: NDArray[np.uint64]) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
+    """Undo ``encode``: scores float32 (P,) and payload uint32 (P,)."""
+    key = (words >> np.uint64(32)).astype(np.uint32)
+    bits = key ^ (((key ^ _SIGN).view(np.int32) >> 31).view(np.uint32) | _SIGN)
+    return bits.view(np.float32), words.astype(np.uint32)
+
+
+def spans(words: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Cut sorted words, (P,) with P >= 1, into spans of about equal length that never divide a tie of scores."""
+    score_only = np.uint64(0xFFFFFFFF00000000)
+    cuts = np.searchsorted(words, words[::_STRETCH] & score_only, side="left")
+    return list(pairwise([*np.unique(cuts).tolist(), len(words)]))
+
+
+@final
+class Negatives:
+    """Scores of everything without a defect, each block sorted in ascending order."""
+
+    def __init__(self, sorted_blocks: Sequence[NDArray[Any]]) -> None:
+        self._blocks = sorted_blocks
+        self.num = sum(map(len, sorted_blocks))
+
+    def count(self, thresholds: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count the negatives above each threshold, and those at or above it.
+
+        Args:
+            thresholds: (T,), ascending.
+
+        Returns:
+            int64 (T,) twice: number of scores > threshold, number of scores >= threshold.
+        """
+        above = np.zeros(len(thresholds), np.int64)
+        at_or_above = np.zeros(len(thresholds), np.int64)
+        for block in self._blocks:
+            low = np.searchsorted(block, thresholds[0], side="left")
+            high = np.searchsorted(block, thresholds[-1], side="right")
+            # Only the stretch that these thresholds span is searched: it is short and stays in the cache.
+            stretch, beyond = block[low:high], len(block) - low
+            above += beyond - np.searchsorted(stretch, thresholds, side="right")
+            at_or_above += beyond - np.searchsorted(stretch, thresholds, side="left")
+        return above, at_or_above

@@ -1,0 +1,168 @@
+"""Frames to verdicts: one call, one answer, never a guess."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.store import Bundle, open_bundle
+from ..core.errors import LineproofError, ParityError, UsageError
+from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, pick_engine, predict
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What the line says about one frame.
+
+    Attributes:
+        score: larger is more anomalous; always finite.
+        verdict: ``"NG"`` where the score is above the threshold, else ``"OK"``.
+        threshold: the threshold it was held against.
+        anomaly_map: float32 (h, w), always finite.
+        time_ns: how long the frame waited for its answer: upload, execution and download of its batch, in ns.
+    """
+
+    score: float
+    verdict: Literal["OK", "NG"]
+    threshold: float
+    anomaly_map: NDArray[np.float32]
+    time_ns: int
+
+
+@final
+class Line:
+    """An open bundle that gives verdicts. Threads may share it: they are let in one by one.
+
+    Made by :func:`open_line`; a context manager.
+
+    Attributes:
+        bundle: the bundle.
+        engine_name: the engine that computes.
+        engine: that engine, open.
+        threshold: the threshold in use, in units of the score.
+        parity: what the last ``verify`` said of the bundle: ``passed``, ``failed`` or ``unverified``.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, *, engine_name: str, threshold: float | None = None) -> None:
+        if threshold is not None and not math.isfinite(threshold):
+            raise UsageError(f"The threshold is {threshold}; expected a finite number in units of the score.")
+        calibrated = bundle.manifest.threshold_for(engine_name)
+        self._rule = calibrated if threshold is None else dataclasses.replace(calibrated, value=float(threshold))
+        self._lock = threading.Lock()
+        self.bundle = bundle
+        self.engine = engine
+        self.engine_name = engine_name
+        self.threshold = self._rule.value
+        self.parity = bundle.manifest.parity
+
+    def inspect(self, frame: NDArray[np.uint8]) -> Verdict:
+        """Inspect one frame.
+
+        Args:
+            frame: uint8 (H, W, C) RGB or mono, as the camera gives it, of the size that the bundle names.
+
+        Raises:
+            BadInputError: another dtype, size or channel count.
+            LineproofError: the engine failed, or its answer is not finite.
+        """
+        return self.inspect_batch(np.asarray(frame)[None])[0]
+
+    def inspect_batch(self, frames: Frames) -> tuple[Verdict, ...]:
+        """Inspect frames in order, in as many batches as the bundle's largest batch needs.
+
+        Args:
+            frames: uint8 (N, H, W, C).
+
+        Raises:
+            BadInputError: another dtype, size or channel count.
+            LineproofError: the engine failed, or an answer is not finite; no verdict of the call is returned.
+        """
+        self.bundle.manifest.inputs[0].check(frames)
+        size = self.bundle.manifest.max_batch
+        verdicts: list[Verdict] = []
+        with self._lock:
+            for start in range(0, len(frames), size):
+                verdicts.extend(self._inspect_chunk(frames[start : start + size], first=start))
+        return tuple(verdicts)
+
+    def _inspect_chunk(self, frames: Frames, *, first: int) -> list[Verdict]:
+        begin_ns = time.perf_counter_ns()
+        prediction = predict(self.engine, frames)
+        time_ns = time.perf_counter_ns() - begin_ns
+        # In float64: NumPy would round the threshold to float32 and could move it onto a score.
+        scores = prediction.score.astype(np.float64)
+        finite = np.isfinite(scores) & np.isfinite(prediction.anomaly_map).all(axis=(1, 2))
+        if not finite.all():
+            index = int(np.flatnonzero(~finite)[0])
+            raise LineproofError(
+                f"Engine {self.engine_name} gave an answer that is not finite for frame {first + index} (score "
+                f"{scores[index]}); no verdict was given. Treat the part as not inspected, and run `lineproof verify "
+                f"{self.bundle.path} --engine {self.engine_name}`; an fp16 graph that overflows is the usual cause."
+            )
+        answers = zip(scores, self._rule.is_defect(scores), prediction.anomaly_map, strict=True)
+        return [
+            Verdict(float(score), "NG" if is_defect else "OK", self.threshold, anomaly_map, time_ns)
+            for score, is_defect, anomaly_map in answers
+        ]
+
+    def close(self) -> None:
+        """Close the engine, after a call that is still running."""
+        with self._lock:
+            self.engine.close()
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_line(
+    path: Path | str,
+    *,
+    engine: str = "auto",
+    options: EngineOptions | None = None,
+    threshold: float | None = None,
+    allow_failed: bool = False,
+) -> Line:
+    """Open a bundle for inspection.
+
+    An unverified bundle opens, and ``line.parity`` says so. One that failed ``verify`` is refused.
+
+    Args:
+        path: the bundle's folder.
+        engine: an engine's name, or ``"auto"`` for the first available one.
+        options: choices about the engine.
+        threshold: use this threshold instead of the calibrated one, in units of the score.
+        allow_failed: open a bundle that failed ``verify`` nevertheless.
+
+    Raises:
+        BundleError: not a bundle, or an altered one.
+        ParityError: the bundle failed ``verify`` and ``allow_failed`` is False.
+        UsageError: no such engine, or a threshold that is not finite.
+        EnvironmentMissingError: the engine cannot run here.
+    """
+    bundle = open_bundle(path)
+    if bundle.manifest.parity == "failed" and not allow_failed:
+        raise ParityError(
+            f"{bundle.path} failed its last `lineproof verify`: its verdicts are not the reference's. Export it again, "
+            "or read proof.json in it and open it with allow_failed=True if you accept what it says."
+        )
+    name = pick_engine(bundle) if engine == "auto" else engine
+    opened = open_engine(bundle, name, options=options)
+    try:
+        return Line(bundle, opened, engine_name=name, threshold=threshold)
+    except UsageError:
+        opened.close()
+        raise

@@ -1,0 +1,188 @@
+"""What every engine shares: the order of calls, one thread at a time, and checked outputs."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.store import Bundle
+from ..core.errors import BundleError, LineproofError, UsageError
+from ..core.prediction import Prediction
+from .engine import Availability, EngineOptions, Frames, check_batch
+
+Array = NDArray[Any]
+
+
+class AbstractEngine(ABC):
+    """An open bundle. A subclass adds the library; this class keeps the promises of the protocol.
+
+    A batch belongs to the thread that uploaded it: another thread can neither execute nor download it, and a
+    thread that enters while another is inside is refused.
+
+    Args:
+        bundle: checked bundle.
+        options: choices of the caller.
+
+    Raises:
+        UsageError: an option that this engine cannot honour.
+        BundleError: the graph's inputs or outputs are not those that the manifest names.
+    """
+
+    name: ClassVar[str]
+    compute_dtypes: ClassVar[tuple[str, ...]] = ("f32",)
+
+    def __init__(self, bundle: Bundle, *, options: EngineOptions) -> None:
+        if options.compute_dtype not in self.compute_dtypes:
+            raise UsageError(
+                f"Engine {self.name} cannot compute in {options.compute_dtype!r}; it takes "
+                f"{' or '.join(self.compute_dtypes)}. A lower precision is written into the graph: export again "
+                "with --precision."
+            )
+        self._bundle = bundle
+        self._options = options
+        self._resources = ExitStack()
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._num_frames = 0
+        self._is_executed = False
+        self._is_closed = False
+        with ExitStack() as undo:
+            undo.callback(self._resources.close)
+            self._open()
+            undo.pop_all()
+
+    @classmethod
+    @abstractmethod
+    def availability(cls) -> Availability:
+        """Say whether this engine can run here, without opening a model."""
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Load the model; what must be given back is pushed on ``self._resources``."""
+
+    @abstractmethod
+    def _upload(self, frames: Frames) -> None:
+        """Copy checked frames to where ``_execute`` reads them."""
+
+    @abstractmethod
+    def _execute(self) -> None:
+        """Compute ``self._num_frames`` frames and wait for the end."""
+
+    @abstractmethod
+    def _download(self) -> tuple[Array, Array]:
+        """Return score and anomaly map in arrays that nothing else writes to."""
+
+    @abstractmethod
+    def _describe(self) -> dict[str, Any]:
+        """Library version, provider, device and arithmetic, as JSON values."""
+
+    def upload(self, frames: Frames) -> None:
+        """Check uint8 (N, H, W, C) frames against the bundle's input and copy them to the device.
+
+        Raises:
+            BadInputError: another dtype, size or channel count than the bundle takes.
+            UsageError: more frames than it takes or none, a closed engine, or another thread inside.
+        """
+        with self._inside("upload"):
+            check_batch(self._bundle, frames)
+            self._num_frames, self._is_executed = 0, False
+            self._upload(frames)
+            self._num_frames, self._owner = len(frames), threading.get_ident()
+
+    def execute(self) -> None:
+        """Compute the uploaded batch, to the end.
+
+        Raises:
+            UsageError: nothing was uploaded, another thread did, or the engine is closed.
+            LineproofError: the library failed; the message carries its words.
+        """
+        with self._inside("execute"):
+            self._require(is_ready=self._num_frames > 0, action="execute", before="upload")
+            self._is_executed = False
+            self._execute()
+            self._is_executed = True
+
+    def download(self) -> Prediction:
+        """Copy the outputs of the last ``execute`` to the host, into arrays of their own.
+
+        Returns:
+            float32 score (N,) and anomaly_map (N, h, w).
+
+        Raises:
+            UsageError: nothing was executed since the last upload, another thread did, or the engine is closed.
+            BundleError: the engine gave outputs of another shape than the manifest says.
+        """
+        with self._inside("download"):
+            self._require(is_ready=self._is_executed, action="download", before="execute")
+            score, anomaly_map = self._download()
+            for array, spec in zip((score, anomaly_map), self._bundle.manifest.outputs, strict=True):
+                want = tuple(self._num_frames if isinstance(size, str) else size for size in spec.shape)
+                if array.shape != want or array.dtype != np.dtype(spec.dtype):
+                    raise BundleError(
+                        f"Engine {self.name} gave {spec.name} as {array.dtype} {array.shape}; the manifest says "
+                        f"{spec.dtype} {want}. The graph and the manifest disagree: export the bundle again."
+                    )
+            return Prediction(score, anomaly_map)
+
+    def device_time_ns(self) -> int | None:
+        """Time of the last ``execute`` by the device's own events in ns; None where there are none."""
+        return None
+
+    def device_bytes(self) -> int | None:
+        """Device memory that this engine took in bytes; None for a CPU engine."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """What a measurement must record: engine, library, provider, threads, device, arithmetic."""
+        return {"engine": self.name, "graph_precision": self._bundle.manifest.precision, **self._describe()}
+
+    def close(self) -> None:
+        """Give everything back, after a call that is still running; a second close does nothing."""
+        with self._lock:
+            self._is_closed = True
+            self._resources.close()
+
+    @contextmanager
+    def _inside(self, action: str) -> Iterator[None]:
+        if not self._lock.acquire(blocking=False):
+            raise UsageError(
+                f"Two threads are in engine {self.name} at once ({action} was refused). Give each thread an engine "
+                "of its own, or share one through lineproof.open_line, which lets them in one by one."
+            )
+        try:
+            if self._is_closed:
+                raise UsageError(f"Engine {self.name} is closed, so it cannot {action}. Open the bundle again.")
+            yield
+        finally:
+            self._lock.release()
+
+    def _require(self, *, is_ready: bool, action: str, before: str) -> None:
+        if not is_ready:
+            raise UsageError(f"Engine {self.name} was asked to {action} before {before}. Call {before} first.")
+        if self._owner != threading.get_ident():
+            raise UsageError(
+                f"Engine {self.name} was asked to {action} a batch that another thread uploaded. Give each thread "
+                "an engine of its own, or share one through lineproof.open_line."
+            )
+
+    def _check_interface(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        manifest = self._bundle.manifest
+        for kind, seen, specs in (("inputs", inputs, manifest.inputs), ("outputs", outputs, manifest.outputs)):
+            found, named = sorted(seen), sorted(spec.name for spec in specs)
+            if found != named:
+                raise BundleError(
+                    f"{self._bundle.path}: the model has the {kind} {', '.join(found)}, the manifest names "
+                    f"{', '.join(named)}. Export the bundle again."
+                )
+
+    def _failed(self, action: str, words: object) -> LineproofError:
+        return LineproofError(
+            f"Engine {self.name} failed to {action} {self._bundle.path}: {' '.join(str(words).split())} "
+            "Try another engine (`lineproof doctor` lists those that work here), or export again."
+        )

@@ -1,0 +1,49 @@
+"""What a C++ library prints to the process's standard error, as text."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_COLOUR = re.compile(r"\x1b?\[[0-9;]*m")
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ ")
+_LIMIT = 900
+
+
+class NativeLog:
+    """Text caught by :func:`caught_stderr`, complete when its ``with`` block has ended."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def words(self) -> str:
+        """The text on one line, without colours and time stamps, cut to a readable length."""
+        plain = _STAMP.sub("", _COLOUR.sub("", self.text))
+        line = " ".join(plain.split())
+        return line if len(line) <= _LIMIT else f"{line[:_LIMIT]}…"
+
+
+@contextmanager
+def caught_stderr() -> Iterator[NativeLog]:
+    """Catch what is written to file descriptor 2, by C++ too, which no Python stream sees.
+
+    The descriptor belongs to the process: what other threads write meanwhile is caught as well. So callers
+    pass on (``sys.stderr.write(log.text)``) what they do not put into an error.
+    """
+    log = NativeLog()
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield log
+            finally:
+                sys.stderr.flush()
+                os.dup2(saved, 2)
+                file.seek(0)
+                log.text = file.read().decode(errors="replace")
+    finally:
+        os.close(saved)

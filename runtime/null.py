@@ -1,0 +1,37 @@
+"""An engine that computes nothing: what it costs is what the harness costs."""
+
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from .base import AbstractEngine, Array
+from .engine import Availability, Frames
+
+
+@final
+class NullEngine(AbstractEngine):
+    """Answers zeros of the right shapes. ``profile`` measures itself with it; ``verify`` must fail it."""
+
+    name: ClassVar[str] = "null"
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Available everywhere."""
+        return Availability(cls.name, True, "nothing", "nothing is needed", "")
+
+    def _open(self) -> None:
+        specs = self._bundle.manifest.outputs
+        self._shapes = [tuple(size for size in spec.shape if not isinstance(size, str)) for spec in specs]
+
+    def _upload(self, frames: Frames) -> None:
+        """Leave the frames where they are."""
+
+    def _execute(self) -> None:
+        """Compute nothing."""
+
+    def _download(self) -> tuple[Array, Array]:
+        score, anomaly_map = (np.zeros((self._num_frames, *shape), np.float32) for shape in self._shapes)
+        return score, anomaly_map
+
+    def _describe(self) -> dict[str, Any]:
+        return {"library": "none", "device": "none", "num_threads": 0, "arithmetic": "none"}

@@ -1,0 +1,248 @@
+"""Collects what an engine and the reference say about the same frames, and judges it; no map is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import Manifest, Tolerance
+from ..core.errors import BundleError
+from ..core.prediction import Prediction
+from ..core.spec import TensorSpec
+from ..core.threshold import Threshold
+from .correlation import rank_correlation
+from .parity import FrameVerdict, Margin, list_files
+from .predictions import json_number
+
+
+@final
+@dataclass(frozen=True)
+class FrameComparison:
+    """Both sides' numbers on one frame.
+
+    Attributes:
+        file: the picture.
+        origin: ``"golden"`` or ``"data"``.
+        reference_score: float32 value; may be no finite number.
+        engine_score: the same of the engine.
+        map_error: largest |engine − reference| of the maps; NaN where a map holds a value that is not finite.
+        map_is_finite: reference, engine: whether every pixel is a finite number.
+    """
+
+    file: str
+    origin: str
+    reference_score: float
+    engine_score: float
+    map_error: float
+    map_is_finite: tuple[bool, bool]
+
+    @property
+    def reference_is_finite(self) -> bool:
+        """Whether score and map of the reference are numbers."""
+        return bool(np.isfinite(self.reference_score)) and self.map_is_finite[0]
+
+    @property
+    def engine_is_finite(self) -> bool:
+        """Whether score and map of the engine are numbers."""
+        return bool(np.isfinite(self.engine_score)) and self.map_is_finite[1]
+
+
+@final
+@dataclass(frozen=True)
+class Judgement:
+    """What the frames together say; the fields are those of ParityReport."""
+
+    num_frames: int
+    verdict_flips: tuple[FrameVerdict, ...]
+    ties: tuple[FrameVerdict, ...]
+    score_max_abs_error: float | None
+    map_max_abs_error: float | None
+    score_range: float | None
+    map_range: float | None
+    score_tolerance: float
+    map_tolerance: float
+    rank_correlation: float | None
+    smallest_margin: Margin | None
+    failures: tuple[str, ...]
+
+
+@final
+class Comparison:
+    """Frames compared so far.
+
+    Args:
+        manifest: of the bundle: tolerances, ranges, output specifications.
+        threshold: the verdict rule, the same for both sides.
+
+    Raises:
+        BundleError: the manifest has no tolerance for its own precision.
+    """
+
+    def __init__(self, manifest: Manifest, *, threshold: Threshold) -> None:
+        if manifest.precision not in manifest.tolerances:
+            raise BundleError(
+                f"Bundle {manifest.name} is {manifest.precision}, but its manifest has tolerances for "
+                f"{', '.join(manifest.tolerances) or 'no precision'} only. Export the bundle again."
+            )
+        self._manifest = manifest
+        self._threshold = threshold
+        self._frames: list[FrameComparison] = []
+        self._malformed: list[str] = []
+        self._num_malformed = 0
+        self._map_low, self._map_high = np.inf, -np.inf
+
+    def add(self, files: Sequence[str], *, origin: str, reference: Prediction, engine: Prediction) -> bool:
+        """Add a batch of frames.
+
+        Returns:
+            True where the engine's outputs have the shapes and dtypes that the bundle promises; False where they
+            have not: the batch is then counted as malformed, which fails.
+
+        Raises:
+            BundleError: the reference's outputs have other shapes than the bundle promises.
+        """
+        problems = self._shape_problems(reference, len(files))
+        if problems:
+            raise BundleError(f"The reference on {files[0]} is not what the manifest promises: {' '.join(problems)}")
+        problems = self._shape_problems(engine, len(files))
+        if problems:
+            self._num_malformed += len(files)
+            self._malformed.extend(problem for problem in problems if problem not in self._malformed)
+            return False
+        for index, file in enumerate(files):
+            self._add_frame(file, origin, reference, engine, index)
+        return True
+
+    def _shape_problems(self, prediction: Prediction, num_frames: int) -> list[str]:
+        specs = {spec.name: spec for spec in self._manifest.outputs}
+        outputs = (("score", prediction.score), ("anomaly_map", prediction.anomaly_map))
+        return [text for name, array in outputs if (text := _shape_problem(specs[name], array, num_frames))]
+
+    def _add_frame(self, file: str, origin: str, reference: Prediction, engine: Prediction, index: int) -> None:
+        left, right = reference.anomaly_map[index], engine.anomaly_map[index]
+        finite = (bool(np.isfinite(left).all()), bool(np.isfinite(right).all()))
+        error = float("nan")
+        if all(finite):
+            error = float(np.abs(right.astype(np.float64) - left).max())
+        if finite[0]:
+            self._map_low = min(self._map_low, float(left.min()))
+            self._map_high = max(self._map_high, float(left.max()))
+        scores = float(reference.score[index]), float(engine.score[index])
+        self._frames.append(FrameComparison(file, origin, *scores, error, finite))
+
+    def judge(self) -> Judgement:
+        """Decide over all frames added."""
+        reference = np.array([frame.reference_score for frame in self._frames], dtype=np.float32)
+        engine = np.array([frame.engine_score for frame in self._frames], dtype=np.float32)
+        score_range = _extent(reference[np.isfinite(reference)])
+        map_range = self._map_high - self._map_low if self._map_high >= self._map_low else None
+        allowed = self._allowed(score_range, map_range)
+        flips, ties = self._verdicts(reference, engine, allowed.score)
+        score_errors = _distance(reference, engine)
+        map_errors = np.array([frame.map_error for frame in self._frames])
+        failures = [*self._broken(), *_flip_failure(flips, len(self._frames))]
+        failures += self._too_far("score", score_errors, allowed.score)
+        failures += self._too_far("map", map_errors, allowed.anomaly_map)
+        return Judgement(
+            num_frames=len(self._frames) + self._num_malformed,
+            verdict_flips=flips,
+            ties=ties,
+            score_max_abs_error=_largest(score_errors),
+            map_max_abs_error=_largest(map_errors),
+            score_range=score_range,
+            map_range=map_range,
+            score_tolerance=allowed.score,
+            map_tolerance=allowed.anomaly_map,
+            rank_correlation=rank_correlation(reference, engine),
+            smallest_margin=self._smallest_margin(reference),
+            failures=tuple(failures),
+        )
+
+    def _allowed(self, score_range: float | None, map_range: float | None) -> Tolerance:
+        shares = self._manifest.tolerances[self._manifest.precision]
+        return Tolerance(
+            shares.score * max(score_range or 0.0, self._manifest.score_range),
+            shares.anomaly_map * max(map_range or 0.0, self._manifest.map_range),
+        )
+
+    def _verdicts(
+        self, reference: NDArray[np.float32], engine: NDArray[np.float32], tolerance: float
+    ) -> tuple[tuple[FrameVerdict, ...], tuple[FrameVerdict, ...]]:
+        flips, ties = [], []
+        sides = zip(self._frames, _words(self._threshold, reference), _words(self._threshold, engine), strict=True)
+        for frame, expected, seen in sides:
+            scores = json_number(frame.reference_score), json_number(frame.engine_score)
+            verdict = FrameVerdict(frame.file, frame.origin, *scores, expected, seen)
+            is_tie = abs(frame.reference_score - self._threshold.value) <= tolerance and seen != "ERR"
+            if is_tie:
+                ties.append(verdict)
+            elif seen != expected:
+                flips.append(verdict)
+        return tuple(flips), tuple(ties)
+
+    def _broken(self) -> list[str]:
+        failures = list(self._malformed)
+        for side, bad in (
+            ("engine", [frame.file for frame in self._frames if not frame.engine_is_finite]),
+            ("reference", [frame.file for frame in self._frames if not frame.reference_is_finite]),
+        ):
+            if bad:
+                failures.append(
+                    f"The {side} gives NaN or infinity on {len(bad)} of {len(self._frames)} frames: {list_files(bad)}."
+                )
+        return failures
+
+    def _too_far(self, noun: str, errors: NDArray[np.float64], limit: float) -> list[str]:
+        # NaN compares as False: what is no number has a failure of its own.
+        bad = np.flatnonzero(errors > limit)
+        if not len(bad):
+            return []
+        worst = bad[np.argmax(errors[bad])]
+        return [
+            f"The {noun} is off by {errors[worst]:.4g} on {self._frames[worst].file}, and beyond the allowed "
+            f"{limit:.4g} ({self._manifest.precision}) on {len(bad)} of {len(self._frames)} frames."
+        ]
+
+    def _smallest_margin(self, reference: NDArray[np.float32]) -> Margin | None:
+        margins = np.abs(reference.astype(np.float64) - self._threshold.value)
+        if not np.isfinite(margins).any():
+            return None
+        nearest = int(np.nanargmin(margins))
+        return Margin(self._frames[nearest].file, float(margins[nearest]))
+
+
+def _shape_problem(spec: TensorSpec, array: NDArray[Any], num_frames: int) -> str:
+    expected = (num_frames, *spec.shape[1:])
+    if array.dtype == np.dtype(spec.dtype) and array.shape == expected:
+        return ""
+    return f"{spec.name} is {array.dtype} {array.shape}; expected {spec.dtype} {expected}."
+
+
+def _words(threshold: Threshold, scores: NDArray[np.float32]) -> list[str]:
+    defects = threshold.is_defect(scores)
+    pairs = zip(scores, defects, strict=True)
+    return [("NG" if is_defect else "OK") if np.isfinite(score) else "ERR" for score, is_defect in pairs]
+
+
+def _flip_failure(flips: Sequence[FrameVerdict], num_frames: int) -> list[str]:
+    if not flips:
+        return []
+    noun = "verdict differs" if len(flips) == 1 else "verdicts differ"
+    return [f"{len(flips)} of {num_frames} {noun} from the reference: {list_files([str(flip) for flip in flips])}."]
+
+
+def _distance(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.abs(engine.astype(np.float64) - reference))
+
+
+def _extent(values: NDArray[np.float32]) -> float | None:
+    return float(values.max().astype(np.float64) - values.min()) if values.size else None
+
+
+def _largest(errors: NDArray[np.float64]) -> float | None:
+    return json_number(errors.max()) if errors.size else None

@@ -1,0 +1,72 @@
+"""Accuracy of the reference and of an engine on the same frames, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import ImageMetrics, PixelMetrics
+
+
+@final
+@dataclass(frozen=True)
+class Pair:
+    """One figure of the reference and of the engine; None where it is undefined."""
+
+    reference: float | None = None
+    engine: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class PairedAccuracy:
+    """Figures of both, each 0 to 1; None where there are no labels, no masks, or one class only.
+
+    Attributes:
+        image_auroc: area under the ROC curve over the scores.
+        pixel_auroc: the same over the pixels of the maps.
+        aupro: area under the per-region overlap up to a false positive rate of 0.3.
+    """
+
+    image_auroc: Pair = Pair()
+    pixel_auroc: Pair = Pair()
+    aupro: Pair = Pair()
+
+
+@final
+class PairedMeter:
+    """Collects labelled frames of both sides; maps are not kept, only what the exact metrics need."""
+
+    def __init__(self) -> None:
+        self._image = (ImageMetrics(), ImageMetrics())
+        self._pixel = (PixelMetrics(), PixelMetrics())
+        self._num_frames = 0
+        self._num_masks = 0
+
+    def update_score(self, reference: float, engine: float, *, label: int) -> None:
+        """Add one frame's scores; label 0 good, 1 defective."""
+        self._num_frames += 1
+        for metrics, score in zip(self._image, (reference, engine), strict=True):
+            metrics.update(score, label)
+
+    def update_map(
+        self, reference: NDArray[np.float32], engine: NDArray[np.float32], *, mask: NDArray[np.bool_]
+    ) -> None:
+        """Add one frame's maps (h, w) with its mask (h, w)."""
+        self._num_masks += 1
+        for metrics, anomaly_map in zip(self._pixel, (reference, engine), strict=True):
+            metrics.update(anomaly_map, mask)
+
+    def compute(self) -> PairedAccuracy:
+        """The figures over all frames added so far."""
+        image_auroc = pixel_auroc = aupro = Pair()
+        if self._num_frames:
+            image_auroc = Pair(*(metrics.compute().auroc for metrics in self._image))
+        if self._num_masks:
+            found = [metrics.compute() for metrics in self._pixel]
+            pixel_auroc = Pair(*(item.auroc for item in found))
+            aupro = Pair(*(item.aupro for item in found))
+        return PairedAccuracy(image_auroc, pixel_auroc, aupro)

@@ -1,0 +1,210 @@
+"""What a comparison of an engine with the reference found: verdicts first, then numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..core.errors import LineproofError, ParityError
+from .paired import Pair
+from .predictions import Skipped, json_number
+
+_SHOWN = 5
+
+
+@final
+@dataclass(frozen=True)
+class FrameVerdict:
+    """Both verdicts on one frame.
+
+    Attributes:
+        file: the picture, as the data set or the golden frames name it.
+        origin: ``"golden"`` or ``"data"``.
+        reference_score: score of the reference.
+        engine_score: score of the engine; None where it is NaN or infinite.
+        reference_verdict: ``"OK"``, ``"NG"``, or ``"ERR"`` where the score is no number.
+        engine_verdict: the same for the engine.
+    """
+
+    file: str
+    origin: str
+    reference_score: float | None
+    engine_score: float | None
+    reference_verdict: str
+    engine_verdict: str
+
+    def __str__(self) -> str:
+        reference = _with_score(self.reference_verdict, self.reference_score)
+        return f"{self.file}: {reference} became {_with_score(self.engine_verdict, self.engine_score)}"
+
+
+@final
+@dataclass(frozen=True)
+class Margin:
+    """The frame whose reference score lies nearest to the threshold, and how near, in units of the score."""
+
+    file: str
+    margin: float
+
+
+@final
+@dataclass(frozen=True)
+class ParityReport:
+    """Whether an engine gives the reference's verdicts on the frames it was shown.
+
+    Attributes:
+        bundle: name of the bundle.
+        model_sha256: digest of the graph that was compared.
+        engine: engine under test.
+        precision: precision written in the graph.
+        compute_dtype: arithmetic asked of an engine that may choose it.
+        reference: ``"golden"`` (outputs stored at export) or, where a data set was given as well, the engine that
+            gave the reference on it.
+        num_frames: frames compared.
+        num_golden: how many of them are golden frames.
+        threshold: the one value that both verdicts use: a frame is NG where its score is above.
+        threshold_engine: engine on whose scores that threshold was calibrated.
+        verdict_flips: frames on which the verdicts differ, ties excepted.
+        ties: frames whose reference score lies within the score tolerance of the threshold: there the reference
+            itself decides nothing, so a different verdict is no flip.
+        score_max_abs_error: largest |engine − reference| of the scores; None where one is no number.
+        map_max_abs_error: the same over all pixels of the maps.
+        score_range: largest minus smallest reference score of these frames.
+        map_range: the same of the reference maps.
+        score_tolerance: largest error allowed, in units of the score.
+        map_tolerance: largest error allowed, in units of the map.
+        rank_correlation: Spearman's, of the scores; None where undefined.
+        smallest_margin: the frame nearest to the threshold.
+        image_auroc: of the data set's frames, where it has both classes.
+        pixel_auroc: of the data set's frames, where they have masks.
+        aupro: the same, up to a false positive rate of 0.3.
+        skipped_frames: pictures that could not be compared, and why.
+        failures: why the engine failed, one sentence each; empty where it passed.
+        engine_details: what the engine says about itself.
+        environment: what this ran on.
+    """
+
+    bundle: str
+    model_sha256: str
+    engine: str
+    precision: str
+    compute_dtype: str
+    reference: str
+    num_frames: int
+    num_golden: int
+    threshold: float
+    threshold_engine: str
+    verdict_flips: tuple[FrameVerdict, ...]
+    ties: tuple[FrameVerdict, ...]
+    score_max_abs_error: float | None
+    map_max_abs_error: float | None
+    score_range: float | None
+    map_range: float | None
+    score_tolerance: float
+    map_tolerance: float
+    rank_correlation: float | None
+    smallest_margin: Margin | None
+    image_auroc: Pair
+    pixel_auroc: Pair
+    aupro: Pair
+    skipped_frames: tuple[Skipped, ...]
+    failures: tuple[str, ...]
+    engine_details: dict[str, Any]
+    environment: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not self.environment:
+            raise LineproofError(
+                "A parity report was made without the environment it ran on; expected core.environment's description."
+            )
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; numbers that are not finite are None."""
+        plain = dataclasses.asdict(self)
+        plain["skipped_frames"] = [item.to_dict() for item in self.skipped_frames]
+        plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures")})
+        return {"passed": self.passed, **plain}
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        verdict = "passed" if self.passed else "FAILED"
+        lines = [f"Parity {verdict}: {self.engine} ({self.precision}) against {self._against()}."]
+        lines.extend(self.failures)
+        lines.extend(self._verdict_lines())
+        lines.extend(self._number_lines())
+        if self.skipped_frames:
+            lines.append(f"Not compared, {len(self.skipped_frames)} pictures:")
+            lines.extend(f"  {item.sample.path}: {item.reason}" for item in self.skipped_frames)
+        return tuple(lines)
+
+    def _against(self) -> str:
+        stored = f"the reference outputs stored in the bundle on {self.num_golden} golden frames"
+        num_data = self.num_frames - self.num_golden
+        return stored if self.reference == "golden" else f"{stored}, and {self.reference} on {num_data} pictures"
+
+    def _verdict_lines(self) -> list[str]:
+        same = self.num_frames - len(self.verdict_flips)
+        lines = [
+            f"Verdicts: {same} of {self.num_frames} as the reference's, at threshold {self.threshold:.6g} "
+            f"(calibrated on {self.threshold_engine})."
+        ]
+        if self.ties:
+            changed = sum(tie.reference_verdict != tie.engine_verdict for tie in self.ties)
+            lines.append(
+                f"Ties: {len(self.ties)} frames lie within the score tolerance of the threshold, {changed} of them "
+                f"with another verdict: {', '.join(tie.file for tie in self.ties[:_SHOWN])}"
+                f"{', …' if len(self.ties) > _SHOWN else ''}."
+            )
+        if self.smallest_margin:
+            margin = self.smallest_margin
+            lines.append(f"Nearest to the threshold: {margin.file}, {margin.margin:.3g} away.")
+        return lines
+
+    def _number_lines(self) -> list[str]:
+        lines = [
+            f"Largest error: score {_number(self.score_max_abs_error)} (allowed {self.score_tolerance:.3g}), "
+            f"map {_number(self.map_max_abs_error)} (allowed {self.map_tolerance:.3g})."
+        ]
+        if self.rank_correlation is not None:
+            lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
+        named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
+        lines.extend(
+            f"{name}: reference {_number(pair.reference)}, engine {_number(pair.engine)}."
+            for name, pair in named
+            if pair.reference is not None or pair.engine is not None
+        )
+        return lines
+
+
+def check(report: ParityReport) -> None:
+    """Raise ParityError with the first failures unless the report passed."""
+    if report.passed:
+        return
+    more = len(report.failures) - 3
+    raise ParityError(
+        f"{report.engine} does not give the reference's answers on bundle {report.bundle}: "
+        + " ".join(report.failures[:3])
+        + (f" And {more} more." if more > 0 else "")
+        + " Do not put this engine on the line; choose another engine or precision, or export again."
+    )
+
+
+def list_files(files: Sequence[str]) -> str:
+    """The first files of a list, and how many more there are."""
+    more = len(files) - _SHOWN
+    return ", ".join(files[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _number(value: float | None) -> str:
+    return "none" if json_number(value) is None else f"{value:.6g}"
+
+
+def _with_score(verdict: str, score: float | None) -> str:
+    return f"{verdict} ({_number(score)})"

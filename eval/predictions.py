@@ -1,0 +1,159 @@
+"""Image files to predictions, batch by batch: what verify, calibrate, run and the bad cases share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.store import Bundle
+from ..core.errors import BadInputError, UsageError
+from ..core.progress import Progress, silent
+from ..core.spec import Preprocessing
+from ..data.dataset import Sample
+from ..data.decode import decode_image
+from ..runtime.engine import Engine, Frames, predict
+
+
+@final
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that was not given to the engine.
+
+    Attributes:
+        sample: which one.
+        reason: why, in words.
+    """
+
+    sample: Sample
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON: file and reason."""
+        return {"file": str(self.sample.path), "reason": self.reason}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Pictures decoded for one call of an engine.
+
+    Attributes:
+        samples: where they came from, N of them.
+        frames: uint8 (N, H, W, C), as the bundle takes them.
+    """
+
+    samples: tuple[Sample, ...]
+    frames: Frames
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What an engine said about one picture.
+
+    Attributes:
+        sample: which picture.
+        score: larger is more anomalous; may be NaN or infinite where the engine fails.
+        anomaly_map: float32 (h, w).
+    """
+
+    sample: Sample
+    score: float
+    anomaly_map: NDArray[np.float32]
+
+
+def check_batch_size(bundle: Bundle, batch: int) -> None:
+    """Raise UsageError unless the bundle takes ``batch`` frames at once."""
+    if not 1 <= batch <= bundle.manifest.max_batch:
+        raise UsageError(
+            f"--batch is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
+            "Give a batch in that range, or export again with a larger --batch."
+        )
+
+
+def load_frame(sample: Sample, preprocessing: Preprocessing) -> Frames:
+    """Decode a picture as the camera frame that the bundle takes.
+
+    Returns:
+        uint8 (H, W, C). Nothing is resized or cropped: the graph does that.
+
+    Raises:
+        BadInputError: the file cannot be decoded, or has another size than the bundle's frames.
+    """
+    frame = decode_image(sample.path, channels=preprocessing.frame_channels)
+    height, width = preprocessing.frame_height_px, preprocessing.frame_width_px
+    if frame.shape[:2] != (height, width):
+        raise BadInputError(
+            f"the picture is {frame.shape[1]}x{frame.shape[0]} pixels; this bundle takes {width}x{height}, and "
+            "pictures are never resized silently. Give pictures of that size, or export for this one with --frame"
+        )
+    return frame
+
+
+def read_batches(
+    bundle: Bundle, samples: Sequence[Sample], *, batch: int, progress: Progress = silent
+) -> Iterator[FrameBatch | Skipped]:
+    """Decode pictures into batches; those that do not fit come out as ``Skipped`` and are never altered.
+
+    Args:
+        bundle: whose frames are wanted.
+        samples: pictures, in the order in which they are read.
+        batch: frames per batch; the last one may hold fewer.
+        progress: told after each picture.
+
+    Raises:
+        UsageError: the bundle does not take that many frames at once.
+    """
+    check_batch_size(bundle, batch)
+    waiting: list[tuple[Sample, Frames]] = []
+    for done, sample in enumerate(samples, start=1):
+        try:
+            waiting.append((sample, load_frame(sample, bundle.manifest.preprocessing)))
+        except BadInputError as error:
+            yield Skipped(sample, str(error))
+        if len(waiting) == batch:
+            yield _stack(waiting)
+            waiting = []
+        progress("pictures", done, len(samples))
+    if waiting:
+        yield _stack(waiting)
+
+
+def _stack(waiting: list[tuple[Sample, Frames]]) -> FrameBatch:
+    samples, frames = zip(*waiting, strict=True)
+    return FrameBatch(tuple(samples), np.stack(frames))
+
+
+def predict_files(
+    engine: Engine, bundle: Bundle, samples: Sequence[Sample], *, batch: int = 1, progress: Progress = silent
+) -> Iterator[Judged | Skipped]:
+    """Run pictures through an engine and hand out one answer at a time; only one batch is held.
+
+    Raises:
+        UsageError: the bundle does not take ``batch`` frames at once.
+    """
+    for item in read_batches(bundle, samples, batch=batch, progress=progress):
+        if isinstance(item, Skipped):
+            yield item
+            continue
+        found = predict(engine, item.frames)
+        for sample, score, anomaly_map in zip(item.samples, found.score, found.anomaly_map, strict=True):
+            yield Judged(sample, float(score), anomaly_map)
+
+
+def no_frames_left(skipped: Sequence[Skipped], *, what: str) -> BadInputError:
+    """The error for a set of which nothing could be used; names up to three pictures and why."""
+    if not skipped:
+        return BadInputError(f"There are no {what}; expected at least one. Check the folder that was given.")
+    shown = "; ".join(f"{item.sample.path}: {item.reason}" for item in skipped[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    return BadInputError(f"None of the {len(skipped)} {what} can be used. {shown}{more}.")
+
+
+def json_number(value: Any) -> float | None:
+    """A float for JSON, which knows neither NaN nor infinity: None for those."""
+    return float(value) if value is not None and np.isfinite(value) else None

@@ -1,0 +1,176 @@
+"""Does an engine give the verdicts of the PyTorch reference? On the golden frames always, on a data set if given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, final
+
+import numpy as np
+
+from ..bundle.store import Bundle
+from ..core.environment import describe_environment
+from ..core.errors import EnvironmentMissingError, UsageError
+from ..core.prediction import Prediction
+from ..core.progress import Progress, silent
+from ..core.threshold import Threshold
+from ..data.dataset import Dataset, Sample
+from ..runtime.engine import Engine, EngineOptions, open_engine, pick_engine, predict
+from .comparison import Comparison
+from .masks import mask_for
+from .paired import PairedMeter
+from .parity import ParityReport
+from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
+
+PROOF = "proof.json"
+
+
+def verify(
+    bundle: Bundle,
+    *,
+    engine: str,
+    options: EngineOptions | None = None,
+    dataset: Dataset | None = None,
+    reference: str = "torch",
+    batch: int = 1,
+    record: bool = True,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
+
+    Args:
+        bundle: what to verify, always on its golden frames: their reference outputs are stored in it.
+        engine: engine under test, or ``"auto"``.
+        options: of the engine under test.
+        dataset: its test split is compared as well, with ``reference`` run on the same frames.
+        reference: engine that gives the reference on the data set.
+        batch: frames per call of both engines.
+        record: append the report to proof.json and set the manifest's ``parity``; see ``record_parity``.
+        progress: told after each picture.
+
+    Raises:
+        UsageError: no such engine, a batch the bundle does not take, or an engine compared with itself.
+        EnvironmentMissingError: the engine, or the reference engine, cannot run here.
+        BadInputError: no picture of the test split fits the bundle.
+    """
+    check_batch_size(bundle, batch)
+    name = pick_engine(bundle) if engine == "auto" else engine
+    options = options or EngineOptions()
+    with closing(open_engine(bundle, name, options=options)) as under_test:
+        trial = _Trial(bundle, under_test, bundle.manifest.threshold_for(name), batch, progress)
+        trial.compare_golden()
+        if dataset is not None:
+            with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
+                trial.compare_pictures(dataset.test, truth)
+    report = trial.report(name, options, reference="golden" if dataset is None else reference)
+    if record:
+        record_parity(bundle, report)
+    return report
+
+
+def record_parity(bundle: Bundle, report: ParityReport) -> Bundle:
+    """Append the report to proof.json, then set the manifest's ``parity`` to what it says.
+
+    Returns:
+        The bundle with the new manifest; the one given is out of date.
+    """
+    bundle.append_report(PROOF, report.to_dict())
+    return bundle.updated(parity="passed" if report.passed else "failed")
+
+
+def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
+    if reference in (engine, "auto"):
+        raise UsageError(
+            f"The reference is {reference!r} and the engine under test {engine!r}: an engine compared with itself "
+            "proves nothing. Name another engine as the reference, or leave the data set away to compare with the "
+            "outputs stored in the bundle."
+        )
+    try:
+        plain = EngineOptions(device=options.device, num_threads=options.num_threads)
+        return open_engine(bundle, reference, options=plain)
+    except EnvironmentMissingError as error:
+        raise EnvironmentMissingError(
+            f"The reference for the data set cannot run: {error} Or name another engine as the reference, or verify "
+            "without a data set: the golden frames need no reference engine."
+        ) from error
+
+
+@final
+class _Trial:
+    """One engine under test, and what is known about it so far."""
+
+    def __init__(
+        self, bundle: Bundle, under_test: Engine, threshold: Threshold, batch: int, progress: Progress
+    ) -> None:
+        self._bundle = bundle
+        self._under_test = under_test
+        self._threshold = threshold
+        self._batch = batch
+        self._progress = progress
+        self._comparison = Comparison(bundle.manifest, threshold=threshold)
+        self._meter = PairedMeter()
+        self._skipped: list[Skipped] = []
+        self._num_golden = 0
+        self._details = under_test.describe()
+
+    def compare_golden(self) -> None:
+        golden = self._bundle.golden()
+        self._num_golden = len(golden.frames)
+        for start in range(0, self._num_golden, self._batch):
+            part = slice(start, start + self._batch)
+            stored = Prediction(golden.reference.score[part], golden.reference.anomaly_map[part])
+            found = predict(self._under_test, golden.frames[part])
+            self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=found)
+            self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
+
+    def compare_pictures(self, samples: Sequence[Sample], truth: Engine) -> None:
+        num_compared = 0
+        for item in read_batches(self._bundle, samples, batch=self._batch, progress=self._progress):
+            if isinstance(item, Skipped):
+                self._skipped.append(item)
+                continue
+            num_compared += len(item.samples)
+            self._compare_batch(item, truth)
+        if not num_compared:
+            raise no_frames_left(self._skipped, what="pictures of the test split")
+
+    def _compare_batch(self, item: FrameBatch, truth: Engine) -> None:
+        expected, found = predict(truth, item.frames), predict(self._under_test, item.frames)
+        files = [str(sample.path) for sample in item.samples]
+        if not self._comparison.add(files, origin="data", reference=expected, engine=found):
+            return
+        for index, sample in enumerate(item.samples):
+            self._measure(sample, expected, found, index)
+
+    def _measure(self, sample: Sample, expected: Prediction, found: Prediction, index: int) -> None:
+        """Count a labelled frame for both sides, or for neither where one gives no number."""
+        scores = float(expected.score[index]), float(found.score[index])
+        if np.isfinite(scores).all():
+            self._meter.update_score(*scores, label=sample.label)
+        maps = expected.anomaly_map[index], found.anomaly_map[index]
+        mask = mask_for(sample, self._bundle.manifest.preprocessing, map_shape=maps[0].shape)
+        if mask is not None and all(np.isfinite(item).all() for item in maps):
+            self._meter.update_map(*maps, mask=mask)
+
+    def report(self, engine: str, options: EngineOptions, *, reference: str) -> ParityReport:
+        return ParityReport(
+            bundle=self._bundle.manifest.name,
+            model_sha256=self._bundle.model_sha256,
+            engine=engine,
+            precision=self._bundle.manifest.precision,
+            compute_dtype=options.compute_dtype,
+            reference=reference,
+            num_golden=self._num_golden,
+            threshold=self._threshold.value,
+            threshold_engine=self._threshold.engine,
+            skipped_frames=tuple(self._skipped),
+            engine_details=self._details,
+            environment=describe_environment(),
+            **_fields(self._comparison.judge()),
+            **_fields(self._meter.compute()),
+        )
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

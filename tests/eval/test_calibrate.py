@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lineproof.bundle.store import open_bundle
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.data.dataset import open_dataset
+from lineproof.eval.calibrate import calibrate_bundle, good_pictures, held_out
+
+
+@pytest.fixture
+def good_folder(tmp_path):
+    """20 even grey pictures; the score of picture i on the tiny graph is i / 255."""
+    folder = tmp_path / "held out"
+    folder.mkdir()
+    for level in range(20):
+        Image.fromarray(np.full((12, 16, 3), level, np.uint8)).save(folder / f"{level:02d}.png")
+    return folder
+
+
+def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_engine):
+    add_engine("numpy", lambda score, anomaly_map: (2 * score, 2 * anomaly_map))
+    found = calibrate_bundle(
+        tiny_bundle, good_pictures(good_folder), engine="numpy", source="held out", max_false_reject=0.1, batch=8
+    )
+    np.testing.assert_allclose(found.threshold.value, 2 * 17.5 / 255, rtol=1e-6)
+    assert (found.threshold.num_rejected, found.threshold.num_good, found.threshold.engine) == (2, 20, "numpy")
+    assert found.previous == tiny_bundle.manifest.threshold
+    manifest = open_bundle(tiny_bundle.path).manifest
+    assert manifest == found.bundle.manifest
+    assert manifest.threshold_for("numpy") == found.threshold
+    assert manifest.threshold_for("torch") == manifest.threshold == tiny_bundle.manifest.threshold
+    assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in found.sentences()
+    assert found.warning == ""
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (plain["num_rejected"], plain["num_good"], plain["source"]) == (2, 20, "held out")
+
+
+def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
+    add_engine("first")
+    add_engine("second")
+    samples = good_pictures(good_folder)
+    found = calibrate_bundle(tiny_bundle, samples, engine="first", source="x", max_false_reject=0.1)
+    found = calibrate_bundle(found.bundle, samples, engine="second", source="x", max_false_reject=0.1)
+    assert set(open_bundle(tiny_bundle.path).manifest.engine_thresholds) == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(0.05, ""), (0.01, "20 good parts are too few to resolve a rate of 0.01: at least 100"), (0.0, "No good part")],
+)
+def test_too_few_parts_are_said(tiny_bundle, good_folder, add_engine, rate, words):
+    add_engine("numpy")
+    samples = good_pictures(good_folder)
+    found = calibrate_bundle(tiny_bundle, samples, engine="numpy", source="x", max_false_reject=rate)
+    assert found.warning.startswith(words)
+    assert bool(found.warning) == bool(words)
+    assert (found.warning in found.sentences()) == bool(words)
+
+
+def test_pictures_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine):
+    add_engine("numpy")
+    Image.new("RGB", (40, 12)).save(good_folder / "wide.png")
+    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x", max_false_reject=0.1)
+    assert found.threshold.num_good == 20
+    assert [item.sample.path.name for item in found.skipped_frames] == ["wide.png"]
+    assert any("wide.png: the picture is 40x12 pixels" in line for line in found.sentences())
+
+
+def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset, tmp_path, add_engine):
+    add_engine("numpy", lambda score, anomaly_map: (score * np.float32("nan"), anomaly_map))
+    Image.new("RGB", (40, 12)).save(tmp_path / "wide.png")
+    with pytest.raises(BadInputError, match=r"None of the 1 held-out good pictures can be used.*40x12"):
+        calibrate_bundle(tiny_bundle, good_pictures(tmp_path), engine="numpy", source="x")
+    with pytest.raises(BadInputError, match=r"at least two finite scores .* got 8 \(8 not finite\)"):
+        calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x")
+    with pytest.raises(BadInputError, match="4 of 6 pictures are labelled defective"):
+        calibrate_bundle(tiny_bundle, tiny_dataset.test, engine="numpy", source="x")
+    with pytest.raises(UsageError, match=r"max-false-reject is 1\.5"):
+        calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="null", source="x", max_false_reject=1.5)
+    assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
+
+
+def test_test_pictures_never_set_a_threshold(tiny_bundle, tiny_dataset):
+    with pytest.raises(BadInputError, match=r"layout folder has no validation split.*plain folder of good pictures"):
+        held_out(tiny_dataset, tiny_bundle.manifest)
+
+
+def test_validation_split_is_held_out(tiny_bundle, tmp_path):
+    for split in ("train/good", "validation/good", "test/good", "test/hole"):
+        for kind in ("rgb", "gt"):
+            (tmp_path / "bagel" / split / kind).mkdir(parents=True)
+        Image.new("RGB", (16, 12)).save(tmp_path / "bagel" / split / "rgb" / "000.png")
+        Image.new("L", (16, 12)).save(tmp_path / "bagel" / split / "gt" / "000.png")
+    dataset = open_dataset(tmp_path / "bagel")
+    assert [sample.path.parts[-4:-2] for sample in held_out(dataset, tiny_bundle.manifest)] == [("validation", "good")]
+
+
+def test_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="holds no image; expected a folder with pictures of good parts"):
+        good_pictures(tmp_path)
+    with pytest.raises(BadInputError, match="is not a folder"):
+        good_pictures(tmp_path / "absent")

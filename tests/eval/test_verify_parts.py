@@ -1,0 +1,115 @@
+"""Rank correlation, masks in map coordinates, streamed predictions, and what verification may import."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.spec import Preprocessing
+from lineproof.data.dataset import Sample
+from lineproof.eval.correlation import average_ranks, rank_correlation
+from lineproof.eval.masks import align_mask, mask_for
+from lineproof.eval.predictions import FrameBatch, Judged, Skipped, predict_files, read_batches
+from lineproof.runtime.engine import EngineOptions, open_engine
+
+
+def test_ranks_share_ties():
+    np.testing.assert_array_equal(average_ranks(np.array([3.0, 1.0, 3.0, 2.0])), [3.5, 1.0, 3.5, 2.0])
+
+
+@settings(deadline=None)  # the first call imports SciPy
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=60))
+def test_rank_correlation_equals_scipy(pairs):
+    spearmanr = pytest.importorskip("scipy.stats").spearmanr
+    first, second = np.array(pairs, dtype=np.float32).T
+    found = rank_correlation(first, second)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        assert found is None
+    else:
+        np.testing.assert_allclose(found, spearmanr(first, second).statistic, atol=1e-12)
+
+
+@pytest.mark.parametrize("first", [[1.0], [1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0]])
+def test_rank_correlation_is_none_where_undefined(first):
+    assert rank_correlation(np.array(first), np.arange(len(first), dtype=np.float64)) is None
+
+
+def test_mask_of_the_frame_size_stays_as_it_is():
+    mask = np.random.default_rng(0).random((12, 16)) > 0.5
+    same = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    np.testing.assert_array_equal(align_mask(mask, same, map_shape=(12, 16)), mask)
+
+
+def test_mask_follows_resize_and_crop():
+    """Frame 8x8 is halved to 4x4, then the middle 2x2 is kept: rows and columns 2..5 of the frame remain."""
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:4, 4:6] = True
+    mask[0, 0] = True
+    preprocessing = Preprocessing(8, 8, 3, 4, 4, 2, 2)
+    np.testing.assert_array_equal(align_mask(mask, preprocessing, map_shape=(2, 2)), [[False, True], [False, False]])
+    np.testing.assert_array_equal(align_mask(mask, preprocessing, map_shape=(4, 4)), mask[2:6, 2:6])
+
+
+def test_mask_of_another_size_is_refused():
+    with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
+        align_mask(np.zeros((8, 8), dtype=bool), Preprocessing(12, 16, 3, 12, 16, 12, 16), map_shape=(12, 16))
+
+
+def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
+    preprocessing = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_path=None, split="test")
+    good = Sample(path=tmp_path / "y.png", label=0, defect="good", mask_path=None, split="test")
+    assert mask_for(bad, preprocessing, map_shape=(6, 8)) is None
+    np.testing.assert_array_equal(mask_for(good, preprocessing, map_shape=(6, 8)), np.zeros((6, 8), bool))
+
+
+def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dataset):
+    odd = tiny_dataset.root / "odd.png"
+    Image.new("RGB", (20, 12)).save(odd)
+    samples = list(tiny_dataset.test)
+    samples.insert(1, Sample(path=odd, label=0, defect="good", mask_path=None, split="test"))
+    heard = []
+    items = list(read_batches(tiny_bundle, samples, batch=4, progress=lambda *event: heard.append(event)))
+    assert [type(item) for item in items] == [Skipped, FrameBatch, FrameBatch]
+    assert items[0].sample.path == odd
+    assert [sample for item in items[1:] for sample in item.samples] == list(tiny_dataset.test)
+    assert [item.frames.shape for item in items[1:]] == [(4, 12, 16, 3), (2, 12, 16, 3)]
+    assert heard == [("pictures", done, 7) for done in range(1, 8)]
+
+
+def test_mono_bundle_gets_mono_frames(tiny_bundle, tiny_dataset):
+    bundle = tiny_bundle.updated(preprocessing=Preprocessing(12, 16, 1, 12, 16, 12, 16))
+    (item,) = read_batches(bundle, tiny_dataset.test[:1], batch=1)
+    assert item.frames.shape == (1, 12, 16, 1)
+
+
+def test_predictions_stream_one_batch_at_a_time(tiny_bundle, tiny_dataset, add_engine):
+    made = add_engine("numpy")
+    engine = open_engine(tiny_bundle, "numpy", options=EngineOptions())
+    stream = predict_files(engine, tiny_bundle, tiny_dataset.test, batch=2)
+    first = next(stream)
+    assert made.batches == [2]
+    assert isinstance(first, Judged)
+    assert first.score == first.anomaly_map.max()
+    assert [item.sample for item in (first, *stream)] == list(tiny_dataset.test)
+
+
+@pytest.mark.parametrize("batch", [0, 9])
+def test_batch_outside_the_bundles_range_is_refused(tiny_bundle, tiny_dataset, batch):
+    with pytest.raises(UsageError, match=f"--batch is {batch}; this bundle takes 1 to 8"):
+        next(read_batches(tiny_bundle, tiny_dataset.test, batch=batch))
+
+
+def test_verification_needs_no_training_package():
+    code = (
+        "import sys, lineproof.eval.verify, lineproof.eval.calibrate\n"
+        "banned = {'torch', 'torchvision', 'timm', 'FrEIA', 'sklearn', 'scipy', 'onnx', 'onnxruntime', 'openvino'}\n"
+        "print(sorted(banned & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -18,50 +18,60 @@ def tiny_outputs(frames):
     return anomaly_map.max(axis=(1, 2)), anomaly_map
 
 
+class FunctionEngine:
+    """An engine without checks of its own: its outputs are ``change(score, anomaly_map)`` of the right ones."""
+
+    name = ""
+    change = None
+
+    def __init__(self, bundle, *, options):
+        self.bundle = bundle
+        self.options = options
+
+    @classmethod
+    def availability(cls):
+        return Availability(cls.name, True, "NumPy", "NumPy", "")
+
+    def upload(self, frames):
+        self.batches.append(len(frames))
+        self.frames = frames
+
+    def execute(self):
+        score, anomaly_map = tiny_outputs(self.frames)
+        self.outputs = Prediction(*type(self).change(score.copy(), anomaly_map.copy()))
+
+    def download(self):
+        return self.outputs
+
+    def device_time_ns(self):
+        return None
+
+    def device_bytes(self):
+        return None
+
+    def describe(self):
+        return {"library": "NumPy"}
+
+    def close(self):
+        type(self).num_closed += 1
+
+
+def unchanged(score, anomaly_map):
+    return score, anomaly_map
+
+
 @pytest.fixture
 def add_engine(monkeypatch):
-    """Register an engine whose outputs are ``change(score, anomaly_map)`` of the right ones."""
+    """Register a FunctionEngine under a name; returns its class, which counts batches and closes."""
     module = ModuleType("lineproof_test_engines")
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def add(name, change=lambda score, anomaly_map: (score, anomaly_map)):
-        class FunctionEngine:
-            batches = []
-            num_closed = 0
-
-            def __init__(self, bundle, *, options):
-                self.options = options
-
-            @classmethod
-            def availability(cls):
-                return Availability(name, True, "NumPy", "NumPy", "")
-
-            def upload(self, frames):
-                self.batches.append(len(frames))
-                self.frames = frames
-
-            def execute(self):
-                score, anomaly_map = tiny_outputs(self.frames)
-                self.outputs = Prediction(*change(score.copy(), anomaly_map.copy()))
-
-            def download(self):
-                return self.outputs
-
-            def device_time_ns(self):
-                return None
-
-            def device_bytes(self):
-                return None
-
-            def describe(self):
-                return {"library": "NumPy"}
-
-            def close(self):
-                type(self).num_closed += 1
-
+    def add(name, change=unchanged):
+        fields = {"name": name, "change": staticmethod(change), "batches": [], "num_closed": 0}
+        engine = type(name, (FunctionEngine,), fields)
         monkeypatch.setitem(ENGINES, name, f"{module.__name__}:{name}")
-        setattr(module, name, FunctionEngine)
-        return FunctionEngine
+        setattr(module, name, engine)
+        return engine
 
     return add
 

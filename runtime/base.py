@@ -139,7 +139,13 @@ class AbstractEngine(ABC):
         return None
 
     def describe(self) -> dict[str, Any]:
-        """What a measurement must record: engine, library, provider, threads, device, arithmetic."""
+        """What a measurement must record: engine, library, provider, threads, device, arithmetic.
+
+        Raises:
+            UsageError: the engine is closed.
+        """
+        if self._is_closed:
+            raise UsageError(f"Engine {self.name} is closed, so it cannot describe itself. Ask before closing.")
         return {"engine": self.name, "graph_precision": self._bundle.manifest.precision, **self._describe()}
 
     def close(self) -> None:

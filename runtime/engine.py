@@ -133,14 +133,16 @@ def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = No
     """
     chosen = pick_engine(bundle) if name == "auto" else name
     engine: type[Engine] = resolve(ENGINES, chosen, kind="engine")
+    options = options or EngineOptions()
     state = engine.availability()
-    if not state.is_available:
+    # A caller who accepts a fallback gets as far as the engine itself can go.
+    if not state.is_available and not options.allow_fallback:
         others = [other for other in ENGINES if other not in (chosen, "null") and availability(other).is_available]
         raise EnvironmentMissingError(
             f"Engine {chosen} cannot run here. Looked for: {state.looked_for}. Found: {state.found}. "
             f"To fix: {state.fix}. Engines that work here: {', '.join(others) or 'none'}."
         )
-    return engine(bundle, options=options or EngineOptions())
+    return engine(bundle, options=options)
 
 
 def pick_engine(bundle: Bundle) -> str:

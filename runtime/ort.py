@@ -8,9 +8,23 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
+from ..core.nvidia import find_gpus
 from .base import AbstractEngine, Array
+from .cuda_bindings import cuda_library, open_cuda
+from .cuda_buffers import CudaBuffers
 from .engine import Availability, Frames
-from .ort_session import CPU, Provider, failures, import_onnxruntime, open_session
+from .ort_session import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    Provider,
+    failures,
+    import_onnxruntime,
+    nodes_per_provider,
+    open_session,
+)
+
+_GPU_FIX = "pip install 'lineproof[gpu]' (uninstall onnxruntime first: one module, never both)"
 
 
 class AbstractOrtEngine(AbstractEngine):
@@ -81,3 +95,150 @@ class OrtCpuEngine(AbstractOrtEngine):
 
     def _providers(self) -> list[Provider]:
         return [(CPU, {})]
+
+
+class AbstractOrtGpuEngine(AbstractOrtEngine):
+    """An ONNX Runtime session on a GPU, bound to buffers of our own: no hidden copy, one stream.
+
+    Where the caller accepts a fallback and the GPU cannot be used, it runs from host memory like the CPU engine,
+    and ``describe`` says which provider computes.
+    """
+
+    wanted_provider: ClassVar[str]
+    arithmetic: ClassVar[str]
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Available where onnxruntime-gpu, CUDA's Python bindings and a GPU are; the session has the last word."""
+        wanted = f"onnxruntime-gpu with {cls.wanted_provider}, pycuda or cuda-python, an NVIDIA GPU"
+        try:
+            ort = import_onnxruntime()
+        except EnvironmentMissingError as error:
+            return Availability(cls.name, False, wanted, str(error), _GPU_FIX)
+        search, library, providers = find_gpus(), cuda_library(), ort.get_available_providers()
+        found = (
+            f"onnxruntime {ort.__version__} with {', '.join(providers)}; {library or 'no CUDA binding'}; {search.found}"
+        )
+        fix = ""
+        if cls.wanted_provider not in providers:
+            fix = _GPU_FIX
+        elif not search.gpus:
+            fix = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (check `nvidia-smi`)"
+        elif not library:
+            fix = "pip install cuda-python"
+        return Availability(cls.name, not fix, wanted, found, fix)
+
+    def _open_session(self, providers: list[Provider]) -> None:
+        self._buffers: CudaBuffers | None = None
+        try:
+            self._buffers = self._open_buffers()
+        except EnvironmentMissingError:
+            if not self._options.allow_fallback:
+                raise
+        stream = {"user_compute_stream": str(self._buffers.stream)} if self._buffers else {}
+        on_gpu = [(name, {**settings, **stream}) for name, settings in providers]
+        super()._open_session([*on_gpu, (CPU, {})])
+        if self.wanted_provider not in self._session.get_providers():
+            self._buffers = None
+        self._binding = self._session.io_binding()
+
+    def _open_buffers(self) -> CudaBuffers:
+        manifest = self._bundle.manifest
+        shapes = {
+            spec.name: (
+                tuple(manifest.max_batch if isinstance(size, str) else size for size in spec.shape),
+                spec.dtype,
+            )
+            for spec in (*manifest.inputs, *manifest.outputs)
+        }
+        buffers = CudaBuffers(open_cuda(self._options.device), shapes)
+        self._resources.callback(buffers.close)
+        return buffers
+
+    def _upload(self, frames: Frames) -> None:
+        if self._buffers is None:
+            super()._upload(frames)
+            return
+        self._buffers.upload(self._input.name, frames)
+        self._bind(self._buffers, len(frames))
+
+    def _bind(self, buffers: CudaBuffers, num_frames: int) -> None:
+        manifest, device = self._bundle.manifest, self._options.device
+        for specs, bind in (
+            (manifest.inputs, self._binding.bind_input),
+            (manifest.outputs, self._binding.bind_output),
+        ):
+            for spec in specs:
+                shape = [num_frames if isinstance(size, str) else size for size in spec.shape]
+                bind(spec.name, "cuda", device, np.dtype(spec.dtype).type, shape, buffers.address(spec.name))
+
+    def _execute(self) -> None:
+        if self._buffers is None:
+            super()._execute()
+            return
+        try:
+            self._buffers.execute(lambda _stream: self._session.run_with_iobinding(self._binding))
+        except self._failures as error:
+            raise self._failed("run", error) from error
+
+    def _download(self) -> tuple[Array, Array]:
+        if self._buffers is None:
+            return super()._download()
+        score, anomaly_map = (self._buffers.download(name, self._num_frames) for name in self._names)
+        return score, anomaly_map
+
+    def device_time_ns(self) -> int | None:
+        """See the protocol: time between two CUDA events around the run; None after a fallback."""
+        return self._buffers.elapsed_ns() if self._buffers else None
+
+    def device_bytes(self) -> int | None:
+        """See the protocol: what the GPU's memory in use grew by since the engine was opened."""
+        return self._buffers.used_bytes() if self._buffers else None
+
+    def _describe(self) -> dict[str, Any]:
+        nodes = {name: len(operators) for name, operators in nodes_per_provider(self._session).items()}
+        common = {**super()._describe(), "nodes_per_provider": nodes}
+        if self._buffers is None:
+            return common
+        device = find_gpus().gpus[self._options.device].target
+        return {**common, "device": device, "arithmetic": self.arithmetic, "cuda_library": self._buffers.library}
+
+    def _release(self) -> None:
+        self._binding = None
+        super()._release()
+
+
+@final
+class OrtCudaEngine(AbstractOrtGpuEngine):
+    """ONNX Runtime on CUDA, without TF32."""
+
+    name: ClassVar[str] = "ort-cuda"
+    wanted_provider: ClassVar[str] = CUDA
+    arithmetic: ClassVar[str] = "as written in the graph, TF32 off"
+
+    def _providers(self) -> list[Provider]:
+        return [(CUDA, {"device_id": str(self._options.device), "use_tf32": "0"})]
+
+
+@final
+class OrtTrtEngine(AbstractOrtGpuEngine):
+    """ONNX Runtime's TensorRT provider; what TensorRT does not take runs on CUDA.
+
+    The plan is built when the engine is opened and again at every opening: the provider's own cache would load
+    plans whose hash no manifest knows.
+    """
+
+    name: ClassVar[str] = "ort-trt"
+    wanted_provider: ClassVar[str] = TENSORRT
+    arithmetic: ClassVar[str] = "as written in the graph; TensorRT may use TF32 for fp32, the provider has no switch"
+
+    def _providers(self) -> list[Provider]:
+        manifest, device = self._bundle.manifest, str(self._options.device)
+        spec = manifest.inputs[0]
+        sizes = "x".join(str(size) for size in spec.shape[1:])
+        profile = {"min": 1, "opt": 1, "max": manifest.max_batch}
+        settings = {f"trt_profile_{key}_shapes": f"{spec.name}:{batch}x{sizes}" for key, batch in profile.items()}
+        return [
+            (TENSORRT, {"device_id": device, "trt_engine_cache_enable": "0", **settings}),
+            (CUDA, {"device_id": device, "use_tf32": "0"}),
+        ]

@@ -11,12 +11,15 @@ from ..core.errors import EnvironmentMissingError
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 
+_FIX = "pip install 'lineproof[openvino]'"
 _HINTS = {"f32": "float32", "bf16": "bfloat16"}
 
 
 def _openvino() -> Any:
-    import openvino
-
+    try:
+        import openvino
+    except (ImportError, OSError) as error:
+        raise EnvironmentMissingError(f"openvino cannot be imported ({error}). Install: {_FIX}.") from error
     return openvino
 
 
@@ -36,14 +39,14 @@ class OpenVinoEngine(AbstractEngine):
     @classmethod
     def availability(cls) -> Availability:
         """Available where the package openvino can be imported and its CPU plugin loads."""
-        wanted, fix = "the package openvino and its CPU plugin", "pip install 'lineproof[openvino]'"
+        wanted = "the package openvino and its CPU plugin"
         try:
             openvino = _openvino()
             devices = openvino.Core().available_devices
-        except (ImportError, OSError, RuntimeError) as error:
-            return Availability(cls.name, False, wanted, f"{type(error).__name__}: {error}", fix)
+        except (EnvironmentMissingError, RuntimeError) as error:
+            return Availability(cls.name, False, wanted, str(error), _FIX)
         found = f"openvino {openvino.__version__} with {', '.join(devices) or 'no device'}"
-        return Availability(cls.name, "CPU" in devices, wanted, found, "" if "CPU" in devices else fix)
+        return Availability(cls.name, "CPU" in devices, wanted, found, "" if "CPU" in devices else _FIX)
 
     def _open(self) -> None:
         openvino = _openvino()

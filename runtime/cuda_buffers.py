@@ -1,0 +1,106 @@
+"""Device memory of one engine: allocated once, with page-locked twins on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cuda_bindings import AbstractCuda, Bytes
+
+
+@final
+class CudaBuffers:
+    """Named tensors for the largest batch, on the GPU and page-locked on the host, with one stream.
+
+    Args:
+        cuda: an open GPU; closed together with the buffers.
+        shapes: name to shape and dtype at the largest batch, the batch first.
+
+    Raises:
+        LineproofError: CUDA failed; what was allocated before is given back.
+    """
+
+    def __init__(self, cuda: AbstractCuda, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
+        self._cuda = cuda
+        self._shapes = dict(shapes)
+        self._device: dict[str, int] = {}
+        self._host: dict[str, Bytes] = {}
+        self._elapsed_ns: int | None = None
+        self._resources = ExitStack()
+        with ExitStack() as undo, cuda.current():
+            undo.callback(self.close)
+            self._resources.callback(cuda.close)
+            self._used_before_bytes = cuda.used_bytes()
+            for name, (shape, dtype) in self._shapes.items():
+                self._allocate(name, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            undo.pop_all()
+
+    def _allocate(self, name: str, num_bytes: int) -> None:
+        self._device[name] = self._cuda.allocate_device(num_bytes)
+        self._resources.callback(self._cuda.free_device, self._device[name])
+        self._host[name] = self._cuda.allocate_host(num_bytes)
+        self._resources.callback(self._cuda.free_host, self._host[name])
+
+    @property
+    def library(self) -> str:
+        """The Python binding in use."""
+        return self._cuda.library
+
+    @property
+    def stream(self) -> int:
+        """Handle of the one stream."""
+        return self._cuda.stream
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the GPU the calling thread's while another library is called."""
+        return self._cuda.current()
+
+    def address(self, name: str) -> int:
+        """Address of a tensor on the device; it never changes."""
+        return self._device[name]
+
+    def upload(self, name: str, array: NDArray[Any]) -> None:
+        """Copy the first ``len(array)`` items of a tensor to the device, and wait."""
+        memory = self._host[name][: array.nbytes]
+        memory[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        with self._cuda.current():
+            self._cuda.copy_to_device(self._device[name], memory)
+            self._cuda.synchronize()
+
+    def download(self, name: str, num_items: int) -> NDArray[Any]:
+        """Copy the first ``num_items`` items of a tensor into an array of its own."""
+        shape, dtype = self._shapes[name]
+        num_bytes = num_items * int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        memory = self._host[name][:num_bytes]
+        with self._cuda.current():
+            self._cuda.copy_to_host(memory, self._device[name])
+            self._cuda.synchronize()
+        return memory.view(dtype).reshape(num_items, *shape[1:]).copy()
+
+    def execute(self, queue: Callable[[int], None]) -> None:
+        """Call ``queue(stream)`` between the two events and wait until the stream is empty."""
+        self._elapsed_ns = None
+        with self._cuda.current():
+            self._cuda.record(0)
+            queue(self._cuda.stream)
+            self._cuda.record(1)
+            self._cuda.synchronize()
+            self._elapsed_ns = self._cuda.elapsed_ns()
+
+    def elapsed_ns(self) -> int | None:
+        """Time of the last ``execute`` by the device's events in ns; None before the first."""
+        return self._elapsed_ns
+
+    def used_bytes(self) -> int:
+        """Memory that went into use on this GPU since before the first buffer was allocated, in bytes."""
+        with self._cuda.current():
+            return max(0, self._cuda.used_bytes() - self._used_before_bytes)
+
+    def close(self) -> None:
+        """Free everything; a second close does nothing."""
+        with self._cuda.current():
+            self._resources.close()

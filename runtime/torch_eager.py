@@ -1,0 +1,99 @@
+"""PyTorch as it was trained: the reference that every other engine is held against.
+
+The one file of this folder that imports torch and the detectors, and only when an engine is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from ..bundle.store import REFERENCE
+from ..core.errors import BundleError, EnvironmentMissingError
+from .base import AbstractEngine, Array
+from .engine import Availability, Frames
+
+_FIX = "pip install 'lineproof[train]'"
+
+
+@final
+class TorchEngine(AbstractEngine):
+    """The detector in its training form, eager, fp32, on the CPU.
+
+    It never moves to a GPU by itself: the reference must be the same everywhere, and a choice made silently
+    would be a second reference. ``options.device`` is not read.
+    """
+
+    name: ClassVar[str] = "torch"
+
+    @classmethod
+    def availability(cls) -> Availability:
+        """Available where torch is installed; it is not imported, which would take seconds."""
+        wanted = "the package torch (and the detectors' packages, timm and FrEIA)"
+        if find_spec("torch") is None:
+            return Availability(cls.name, False, wanted, "torch is not installed", _FIX)
+        try:
+            found = f"torch {version('torch')}"
+        except PackageNotFoundError:
+            found = "torch, without its version"
+        return Availability(cls.name, True, wanted, found, "")
+
+    def _open(self) -> None:
+        path = self._bundle.path / REFERENCE
+        if REFERENCE not in self._bundle.manifest.files:
+            raise BundleError(
+                f"{self._bundle.path} holds no {REFERENCE}, so PyTorch has nothing to run. Export it with its "
+                "reference, or compare with another engine."
+            )
+        try:
+            import torch
+
+            from ..detectors.base import load_reference
+        except (ImportError, OSError) as error:
+            raise EnvironmentMissingError(
+                f"The PyTorch reference cannot be loaded ({error}). Install: {_FIX}."
+            ) from error
+        self._torch = torch
+        manifest = self._bundle.manifest
+        self._model = load_reference(manifest.detector, manifest.preprocessing, path).eval()
+        self._resources.callback(self._release)
+
+    def _upload(self, frames: Frames) -> None:
+        self._frames = self._torch.from_numpy(np.array(frames, order="C"))
+
+    def _execute(self) -> None:
+        with self._threads(), self._torch.inference_mode():
+            score, anomaly_map = self._model(self._frames)
+        self._outputs: tuple[Array, Array] = (score.numpy(), anomaly_map.numpy())
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """PyTorch has one number of threads for the whole process: set it for the call, then put it back."""
+        before = self._torch.get_num_threads()
+        self._torch.set_num_threads(self._options.num_threads or before)
+        try:
+            yield
+        finally:
+            self._torch.set_num_threads(before)
+
+    def _download(self) -> tuple[Array, Array]:
+        score, anomaly_map = self._outputs
+        return np.array(score), np.array(anomaly_map)
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "library": "torch",
+            "library_version": str(self._torch.__version__),
+            "provider": "eager",
+            "device": "CPU",
+            "num_threads": self._options.num_threads or self._torch.get_num_threads(),
+            "arithmetic": "f32",
+        }
+
+    def _release(self) -> None:
+        del self._model

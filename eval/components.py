@@ -1,27 +1,28 @@
 """Connected components of defect masks (8-connectivity), in NumPy alone.
 
-A mask is cut into runs (maximal horizontal stretches of defect pixels); runs of neighbouring rows that touch,
-diagonals included, are edges of a graph, and a vectorised union-find joins them. Work grows with the number
-of runs, not of pixels, once the runs are found.
+The defect pixels are joined into runs (maximal horizontal stretches); runs of neighbouring rows that touch,
+diagonals included, are edges of a graph, and a vectorised union-find joins them. Work grows with the number of
+defect pixels, not with the size of the image.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def component_sizes(masks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the connected components of a stack of masks.
+def component_sizes(pixels: NDArray[np.int64], height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the connected components of the defect pixels of a stack of masks.
 
     Args:
-        masks: bool (N, H, W); components never reach from one mask into the next.
+        pixels: int64 (P,), ascending flat indices of the defect pixels in a C-ordered stack (N, H, W).
+        height: H of the stack.
+        width: W of the stack.
 
     Returns:
-        The component of every defect pixel, int64 (P,), in C order of the pixels, numbered from 0; and the
-        number of pixels of every component, int64 (K,).
+        The component of every defect pixel, int64 (P,), numbered from 0, and the number of pixels of every
+        component, int64 (K,). No component reaches from one mask into the next.
     """
-    starts, ends, stride = _runs(masks)
-    labels = _join(len(starts), *_touching_runs(starts, ends, stride))
-    lengths = ends - starts
+    starts, lengths = _runs(pixels, height, width)
+    labels = _join(len(starts), *_touching_runs(starts, starts + lengths, width + 1))
     sizes = np.bincount(labels, weights=lengths).astype(np.int64)
     return np.repeat(labels, lengths), sizes
 
@@ -29,7 +30,14 @@ def component_sizes(masks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArra
 def saturate(
     scores: NDArray[np.float32], components: NDArray[np.int64], areas: NDArray[np.int64], saturation: float
 ) -> NDArray[np.int64]:
-    """Let only the highest scores of each component count, as many as saturate it; the others get area 0."""
+    """Let only the highest scores of each component count, as many as saturate it; the others get area 0.
+
+    Args:
+        scores: float32 (P,).
+        components: int64 (P,), component of each pixel.
+        areas: int64 (P,), size of that component.
+        saturation: share of a component, in (0, 1], that has to be found for it to count as found whole.
+    """
     # Rounded first: 0.07 * 100 is 7.000000000000001, which must not become 8.
     enough = np.ceil(np.round(saturation * areas, 6)).astype(np.int64)
     order = np.lexsort((-scores, components))
@@ -40,17 +48,16 @@ def saturate(
     return np.where(counts, enough, 0)
 
 
-def _runs(masks: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Return first pixel and end (exclusive) of every run in a padded, flattened raster, and its row length.
+def _runs(pixels: NDArray[np.int64], height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return first pixel and length of every run, in a raster with rows of ``width + 1``.
 
-    One empty row above each mask and one empty column left of it keep runs of different rows and masks apart.
+    One more column per row and one more row per mask, both empty, keep runs of different rows and masks apart.
     """
-    num, height, width = masks.shape
-    padded = np.zeros((num * (height + 1) * (width + 1) + 1,), np.bool_)
-    raster = padded[:-1].reshape(num, height + 1, width + 1)
-    raster[:, 1:, 1:] = masks
-    changes = np.flatnonzero(padded[1:] != padded[:-1]) + 1
-    return changes[::2], changes[1::2], width + 1
+    raster = pixels + pixels // width
+    if pixels[-1] >= height * width:
+        raster += pixels // (height * width) * (width + 1)
+    first = np.flatnonzero(np.concatenate([[True], np.diff(raster) > 1]))
+    return raster[first], np.diff(first, append=len(raster))
 
 
 def _touching_runs(

@@ -6,13 +6,13 @@ threshold is lost although the negatives are never enumerated.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .ranks import Negatives
+from .ranks import Ranking
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tally:
         precision_sum: precision at each positive's score, summed over the positives.
         f1_max: best F1 among the thresholds of the stretch.
         f1_threshold: the highest threshold that reaches it; a score at or above it counts as a defect.
-        pro_area: sum over positives of share times the FPR range (below the limit) in which it is found.
+        pro_area: sum over the steps of gain times the FPR range below the limit, in pixels, in which it is held.
     """
 
     twice_u: int
@@ -57,6 +57,7 @@ class Steps:
         thresholds: the distinct scores.
         starts: int64, index of the first positive of each score in the stretch.
         counts: int64, number of positives with this score.
+        found: int64, number of positives with this score or a higher one.
         above: int64, number of negatives with a higher score.
         at_or_above: int64, number of negatives with this score or a higher one.
     """
@@ -64,40 +65,46 @@ class Steps:
     thresholds: NDArray[np.floating]
     starts: NDArray[np.int64]
     counts: NDArray[np.int64]
+    found: NDArray[np.int64]
     above: NDArray[np.int64]
     at_or_above: NDArray[np.int64]
 
 
-def find_steps(scores: NDArray[np.floating], negatives: Negatives) -> Steps:
-    """Rank ascending scores of positives, (P,) with P >= 1, among the negatives."""
+def find_steps(scores: NDArray[np.floating], ranking: Ranking, num_from_here: int) -> Steps:
+    """Rank a stretch of positives among the negatives.
+
+    Args:
+        scores: (P,), ascending, P >= 1; a tie lies in the stretch whole.
+        ranking: scores of all positives and negatives.
+        num_from_here: number of positives in this stretch and above it.
+    """
     starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
     counts = np.diff(starts, append=len(scores))
     thresholds = scores[starts]
-    above, at_or_above = negatives.count(thresholds)
-    return Steps(thresholds, starts, counts, above, at_or_above)
+    above, at_or_above = ranking.count(thresholds)
+    found = num_from_here - starts
+    return Steps(thresholds, starts, counts, found, above - (found - counts), at_or_above - found)
 
 
-def tally(steps: Steps, shares: NDArray[np.float64], num_before: int, totals: Totals) -> Tally:
+def tally(steps: Steps, gains: NDArray[np.float64], totals: Totals) -> Tally:
     """Sum up one stretch of the sorted positives.
 
     Args:
         steps: the distinct scores of the stretch.
-        shares: float64 (P,), what each positive adds to the PRO when it is found: 1 / size of its component.
-        num_before: number of positives below the stretch.
+        gains: float64 (T,), what the PRO gains at each: the sum over its positives of 1 / size of component.
         totals: counts of the whole set.
     """
     equal = steps.at_or_above - steps.above
-    found = totals.num_positives - num_before - steps.starts
     below = totals.num_negatives - steps.at_or_above
-    f1 = 2 * found / (found + steps.at_or_above + totals.num_positives)
+    called = steps.found + steps.at_or_above
+    f1 = 2 * steps.found / (called + totals.num_positives)
     best = len(f1) - 1 - int(np.argmax(f1[::-1]))
-    gain = np.add.reduceat(shares, steps.starts)
     return Tally(
         twice_u=int(np.sum(steps.counts * (2 * below + equal))),
-        precision_sum=float(np.sum(steps.counts * (found / (found + steps.at_or_above)))),
+        precision_sum=float(np.sum(steps.counts * (steps.found / called))),
         f1_max=float(f1[best]),
         f1_threshold=float(steps.thresholds[best]),
-        pro_area=float(np.sum(gain * _area_found(steps.above, equal, totals))),
+        pro_area=float(np.sum(gains * _area_found(steps.above, equal, totals))),
     )
 
 
@@ -112,6 +119,18 @@ def combine(tallies: Iterable[Tally]) -> Tally:
         f1_threshold,
         math.fsum(part.pro_area for part in parts),
     )
+
+
+def metric_values(sums: Tally | None, totals: Totals, reasons: Mapping[str, str]) -> dict[str, float | None]:
+    """Turn sums over the positives into metrics; None where there is a reason against it."""
+    values: dict[str, float | None] = dict.fromkeys(("auroc", "ap", "f1_max", "f1_threshold"))
+    if sums is None:
+        return values
+    values.update(ap=sums.precision_sum / totals.num_positives)
+    values.update(f1_max=sums.f1_max, f1_threshold=sums.f1_threshold)
+    if "auroc" not in reasons:
+        values.update(auroc=sums.twice_u / (2 * totals.num_positives * totals.num_negatives))
+    return values
 
 
 def _area_found(above: NDArray[np.int64], equal: NDArray[np.int64], totals: Totals) -> NDArray[np.float64]:

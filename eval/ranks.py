@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 _SIGN = np.uint32(0x80000000)
 
+# Fewer scores than this are sorted faster by one thread than handed to another one.
+_WORTH_A_THREAD = 1 << 17
+# A block is small below this part of all scores.
+_SMALL_SHARE = 8
 # Positives ranked at a time: bounds the scratch memory, and their stretch of the negatives stays in the cache.
 _STRETCH = 1 << 15
 
@@ -44,18 +48,18 @@ def spans(words: NDArray[np.uint64]) -> list[tuple[int, int]]:
 
 
 @final
-class Negatives:
-    """Scores of everything without a defect, each block sorted in ascending order."""
+class Ranking:
+    """Scores of everything, positives included, each block sorted in ascending order."""
 
     def __init__(self, sorted_blocks: Sequence[NDArray[Any]]) -> None:
         self._blocks = sorted_blocks
-        self.num = sum(map(len, sorted_blocks))
+        self.num_scores = sum(map(len, sorted_blocks))
 
     def count(self, thresholds: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Count the negatives above each threshold, and those at or above it.
+        """Count the scores above each threshold, and those at or above it.
 
         Args:
-            thresholds: (T,), ascending.
+            thresholds: (T,), ascending, T >= 1.
 
         Returns:
             int64 (T,) twice: number of scores > threshold, number of scores >= threshold.
@@ -70,3 +74,18 @@ class Negatives:
             above += beyond - np.searchsorted(stretch, thresholds, side="right")
             at_or_above += beyond - np.searchsorted(stretch, thresholds, side="left")
         return above, at_or_above
+
+
+def share_out(blocks: Sequence[NDArray[Any]], num_parts: int) -> list[NDArray[Any]]:
+    """Rearrange blocks into few parts that ``num_parts`` threads can sort in about equal time.
+
+    Every part costs one more search per threshold, so that small blocks are copied into one; long ones are cut
+    into views.
+    """
+    total = sum(map(len, blocks))
+    longest = max(_WORTH_A_THREAD, -(-total // num_parts))
+    small = [block for block in blocks if len(block) < total // _SMALL_SHARE]
+    large = [block for block in blocks if len(block) >= total // _SMALL_SHARE]
+    if small:
+        large.append(np.concatenate(small))
+    return [block[first : first + longest] for block in large for first in range(0, len(block), longest)]

@@ -156,7 +156,7 @@ class PixelMetrics:
         blocks = share_out(self._scores.blocks(), self._num_threads)
         in_threads(lambda block: block.sort(), blocks, self._num_threads)
         ranking = Ranking(blocks)
-        words = self._positives.to_array()
+        words = self._positives.merged()
         words.sort()
 
         def answer(span: tuple[int, int]) -> _Answer:

@@ -28,7 +28,9 @@ def trace(parts: Sequence[tuple[Steps, NDArray[np.float64]]], num_components: in
     fpr = np.stack([above, at_or_above], axis=1).reshape(-1) / totals.num_negatives
     pro = np.stack([before, held], axis=1).reshape(-1)
     infinity = thresholds.dtype.type(np.inf)
-    scores = np.stack([np.nextafter(thresholds, infinity), thresholds], axis=1).reshape(-1)
+    with np.errstate(over="ignore"):  # the score after the largest float is infinity
+        just_above = np.nextafter(thresholds, infinity)
+    scores = np.stack([just_above, thresholds], axis=1).reshape(-1)
     curve = ProCurve(
         np.concatenate([[0.0], fpr, [1.0]]),
         np.concatenate([[0.0], pro, [held[-1]]]),

@@ -57,6 +57,11 @@ class Pool(Generic[_Scalar]):
         """Take over the blocks of ``other`` without a copy; ``other`` must not be used any more."""
         self._full = [*other.blocks(), *self._full]
 
+    def merged(self) -> NDArray[_Scalar]:
+        """Return all values in one array: a view where there is one block, else a copy."""
+        blocks = self.blocks()
+        return blocks[0] if len(blocks) == 1 else self.to_array()
+
     def to_array(self) -> NDArray[_Scalar]:
         """Return a copy of all values in one array."""
         return np.concatenate([np.empty(0, self._dtype), *self.blocks()])

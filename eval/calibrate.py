@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core.threshold import Threshold, calibrate
 from ..data.dataset import Dataset, Sample
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, open_engine, pick_engine
-from .predictions import Skipped, no_frames_left, predict_files
+from .predictions import Judged, Skipped, no_frames_left, predict_files
 
 
 @final
@@ -99,20 +99,21 @@ def calibrate_bundle(
     """
     _refuse_defective(samples)
     name = pick_engine(bundle) if engine == "auto" else engine
-    skipped: list[Skipped] = []
-    scores: list[float] = []
     with closing(open_engine(bundle, name, options=options)) as opened:
-        for item in predict_files(opened, bundle, samples, batch=batch, progress=progress):
-            if isinstance(item, Skipped):
-                skipped.append(item)
-            else:
-                scores.append(item.score)
+        items = list(_without_maps(predict_files(opened, bundle, samples, batch=batch, progress=progress)))
+    skipped = tuple(item for item in items if isinstance(item, Skipped))
+    scores = [item for item in items if not isinstance(item, Skipped)]
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
     manifest = bundle.manifest
     changed = bundle.updated(engine_thresholds={**manifest.engine_thresholds, name: found})
-    return Calibration(changed, found, manifest.threshold_for(name), tuple(skipped), resolution_warning(found))
+    return Calibration(changed, found, manifest.threshold_for(name), skipped, resolution_warning(found))
+
+
+def _without_maps(items: Iterable[Judged | Skipped]) -> Iterator[float | Skipped]:
+    for item in items:
+        yield item if isinstance(item, Skipped) else item.score
 
 
 def resolution_warning(threshold: Threshold) -> str:

@@ -40,18 +40,17 @@ def verify(
     """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
 
     Args:
-        bundle: what to verify, always on its golden frames: their reference outputs are stored in it.
+        bundle: always compared on its golden frames, whose reference outputs are stored in it.
         engine: engine under test, or ``"auto"``.
         options: of the engine under test.
         dataset: its test split is compared as well, with ``reference`` run on the same frames.
         reference: engine that gives the reference on the data set.
         batch: frames per call of both engines.
-        record: append the report to proof.json and set the manifest's ``parity``; see ``record_parity``.
+        record: keep the result in the bundle, see ``record_parity``.
         progress: told after each picture.
 
     Raises:
-        UsageError: no such engine, a batch the bundle does not take, or an engine compared with itself.
-        EnvironmentMissingError: the engine, or the reference engine, cannot run here.
+        UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
         BadInputError: no picture of the test split fits the bundle.
     """
     check_batch_size(bundle, batch)

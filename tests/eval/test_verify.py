@@ -12,7 +12,7 @@ from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.parity import check
 from lineproof.eval.verify import record_parity, verify
-from lineproof.runtime.engine import ENGINES, Availability
+from lineproof.runtime.engine import ENGINES, Availability, availability
 
 
 def move(index, by):
@@ -310,3 +310,14 @@ def test_bundle_without_its_own_tolerance_is_refused(tiny_bundle, add_engine):
     bundle = tiny_bundle.updated(precision="int8")
     with pytest.raises(BundleError, match="is int8, but its manifest has tolerances for fp32, fp16 only"):
         verify(bundle, engine="numpy")
+
+
+@pytest.mark.parametrize("name", ["ort-cpu", "openvino"])
+def test_real_engines_pass_on_the_tiny_bundle(tiny_bundle, name):
+    state = availability(name)
+    if not state.is_available:
+        pytest.skip(state.found)
+    report = verify(tiny_bundle, engine=name, batch=8)
+    check(report)
+    assert report.score_max_abs_error < 1e-6
+    assert report.engine_details["library_version"]

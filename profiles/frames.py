@@ -1,0 +1,32 @@
+"""The frames that every measurement uses: the bundle's golden ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..bundle.store import Bundle
+from ..core.errors import UsageError
+from ..runtime.engine import Frames
+
+
+def check_batch_size(bundle: Bundle, batch: int) -> None:
+    """Raise UsageError unless the bundle takes ``batch`` frames at once."""
+    if not 1 <= batch <= bundle.manifest.max_batch:
+        raise UsageError(
+            f"--batch is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
+            "Give batches in that range, or export again with a larger --batch."
+        )
+
+
+def tiled_frames(bundle: Bundle, batch: int) -> Frames:
+    """Golden frames, repeated in their order until the batch is full.
+
+    Returns:
+        uint8 (batch, H, W, C), contiguous.
+
+    Raises:
+        UsageError: the bundle does not take that many frames at once.
+    """
+    check_batch_size(bundle, batch)
+    golden = bundle.golden().frames
+    return np.ascontiguousarray(golden[np.arange(batch) % len(golden)])

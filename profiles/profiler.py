@@ -1,0 +1,229 @@
+"""Profiles engines on a bundle: latency, throughput, cold start, memory, size, operations.
+
+All engines and the null engine are open together. First a fresh process per engine gives cold start and peak memory
+while the open engines are idle; then the open engines take turns in short blocks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..bundle.store import Bundle
+from ..core.environment import describe_environment
+from ..core.errors import UsageError
+from ..core.progress import Progress, silent
+from ..runtime.engine import Engine, EngineOptions, open_engine, pick_engine
+from .cold_start import ColdStart, measure_cold_start
+from .frames import check_batch_size, tiled_frames
+from .latency import Samples, check_deadline_ms, count_missed, summarise
+from .report import BatchProfile, ProfileComparison, ProfileReport, measure_sizes
+from .timing import Clock, Schedule, time_in_turn
+
+PROFILE = "profile.json"
+NULL = "null"
+
+
+def profile(
+    bundle: Bundle,
+    *,
+    engine: str,
+    options: EngineOptions | None = None,
+    batches: Sequence[int] = (1,),
+    num_runs: int = 200,
+    num_warmup: int = 20,
+    num_cold_starts: int = 1,
+    deadline_ms: float | None = None,
+    record: bool = True,
+    progress: Progress = silent,
+) -> ProfileReport:
+    """Profile one engine; see ``profile_many``, which this is with a single name."""
+    comparison = profile_many(
+        bundle,
+        (engine,),
+        options=options,
+        batches=batches,
+        schedule=Schedule(num_runs, num_warmup),
+        num_cold_starts=num_cold_starts,
+        deadline_ms=deadline_ms,
+        record=record,
+        progress=progress,
+    )
+    return comparison.reports[0]
+
+
+def profile_many(
+    bundle: Bundle,
+    engines: Sequence[str],
+    *,
+    options: EngineOptions | None = None,
+    batches: Sequence[int] = (1,),
+    schedule: Schedule | None = None,
+    num_cold_starts: int = 1,
+    deadline_ms: float | None = None,
+    record: bool = True,
+    progress: Progress = silent,
+    clock: Clock = time.perf_counter_ns,
+) -> ProfileComparison:
+    """Profile several engines side by side, on the golden frames.
+
+    Args:
+        bundle: what to profile.
+        engines: their names; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        options: of every engine.
+        batches: batch sizes.
+        schedule: runs, warm-up and block size.
+        num_cold_starts: fresh processes per engine; with 0 cold start and peak memory are not measured.
+        deadline_ms: time allowed for one call, copies included.
+        record: append each report to profile.json.
+        progress: told after each block.
+        clock: monotonic clock in ns.
+
+    Raises:
+        UsageError: no such engine, an engine twice, no batch, or a batch that the bundle does not take.
+        EnvironmentMissingError: an engine cannot run here.
+    """
+    request = _request(bundle, engines, options, batches, schedule, deadline_ms)
+    reports = _measure(bundle, request, num_cold_starts, progress, clock)
+    if record:
+        for report in reports:
+            bundle.append_report(PROFILE, report.to_dict())
+    return ProfileComparison(reports)
+
+
+def _measure(
+    bundle: Bundle, request: _Request, num_cold_starts: int, progress: Progress, clock: Clock
+) -> tuple[ProfileReport, ...]:
+    # Before anything runs: afterwards the load would be our own.
+    environment = {**describe_environment(), "load_average": _load_average()}
+    with ExitStack() as stack:
+        opened = _open_all(bundle, request, stack)
+        cold = {name: _cold_starts(bundle, name, request, num_cold_starts, progress) for name in request.names}
+        samples = {
+            batch: time_in_turn(
+                opened, tiled_frames(bundle, batch), schedule=request.schedule, progress=progress, clock=clock
+            )
+            for batch in request.batches
+        }
+        details = {name: item.describe() for name, item in opened.items()}
+    return tuple(
+        _report(bundle, name, request, samples, cold[name], details[name], environment) for name in request.names
+    )
+
+
+@final
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for, checked."""
+
+    names: tuple[str, ...]
+    options: EngineOptions
+    batches: tuple[int, ...]
+    schedule: Schedule
+    deadline_ms: float | None
+
+    def method(self) -> dict[str, Any]:
+        """How the figures come about, for whoever reads the report."""
+        return {
+            **dataclasses.asdict(self.schedule),
+            "engines_in_turn": list(self.names),
+            "timer": "time.perf_counter_ns",
+            "percentiles": "nearest rank; no sample is left out",
+            "fps": "frames divided by the summed time of all timed calls",
+            "frames": "the golden frames, repeated until the batch is full",
+            "garbage_collection": "off within blocks, on between them",
+            "untimed_calls_before_each_block": 1,
+        }
+
+
+def _request(
+    bundle: Bundle,
+    engines: Sequence[str],
+    options: EngineOptions | None,
+    batches: Sequence[int],
+    schedule: Schedule | None,
+    deadline_ms: float | None,
+) -> _Request:
+    names = tuple(pick_engine(bundle) if name == "auto" else name for name in engines)
+    if not names or len(set(names)) != len(names):
+        raise UsageError(f"Engines to profile: {', '.join(names) or 'none'}; expected one or more, each once.")
+    if not batches or len(set(batches)) != len(batches):
+        raise UsageError(f"Batch sizes to profile: {list(batches)}; expected one or more, each once, such as 1:4:8.")
+    if deadline_ms is not None:
+        check_deadline_ms(deadline_ms)
+    for batch in batches:
+        check_batch_size(bundle, batch)
+    return _Request(names, options or EngineOptions(), tuple(batches), schedule or Schedule(), deadline_ms)
+
+
+def _open_all(bundle: Bundle, request: _Request, stack: ExitStack) -> dict[str, Engine]:
+    names = (*request.names, *((NULL,) if NULL not in request.names else ()))
+    opened = {}
+    for name in names:
+        # The null engine has nothing to choose, so that an option for the others cannot be one it refuses.
+        options = EngineOptions() if name == NULL else request.options
+        opened[name] = stack.enter_context(closing(open_engine(bundle, name, options=options)))
+    return opened
+
+
+def _cold_starts(
+    bundle: Bundle, name: str, request: _Request, num_cold_starts: int, progress: Progress
+) -> tuple[ColdStart, ...]:
+    options = EngineOptions() if name == NULL else request.options
+    found = []
+    for done in range(num_cold_starts):
+        progress(f"cold start of {name}", done, num_cold_starts)
+        found.append(measure_cold_start(bundle, name, options=options, batches=request.batches))
+    if num_cold_starts:
+        progress(f"cold start of {name}", num_cold_starts, num_cold_starts)
+    return tuple(found)
+
+
+def _report(
+    bundle: Bundle,
+    name: str,
+    request: _Request,
+    samples: Mapping[int, Mapping[str, Samples]],
+    cold_starts: tuple[ColdStart, ...],
+    details: dict[str, Any],
+    environment: dict[str, Any],
+) -> ProfileReport:
+    memory = {item.batch: item for start in cold_starts[:1] for item in start.memory}
+    batches = tuple(
+        BatchProfile(
+            batch=batch,
+            samples=taken[name],
+            harness=summarise(taken[NULL].total_ns),
+            deadline=None if request.deadline_ms is None else count_missed(taken[name], request.deadline_ms),
+            memory=memory.get(batch),
+        )
+        for batch, taken in samples.items()
+    )
+    return ProfileReport(
+        bundle=bundle.manifest.name,
+        model_sha256=bundle.model_sha256,
+        detector=bundle.manifest.detector.name,
+        engine=name,
+        precision=bundle.manifest.precision,
+        compute_dtype=request.options.compute_dtype,
+        batches=batches,
+        cold_starts=cold_starts,
+        sizes=measure_sizes(bundle.manifest, name),
+        figures=bundle.manifest.figures,
+        method=request.method(),
+        engine_details=details,
+        environment=environment,
+    )
+
+
+def _load_average() -> list[float] | None:
+    """Of 1, 5 and 15 minutes; None where the system has none. Above the number of cores the figures are doubtful."""
+    try:
+        return [round(value, 2) for value in os.getloadavg()]
+    except (AttributeError, OSError):
+        return None

@@ -1,0 +1,265 @@
+"""What a profile found. A figure without the environment it was measured on is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..bundle.manifest import Figures, Manifest
+from ..bundle.store import MODEL
+from ..core.errors import BudgetError, LineproofError
+from .cold_start import ColdStart, Memory
+from .latency import STAGES, Deadline, Latency, Samples, summarise
+
+_MB = 1e6
+
+
+@final
+@dataclass(frozen=True)
+class Sizes:
+    """What the bundle weighs for one engine, in bytes.
+
+    Attributes:
+        model_bytes: the graph and, where weights lie beside it, those too.
+        plan_bytes: plans built for this engine; 0 where it needs none.
+    """
+
+    model_bytes: int
+    plan_bytes: int
+
+
+def measure_sizes(manifest: Manifest, engine: str) -> Sizes:
+    """Sizes from the manifest's records."""
+    model = sum(record.num_bytes for name, record in manifest.files.items() if name.startswith(MODEL))
+    return Sizes(model, sum(plan.num_bytes for plan in manifest.plans if plan.engine == engine))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class BatchProfile:
+    """One engine at one batch size.
+
+    Attributes:
+        batch: frames per call.
+        samples: every timed call.
+        harness: the null engine's calls at this batch size in the same run: what the harness itself costs.
+        deadline: how often a call was too slow, where a deadline was given.
+        memory: peaks of a fresh process, where one was started.
+    """
+
+    batch: int
+    samples: Samples
+    harness: Latency
+    deadline: Deadline | None
+    memory: Memory | None
+
+    @property
+    def latency(self) -> Latency:
+        """Of the whole call, copies included."""
+        return summarise(self.samples.total_ns)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second over all timed calls, slow ones included: frames divided by the summed time."""
+        total_ns = self.samples.total_ns
+        return self.batch * len(total_ns) * 1e9 / max(int(total_ns.sum()), 1)
+
+    def to_dict(self, *, with_samples: bool = False) -> dict[str, Any]:
+        """Plain JSON values; the samples only where asked for."""
+        device_ns, memory = self.samples.device_ns, self.memory
+        plain: dict[str, Any] = {
+            "batch": self.batch,
+            "num_runs": len(self.samples.total_ns),
+            "latency_ms": self.latency.to_dict(),
+            **{f"{stage}_ms": self.samples.stage(stage).to_dict() for stage in STAGES},
+            "device_ms": None if device_ns is None else summarise(device_ns).to_dict(),
+            "harness_ms": self.harness.to_dict(),
+            "fps": self.fps,
+            "deadline": None if self.deadline is None else self.deadline.to_dict(),
+            "peak_host_mb": _megabytes(memory.host_bytes if memory else None),
+            "device_mb": _megabytes(memory.device_bytes if memory else None),
+        }
+        return {**plain, "samples": self.samples.to_dict()} if with_samples else plain
+
+    def sentences(self) -> tuple[str, ...]:
+        """The figures for people, a line each."""
+        latency = self.latency
+        lines = [
+            f"Batch {self.batch}: median {latency.p50:.3f} ms, p90 {latency.p90:.3f}, p95 {latency.p95:.3f}, "
+            f"p99 {latency.p99:.3f}, p99.9 {latency.p999:.3f}, max {latency.max:.3f} over "
+            f"{len(self.samples.total_ns)} calls; {self.fps:.1f} frames per second.",
+            f"  of which (medians) {', '.join(f'{name} {self.samples.stage(name).p50:.3f}' for name in STAGES)} ms; "
+            f"the harness itself {self.harness.p50:.3f} ms.",
+        ]
+        if self.memory and self.memory.host_bytes is not None:
+            device = self.memory.device_bytes
+            on_device = "" if device is None else f", {device / _MB:.0f} MB on the device"
+            lines.append(f"  peak memory {self.memory.host_bytes / _MB:.0f} MB on the host{on_device}.")
+        if self.deadline:
+            lines.append(
+                f"  deadline {self.deadline.deadline_ms:g} ms: missed by {self.deadline.num_missed} of "
+                f"{self.deadline.num_runs} calls ({self.deadline.miss_rate:.1%})."
+            )
+        return tuple(lines)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProfileReport:
+    """One engine on one bundle.
+
+    Attributes:
+        bundle: name of the bundle.
+        model_sha256: digest of the graph.
+        detector: name of the method.
+        engine: engine measured.
+        precision: precision written in the graph.
+        compute_dtype: arithmetic asked of an engine that may choose it.
+        batches: one entry per batch size, in the order asked for.
+        cold_starts: fresh processes; empty where none was asked for.
+        sizes: files.
+        figures: parameters, constants and operations, as counted at export.
+        method: how it was measured: runs, warm-up, blocks, percentile definition.
+        engine_details: what the engine says about itself.
+        environment: what this ran on.
+
+    Raises:
+        LineproofError: the environment or the engine's description is missing, or there is no batch.
+    """
+
+    bundle: str
+    model_sha256: str
+    detector: str
+    engine: str
+    precision: str
+    compute_dtype: str
+    batches: tuple[BatchProfile, ...]
+    cold_starts: tuple[ColdStart, ...]
+    sizes: Sizes
+    figures: Figures
+    method: dict[str, Any]
+    engine_details: dict[str, Any]
+    environment: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        missing = [key for key in ("cpu", "os", "packages") if not self.environment.get(key)]
+        if missing or not self.engine_details:
+            raise LineproofError(
+                f"The profile of {self.engine} has no {', '.join(missing) or 'description of the engine'}; a figure "
+                "without what it was measured on is refused. Pass core.environment's and the engine's description."
+            )
+        if not self.batches:
+            raise LineproofError(f"The profile of {self.engine} holds no batch size; expected at least one.")
+
+    @property
+    def missed_deadline(self) -> bool:
+        """Whether a deadline was given and any call, at any batch size, was slower."""
+        return any(item.deadline is not None and item.deadline.num_missed > 0 for item in self.batches)
+
+    @property
+    def cold_start(self) -> ColdStart | None:
+        """The cold start with the median total (the lower one of an even number)."""
+        ordered = sorted(self.cold_starts, key=lambda item: item.total_ms)
+        return ordered[(len(ordered) - 1) // 2] if ordered else None
+
+    def to_dict(self, *, with_samples: bool = False) -> dict[str, Any]:
+        """Plain JSON values. The figures of the first batch size also stand at the top level."""
+        figures, cold = self.figures, self.cold_start
+        batches = [item.to_dict(with_samples=with_samples) for item in self.batches]
+        return {
+            "bundle": self.bundle,
+            "model_sha256": self.model_sha256,
+            "detector": self.detector,
+            "engine": self.engine,
+            "precision": self.precision,
+            "compute_dtype": self.compute_dtype,
+            **{key: value for key, value in batches[0].items() if key != "samples"},
+            "batches": batches,
+            "missed_deadline": self.missed_deadline,
+            "cold_start_ms": cold.total_ms if cold else None,
+            "cold_starts": [item.to_dict() for item in self.cold_starts],
+            "model_mb": self.sizes.model_bytes / _MB,
+            "plan_mb": self.sizes.plan_bytes / _MB,
+            "backbone": figures.backbone,
+            "backbone_parameters_m": figures.backbone_parameters / 1e6,
+            "extra_parameters_m": figures.extra_parameters / 1e6,
+            "constants_mb": figures.constants_bytes / _MB,
+            "flops": dict(figures.flops),
+            "total_gflops": sum(figures.flops.values()) / 1e9,
+            "method": self.method,
+            "engine_details": self.engine_details,
+            "environment": self.environment,
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The report for people, a line each."""
+        lines = [f"{self.bundle} on {self.engine} ({self.precision}), {self.environment['cpu']}:"]
+        for item in self.batches:
+            lines.extend(item.sentences())
+        if cold := self.cold_start:
+            lines.append(
+                f"Cold start {cold.total_ms:.0f} ms: Python and imports {cold.python_and_imports_ms:.0f}, bundle "
+                f"{cold.open_bundle_ms:.0f}, engine {cold.open_engine_ms:.0f}, first verdict "
+                f"{cold.first_verdict_ms:.0f}."
+            )
+        figures = self.figures
+        lines.append(
+            f"Model {self.sizes.model_bytes / _MB:.1f} MB, plans {self.sizes.plan_bytes / _MB:.1f} MB; "
+            f"{figures.backbone_parameters / 1e6:.2f} M parameters in the backbone, "
+            f"{figures.extra_parameters / 1e6:.2f} M besides it, constants {figures.constants_bytes / _MB:.1f} MB."
+        )
+        stages = ", ".join(f"{name} {flops / 1e9:.3g}" for name, flops in figures.flops.items())
+        lines.append(f"{sum(figures.flops.values()) / 1e9:.3g} GFLOPs per frame: {stages}.")
+        return tuple(lines)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProfileComparison:
+    """Several engines, timed in turn within one run; the first is what the others are compared with."""
+
+    reports: tuple[ProfileReport, ...]
+
+    @property
+    def missed_deadline(self) -> bool:
+        """Whether any engine missed the deadline."""
+        return any(report.missed_deadline for report in self.reports)
+
+    def ratios(self) -> tuple[dict[str, Any], ...]:
+        """Median of each engine over the first one's, per batch size; below 1 is faster."""
+        baseline = self.reports[0]
+        return tuple(
+            {
+                "batch": mine.batch,
+                "engine": report.engine,
+                "baseline": baseline.engine,
+                "median_ratio": mine.latency.p50 / max(base.latency.p50, 1e-6),
+            }
+            for report in self.reports[1:]
+            for mine, base in zip(report.batches, baseline.batches, strict=True)
+        )
+
+    def to_dict(self, *, with_samples: bool = False) -> dict[str, Any]:
+        """Plain JSON values: a list of reports, and the ratios."""
+        reports = [report.to_dict(with_samples=with_samples) for report in self.reports]
+        return {"reports": reports, "ratios": list(self.ratios()), "missed_deadline": self.missed_deadline}
+
+
+def check_deadlines(found: ProfileReport | ProfileComparison) -> None:
+    """Raise BudgetError naming every engine and batch size that missed its deadline."""
+    reports = found.reports if isinstance(found, ProfileComparison) else (found,)
+    missed = [
+        f"{report.engine} at batch {item.batch}: {item.deadline.num_missed} of {item.deadline.num_runs} calls took "
+        f"longer than {item.deadline.deadline_ms:g} ms, the slowest {item.latency.max:.3g} ms"
+        for report in reports
+        for item in report.batches
+        if item.deadline is not None and item.deadline.num_missed
+    ]
+    if missed:
+        raise BudgetError(
+            f"{'; '.join(missed)}. Choose a faster engine, a lower precision or a smaller batch, or a longer deadline."
+        )
+
+
+def _megabytes(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else num_bytes / _MB

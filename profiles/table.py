@@ -1,0 +1,67 @@
+"""Several profiles side by side, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .report import ProfileComparison, ProfileReport
+
+_LATENCY_COLUMNS = (
+    "engine", "precision", "batch", "p50 ms", "p90", "p95", "p99", "p99.9", "max", "FPS", "host MB", "device MB",
+)  # fmt: skip
+_METHOD_COLUMNS = ("method", "engine", "extra parameters (M)", "constants (MB)", "GFLOPs", "time (ms)", "FPS")
+
+
+def latency_table(comparison: ProfileComparison) -> str:
+    """Percentiles of every engine and batch size, and the ratio of medians to the first engine."""
+    ratios = {(entry["engine"], entry["batch"]): entry["median_ratio"] for entry in comparison.ratios()}
+    rows = []
+    for report in comparison.reports:
+        for item in report.batches:
+            latency, memory = item.latency, item.memory
+            times = (latency.p50, latency.p90, latency.p95, latency.p99, latency.p999, latency.max)
+            sizes = (memory.host_bytes, memory.device_bytes) if memory else (None, None)
+            rows.append(
+                (
+                    report.engine,
+                    report.precision,
+                    str(item.batch),
+                    *(f"{value:.3f}" for value in times),
+                    f"{item.fps:.1f}",
+                    *("-" if size is None else f"{size / 1e6:.0f}" for size in sizes),
+                    f"{ratios.get((report.engine, item.batch), 1.0):.3f}",
+                )
+            )
+    return aligned((*_LATENCY_COLUMNS, f"p50 / {comparison.reports[0].engine}"), rows)
+
+
+def method_table(reports: Sequence[ProfileReport]) -> str:
+    """Methods side by side: parameters besides the backbone, constants, operations, median time and FPS at batch 1.
+
+    The columns are those that papers compare methods by; the first batch size of each report is taken, and it is the
+    caller's part to give reports of one machine.
+    """
+    rows = [
+        (
+            report.detector,
+            report.engine,
+            f"{report.figures.extra_parameters / 1e6:.2f}",
+            f"{report.figures.constants_bytes / 1e6:.1f}",
+            f"{sum(report.figures.flops.values()) / 1e9:.2f}",
+            f"{report.batches[0].latency.p50:.2f}",
+            f"{report.batches[0].fps:.1f}",
+        )
+        for report in reports
+    ]
+    return aligned(_METHOD_COLUMNS, rows)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns padded to one width, the first left-aligned, the others right-aligned."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in table)
+    ]
+    return "\n".join(line.rstrip() for line in lines)

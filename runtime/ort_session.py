@@ -124,13 +124,22 @@ def nodes_per_provider(session: Any) -> dict[str, list[str]]:
     return assigned
 
 
+def stray_operators(assigned: dict[str, list[str]], wanted: str) -> Counter[str]:
+    """Operators that would compute elsewhere than asked; those that only compute shapes are let pass.
+
+    Args:
+        assigned: operator types by provider.
+        wanted: the provider that was asked for; where it runs nothing at all, everything is stray.
+    """
+    if wanted not in assigned:
+        return Counter(operator for operators in assigned.values() for operator in operators)
+    return Counter(operator for operator in assigned.get(CPU, ()) if operator not in _SHAPE_OPERATORS)
+
+
 def _refuse_stray_nodes(session: Any, wanted: str, options: EngineOptions) -> None:
     if wanted == CPU or options.allow_fallback:
         return
-    assigned = nodes_per_provider(session)
-    stray = Counter(operator for operator in assigned.get(CPU, ()) if operator not in _SHAPE_OPERATORS)
-    if wanted not in assigned:
-        stray = Counter(operator for operators in assigned.values() for operator in operators)
+    stray = stray_operators(nodes_per_provider(session), wanted)
     if stray:
         parts = ", ".join(f"{count} {operator}" for operator, count in sorted(stray.items()))
         raise EnvironmentMissingError(

@@ -1,0 +1,278 @@
+"""A bundle's graph to TensorRT: a plan for the GPU, or a gate that needs none.
+
+One code path for ``tensorrt`` 10.x and 11.x and for ``tensorrt_rtx``: the network is strongly typed, so the
+precision is what the graph says, and no builder flag can change it. Whether it came out so is counted and proved.
+TensorRT for RTX builds ahead of time for compute capabilities, on a machine without a GPU or a driver.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..bundle.manifest import PlanRecord
+from ..bundle.store import Bundle
+from ..core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
+from ..core.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
+from ..core.progress import Progress, silent
+from .tensorrt_precision import layers_per_dtype, plan_layers_per_dtype, prove_precision
+from .tensorrt_progress import BuildMonitor, build_monitor
+
+GATE_TARGETS = ("sm_86", "sm_89", "sm_120")
+_BLAMED_LAYER = re.compile(r"\bI(\w+)Layer ([^\s:]+):")
+
+#: (node name, operator, message)
+NodeError = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What NVIDIA's parser and ahead-of-time builder said about a graph.
+
+    Attributes:
+        passed: True where it was parsed and built for every target.
+        targets: compute capabilities it was built for.
+        num_layers: layers of the parsed network; 0 where it was not parsed.
+        engine_version: version of TensorRT for RTX.
+        layers_per_dtype: layers of the parsed network by output dtype, constants left out.
+        seconds: how long it took.
+        errors: what was refused: node name (the module path), operator, message.
+    """
+
+    passed: bool
+    targets: tuple[str, ...]
+    num_layers: int
+    engine_version: str
+    layers_per_dtype: dict[str, int]
+    seconds: float
+    errors: tuple[NodeError, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Workshop:
+    """The library's objects for one build; they refer to each other and must live together."""
+
+    trt: Any
+    errors: ErrorLog
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TARGETS) -> GateReport:
+    """Parse a graph and build it ahead of time with TensorRT for RTX; needs no GPU and no driver.
+
+    Args:
+        model_path: an ONNX file; weights beside it are found.
+        max_batch: largest batch of the profile.
+        targets: compute capabilities, ``"sm_89"``.
+
+    Raises:
+        BadInputError: there is no such file.
+        UsageError: a target that the library does not know.
+        EnvironmentMissingError: tensorrt_rtx is not installed.
+    """
+    begin = time.perf_counter()
+    shop = _open_workshop("trt-rtx")
+    capabilities = _capabilities(shop.trt, targets)
+    errors = _parse(shop, model_path)
+    if not errors:
+        content = _build(shop, capabilities, max_batch=max_batch, monitor=build_monitor(shop.trt, silent))
+        errors = () if content is not None else _build_errors(shop.errors)
+    return GateReport(
+        passed=not errors,
+        targets=targets,
+        num_layers=shop.network.num_layers if not errors else 0,
+        engine_version=str(shop.trt.__version__),
+        layers_per_dtype=layers_per_dtype(shop.network) if not errors else {},
+        seconds=time.perf_counter() - begin,
+        errors=errors,
+    )
+
+
+def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), progress: Progress = silent) -> Bundle:
+    """Build the bundle's graph into a plan and store it in the bundle, with its hash in the manifest.
+
+    Args:
+        bundle: checked bundle.
+        engine: ``"trt"`` or ``"trt-rtx"``.
+        targets: compute capabilities to build for, TensorRT for RTX only; empty for the first GPU here.
+        progress: hears of each phase of the build.
+
+    Returns:
+        The bundle with the plan; a plan for the same model, version, target and precision is replaced.
+
+    Raises:
+        UsageError: another engine, or targets that it does not take.
+        EnvironmentMissingError: the library or the GPU is missing.
+        ExportError: the graph was refused, or did not come out in the bundle's precision.
+    """
+    shop = _open_workshop(engine)
+    targets, target = _resolve_targets(shop.trt, engine, targets)
+    manifest, library = bundle.manifest, TENSORRT_LIBRARIES[engine]
+    progress(f"{library.title}: parse", 0, 0)
+    refused = _parse(shop, bundle.model_path)
+    monitor = build_monitor(shop.trt, progress)
+    content = None
+    if not refused:
+        prove_precision(layers_per_dtype(shop.network), manifest.precision, where="the parsed network")
+        capabilities = _capabilities(shop.trt, targets)
+        content = _build(shop, capabilities, max_batch=manifest.max_batch, monitor=monitor)
+        refused = () if content is not None else _build_errors(shop.errors)
+    if content is None:
+        words = "; ".join(f"{name or 'the graph'} ({operator or '?'}): {text}" for name, operator, text in refused)
+        raise ExportError(
+            f"{library.title} {shop.trt.__version__} refused {bundle.model_path}: {words}. The names are those of the "
+            "detector's modules; run another engine, or export the detector without these operators."
+        )
+    counts = _count_layers(shop, content, manifest.precision)
+    record = PlanRecord(
+        file=_file_name(bundle, engine, str(shop.trt.__version__), target),
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        engine=engine,
+        engine_version=str(shop.trt.__version__),
+        target=target,
+        precision=manifest.precision,
+        model_sha256=bundle.model_sha256,
+        max_batch=manifest.max_batch,
+        layers_per_dtype=counts,
+    )
+    return bundle.add_plan(content, record)
+
+
+def _open_workshop(engine: str) -> _Workshop:
+    if engine not in TENSORRT_LIBRARIES:
+        raise UsageError(f"There is no plan for engine {engine!r}; plans are built for trt and trt-rtx.")
+    library = TENSORRT_LIBRARIES[engine]
+    try:
+        trt = import_module(library.module)
+    except (ImportError, OSError) as error:
+        raise EnvironmentMissingError(
+            f"A plan for {engine} needs {library.title}. Looked for: the module {library.module}. Found: {error}. "
+            f"To fix: {library.fix}."
+        ) from error
+    logger, errors = tensorrt_logger(trt)
+    errors.take()
+    builder = trt.Builder(logger)
+    if builder is None:
+        raise EnvironmentMissingError(
+            f"{library.title} {trt.__version__} cannot start its builder. It said: {errors.take()}. Found: "
+            f"{find_gpus().found}."
+        )
+    # TensorRT 10 types the network by this flag; 11 and RTX always do and accept the flag.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    return _Workshop(trt, errors, builder, network, trt.OnnxParser(network, logger))
+
+
+def _resolve_targets(trt: Any, engine: str, targets: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Capabilities to set in the builder, and the target as the plan's record names it."""
+    if targets and engine != "trt-rtx":
+        raise UsageError(f"Engine {engine} builds for the GPU it runs on and takes no targets; got {targets}.")
+    if not targets:
+        search = find_gpus()
+        if not search.gpus:
+            hint = " Or build ahead of time: give the targets (sm_86, sm_89, …)." if engine == "trt-rtx" else ""
+            raise EnvironmentMissingError(
+                f"A plan for {engine} is built on the GPU that will run it. Looked for: an NVIDIA GPU. Found: "
+                f"{search.found}. To fix: run the export on that machine.{hint}"
+            )
+        if engine == "trt":
+            return (), search.gpus[0].target
+        targets = (search.gpus[0].sm,)
+    _capabilities(trt, targets)
+    return targets, "+".join(targets)
+
+
+def _capabilities(trt: Any, targets: Sequence[str]) -> list[Any]:
+    known = {name.lower().replace("sm", "sm_"): value for name, value in _members(trt) if name.startswith("SM")}
+    unknown = [target for target in targets if target not in known]
+    if unknown:
+        raise UsageError(
+            f"{trt.__name__} {trt.__version__} cannot build for {', '.join(unknown)}; it knows {', '.join(known)}. "
+            "Choose from these, or use engine trt or ort-cuda on that GPU."
+        )
+    return [known[target] for target in targets]
+
+
+def _members(trt: Any) -> list[tuple[str, Any]]:
+    return (
+        list(trt.ComputeCapability.__members__.items()) if TENSORRT_LIBRARIES["trt-rtx"].module == trt.__name__ else []
+    )
+
+
+def _parse(shop: _Workshop, model_path: Path) -> tuple[NodeError, ...]:
+    """Parse the file; returns what was refused."""
+    if not model_path.is_file():
+        raise BadInputError(f"There is no file {model_path}; expected an ONNX model. Export the bundle again.")
+    if shop.parser.parse_from_file(str(model_path)):
+        return ()
+    logged = shop.errors.take()
+    errors = [shop.parser.get_error(index) for index in range(shop.parser.num_errors)]
+    refused = tuple((error.node_name(), error.node_operator(), _reason(error.desc())) for error in errors)
+    return refused or (("", "", logged or "the parser gave no reason"),)
+
+
+def _reason(text: str) -> str:
+    return "the parser has no such operator" if text == "false" else " ".join(text.split())
+
+
+def _build_errors(log: ErrorLog) -> tuple[NodeError, ...]:
+    words = log.take() or "the builder gave no reason"
+    blamed = _BLAMED_LAYER.search(words)
+    return ((blamed[2], blamed[1], words) if blamed else ("", "", words),)
+
+
+def _build(shop: _Workshop, capabilities: Sequence[Any], *, max_batch: int, monitor: BuildMonitor) -> bytes | None:
+    """Serialise the parsed network; None where the builder refused it."""
+    trt = shop.trt
+    config = shop.builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.progress_monitor = monitor.listener
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+        for index, capability in enumerate(capabilities):
+            config.set_compute_capability(capability, index)
+    _add_profile(shop, config, max_batch)
+    plan = shop.builder.build_serialized_network(shop.network, config)
+    monitor.raise_if_interrupted()
+    return None if plan is None else bytes(memoryview(plan))
+
+
+def _add_profile(shop: _Workshop, config: Any, max_batch: int) -> None:
+    """Batches 1 to ``max_batch``, tuned for 1: a line waits for one part."""
+    profile = shop.builder.create_optimization_profile()
+    inputs = [shop.network.get_input(index) for index in range(shop.network.num_inputs)]
+    for tensor in inputs:
+        shape = tuple(tensor.shape)
+        if any(size < 0 for size in shape[1:]):
+            raise ExportError(
+                f"Input {tensor.name} has the shape {shape}: only the batch may be symbolic. Export it again with a "
+                "fixed frame size."
+            )
+        if shape[0] < 0:
+            one, most = (1, *shape[1:]), (max_batch, *shape[1:])
+            profile.set_shape(tensor.name, one, one, most)
+    if any(tensor.shape[0] < 0 for tensor in inputs):
+        config.add_optimization_profile(profile)
+
+
+def _count_layers(shop: _Workshop, content: bytes, precision: str) -> dict[str, int]:
+    """Layers by dtype: of the plan where a GPU lets it be opened, of the parsed network elsewhere."""
+    built = plan_layers_per_dtype(shop.trt, content) if find_gpus().gpus else {}
+    # Where int8 layers were fused with what follows them, their outputs are wider: the network proves int8.
+    if built and precision != "int8":
+        prove_precision(built, precision, where="the built plan")
+    return built or layers_per_dtype(shop.network)
+
+
+def _file_name(bundle: Bundle, engine: str, version: str, target: str) -> str:
+    words = (engine, version, target, bundle.manifest.precision, bundle.model_sha256[:12])
+    return f"plans/{'-'.join(re.sub(r'[^A-Za-z0-9_.+-]+', '_', word) for word in words)}.plan"

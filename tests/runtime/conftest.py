@@ -1,0 +1,156 @@
+"""Engines over the tiny bundle: a PyTorch reference and, on a GPU, a plan are put into it."""
+
+import os
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from lineproof.bundle.manifest import FileRecord
+from lineproof.bundle.store import REFERENCE
+from lineproof.runtime.cuda_bindings import AbstractCuda
+from lineproof.runtime.engine import ENGINES, availability, open_engine
+
+
+def check_required(state, required):
+    """Skip an absent engine with its own words; fail where LINEPROOF_REQUIRE names it."""
+    names = [name for name in required.split(",") if name]
+    unknown = set(names) - set(ENGINES)
+    assert not unknown, f"LINEPROOF_REQUIRE names {unknown}; known are {sorted(ENGINES)}"
+    if not state.is_available:
+        words = f"{state.name} cannot run here. Found: {state.found}. To fix: {state.fix}."
+        if state.name in names:
+            pytest.fail(f"LINEPROOF_REQUIRE names {words}")
+        pytest.skip(words)
+
+
+@pytest.fixture(name="check_required")
+def check_required_fixture():
+    return check_required
+
+
+@pytest.fixture
+def require():
+    """Call with an engine's name: skips or fails where it cannot run."""
+    return lambda name: check_required(availability(name), os.environ.get("LINEPROOF_REQUIRE", ""))
+
+
+def _tiny_reference():
+    torch = pytest.importorskip("torch")
+
+    class Tiny(torch.nn.Module):
+        def forward(self, frames):
+            anomaly_map = frames.float().mul(1.0 / 255.0).mean(dim=3)
+            return anomaly_map.amax(dim=(1, 2)), anomaly_map
+
+    return Tiny()
+
+
+@pytest.fixture
+def with_reference(tiny_bundle, monkeypatch):
+    """The tiny bundle with a reference file, and a loader that answers with the tiny graph in PyTorch."""
+    model = _tiny_reference()
+    (tiny_bundle.path / REFERENCE).write_bytes(b"")
+    detectors = types.ModuleType("lineproof.detectors.base")
+    detectors.load_reference = lambda _detector, _preprocessing, _path: model
+    monkeypatch.setitem(sys.modules, "lineproof.detectors.base", detectors)
+    empty = FileRecord("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
+    return tiny_bundle.updated(files={**tiny_bundle.manifest.files, REFERENCE: empty})
+
+
+@pytest.fixture
+def open_tiny(request, tiny_bundle, require):
+    """Open the tiny bundle with an engine by name; closed at the end."""
+    opened = []
+
+    def open_with(name, options=None):
+        require(name)
+        bundle = request.getfixturevalue("with_reference") if name == "torch" else tiny_bundle
+        if name.startswith("trt"):
+            from lineproof.export.tensorrt_build import build_plan
+
+            bundle = build_plan(bundle, engine=name)
+        opened.append(open_engine(bundle, name, options=options))
+        return opened[-1]
+
+    yield open_with
+    for engine in opened:
+        engine.close()
+
+
+class HostCuda(AbstractCuda):
+    """CUDA's calls over host memory, with a log of what was called."""
+
+    library = "host memory"
+
+    def __init__(self, *, fail_at=None):
+        self.calls, self.blocks, self.fail_at, self.is_current = [], {}, fail_at, 0
+
+    def _log(self, call, *details):
+        assert self.is_current, f"{call} outside of current()"
+        self.calls.append((call, *details))
+
+    def current(self):
+        cuda = self
+
+        class Current:
+            def __enter__(self):
+                cuda.is_current += 1
+
+            def __exit__(self, *_error):
+                cuda.is_current -= 1
+
+        return Current()
+
+    stream = 7
+
+    def allocate_device(self, num_bytes):
+        self._log("allocate_device", num_bytes)
+        if len(self.blocks) == self.fail_at:
+            from lineproof.core.errors import LineproofError
+
+            raise LineproofError("CUDA failed on GPU 0: out of memory (error 2).")
+        address = 1000 * (len(self.blocks) + 1)
+        self.blocks[address] = np.zeros(num_bytes, np.uint8)
+        return address
+
+    def free_device(self, address):
+        self._log("free_device", address)
+        del self.blocks[address]
+
+    def allocate_host(self, num_bytes):
+        self._log("allocate_host", num_bytes)
+        return np.zeros(num_bytes, np.uint8)
+
+    def free_host(self, memory):
+        self._log("free_host", memory.nbytes)
+
+    def copy_to_device(self, address, memory):
+        self._log("copy_to_device", address, memory.nbytes)
+        self.blocks[address][: memory.nbytes] = memory
+
+    def copy_to_host(self, memory, address):
+        self._log("copy_to_host", address, memory.nbytes)
+        memory[:] = self.blocks[address][: memory.nbytes]
+
+    def record(self, event):
+        self._log("record", event)
+
+    def elapsed_ns(self):
+        return 1500
+
+    def synchronize(self):
+        self._log("synchronize")
+
+    def used_bytes(self):
+        return 500 + sum(block.nbytes for block in self.blocks.values())
+
+    def close(self):
+        self._log("close")
+
+
+@pytest.fixture
+def host_cuda():
+    """The class HostCuda."""
+    return HostCuda

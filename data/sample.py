@@ -1,0 +1,202 @@
+"""The built-in sample: a small data set in the layout of MVTec AD, drawn here, so that a first run needs no download.
+
+Two categories: ``flange`` (an object) and ``weave`` (a texture), with six kinds of defects each. Light, pose, turned
+grooves and threads differ from picture to picture, defects are small: comparing with the mean picture does not find
+them. A mask marks exactly the pixels that the defect changes by more than ``MASK_LEVELS`` of 255 in some channel,
+because each defective picture is made twice, with and without the defect, in equal light and noise.
+
+Equal arguments give equal bytes with equal versions of NumPy and Pillow. The pictures carry no licence of anyone else.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..core.errors import BadInputError, UsageError
+from ..core.progress import Progress, silent
+from . import sample_flange, sample_weave
+from .sample_canvas import Scene, photograph
+from .sample_defects import PAINTERS
+
+#: A pixel belongs to a mask where a channel differs by more than this many of 255 levels.
+MASK_LEVELS = 4
+
+#: The file that tells a sample from any other folder; it lists every file beside it.
+MARKER = "lineproof-sample.json"
+
+_PIXELS_OF_A_MASK = 12
+_MIN_SIZE_PX = 64
+
+
+@dataclass(frozen=True)
+class _Category:
+    name: str
+    render: Callable[..., Scene]
+    missing: str
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        return tuple(sorted([*PAINTERS, self.missing]))
+
+
+_CATEGORIES = (
+    _Category("flange", sample_flange.render, "missing_part"),
+    _Category("weave", sample_weave.render, "missing_thread"),
+)
+
+
+def write_sample(
+    directory: Path | str,
+    *,
+    seed: int = 0,
+    num_train: int = 40,
+    num_test_good: int = 12,
+    num_test_defect: int = 24,
+    size_px: int = 256,
+    progress: Progress = silent,
+) -> tuple[str, ...]:
+    """Write the built-in sample, whole or not at all.
+
+    Args:
+        directory: becomes the folder of all categories. A sample written earlier is replaced; any other folder that
+            is not empty is left alone.
+        seed: 0 or more; another seed gives other pictures.
+        num_train: good training pictures per category, at least 1.
+        num_test_good: good test pictures per category.
+        num_test_defect: defective test pictures per category, dealt out evenly over the kinds of defects.
+        size_px: side of the square pictures, at least 64.
+        progress: told after each picture.
+
+    Returns:
+        The names of the categories, for ``open_dataset(directory, category=name)``.
+
+    Raises:
+        UsageError: a number is out of its range.
+        BadInputError: ``directory`` holds something that is not a sample.
+    """
+    counts = {"train": num_train, "good": num_test_good, "defect": num_test_defect}
+    if seed < 0 or num_train < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
+        raise UsageError(
+            f"seed={seed}, num_train={num_train}, num_test_good={num_test_good}, num_test_defect={num_test_defect}, "
+            f"size_px={size_px} were given; expected num_train from 1, size_px from {_MIN_SIZE_PX}, the others from 0."
+        )
+    target = Path(os.path.realpath(directory))
+    _check_replaceable(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        _write_all(scratch, seed, counts, size_px, progress)
+        _put_in_place(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return tuple(category.name for category in _CATEGORIES)
+
+
+def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, progress: Progress) -> None:
+    files: list[str] = []
+    total = sum(counts.values()) * len(_CATEGORIES)
+    done = 0
+    for number, category in enumerate(_CATEGORIES):
+        for name, picture, mask in _pictures(category, [seed, number], counts, size_px):
+            files.append(f"{category.name}/{name}.png")
+            _save(folder / files[-1], picture)
+            if mask is not None:
+                files.append(f"{category.name}/{name.replace('test/', 'ground_truth/', 1)}_mask.png")
+                _save(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
+            done += 1
+            progress("drawing the sample", done, total)
+    about = {"what": "lineproof built-in sample", "seed": seed, "size_px": size_px, "files": sorted(files)}
+    (folder / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def _pictures(
+    category: _Category, seed: list[int], counts: dict[str, int], size_px: int
+) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_] | None]]:
+    """Name without suffix, picture and mask, in the order of writing; no picture depends on how many there are."""
+    for i in range(counts["train"]):
+        yield f"train/good/{i:03d}", _good([*seed, 0, i], category, size_px), None
+    for i in range(counts["good"]):
+        yield f"test/good/{i:03d}", _good([*seed, 1, i], category, size_px), None
+    kinds = category.defects
+    for i in range(counts["defect"]):
+        defect = kinds[i % len(kinds)]
+        yield f"test/{defect}/{i // len(kinds):03d}", *_defective([*seed, 2, i], category, defect, size_px)
+
+
+def _stream(seed: list[int], purpose: int) -> np.random.Generator:
+    return np.random.default_rng([*seed, purpose])
+
+
+def _good(seed: list[int], category: _Category, size_px: int) -> NDArray[np.uint8]:
+    scene = category.render(_stream(seed, 0), size_px)
+    return photograph(scene.colour, _stream(seed, 1))
+
+
+def _defective(
+    seed: list[int], category: _Category, defect: str, size_px: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    scene = category.render(_stream(seed, 0), size_px)
+    without = photograph(scene.colour, _stream(seed, 1)).astype(np.int16)
+    attempt = 2
+    while True:
+        chance = _stream(seed, attempt)
+        if defect == category.missing:
+            colour = category.render(_stream(seed, 0), size_px, missing=chance.random()).colour
+        else:
+            colour = PAINTERS[defect](scene, chance)
+        picture = photograph(colour, _stream(seed, 1))
+        mask = np.abs(picture - without).max(axis=2) > MASK_LEVELS
+        # A defect that a dark place swallows is drawn again elsewhere.
+        if np.count_nonzero(mask) >= _PIXELS_OF_A_MASK * (size_px / 256) ** 2:
+            return picture, mask
+        attempt += 1
+
+
+def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, compress_level=3)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Let pass: nothing, an empty folder, a sample to which nobody has added a file."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise BadInputError(f"{target}: is a file; expected a folder for the sample. Name another place.")
+    entries = sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir())
+    if not entries:
+        return
+    foreign = sorted(set(entries) - _listed_in(target / MARKER))
+    if foreign:
+        raise BadInputError(
+            f"{target}: holds files that are not of a lineproof sample, such as {foreign[0]} ({len(foreign)} in all); "
+            "nothing was written. Name an empty or new folder, or move the files away."
+        )
+
+
+def _listed_in(marker: Path) -> set[str]:
+    try:
+        files = json.loads(marker.read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {MARKER, *files}
+
+
+def _put_in_place(scratch: Path, target: Path) -> None:
+    # mkdtemp gives rights to the owner only; the sample is to have what any new folder has.
+    fresh = scratch / "sample"
+    fresh.mkdir()
+    for entry in list(scratch.iterdir()):
+        if entry != fresh:
+            entry.rename(fresh / entry.name)
+    if target.exists():
+        target.rename(scratch / "replaced")
+    fresh.rename(target)

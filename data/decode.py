@@ -185,7 +185,8 @@ def _check_size(image: ImageFile, path: Path, max_pixels: int, min_side_px: int)
             f"{path}: the picture is {width}x{height} pixels; expected at least {min_side_px} on each side. "
             "Check that this is a picture of a part."
         )
-    num_frames = getattr(image, "n_frames", 1)
+    with _quiet_pillow():
+        num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1:
         raise BadInputError(
             f"{path}: the file holds {num_frames} pictures; expected one. Save the one that is meant as its own file."

@@ -53,14 +53,14 @@ class TorchEngine(AbstractEngine):
         try:
             import torch
 
-            from ..detectors.base import load_reference
+            from ..detectors.checkpoint import load_reference
         except (ImportError, OSError) as error:
             raise EnvironmentMissingError(
                 f"The PyTorch reference cannot be loaded ({error}). Install: {_FIX}."
             ) from error
         self._torch = torch
         manifest = self._bundle.manifest
-        self._model = load_reference(manifest.detector, manifest.preprocessing, path).eval()
+        self._model = load_reference(manifest.detector, manifest.preprocessing, weights=path).eval()
         self._resources.callback(self._release)
 
     def _upload(self, frames: Frames) -> None:

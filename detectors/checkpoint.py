@@ -1,0 +1,110 @@
+"""A trained detector on disk: safetensors for tensors, JSON for everything else, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..bundle.manifest import DetectorRecord, TrainingRecord
+from ..core.errors import BadInputError
+from ..core.spec import Preprocessing
+from .base import AbstractDetector, build_detector, make_config
+from .graph import FrameGraph
+
+CHECKPOINT = "checkpoint.safetensors"
+RECORD = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """What a run folder says about its checkpoint.
+
+    Attributes:
+        detector: name and parameters.
+        training: data, seed.
+        holdout: held-out good images, absolute paths.
+        holdout_scores: the reference's score of each, at its own frame size.
+        frame: height, width of the first training image.
+        fit: what the fit reported.
+    """
+
+    detector: DetectorRecord
+    training: TrainingRecord
+    holdout: tuple[str, ...]
+    holdout_scores: tuple[float, ...]
+    frame: tuple[int, int]
+    fit: dict[str, Any]
+
+
+def save_weights(detector: AbstractDetector, path: Path) -> None:
+    """Write every tensor of the detector; shared ones are written once per name."""
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(state, temporary)
+    temporary.replace(path)
+
+
+def read_record(run: Path) -> CheckpointRecord:
+    """Read ``checkpoint.json`` of a run folder.
+
+    Raises:
+        BadInputError: it is missing or not what this release writes.
+    """
+    path = run / RECORD
+    if not path.is_file():
+        raise BadInputError(f"{run} holds no {RECORD}: it is no finished run. See lineproof train --help")
+    try:
+        raw = json.loads(path.read_text())
+        return CheckpointRecord(
+            detector=DetectorRecord(**raw["detector"]),
+            training=TrainingRecord(**raw["training"]),
+            holdout=tuple(raw["holdout"]),
+            holdout_scores=tuple(raw["holdout_scores"]),
+            frame=(raw["frame"][0], raw["frame"][1]),
+            fit=raw["fit"],
+        )
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise BadInputError(f"{path} is not a checkpoint record of this release ({error!r}). Train again.") from None
+
+
+def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector:
+    """Rebuild a detector and load its tensors strictly.
+
+    Raises:
+        BadInputError: the file is unreadable or holds the tensors of another detector.
+    """
+    settings = {**record.parameters, "weights": "random"} if "weights" in record.parameters else record.parameters
+    detector = build_detector(record.name, make_config(record.name, settings))
+    try:
+        detector.restore(load_file(weights))
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(f"{weights} cannot be read ({error}). Copy it again, or train again.") from None
+    except RuntimeError as error:
+        raise BadInputError(f"{weights} does not fit {record.name}: {str(error)[:300]}. Train again.") from None
+    return detector.eval()
+
+
+def load_reference(record: DetectorRecord, preprocessing: Preprocessing, *, weights: Path) -> nn.Module:
+    """The PyTorch reference: preprocessing and the detector in its training form, before any lowering.
+
+    Returns:
+        A module from uint8 frames (N, H, W, C) to score float32 (N,) and anomaly_map float32 (N, h, w).
+    """
+    return FrameGraph(preprocessing, load_detector(record, weights)).eval()
+
+
+def score_images(detector: AbstractDetector, images: Any, *, batch_size: int = 8) -> list[float]:
+    """Scores of an ImageSet by the detector in its training form."""
+    scores: list[float] = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = images.batch(range(start, min(start + batch_size, len(images))))
+            scores += detector(batch)[0].tolist()
+    return scores

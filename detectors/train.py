@@ -1,0 +1,162 @@
+"""From a data set to a trained detector in a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..bundle.manifest import DetectorRecord, TrainingRecord
+from ..bundle.store import now
+from ..core.environment import describe_environment
+from ..core.errors import BadInputError, EnvironmentMissingError, UsageError
+from ..core.progress import Progress, silent
+from ..data.dataset import Dataset
+from ..data.decode import decode_image
+from .base import AbstractDetector, DetectorConfig, FitContext, build_detector
+from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, save_weights, score_images
+from .images import ImageSet
+from .trainer import write_json
+
+_STARTED = "train.json"
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        holdout: share of the good training images held out for the threshold and for early stopping, where the
+            data set has no validation split of its own; 0 < share < 1.
+        seed: of everything random.
+        device: ``"cpu"`` or ``"cuda"``, never chosen silently.
+        time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
+    """
+
+    holdout: float = 0.2
+    seed: int = 0
+    device: str = "cpu"
+    time_limit_s: float = 0.0
+
+
+def train(
+    name: str,
+    config: DetectorConfig,
+    *,
+    dataset: Dataset,
+    run: Path,
+    options: TrainOptions | None = None,
+    progress: Progress = silent,
+) -> CheckpointRecord:
+    """Train a detector on the good images of a data set; a killed run goes on where its last epoch ended.
+
+    Args:
+        name: detector.
+        config: its parameters.
+        dataset: good images are taken from its training split only, never from the test split.
+        run: folder of the run. Where it holds an unfinished run, that must have been started with the same
+            parameters.
+        options: hold-out, seed, device.
+        progress: told about every step.
+
+    Raises:
+        BadInputError: no training image, too few to hold any out, or the run was begun with other parameters.
+        EnvironmentMissingError: CUDA was asked for and is not there.
+    """
+    options = options or TrainOptions()
+    fitted, holdout = split_good(dataset, options)
+    device = _device(options.device)
+    _start(run, name, config=config, dataset=dataset, options=options)
+    _seed(options.seed)
+    detector = build_detector(name, config)
+    images, kept = (image_set(detector, paths) for paths in (fitted, holdout))
+    context = FitContext(options.seed, device, progress, run, options.time_limit_s)
+    fit = detector.fit(images, kept, context=context)
+    progress("scores", 0, 0)
+    record = CheckpointRecord(
+        detector=DetectorRecord(name, dataclasses.asdict(config)),
+        training=TrainingRecord(
+            dataset.name, dataset.category, dataset.fingerprint(), len(fitted), len(holdout), options.seed
+        ),
+        holdout=tuple(str(path.resolve()) for path in holdout),
+        holdout_scores=tuple(score_images(detector, kept)),
+        frame=decode_image(fitted[0]).shape[:2],
+        fit=fit,
+    )
+    save_weights(detector, run / CHECKPOINT)
+    write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
+    return record
+
+
+def image_set(detector: AbstractDetector, paths: list[Path]) -> ImageSet:
+    """Images by path, preprocessed as this detector wants them."""
+    mean, std = detector.normalisation
+    return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std)
+
+
+def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], list[Path]]:
+    """Good images to fit on, and good images held out: the validation split, or a seeded draw.
+
+    Raises:
+        BadInputError: fewer than two images would be left on either side.
+    """
+    good = [sample.path for sample in dataset.train if sample.label == 0]
+    kept = [sample.path for sample in dataset.validation if sample.label == 0]
+    if not kept:
+        if not 0.0 < options.holdout < 1.0:
+            raise UsageError(f"--holdout is {options.holdout}; expected a share between 0 and 1.")
+        count = max(2, round(options.holdout * len(good)))
+        drawn = set(random.Random(options.seed).sample(range(len(good)), min(count, len(good))))  # noqa: S311
+        kept = [path for i, path in enumerate(good) if i in drawn]
+        good = [path for i, path in enumerate(good) if i not in drawn]
+    if len(good) < 2 or len(kept) < 2:
+        raise BadInputError(
+            f"{dataset.root}: {len(good)} good images to fit on and {len(kept)} held out; at least two of each are "
+            "needed. Add good images."
+        )
+    return good, kept
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {name!r}; expected cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentMissingError(
+            f"--device cuda: torch {torch.__version__} finds no CUDA GPU. Train with --device cpu, or install a torch "
+            "built for CUDA and an NVIDIA driver."
+        )
+    return torch.device(name)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    # FrEIA draws its permutations from NumPy's global generator.
+    np.random.seed(seed)  # noqa: NPY002
+
+
+def _start(run: Path, name: str, *, config: DetectorConfig, dataset: Dataset, options: TrainOptions) -> None:
+    """Write what this run is, or check that the unfinished run found here is the same."""
+    run.mkdir(parents=True, exist_ok=True)
+    wanted: dict[str, Any] = {
+        "detector": name,
+        "parameters": dataclasses.asdict(config),
+        "data": str(dataset.root.resolve()),
+        "category": dataset.category,
+        "holdout": options.holdout,
+        "seed": options.seed,
+    }
+    path = run / _STARTED
+    if path.exists():
+        found = json.loads(path.read_text())
+        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+        if changed:
+            raise BadInputError(
+                f"{run} holds a run begun with another {', '.join(changed)}. Give another --out, or the same values."
+            )
+    write_json(path, wanted)

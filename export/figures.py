@@ -1,0 +1,87 @@
+"""What is counted once at export: FLOPs per stage, nodes per dtype, parameters and constants."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import onnx_ir as ir
+
+from ..bundle.manifest import Figures
+from ..core.errors import ExportError
+from ..detectors.base import AbstractDetector
+from .names import stage_of
+
+STAGES = ("preprocess", "backbone", "head", "post")
+_FLOATS = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
+
+
+def count_figures(detector: AbstractDetector, model: ir.Model) -> Figures:
+    """Count a detector and the graph that was written from it."""
+    return Figures(
+        backbone=detector.config.backbone if detector.backbone_parameters() else "",
+        backbone_parameters=sum(item.numel() for item in detector.backbone_parameters()),
+        extra_parameters=detector.extra_parameters(),
+        constants_bytes=constants_bytes(detector),
+        flops=count_flops(model),
+        nodes_per_dtype=nodes_per_dtype(model),
+    )
+
+
+def constants_bytes(detector: AbstractDetector) -> int:
+    """Bytes of the constants of the lowered head and post stages: bank, Gaussians, matrices, index tables."""
+    deployed = detector.lower()
+    seen: dict[int, int] = {}
+    for stage in (deployed.head, deployed.post):
+        for buffer in stage.buffers():
+            seen[buffer.data_ptr()] = buffer.numel() * buffer.element_size()
+    return sum(seen.values())
+
+
+def count_flops(model: ir.Model) -> dict[str, int]:
+    """Floating-point operations per frame and stage: 2 × multiply-accumulates of Conv, ConvTranspose, MatMul, Gemm."""
+    totals = dict.fromkeys(STAGES, 0)
+    for node in model.graph:
+        totals[stage_of(node.name or "")] += _node_flops(node)
+    return totals
+
+
+def _size(value: ir.Value | None, where: str) -> list[int]:
+    if value is None or value.shape is None:
+        raise ExportError(f"{where}: a tensor has no known shape, so its operations cannot be counted.")
+    return [dim if isinstance(dim, int) else 1 for dim in value.shape]
+
+
+def _node_flops(node: ir.Node) -> int:
+    if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+        return 0
+    where = node.name or node.op_type
+    first, second, out = _size(node.inputs[0], where), _size(node.inputs[1], where), _size(node.outputs[0], where)
+    if node.op_type == "Conv":
+        return 2 * math.prod(out) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return 2 * math.prod(first) * math.prod(second[1:])
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transA")
+        return 2 * math.prod(out) * (first[0] if transposed is not None and transposed.as_int() else first[1])
+    return 2 * math.prod(out) * first[-1]
+
+
+def nodes_per_dtype(model: ir.Model) -> dict[str, int]:
+    """Computing nodes by the dtype of their first floating output; casts and integer nodes are left out."""
+    counts: Counter[str] = Counter()
+    for node in model.graph:
+        dtype = node.outputs[0].dtype
+        if node.op_type != "Cast" and dtype in _FLOATS:
+            counts[_FLOATS[dtype]] += 1
+    return dict(sorted(counts.items()))
+
+
+def prove_precision(precision: str, counted: dict[str, int]) -> None:
+    """Raise ExportError unless the written graph computes in the precision that was asked for."""
+    half = counted.get("float16", 0)
+    if (precision == "fp16") != (half > 0):
+        raise ExportError(
+            f"--precision {precision} was asked for, but the written graph has {half} fp16 nodes and "
+            f"{counted.get('float32', 0)} fp32 nodes. Nothing was kept."
+        )

@@ -1,0 +1,51 @@
+"""Names for people: nodes and their outputs take the path of the module they come from."""
+
+import ast
+import re
+from collections import Counter
+
+import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_WRAPPER = "detector."
+
+
+def name_nodes(model: ir.Model) -> None:
+    """Rename every node to ``stage/module/path/Op`` (with a number where it repeats) and drop trace metadata.
+
+    Inputs, outputs and initialisers keep their names, save that the wrapper's prefix goes.
+    """
+    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    seen: Counter[str] = Counter()
+    path = "preprocess"
+    for node in model.graph:
+        # A node that the exporter made without a scope belongs to the one before it.
+        path = module_path(node) or path
+        name = f"{path}/{node.op_type}"
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        for number, output in enumerate(node.outputs):
+            if output.name not in kept:
+                output.name = f"{node.name}:{number}"
+        node.metadata_props.clear()
+    for value in list(model.graph.initializers.values()):
+        if value.name and value.name.startswith(_WRAPPER):
+            value.name = value.name[len(_WRAPPER) :]
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+    model.metadata_props.clear()
+
+
+def module_path(node: ir.Node) -> str:
+    """Path of the module that a traced node stands in, with slashes: ``backbone/network/layer1/0/conv1``."""
+    scopes = node.metadata_props.get(_SCOPES)
+    if not scopes:
+        return ""
+    modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope not in ("", "detector")]
+    path = modules[-1] if modules else ""
+    return re.sub(r"^detector\.", "", path).replace(".", "/")
+
+
+def stage_of(name: str) -> str:
+    """First part of a node's name: preprocess, backbone, head or post."""
+    return name.split("/", 1)[0]

@@ -1,0 +1,97 @@
+"""Detector to ONNX: one graph, uint8 camera frames in, score and anomaly map out, symbolic batch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import onnx_ir as ir
+import torch
+
+from ..core.errors import ExportError
+from ..core.spec import Preprocessing, TensorSpec
+from ..detectors.base import AbstractDetector, Deployed
+from ..detectors.graph import FrameGraph
+from .names import name_nodes
+
+OPSET = 18
+_EXAMPLE_BATCH = 2
+
+
+def export_onnx(detector: AbstractDetector, preprocessing: Preprocessing, *, max_batch: int) -> ir.Model:
+    """Lower a fitted detector and write it as a float32 ONNX model (opset 18).
+
+    Args:
+        detector: fitted.
+        preprocessing: frame size and what happens to it.
+        max_batch: largest batch N; 1..max_batch frames may be given.
+
+    Returns:
+        frames uint8 (N, H, W, C) → score float32 (N,), anomaly_map float32 (N, h, w); batch normalisation folded,
+        nodes named after their module path.
+
+    Raises:
+        ExportError: the detector does not trace, or the written graph has other inputs and outputs.
+    """
+    deployed: Deployed = detector.lower()
+    graph = FrameGraph(preprocessing, deployed.eval()).eval()
+    shape = (max(_EXAMPLE_BATCH, 1), *preprocessing.frames.shape[1:])
+    example = torch.zeros([int(size) for size in shape], dtype=torch.uint8)
+    batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
+    with _quiet(), torch.no_grad():
+        try:
+            program: Any = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: batch},),
+                input_names=["frames"],
+                output_names=["score", "anomaly_map"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+            raise ExportError(
+                f"{detector.config.backbone}: the detector does not trace to ONNX: {str(error)[:800]}. "
+                "Its forward must be free of Python branches on tensor values."
+            ) from error
+    model: ir.Model = program.model
+    name_nodes(model)
+    _check(model, output_specs(preprocessing))
+    return model
+
+
+def output_specs(preprocessing: Preprocessing) -> tuple[TensorSpec, TensorSpec]:
+    """Specifications of score and anomaly_map."""
+    height, width = preprocessing.crop_height_px, preprocessing.crop_width_px
+    return TensorSpec("score", "float32", ("N",)), TensorSpec("anomaly_map", "float32", ("N", height, width))
+
+
+def _check(model: ir.Model, wanted: tuple[TensorSpec, ...]) -> None:
+    for value, spec in zip(model.graph.outputs, wanted, strict=True):
+        shape = None if value.shape is None else tuple(d if isinstance(d, int) else "N" for d in value.shape)
+        if shape != spec.shape or value.dtype != ir.DataType.FLOAT:
+            raise ExportError(
+                f"Output {spec.name} came out as {value.dtype} {shape}; expected float32 {spec.shape}. "
+                "The detector's forward does not keep the batch symbolic, or gives another map size."
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own chatter off stdout and stderr; its errors still arrive as exceptions."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -10,7 +10,7 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, final
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _NAME_BYTES = 256
@@ -93,6 +93,7 @@ def _gpu(driver: Any, index: int) -> Gpu:
     return Gpu(name.value.decode(errors="replace"), f"sm_{numbers[0]}{numbers[1]}")
 
 
+@final
 class ErrorLog:
     """The last errors that a TensorRT library logged."""
 
@@ -122,6 +123,7 @@ def tensorrt_logger(trt: Any) -> tuple[Any, ErrorLog]:
     """
     errors = ErrorLog()
 
+    @final
     class CollectingLogger(trt.ILogger):  # type: ignore[misc]
         def log(self, severity: Any, text: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):

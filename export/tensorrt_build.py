@@ -115,36 +115,40 @@ def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), pr
     """
     shop = _open_workshop(engine)
     targets, target = _resolve_targets(shop.trt, engine, targets)
-    manifest, library = bundle.manifest, TENSORRT_LIBRARIES[engine]
-    progress(f"{library.title}: parse", 0, 0)
+    content = _build_bundle(shop, bundle, targets, progress)
+    version, precision = str(shop.trt.__version__), bundle.manifest.precision
+    record = PlanRecord(
+        file=_file_name(bundle, engine, version, target),
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        engine=engine,
+        engine_version=version,
+        target=target,
+        precision=precision,
+        model_sha256=bundle.model_sha256,
+        max_batch=bundle.manifest.max_batch,
+        layers_per_dtype=_count_layers(shop, content, precision),
+    )
+    return bundle.add_plan(content, record)
+
+
+def _build_bundle(shop: _Workshop, bundle: Bundle, targets: Sequence[str], progress: Progress) -> bytes:
+    title = f"{shop.trt.__name__} {shop.trt.__version__}"
+    manifest, content = bundle.manifest, None
+    progress(f"{title}: parse", 0, 0)
     refused = _parse(shop, bundle.model_path)
-    monitor = build_monitor(shop.trt, progress)
-    content = None
     if not refused:
         prove_precision(layers_per_dtype(shop.network), manifest.precision, where="the parsed network")
-        capabilities = _capabilities(shop.trt, targets)
-        content = _build(shop, capabilities, max_batch=manifest.max_batch, monitor=monitor)
+        monitor = build_monitor(shop.trt, progress)
+        content = _build(shop, _capabilities(shop.trt, targets), max_batch=manifest.max_batch, monitor=monitor)
         refused = () if content is not None else _build_errors(shop.errors)
     if content is None:
         words = "; ".join(f"{name or 'the graph'} ({operator or '?'}): {text}" for name, operator, text in refused)
         raise ExportError(
-            f"{library.title} {shop.trt.__version__} refused {bundle.model_path}: {words}. The names are those of the "
-            "detector's modules; run another engine, or export the detector without these operators."
+            f"{title} refused {bundle.model_path}: {words}. The names are those of the detector's modules; run "
+            "another engine, or export the detector without these operators."
         )
-    counts = _count_layers(shop, content, manifest.precision)
-    record = PlanRecord(
-        file=_file_name(bundle, engine, str(shop.trt.__version__), target),
-        sha256=hashlib.sha256(content).hexdigest(),
-        num_bytes=len(content),
-        engine=engine,
-        engine_version=str(shop.trt.__version__),
-        target=target,
-        precision=manifest.precision,
-        model_sha256=bundle.model_sha256,
-        max_batch=manifest.max_batch,
-        layers_per_dtype=counts,
-    )
-    return bundle.add_plan(content, record)
+    return content
 
 
 def _open_workshop(engine: str) -> _Workshop:
@@ -191,7 +195,10 @@ def _resolve_targets(trt: Any, engine: str, targets: tuple[str, ...]) -> tuple[t
 
 
 def _capabilities(trt: Any, targets: Sequence[str]) -> list[Any]:
-    known = {name.lower().replace("sm", "sm_"): value for name, value in _members(trt) if name.startswith("SM")}
+    if not targets:
+        return []
+    members = trt.ComputeCapability.__members__
+    known = {name.lower().replace("sm", "sm_"): value for name, value in members.items() if name.startswith("SM")}
     unknown = [target for target in targets if target not in known]
     if unknown:
         raise UsageError(
@@ -199,12 +206,6 @@ def _capabilities(trt: Any, targets: Sequence[str]) -> list[Any]:
             "Choose from these, or use engine trt or ort-cuda on that GPU."
         )
     return [known[target] for target in targets]
-
-
-def _members(trt: Any) -> list[tuple[str, Any]]:
-    return (
-        list(trt.ComputeCapability.__members__.items()) if TENSORRT_LIBRARIES["trt-rtx"].module == trt.__name__ else []
-    )
 
 
 def _parse(shop: _Workshop, model_path: Path) -> tuple[NodeError, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 from ..core.progress import Progress
 
@@ -44,6 +44,7 @@ def build_monitor(trt: Any, progress: Progress) -> BuildMonitor:
             interrupts.append(interrupt)
         return not interrupts
 
+    @final
     class PhaseListener(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

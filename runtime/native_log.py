@@ -6,12 +6,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import final
 
 _COLOUR = re.compile(r"\x1b?\[[0-9;]*m")
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ ")
 _LIMIT = 900
 
 
+@final
 class NativeLog:
     """Text caught by :func:`caught_stderr`, complete when its ``with`` block has ended."""
 

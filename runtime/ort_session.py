@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import warnings
 from collections import Counter
 from typing import Any
 
@@ -62,8 +61,10 @@ def open_session(ort: Any, bundle: Bundle, providers: list[Provider], options: E
     """
     wanted = providers[0][0]
     settings = _settings(ort, options)
+    if wanted not in ort.get_available_providers():
+        return _fall_back(ort, bundle, settings, wanted=wanted, words="this build has it not", options=options)
     notes = io.StringIO()
-    with caught_stderr() as log, contextlib.redirect_stdout(notes), warnings.catch_warnings(record=True):
+    with caught_stderr() as log, contextlib.redirect_stdout(notes):
         try:
             # Without this the wheel does not find the CUDA libraries that pip installed beside it.
             if wanted != CPU:
@@ -71,7 +72,7 @@ def open_session(ort: Any, bundle: Bundle, providers: list[Provider], options: E
             session, problem = _create(ort, bundle, settings, providers), ""
         except failures(ort) as error:
             session, problem = None, str(error)
-    words = f"{problem} {log.words()}".strip()
+    words = " ".join(f"{problem} {log.words()}".split())
     if session is None and wanted == CPU:
         raise BundleError(f"{bundle.model_path}: ONNX Runtime cannot open the graph: {words} Export it again.")
     if session is None or wanted not in session.get_providers():

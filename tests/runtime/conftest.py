@@ -7,8 +7,9 @@ import types
 import numpy as np
 import pytest
 
+from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.manifest import FileRecord
-from lineproof.bundle.store import REFERENCE
+from lineproof.bundle.store import MODEL, REFERENCE
 from lineproof.runtime.cuda_bindings import AbstractCuda
 from lineproof.runtime.engine import ENGINES, availability, open_engine
 
@@ -52,9 +53,9 @@ def with_reference(tiny_bundle, monkeypatch):
     """The tiny bundle with a reference file, and a loader that answers with the tiny graph in PyTorch."""
     model = _tiny_reference()
     (tiny_bundle.path / REFERENCE).write_bytes(b"")
-    detectors = types.ModuleType("lineproof.detectors.base")
-    detectors.load_reference = lambda _detector, _preprocessing, _path: model
-    monkeypatch.setitem(sys.modules, "lineproof.detectors.base", detectors)
+    checkpoint = types.ModuleType("lineproof.detectors.checkpoint")
+    checkpoint.load_reference = lambda _record, _preprocessing, *, weights: model if weights.is_file() else None
+    monkeypatch.setitem(sys.modules, "lineproof.detectors.checkpoint", checkpoint)
     empty = FileRecord("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
     return tiny_bundle.updated(files={**tiny_bundle.manifest.files, REFERENCE: empty})
 
@@ -154,3 +155,23 @@ class HostCuda(AbstractCuda):
 def host_cuda():
     """The class HostCuda."""
     return HostCuda
+
+
+@pytest.fixture
+def half_bundle(tiny_bundle):
+    """The tiny bundle with its mean computed in fp16."""
+    onnx = pytest.importorskip("onnx")
+    kind = onnx.TensorProto
+    model = onnx.load(tiny_bundle.model_path)
+    nodes = {node.name: node for node in model.graph.node}
+    nodes["preprocess/cast"].attribute[0].i = kind.FLOAT16
+    nodes["head/mean"].output[0] = "half_map"
+    model.graph.node.insert(
+        3, onnx.helper.make_node("Cast", ["half_map"], ["anomaly_map"], name="head/cast", to=kind.FLOAT)
+    )
+    scale = next(constant for constant in model.graph.initializer if constant.name == "scale")
+    scale.CopyFrom(onnx.helper.make_tensor("scale", kind.FLOAT16, [], [1.0 / 255.0]))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, tiny_bundle.model_path)
+    record = FileRecord(file_sha256(tiny_bundle.model_path), tiny_bundle.model_path.stat().st_size)
+    return tiny_bundle.updated(precision="fp16", files={**tiny_bundle.manifest.files, MODEL: record})

@@ -119,7 +119,9 @@ class AbstractTensorRtEngine(AbstractEngine):
     def _upload(self, frames: Frames) -> None:
         self._buffers.upload(self._bundle.manifest.inputs[0].name, frames)
         if len(frames) != self._batch:
-            if not self._context.set_input_shape(self._bundle.manifest.inputs[0].name, frames.shape):
+            with self._buffers.current():
+                is_set = self._context.set_input_shape(self._bundle.manifest.inputs[0].name, frames.shape)
+            if not is_set:
                 raise self._failed(f"set the batch {len(frames)} of", self._errors.take())
             self._batch = len(frames)
 
@@ -159,7 +161,8 @@ class AbstractTensorRtEngine(AbstractEngine):
 
     def _release(self) -> None:
         """Drop the library's objects, innermost first, while the buffers they point to still exist."""
-        self._context = self._engine = self._runtime = None
+        with self._buffers.current():
+            self._context = self._engine = self._runtime = None
 
 
 @final

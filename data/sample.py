@@ -83,11 +83,7 @@ def write_sample(
         BadInputError: ``directory`` holds something that is not a sample.
     """
     counts = {"train": num_train, "good": num_test_good, "defect": num_test_defect}
-    if seed < 0 or num_train < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
-        raise UsageError(
-            f"seed={seed}, num_train={num_train}, num_test_good={num_test_good}, num_test_defect={num_test_defect}, "
-            f"size_px={size_px} were given; expected num_train from 1, size_px from {_MIN_SIZE_PX}, the others from 0."
-        )
+    _check_numbers(seed, counts, size_px)
     target = Path(os.path.realpath(directory))
     _check_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +94,15 @@ def write_sample(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tuple(category.name for category in _CATEGORIES)
+
+
+def _check_numbers(seed: int, counts: dict[str, int], size_px: int) -> None:
+    if seed < 0 or counts["train"] < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
+        raise UsageError(
+            f"seed={seed}, num_train={counts['train']}, num_test_good={counts['good']}, "
+            f"num_test_defect={counts['defect']}, size_px={size_px} were given; expected num_train from 1, size_px "
+            f"from {_MIN_SIZE_PX}, the others from 0."
+        )
 
 
 def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, progress: Progress) -> None:
@@ -184,10 +189,9 @@ def _check_replaceable(target: Path) -> None:
 
 def _listed_in(marker: Path) -> set[str]:
     try:
-        files = json.loads(marker.read_text(encoding="utf-8"))["files"]
+        return {MARKER, *json.loads(marker.read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-    return {MARKER, *files}
 
 
 def _put_in_place(scratch: Path, target: Path) -> None:

@@ -131,13 +131,12 @@ class _Request:
         """How the figures come about, for whoever reads the report."""
         return {
             **dataclasses.asdict(self.schedule),
-            "engines_in_turn": list(self.names),
+            "engines_in_turn": [*self.names, *((NULL,) if NULL not in self.names else ())],
             "timer": "time.perf_counter_ns",
             "percentiles": "nearest rank; no sample is left out",
             "fps": "frames divided by the summed time of all timed calls",
             "frames": "the golden frames, repeated until the batch is full",
             "garbage_collection": "off within blocks, on between them",
-            "untimed_calls_before_each_block": 1,
         }
 
 

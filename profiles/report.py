@@ -210,6 +210,11 @@ class ProfileReport:
         )
         stages = ", ".join(f"{name} {flops / 1e9:.3g}" for name, flops in figures.flops.items())
         lines.append(f"{sum(figures.flops.values()) / 1e9:.3g} GFLOPs per frame: {stages}.")
+        load, num_cores = self.environment.get("load_average"), self.environment.get("num_cores")
+        if load and num_cores and load[0] > 0.5 * num_cores:
+            lines.append(
+                f"The machine was busy before this began (load {load[0]:g} on {num_cores} cores): the times are doubtful."
+            )
         return tuple(lines)
 
 

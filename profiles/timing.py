@@ -27,20 +27,24 @@ class Schedule:
     Attributes:
         num_runs: timed calls per engine and batch size.
         num_warmup: untimed calls of each engine before the first timed one, at each batch size.
-        block_size: timed calls of one engine before the next engine's turn. One untimed call stands before each
-            block, because another engine ran in between and the caches are its.
+        block_size: timed calls of one engine before the next engine's turn.
+        pause_ms: rest before each block where engines take turns. Worker threads of the engine before go on
+            spinning for a while and take the cores from the next one: without a rest the first timed call of
+            OpenVINO after ONNX Runtime was seen to take half as long again.
+        num_lead_in: untimed calls between the rest and the block, because the caches are the other engine's.
     """
 
     num_runs: int = 200
     num_warmup: int = 20
     block_size: int = 10
+    pause_ms: float = 50.0
+    num_lead_in: int = 2
 
     def __post_init__(self) -> None:
-        if self.num_runs < 1 or self.num_warmup < 0 or self.block_size < 1:
-            raise UsageError(
-                f"{self.num_runs} runs after {self.num_warmup} for warm-up in blocks of {self.block_size}; expected "
-                "at least 1 run, 0 or more for warm-up, and blocks of at least 1."
-            )
+        least = {"num_runs": 1, "num_warmup": 0, "block_size": 1, "pause_ms": 0, "num_lead_in": 0}
+        for name, limit in least.items():
+            if not getattr(self, name) >= limit:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected at least {limit}.")
 
 
 @final
@@ -82,7 +86,10 @@ def time_in_turn(
     while done < schedule.num_runs:
         num_runs = min(schedule.block_size, schedule.num_runs - done)
         for name, engine in engines.items():
-            predict(engine, frames)
+            if len(engines) > 1:
+                time.sleep(schedule.pause_ms / 1000.0)
+            for _ in range(schedule.num_lead_in):
+                predict(engine, frames)
             with _no_garbage_collection():
                 blocks[name].append(_time_block(engine, frames, num_runs, clock))
         done += num_runs

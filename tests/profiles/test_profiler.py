@@ -17,7 +17,7 @@ from lineproof.profiles.timing import Schedule
 from lineproof.runtime.engine import EngineOptions
 
 MS = 1_000_000
-SHORT = Schedule(num_runs=20, num_warmup=1, block_size=5)
+SHORT = Schedule(num_runs=20, num_warmup=1, block_size=5, pause_ms=0, num_lead_in=1)
 
 
 def spiky(number):
@@ -124,6 +124,13 @@ def test_report_without_environment_is_refused(compare):
         dataclasses.replace(report, engine_details={})
     with pytest.raises(LineproofError, match="no batch size"):
         dataclasses.replace(report, batches=())
+
+
+@pytest.mark.parametrize(("load", "is_busy"), [([0.9, 9.0, 9.0], False), ([1.5, 0.0, 0.0], True), (None, False)])
+def test_busy_machine_is_said(compare, load, is_busy):
+    (report,) = compare("steady").reports
+    report = dataclasses.replace(report, environment={**report.environment, "load_average": load, "num_cores": 2})
+    assert any("The machine was busy" in line for line in report.sentences()) == is_busy
 
 
 def test_reports_are_appended(compare, tiny_bundle):

@@ -213,7 +213,8 @@ class ProfileReport:
         load, num_cores = self.environment.get("load_average"), self.environment.get("num_cores")
         if load and num_cores and load[0] > 0.5 * num_cores:
             lines.append(
-                f"The machine was busy before this began (load {load[0]:g} on {num_cores} cores): the times are doubtful."
+                f"The machine was busy before this began (load {load[0]:g} on {num_cores} cores): "
+                "the times are doubtful."
             )
         return tuple(lines)
 

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lineproof.core.errors import UsageError
@@ -34,6 +34,7 @@ def test_an_outlier_stays():
     np.testing.assert_allclose(found.mean, (199 + 70) / 200)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=300), st.integers(1, 1000))
 def test_percentile_is_the_smallest_sample_that_enough_are_not_above(values, per_mille):
     ascending = np.sort(np.array(values, np.int64))

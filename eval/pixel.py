@@ -13,14 +13,14 @@ from .curves import Steps, Totals, combine, find_steps, metric_values, tally
 from .inputs import check_fraction, check_maps, check_masks
 from .plots import thin, trace
 from .pool import Pool
-from .ranks import Ranking, decode, encode, share_out, spans
+from .ranks import Ranking, as_integers, decode, encode, share_out, spans
 from .results import PixelResult, ProCurve, undefined
 from .threads import check_num_threads, in_threads
 
 _Answer = TypeVar("_Answer")
 
 # Pixels handled at a time in a stack of small images: bounds the scratch memory of an update.
-_BATCH_PX = 1 << 20
+_BATCH_PX = 1 << 18
 
 
 @final
@@ -153,7 +153,7 @@ class PixelMetrics:
         """Run ``task`` on every stretch of the sorted positives: its steps and what the PRO gains at each."""
         if not len(self._positives):
             return []
-        blocks = share_out(self._scores.blocks(), self._num_threads)
+        blocks = as_integers(share_out(self._scores.blocks(), self._num_threads))
         in_threads(lambda block: block.sort(), blocks, self._num_threads)
         ranking = Ranking(blocks)
         words = self._positives.merged()
@@ -184,6 +184,7 @@ class PixelMetrics:
     ) -> None:
         if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and len(maps):
             self._scores.reserve(maps.size)
+            self._positives.reserve(int(np.count_nonzero(masks)))
             self.update(maps, masks)
         else:
             for anomaly_map, mask in zip(maps, masks, strict=True):

@@ -14,8 +14,8 @@ _FIRST_BLOCK_LENGTH = 1 << 20
 class Pool(Generic[_Scalar]):
     """Values appended in any order, held in blocks and never copied to grow.
 
-    A new block is as long as everything before it, so that there are few; its pages cost no memory before they
-    are written. The order of the values is no part of the state: whoever reads the blocks may sort them in
+    A new block is half as long as everything before it, so that there are few; its pages cost no memory before
+    they are written. The order of the values is no part of the state: whoever reads the blocks may sort them in
     place.
     """
 
@@ -38,7 +38,7 @@ class Pool(Generic[_Scalar]):
         """Add the values of a one-dimensional array."""
         while len(values):
             if self._num_open == len(self._open):
-                self.reserve(max(_FIRST_BLOCK_LENGTH, len(self), len(values)))
+                self.reserve(max(_FIRST_BLOCK_LENGTH, len(self) // 2, len(values)))
             end = min(self._num_open + len(values), len(self._open))
             taken = end - self._num_open
             self._open[self._num_open : end] = values[:taken]

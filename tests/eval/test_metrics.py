@@ -74,9 +74,10 @@ def smooth_case(seed, num=6, size=24, levels=None):
 
 
 @settings(max_examples=250, deadline=None)
-@given(cases(), st.sampled_from([0.01, 0.05, 0.3, 0.5, 1.0]))
-def test_pixels_equal_scikit_learn_and_the_definition(case, limit):
+@given(cases(), st.sampled_from([0.01, 0.05, 0.3, 0.5, 1.0]), st.booleans())
+def test_pixels_equal_scikit_learn_and_the_definition(case, limit, signed):
     maps, masks = case
+    maps = maps if signed else np.abs(maps)
     result = pixel_metrics(maps, masks, fpr_limit=limit, num_threads=2)
     labels, scores = masks.reshape(-1), ranks(maps)
     if labels.any():

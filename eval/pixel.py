@@ -31,8 +31,8 @@ class PixelMetrics:
     anomaly-free pixels of the set; every distinct score a threshold; the trapezoid up to the limit, with linear
     interpolation there, divided by the limit.
 
-    Memory: 4 bytes per pixel without a defect, 8 per pixel in a defect, and at most 192 MiB of blocks not yet
-    full. ``compute`` adds a few MiB per thread.
+    Memory: 4 bytes per pixel and 8 more per defect pixel; at most twice that during ``compute``. As much as half
+    of it is reserved ahead, untouched. An update adds for its while about 60 bytes per defect pixel of an image.
 
     Args:
         fpr_limit: end of the integral of the PRO curve, in (0, 1].

@@ -45,8 +45,8 @@ class Threshold:
         )
 
     def is_defect(self, score: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-        """The verdict rule: bool, True where the frame is NG."""
-        return np.asarray(score > self.value)
+        """The verdict rule, in float64: bool, True where the frame is NG."""
+        return np.asarray(np.asarray(score, dtype=np.float64) > self.value)
 
 
 def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, source: str) -> Threshold:

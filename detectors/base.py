@@ -18,6 +18,7 @@ from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from .features import Backbone
 from .images import ImageSet
+from .weights import LITE0_BACKBONE, LITE0_PACKAGE
 
 DETECTORS = {
     "fastflow": "lineproof.detectors.fastflow:FastFlow",
@@ -125,6 +126,11 @@ class AbstractDetector(nn.Module, ABC):
     @abstractmethod
     def lower(self) -> Deployed:
         """The same function in a form made for export: folded, no control flow, no gradient."""
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """Parameters that learn the built-in sample within a few minutes on two cores, without a model hub."""
+        return {"backbone": LITE0_BACKBONE, "weights": LITE0_PACKAGE, "resize_px": 128, "crop_px": 128}
 
     def tolerance(self, precision: str) -> Tolerance:
         """How far an engine may be from the reference at this precision, as shares of the reference's range."""

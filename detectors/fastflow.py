@@ -92,6 +92,11 @@ class FastFlow(AbstractDetector):
             SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=False) for size in self.sizes
         )
 
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """Small batches: a few hundred steps on a few dozen images."""
+        return {**super().quick_settings(), "batch_size": 4, "epochs": 30, "patience": 5}
+
     @property
     def config(self) -> FastFlowConfig:
         """Parameters."""

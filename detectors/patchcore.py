@@ -96,6 +96,11 @@ class PatchCore(AbstractDetector):
         self.register_buffer("bank", torch.empty(0, self.embedding.dim))
         self.register_buffer("table", torch.empty(0, config.num_neighbours, dtype=torch.int64))
 
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """A bank of a thousand vectors."""
+        return {**super().quick_settings(), "coreset_size": 1000}
+
     @property
     def config(self) -> PatchCoreConfig:
         """Parameters."""

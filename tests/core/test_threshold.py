@@ -38,6 +38,13 @@ def test_interval_equals_the_exact_one():
         np.testing.assert_allclose(clopper_pearson(events, trials), (low, high), atol=1e-9)
 
 
+def test_float32_scores_are_judged_in_float64():
+    low = np.float32(0.1)
+    found = threshold([float(low), float(np.nextafter(low, np.float32(1)))], 0.5)
+    scores = np.array([low, np.nextafter(low, np.float32(1))])
+    np.testing.assert_array_equal(found.is_defect(scores), [False, True])
+
+
 def test_bad_input_is_refused():
     with pytest.raises(UsageError, match=r"max-false-reject is 1\.0"):
         threshold([1.0, 2.0], 1.0)

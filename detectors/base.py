@@ -18,13 +18,8 @@ from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from .features import Backbone
 from .images import ImageSet
+from .table import DETECTORS as DETECTORS
 from .weights import LITE0_BACKBONE, LITE0_PACKAGE
-
-DETECTORS = {
-    "fastflow": "lineproof.detectors.fastflow:FastFlow",
-    "padim": "lineproof.detectors.padim:Padim",
-    "patchcore": "lineproof.detectors.patchcore:PatchCore",
-}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,7 @@
+"""The table of detectors. Names and strings only: importing it costs nothing and needs no PyTorch."""
+
+DETECTORS = {
+    "fastflow": "lineproof.detectors.fastflow:FastFlow",
+    "padim": "lineproof.detectors.padim:Padim",
+    "patchcore": "lineproof.detectors.patchcore:PatchCore",
+}

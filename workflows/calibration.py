@@ -1,0 +1,35 @@
+"""Which good pictures may set a threshold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..bundle.manifest import Manifest
+from ..core.errors import BadInputError
+from ..data.dataset import Sample, open_dataset
+from ..data.records import is_image, visible
+from ..eval.calibrate import good_pictures, held_out
+from .find import CHECKPOINT_RECORD, is_run
+
+
+def calibration_samples(data: Path, manifest: Manifest, *, category: str | None) -> tuple[tuple[Sample, ...], str]:
+    """Good pictures from a folder of good pictures, a training run's held-out images, or a validation split.
+
+    Returns:
+        The pictures, and what they are, in words.
+
+    Raises:
+        BadInputError: nothing there may set a threshold.
+    """
+    if is_run(data):
+        record = json.loads((data / CHECKPOINT_RECORD).read_text())
+        paths = [Path(path) for path in record["holdout"]]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise BadInputError(f"{data}: {len(missing)} of {len(paths)} held-out images are gone, first {missing[0]}.")
+        return tuple(Sample(path, 0, "good", None, "validation") for path in paths), f"held-out images of {data}"
+    if data.is_dir() and any(is_image(item) for item in visible(data)):
+        return good_pictures(data), f"good pictures of {data}"
+    dataset = open_dataset(data, category=category)
+    return held_out(dataset, manifest), f"validation split of {dataset.name} {dataset.category}".strip()

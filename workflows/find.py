@@ -1,0 +1,126 @@
+"""What a short command means: the newest run, the newest bundle, the usual names."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+from ..bundle.store import MANIFEST
+from ..core.errors import BadInputError, UsageError
+
+RUNS = Path("runs")
+CHECKPOINT_RECORD = "checkpoint.json"
+
+
+def new_run_folder(detector: str, category: str) -> Path:
+    """``runs/DETECTOR-CATEGORY-TIME`` for a run that starts now."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    return RUNS / "-".join(part for part in (detector, category, stamp) if part)
+
+
+def run_detector(run: Path) -> str:
+    """Name of the detector that a finished run holds, or "" where it is none."""
+    try:
+        return str(json.loads((run / CHECKPOINT_RECORD).read_text())["detector"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path holds a finished training run."""
+    return (path / CHECKPOINT_RECORD).is_file()
+
+
+def newest_run(detector: str, root: Path = RUNS) -> Path:
+    """The newest finished run of a detector under ``root``.
+
+    Raises:
+        BadInputError: there is none; the message holds the command that makes one.
+    """
+    records = sorted(root.glob(f"*/{CHECKPOINT_RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for record in records:
+        if run_detector(record.parent) == detector:
+            return record.parent
+    raise BadInputError(
+        f"There is no trained {detector} under ./{root} ({len(records)} finished runs of other detectors). Train one: "
+        f"lineproof train {detector} --data DIR --category NAME; or let it be made from the built-in sample: "
+        f"lineproof export {detector} --sample"
+    )
+
+
+def newest_bundle(root: Path | None = None) -> Path:
+    """The newest ``*.bundle`` folder directly under ``root`` (default: here).
+
+    Raises:
+        BadInputError: there is none.
+    """
+    root = root or Path()
+    found = sorted(root.glob(f"*.bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise BadInputError(
+            f"There is no *.bundle in {root.resolve()}. Name one, or make one: lineproof export fastflow --sample"
+        )
+    return found[-1].parent
+
+
+def bundle_folder(category: str, detector: str, precision: str) -> Path:
+    """``CATEGORY-DETECTOR.bundle``, with the precision in its name where it is not fp32."""
+    parts = [category, detector, "" if precision == "fp32" else precision]
+    return Path("-".join(part for part in parts if part) + ".bundle")
+
+
+def parse_frame(text: str) -> tuple[int, int, int]:
+    """``HxW`` or ``HxWxC`` → height, width in pixels and channels (3 where left out).
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.lower().split("x")
+    if len(parts) in (2, 3) and all(part.isdigit() and int(part) > 0 for part in parts):
+        height, width, channels = (*map(int, parts), 3)[:3]
+        return height, width, channels
+    raise UsageError(f"--frame is {text!r}; expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280.")
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """``1:4:8`` → (1, 4, 8), rising.
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.split(":")
+    if all(part.isdigit() and int(part) > 0 for part in parts):
+        values = tuple(map(int, parts))
+        if list(values) == sorted(values):
+            return values
+    raise UsageError(f"--batch is {text!r}; expected rising numbers such as 1, 8 or 1:4:8.")
+
+
+def parse_share(text: str) -> float:
+    """``1%`` or ``0.01`` → 0.01.
+
+    Raises:
+        UsageError: another form, or outside 0 ≤ share < 1.
+    """
+    number, is_percent = (text[:-1], True) if text.endswith("%") else (text, False)
+    try:
+        share = float(number) / (100.0 if is_percent else 1.0)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise UsageError(f"--max-false-reject is {text!r}; expected a share such as 1% or 0.01.")
+    return share
+
+
+def parse_settings(items: list[str]) -> dict[str, str]:
+    """``["key=value", …]`` → {"key": "value"}.
+
+    Raises:
+        UsageError: an item without ``=``.
+    """
+    pairs = [item.partition("=") for item in items]
+    wrong = [item for item, (key, sign, _) in zip(items, pairs, strict=True) if not (key and sign)]
+    if wrong:
+        raise UsageError(f"--set {wrong[0]}: expected KEY=VALUE. `lineproof models DETECTOR` lists the keys.")
+    return {key: value for key, _, value in pairs}

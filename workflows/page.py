@@ -1,0 +1,91 @@
+"""One-page HTML reports: text, tables and pictures in a single file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.atomic import write_atomic
+from ..data.overlay import png_data_uri
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; background: #f4f6f8; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 60px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8px; }
+.lead { color: #52606d; margin: 0 0 18px; }
+table { border-collapse: collapse; background: #fff; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid #e4e8ec; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { background: #e9eef3; font-weight: 600; }
+pre { background: #fff; padding: 12px 14px; overflow-x: auto; border-left: 3px solid #9fb3c8; margin: 8px 0; }
+.good { color: #127a3a; font-weight: 600; } .bad { color: #b3261e; font-weight: 600; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
+figure { margin: 0; background: #fff; padding: 6px; } img { width: 100%; display: block; }
+figcaption { font-size: 12px; color: #52606d; padding-top: 4px; overflow-wrap: anywhere; }
+"""
+
+
+@dataclass
+class Page:
+    """A page that grows from top to bottom.
+
+    Attributes:
+        title: heading.
+        lead: one sentence below it.
+    """
+
+    title: str
+    lead: str
+    _parts: list[str] = field(default_factory=list)
+
+    def heading(self, text: str) -> None:
+        """Start a section."""
+        self._parts.append(f"<h2>{escape(text)}</h2>")
+
+    def verdict(self, text: str, *, is_good: bool) -> None:
+        """A sentence in green or red."""
+        self._parts.append(f'<p class="{"good" if is_good else "bad"}">{escape(text)}</p>')
+
+    def lines(self, sentences: Sequence[str]) -> None:
+        """Text as a command prints it."""
+        self._parts.append(f"<pre>{escape(chr(10).join(sentences))}</pre>")
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table; the first column is left-aligned."""
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+    def pictures(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> None:
+        """Pictures uint8 (H, W, 3) with captions, in a grid."""
+        figures = [
+            f'<figure><img src="{png_data_uri(image)}" alt="{escape(caption, quote=True)}">'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            for image, caption in items
+        ]
+        self._parts.append(f'<div class="pictures">{"".join(figures)}</div>')
+
+    def write(self, path: Path) -> None:
+        """Write the page, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = (
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<style>{_STYLE}</style></head><body><main><h1>{escape(self.title)}</h1><p class="lead">{escape(self.lead)}'
+            f"</p>{''.join(self._parts)}</main></body></html>\n"
+        )
+        write_atomic(path, text.encode())
+
+
+def write_report(path: Path, title: str, *, sentences: Sequence[str], passed: bool | None = None) -> None:
+    """A report of one command as a page."""
+    page = Page(title, "Written by lineproof.")
+    if passed is not None:
+        page.verdict("Passed" if passed else "Failed", is_good=passed)
+    page.lines(sentences)
+    page.write(path)

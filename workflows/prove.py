@@ -1,0 +1,155 @@
+"""Export and prove: a bundle is written, built by TensorRT for RTX, and verified before it is called done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..bundle.store import MANIFEST, Bundle, open_bundle
+from ..core.errors import EnvironmentMissingError, ExportError, UsageError
+from ..core.progress import Progress, silent
+from ..eval.parity import ParityReport
+from ..eval.verify import record_parity, verify
+from ..export.tensorrt_build import GateReport, build_plan, gate
+from ..runtime.engine import availability
+
+#: What ``--engine`` of export may be, and the engines that prove it, the first available one taken.
+EXPORT_ENGINES = {
+    "onnx": ("ort-cpu", "openvino"),
+    "openvino": ("openvino",),
+    "trt": ("trt",),
+    "trt-rtx": ("trt-rtx", "ort-cpu", "openvino"),
+}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What happened to a bundle after it was written.
+
+    Attributes:
+        bundle: as it lies on disk now.
+        gate: what TensorRT for RTX said; None where it is not installed.
+        parity: verification on the golden frames; None where no engine could run it.
+        notes: what was left out, and why.
+    """
+
+    bundle: Bundle
+    gate: GateReport | None
+    parity: ParityReport | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        manifest = self.bundle.manifest
+        return {
+            "bundle": str(self.bundle.path),
+            "detector": manifest.detector.name,
+            "precision": manifest.precision,
+            "nodes_per_dtype": manifest.figures.nodes_per_dtype,
+            "threshold": dataclasses.asdict(manifest.threshold),
+            "tensorrt_rtx": None if self.gate is None else dataclasses.asdict(self.gate),
+            "parity": None if self.parity is None else self.parity.to_dict(),
+            "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
+            "notes": list(self.notes),
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        manifest = self.bundle.manifest
+        frames = " × ".join(map(str, manifest.inputs[0].shape))
+        lines = [
+            f"Bundle: {self.bundle.path} ({manifest.detector.name}, {manifest.precision}, frames {frames}).",
+            f"Threshold {manifest.threshold.value:.6g}: {manifest.threshold.sentence()}.",
+        ]
+        if self.gate:
+            lines.append(
+                f"TensorRT for RTX {self.gate.engine_version} parsed and built it for {', '.join(self.gate.targets)}: "
+                f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
+            )
+        lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
+        return (*lines, *(self.parity.sentences() if self.parity else ()), *self.notes)
+
+
+def _counts(counted: dict[str, int]) -> str:
+    return ", ".join(f"{count} {dtype}" for dtype, count in counted.items()) or "layers not counted"
+
+
+def prove(
+    bundle: Bundle,
+    *,
+    engine: str,
+    targets: tuple[str, ...] = (),
+    is_verified: bool = True,
+    progress: Progress = silent,
+) -> Proof:
+    """Build and verify a bundle that was just written; a failed one stays on disk, marked as failed.
+
+    Args:
+        bundle: the bundle.
+        engine: a key of EXPORT_ENGINES: what it is meant for.
+        targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
+        is_verified: False leaves out the verification.
+        progress: told about every step.
+
+    Raises:
+        UsageError: no such engine.
+        ExportError: TensorRT for RTX refuses the graph; the message lists every node.
+        EnvironmentMissingError: nothing here can verify it, or a plan cannot be built here.
+    """
+    if engine not in EXPORT_ENGINES:
+        raise UsageError(f"--engine {engine}: export knows {', '.join(EXPORT_ENGINES)}.")
+    if targets and engine != "trt-rtx":
+        raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
+    notes: list[str] = []
+    report = None
+    if find_spec("tensorrt_rtx"):
+        progress("TensorRT-RTX", 0, 0)
+        report = _pass_gate(bundle)
+    else:
+        notes.append("Not built by TensorRT for RTX: it is not installed (pip install 'lineproof[rtx]').")
+    if engine in ("trt", "trt-rtx"):
+        bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
+    if not is_verified:
+        return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."))
+    verifier = _verifier(engine)
+    if verifier != engine and engine == "trt-rtx":
+        notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
+    parity = verify(bundle, engine=verifier, record=False, progress=progress)
+    return Proof(record_parity(bundle, parity), report, parity, tuple(notes))
+
+
+def _pass_gate(bundle: Bundle) -> GateReport:
+    report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
+    if not report.passed:
+        bundle.updated(parity="failed")
+        refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
+        raise ExportError(
+            f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"
+            f"{refused}\nThe bundle is kept and marked as failed. The node names are module paths of the detector."
+        )
+    return report
+
+
+def _verifier(engine: str) -> str:
+    states = [availability(name) for name in EXPORT_ENGINES[engine]]
+    for state in states:
+        if state.is_available:
+            return state.name
+    first = states[0]
+    raise EnvironmentMissingError(
+        f"The bundle is written, but unverified: {first.name} cannot run here. Looked for: {first.looked_for}. "
+        f"Found: {first.found}. To fix: {first.fix}; then lineproof verify."
+    )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path holds a bundle rather than a training run."""
+    return (path / MANIFEST).is_file()
+
+
+def reopen(bundle: Bundle) -> Bundle:
+    """The bundle as it lies on disk now."""
+    return open_bundle(bundle.path)

@@ -11,8 +11,8 @@ _SIGN = np.uint32(0x80000000)
 
 # Fewer scores than this are sorted faster by one thread than handed to another one.
 _WORTH_A_THREAD = 1 << 17
-# A block is small below this part of the longest that a thread gets.
-_SMALL_SHARE = 4
+# Copying so few scores is cheaper than one more block to search.
+_FEW = 1 << 21
 # Positives ranked at a time: bounds the scratch memory, and their stretch of the negatives stays in the cache.
 _STRETCH = 1 << 15
 
@@ -108,8 +108,9 @@ def share_out(blocks: Sequence[NDArray[Any]], num_parts: int) -> list[NDArray[An
     """
     total = sum(map(len, blocks))
     longest = max(_WORTH_A_THREAD, -(-total // num_parts))
-    small = [block for block in blocks if len(block) * _SMALL_SHARE < longest]
-    large = [block for block in blocks if len(block) * _SMALL_SHARE >= longest]
+    shortest = max(_FEW, longest // 4)
+    small = [block for block in blocks if len(block) < shortest]
+    large = [block for block in blocks if len(block) >= shortest]
     if small:
         large.append(np.concatenate(small))
     return [block[first : first + longest] for block in large for first in range(0, len(block), longest)]

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
+from ..bundle.store import Bundle
 from ..core.errors import BadInputError
+from ..core.progress import Progress, silent
 from ..data.dataset import Sample, open_dataset
 from ..data.records import is_image, visible
-from ..eval.calibrate import good_pictures, held_out
+from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
+from ..runtime.engine import EngineOptions
 from .find import CHECKPOINT_RECORD, is_run
 
 
@@ -28,8 +31,32 @@ def calibration_samples(data: Path, manifest: Manifest, *, category: str | None)
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise BadInputError(f"{data}: {len(missing)} of {len(paths)} held-out images are gone, first {missing[0]}.")
-        return tuple(Sample(path, 0, "good", None, "validation") for path in paths), f"held-out images of {data}"
+        samples = tuple(Sample(path=path, label=0, defect="good", mask_path=None, split="validation") for path in paths)
+        return samples, f"held-out images of {data}"
     if data.is_dir() and any(is_image(item) for item in visible(data)):
         return good_pictures(data), f"good pictures of {data}"
     dataset = open_dataset(data, category=category)
     return held_out(dataset, manifest), f"validation split of {dataset.name} {dataset.category}".strip()
+
+
+def calibrate_on(
+    bundle: Bundle,
+    data: Path,
+    *,
+    category: str | None,
+    engine: str,
+    max_false_reject: float,
+    options: EngineOptions,
+    progress: Progress = silent,
+) -> Calibration:
+    """Find the good pictures under ``data`` and set the engine's threshold by them; see ``calibrate_bundle``."""
+    samples, source = calibration_samples(data, bundle.manifest, category=category)
+    return calibrate_bundle(
+        bundle,
+        samples,
+        engine=engine,
+        source=source,
+        max_false_reject=max_false_reject,
+        options=options,
+        progress=progress,
+    )

@@ -1,14 +1,21 @@
-"""Progress on stderr: a bar with elapsed time and time left, or a heartbeat where the length is unknown."""
+"""What a command says: one result on stdout, progress on stderr."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
+
+from ..runtime.engine import EngineOptions
+from .page import write_report
 
 
 class ConsoleProgress:
@@ -53,3 +60,34 @@ class ConsoleProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+
+
+class Ui:
+    """What every command shares.
+
+    Args:
+        given: the common options: as_json, quiet, verbose, and where the command opens an engine: device, threads,
+            compute_dtype, allow_fallback.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self._given = given
+
+    def progress(self) -> ConsoleProgress:
+        """Progress on stderr, to be used in ``with``."""
+        return ConsoleProgress(is_quiet=self._given["quiet"])
+
+    def engine(self) -> EngineOptions:
+        """The engine options that were given."""
+        given = self._given
+        return EngineOptions(given["device"], given["threads"], given["compute_dtype"], given["allow_fallback"])
+
+    def say(self, lines: Sequence[str], value: Any) -> None:
+        """Print the lines, or with --json the value, to stdout."""
+        print(json.dumps(value, indent=2) if self._given["as_json"] else "\n".join(lines))  # noqa: T201
+
+    def show(self, found: Any, *, report: Path | None = None, passed: bool | None = None) -> None:
+        """Print a result that has sentences() and to_dict(), and write it as a page where asked for."""
+        self.say(found.sentences(), found.to_dict())
+        if report:
+            write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), passed=passed)

@@ -4,26 +4,65 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ..bundle.manifest import Manifest
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment, package_versions
 from ..core.registry import resolve
+from ..detectors.table import DETECTORS
 from ..profiles.table import aligned
-from ..runtime.engine import ENGINES, availability
+from ..runtime.engine import ENGINES, Availability, availability
+from .find import open_named
 
 
-def doctor() -> dict[str, Any]:
-    """Engines that work here and what would make the others work, packages, conflicts, GPUs: JSON values."""
-    engines = [availability(name) for name in ENGINES if name != "null"]
-    return {
-        "engines": [dataclasses.asdict(state) for state in engines],
-        "conflicts": list(_conflicts(package_versions())),
-        "can_train": find_spec("torch") is not None and find_spec("timm") is not None,
-        "environment": describe_environment(),
-    }
+@dataclass(frozen=True)
+class Diagnosis:
+    """What works here.
+
+    Attributes:
+        engines: every engine, whether it can run, and what would make it.
+        conflicts: packages that harm each other, in sentences.
+        can_train: whether torch and timm are installed.
+        environment: see ``core.environment``.
+    """
+
+    engines: tuple[Availability, ...]
+    conflicts: tuple[str, ...]
+    can_train: bool
+    environment: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def sentences(self) -> tuple[str, ...]:
+        """The diagnosis for people."""
+        seen = self.environment
+        lines = [
+            f"CPU: {seen['cpu']}, {seen['num_cores']} cores, {' '.join(seen['cpu_features'])}",
+            f"GPU: {', '.join(gpu['name'] for gpu in seen['gpus']) or 'none that the NVIDIA driver reports'}",
+            f"Training: {'possible' if self.can_train else 'not possible: pip install lineproof[train]'}",
+        ]
+        for engine in self.engines:
+            lines.append(f"{engine.name:9} {'yes' if engine.is_available else 'no':4}{engine.found}")
+            if engine.fix:
+                lines.append(f"{'':14}to fix: {engine.fix}")
+        return (*lines, *(f"Conflict: {item}" for item in self.conflicts))
+
+
+def examine() -> Diagnosis:
+    """Look at engines, packages and GPUs; nothing is opened."""
+    return Diagnosis(
+        tuple(availability(name) for name in ENGINES if name != "null"),
+        _conflicts(package_versions()),
+        find_spec("torch") is not None and find_spec("timm") is not None,
+        describe_environment(),
+    )
 
 
 def _conflicts(packages: dict[str, str]) -> tuple[str, ...]:
@@ -41,28 +80,30 @@ def _conflicts(packages: dict[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def doctor_sentences(found: dict[str, Any]) -> tuple[str, ...]:
-    """The diagnosis for people."""
-    environment = found["environment"]
-    rows = [(e["name"], "yes" if e["is_available"] else "no", e["found"], e["fix"]) for e in found["engines"]]
-    lines = [
-        f"CPU: {environment['cpu']}, {environment['num_cores']} cores, {' '.join(environment['cpu_features'])}",
-        f"GPU: {', '.join(gpu['name'] for gpu in environment['gpus']) or 'none that the NVIDIA driver reports'}",
-        f"Training: {'possible' if found['can_train'] else 'not possible; pip install lineproof[train]'}",
-        "",
-    ]
-    for name, state, seen, fix in rows:
-        lines.append(f"{name:9} {state:4} {seen}")
-        if fix:
-            lines.append(f"{'':14} to fix: {fix}")
-    return (*lines, *(f"Conflict: {item}" for item in found["conflicts"]))
+@dataclass(frozen=True)
+class Listing:
+    """Names and what stands behind them."""
+
+    entries: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.entries
+
+    def sentences(self) -> tuple[str, ...]:
+        """One line per name."""
+        return tuple(f"{name:22} {value}" for name, value in self.entries.items())
 
 
-def list_detectors() -> tuple[tuple[str, str], ...]:
-    """Name and one-line summary of each detector; nothing is imported, so it works without PyTorch."""
-    from ..detectors.table import DETECTORS
+def describe_detectors(detector: str | None) -> Listing:
+    """Every detector with one line about it, or every parameter of one with the paper's default.
 
-    return tuple((name, _summary(target.partition(":")[0])) for name, target in sorted(DETECTORS.items()))
+    The list is read from source and works without PyTorch; the parameters need it.
+    """
+    if detector is None:
+        return Listing({name: _summary(target.partition(":")[0]) for name, target in sorted(DETECTORS.items())})
+    config_class = resolve(DETECTORS, detector, kind="detector").config_class
+    return Listing({field.name: field.default for field in dataclasses.fields(config_class)})
 
 
 def _summary(module: str) -> str:
@@ -72,42 +113,64 @@ def _summary(module: str) -> str:
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 
 
-def detector_parameters(name: str) -> dict[str, Any]:
-    """Every parameter of a detector with the paper's default; needs PyTorch."""
-    from ..detectors.table import DETECTORS
+@dataclass(frozen=True)
+class BundleDescription:
+    """A bundle for people and for programs."""
 
-    config_class = resolve(DETECTORS, name, kind="detector").config_class
-    return {field.name: field.default for field in dataclasses.fields(config_class)}
+    bundle: Bundle
+
+    def to_dict(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        values: dict[str, Any] = json.loads(self.bundle.manifest.to_json())
+        return values
+
+    def sentences(self) -> tuple[str, ...]:
+        """What it takes, what it gives, how it was made."""
+        return (*_interface(self.bundle), *_origin(self.bundle.manifest), *_contents(self.bundle.manifest))
 
 
-def bundle_sentences(bundle: Bundle) -> tuple[str, ...]:
-    """A bundle for people."""
+def describe_bundle(path: Path | None) -> BundleDescription:
+    """Open the bundle named, or the newest one here."""
+    return BundleDescription(open_named(path))
+
+
+def _interface(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
-    spec, figures = manifest.preprocessing, manifest.figures
-    flops = ", ".join(f"{stage} {count / 1e9:.3f}" for stage, count in figures.flops.items())
-    lines = [
-        f"{bundle.path}: {manifest.detector.name} on {figures.backbone or 'no backbone'}, {manifest.precision}, "
-        f"made {manifest.created}, parity {manifest.parity}.",
+    spec = manifest.preprocessing
+    thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
+    return [
+        f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}, "
+        f"parity {manifest.parity}.",
         f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
         f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
         f"In the graph: antialiased resize to {spec.resize_height_px}x{spec.resize_width_px}, centre crop to "
         f"{spec.crop_height_px}x{spec.crop_width_px}, mean {spec.mean}, std {spec.std}.",
         *(f"Output: {item.name} {item.dtype} ({', '.join(map(str, item.shape))})." for item in manifest.outputs),
-        f"Threshold {manifest.threshold.value:.6g} (NG where score > threshold): {manifest.threshold.sentence()}; "
-        f"{manifest.threshold.source}.",
         *(
-            f"Threshold on {name}: {item.value:.6g}: {item.sentence()}."
-            for name, item in sorted(manifest.engine_thresholds.items())
+            f"Threshold{where} {item.value:.6g} (NG where score > threshold): {item.sentence()}; {item.source}."
+            for where, item in thresholds.items()
         ),
-        f"Trained on {manifest.training.num_images} images of {manifest.training.dataset} {manifest.training.category}, "
-        f"seed {manifest.training.seed}, data sha256 {manifest.training.fingerprint[:12]}…",
+    ]
+
+
+def _origin(manifest: Manifest) -> list[str]:
+    training = manifest.training
+    parameters = ", ".join(f"{key} {value}" for key, value in manifest.detector.parameters.items())
+    return [
+        f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
+        f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} held out.",
+        f"Parameters: {parameters}.",
+    ]
+
+
+def _contents(manifest: Manifest) -> list[str]:
+    figures = manifest.figures
+    flops = ", ".join(f"{stage} {count / 1e9:.3f}" for stage, count in figures.flops.items())
+    files = [(name, f"{item.num_bytes / 1e6:.2f}", item.sha256[:12]) for name, item in manifest.files.items()]
+    return [
         f"Extra parameters {figures.extra_parameters / 1e6:.2f} M, backbone {figures.backbone_parameters / 1e6:.2f} M, "
         f"constants {figures.constants_bytes / 1e6:.2f} MB; GFLOP per frame: {flops}.",
         f"Nodes: {', '.join(f'{count} {dtype}' for dtype, count in figures.nodes_per_dtype.items())}.",
-        aligned(
-            ("file", "MB", "sha256"),
-            [(n, f"{r.num_bytes / 1e6:.2f}", r.sha256[:12]) for n, r in manifest.files.items()],
-        ),
+        aligned(("file", "MB", "sha256"), files),
         *(f"Plan {plan.file}: {plan.engine} {plan.engine_version} for {plan.target}." for plan in manifest.plans),
     ]
-    return tuple(lines)

@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 from pathlib import Path
 
-from ..bundle.store import MANIFEST
+from ..bundle.store import MANIFEST, Bundle, open_bundle
 from ..core.errors import BadInputError, UsageError
 
 RUNS = Path("runs")
@@ -62,6 +62,22 @@ def newest_bundle(root: Path | None = None) -> Path:
             f"There is no *.bundle in {root.resolve()}. Name one, or make one: lineproof export fastflow --sample"
         )
     return found[-1].parent
+
+
+def open_named(path: Path | None, *, precision: str | None = None) -> Bundle:
+    """Open the bundle named, or the newest one here.
+
+    Raises:
+        BadInputError: none was named and there is none here.
+        UsageError: its precision is not the one that was asked for.
+    """
+    bundle = open_bundle(path or newest_bundle())
+    if precision not in (None, bundle.manifest.precision):
+        raise UsageError(
+            f"{bundle.path} is {bundle.manifest.precision}, not {precision}. The precision is written in the graph: "
+            f"export it again with --precision {precision}."
+        )
+    return bundle
 
 
 def bundle_folder(category: str, detector: str, precision: str) -> Path:

@@ -20,6 +20,7 @@ from ..data.decode import decode_image
 from ..data.overlay import overlay
 from ..data.records import is_image, visible
 from ..line.inspector import Line, Verdict
+from ..line.inspector import open_line as open_line
 
 VERDICTS = "verdicts.jsonl"
 OVERLAYS = "overlays"
@@ -35,16 +36,23 @@ class Inspection:
 
     verdicts: tuple[dict[str, Any], ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"num_files": len(self.verdicts), "num_errors": self.num_errors, "verdicts": list(self.verdicts)}
+
+    def check(self) -> None:
+        """Raise BadInputError where a file gave no verdict."""
+        if self.num_errors:
+            raise BadInputError(f"{self.num_errors} of {len(self.verdicts)} files gave no verdict; see the ERR lines.")
+
     @property
     def num_errors(self) -> int:
         """Files that gave no verdict."""
         return sum(item["verdict"] == "ERR" for item in self.verdicts)
 
     def sentences(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
-        counts = {name: sum(item["verdict"] == name for item in self.verdicts) for name in ("OK", "NG", "ERR")}
-        errors = [f"{item['file']}: {item['error']}" for item in self.verdicts if item["verdict"] == "ERR"]
-        return (f"{len(self.verdicts)} files: {', '.join(f'{n} {name}' for name, n in counts.items())}.", *errors)
+        """One JSON value per file, a line each."""
+        return tuple(json.dumps(item) for item in self.verdicts)
 
 
 def find_images(paths: Sequence[Path]) -> tuple[Path, ...]:
@@ -80,28 +88,28 @@ def map_limits(bundle: Bundle) -> tuple[float, float]:
 
 
 def inspect_files(
-    line: Line, bundle: Bundle, *, paths: Sequence[Path], out: Path | None, progress: Progress = silent
+    line: Line, paths: Sequence[Path], *, out: Path | None = None, progress: Progress = silent
 ) -> Inspection:
     """Inspect files one by one; a file that cannot be judged becomes an ERR entry and the rest goes on.
 
     Args:
-        line: opened on ``bundle``.
-        bundle: for the scale of the overlays.
-        paths: image files, see ``find_images``.
+        line: opened line.
+        paths: images, or folders of images, see ``find_images``.
         out: folder for verdicts.jsonl and overlays/, or None for none.
         progress: told after each file.
     """
-    limits = map_limits(bundle) if out else (0.0, 1.0)
+    files = find_images(paths)
+    limits = map_limits(line.bundle) if out else None
     entries = []
-    for number, path in enumerate(paths):
-        entry, drawn = _inspect(line, path, bundle, limits=limits if out else None)
+    for number, path in enumerate(files):
+        entry, drawn = _inspect(line, path, limits=limits)
         entries.append(entry)
         if out and drawn is not None:
             name = f"{number:05d}-{path.stem}-{entry['verdict']}.png"
             entry["overlay"] = f"{OVERLAYS}/{name}"
             (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
             Image.fromarray(drawn).save(out / OVERLAYS / name)
-        progress("inspecting", number + 1, len(paths))
+        progress("inspecting", number + 1, len(files))
     if out:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / VERDICTS, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
@@ -109,16 +117,16 @@ def inspect_files(
 
 
 def _inspect(
-    line: Line, path: Path, bundle: Bundle, *, limits: tuple[float, float] | None
+    line: Line, path: Path, *, limits: tuple[float, float] | None
 ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
     entry: dict[str, Any] = {"file": str(path), "verdict": "ERR", "score": None, "threshold": line.threshold}
     try:
-        frame = decode_image(path, channels=bundle.manifest.preprocessing.frame_channels)
+        frame = decode_image(path, channels=line.bundle.manifest.preprocessing.frame_channels)
         found = line.inspect(frame)
     except LineproofError as error:
         return {**entry, "error": str(error)}, None
     entry |= {"verdict": found.verdict, "score": found.score, "time_ms": found.time_ns / 1e6}
-    return entry, draw(frame, found, bundle, limits=limits) if limits else None
+    return entry, draw(frame, found, line.bundle, limits=limits) if limits else None
 
 
 def draw(frame: NDArray[np.uint8], found: Verdict, bundle: Bundle, *, limits: tuple[float, float]) -> NDArray[np.uint8]:

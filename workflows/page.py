@@ -73,11 +73,11 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the page, atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        title, lead = escape(self.title), escape(self.lead)
         text = (
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<style>{_STYLE}</style></head><body><main><h1>{escape(self.title)}</h1><p class="lead">{escape(self.lead)}'
-            f"</p>{''.join(self._parts)}</main></body></html>\n"
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
+            f'<body><main><h1>{title}</h1><p class="lead">{lead}</p>{"".join(self._parts)}</main></body></html>\n'
         )
         write_atomic(path, text.encode())
 

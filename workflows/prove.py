@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bundle.store import MANIFEST, Bundle, open_bundle
+from ..bundle.store import MANIFEST, Bundle
 from ..core.errors import EnvironmentMissingError, ExportError, UsageError
 from ..core.progress import Progress, silent
-from ..eval.parity import ParityReport
+from ..eval.parity import ParityReport, check
 from ..eval.verify import record_parity, verify
 from ..export.tensorrt_build import GateReport, build_plan, gate
 from ..runtime.engine import availability
@@ -40,6 +40,11 @@ class Proof:
     gate: GateReport | None
     parity: ParityReport | None
     notes: tuple[str, ...]
+
+    def check(self) -> None:
+        """Raise ParityError where the verification failed."""
+        if self.parity:
+            check(self.parity)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -148,8 +153,3 @@ def _verifier(engine: str) -> str:
 def is_bundle(path: Path) -> bool:
     """Whether a path holds a bundle rather than a training run."""
     return (path / MANIFEST).is_file()
-
-
-def reopen(bundle: Bundle) -> Bundle:
-    """The bundle as it lies on disk now."""
-    return open_bundle(bundle.path)

@@ -1,0 +1,196 @@
+"""The whole chain on the built-in sample, ending in a page with pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bundle.store import Bundle
+from ..core.environment import describe_environment
+from ..core.errors import EnvironmentMissingError
+from ..core.progress import Progress, silent
+from ..data.dataset import Dataset, Sample, open_dataset
+from ..data.decode import decode_image, decode_mask
+from ..data.overlay import contour
+from ..eval.parity import ParityReport, check
+from ..eval.verify import verify
+from ..line.inspector import open_line
+from ..profiles.profiler import profile_many
+from ..profiles.report import ProfileComparison
+from ..profiles.timing import Schedule
+from ..runtime.engine import availability
+from .inspection import draw, map_limits
+from .page import Page
+from .prove import Proof
+from .training import SAMPLE_CATEGORY, ExportRequest, export_and_prove, train_on_sample
+
+DEMO_DETECTORS = ("fastflow", "padim", "patchcore")
+DEMO_ENGINES = ("ort-cpu", "openvino")
+_NUM_PICTURES = 6
+
+
+@dataclass(frozen=True)
+class DemoStep:
+    """One detector, carried through the chain.
+
+    Attributes:
+        name: detector.
+        proof: export, TensorRT-RTX build, golden frames.
+        parity: one report per engine, on the sample's test pictures.
+        profile: the engines side by side.
+        seconds: time of the whole step.
+    """
+
+    name: str
+    proof: Proof
+    parity: tuple[ParityReport, ...]
+    profile: ProfileComparison
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo did.
+
+    Attributes:
+        steps: one per detector.
+        page: the summary.
+        seconds: time of all.
+    """
+
+    steps: tuple[DemoStep, ...]
+    page: Path
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every engine gave the reference's verdicts."""
+        return all(report.passed for step in self.steps for report in step.parity)
+
+    def check(self) -> None:
+        """Raise ParityError where an engine did not give the reference's verdicts."""
+        for step in self.steps:
+            for report in step.parity:
+                check(report)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "passed": self.passed,
+            "page": str(self.page),
+            "seconds": self.seconds,
+            "detectors": [
+                {
+                    "detector": step.name,
+                    "seconds": step.seconds,
+                    "export": step.proof.to_dict(),
+                    "parity": [report.to_dict() for report in step.parity],
+                    "profile": step.profile.to_dict(),
+                }
+                for step in self.steps
+            ],
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        lines = []
+        for step in self.steps:
+            gate = step.proof.gate
+            built = f"built for {', '.join(gate.targets)}" if gate else "not installed"
+            lines.append(f"{step.name}: {step.proof.bundle.path}, TensorRT-RTX {built}, {step.seconds:.0f} s")
+            lines += [f"  {report.sentences()[0]}" for report in step.parity]
+        verdict = "Every verdict is the reference's." if self.passed else "PARITY FAILED."
+        return (*lines, verdict, f"{self.seconds:.0f} s in all. Open {self.page}")
+
+
+def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: Progress = silent) -> Demo:
+    """Train, export, verify and profile each detector on the built-in sample.
+
+    Args:
+        out: folder for everything: sample, runs, bundles, page.
+        detectors: names.
+        progress: told about every step.
+
+    Raises:
+        EnvironmentMissingError: no CPU engine is installed.
+    """
+    engines = tuple(name for name in DEMO_ENGINES if availability(name).is_available)
+    if not engines:
+        raise EnvironmentMissingError(
+            f"The demo needs one of {', '.join(DEMO_ENGINES)}. Install: pip install 'lineproof[all-cpu]'"
+        )
+    began = time.perf_counter()
+    page = Page("lineproof demo", "From good images to a proved, profiled engine, on the built-in sample.")
+    page.lines([f"{key}: {value}" for key, value in describe_environment().items() if key != "packages"])
+    steps = []
+    for name in detectors:
+        step = _carry(name, out, engines=engines, progress=progress)
+        _show(page, step, open_dataset(out / "sample", category=SAMPLE_CATEGORY))
+        steps.append(step)
+    demo = Demo(tuple(steps), out / "demo.html", time.perf_counter() - began)
+    page.write(demo.page)
+    return demo
+
+
+def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) -> DemoStep:
+    began = time.perf_counter()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        progress(f"{name}: {stage}", done, total)
+
+    run = train_on_sample(name, progress=tell, folder=out / "sample", run=out / "runs" / name)
+    request = ExportRequest(str(run), out=out / f"{SAMPLE_CATEGORY}-{name}.bundle")
+    proof = export_and_prove(request, progress=tell)
+    dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
+    parity = tuple(verify(proof.bundle, engine=engine, dataset=dataset, batch=8, progress=tell) for engine in engines)
+    schedule = Schedule(num_runs=30, num_warmup=5)
+    profile = profile_many(proof.bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
+    return DemoStep(name, proof, parity, profile, time.perf_counter() - began)
+
+
+def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:
+    """One section of the page."""
+    page.heading(step.name)
+    for report in step.parity:
+        page.verdict(report.sentences()[0], is_good=report.passed)
+    first = step.parity[0]
+    rows = [
+        ("image AUROC", first.image_auroc.reference, first.image_auroc.engine),
+        ("pixel AUROC", first.pixel_auroc.reference, first.pixel_auroc.engine),
+        ("AUPRO", first.aupro.reference, first.aupro.engine),
+    ]
+    page.table(("accuracy", "PyTorch", first.engine), [(n, _figure(a), _figure(b)) for n, a, b in rows])
+    page.lines(step.proof.sentences())
+    page.lines([line for report in step.profile.reports for line in report.sentences()])
+    page.pictures(_pictures(step.proof.bundle, dataset, first.engine))
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _pictures(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.ndarray[Any, Any], str]]:
+    """The first good part and one part of each defect: heat map, true outline, verdict."""
+    limits = map_limits(bundle)
+    shown = []
+    with open_line(bundle.path, engine=engine) as line:
+        for sample in _one_of_each(dataset.test):
+            frame = decode_image(sample.path)
+            found = line.inspect(frame)
+            drawn = draw(frame, found, bundle, limits=limits)
+            if sample.mask_path:
+                drawn = contour(drawn, decode_mask(sample.mask_path), colour=(0, 255, 255))
+            shown.append((drawn, f"{sample.defect}/{sample.path.name}: {found.verdict}, {found.score:.3f}"))
+    return shown
+
+
+def _one_of_each(samples: Sequence[Sample]) -> list[Sample]:
+    first: dict[str, Sample] = {}
+    for sample in samples:
+        first.setdefault(sample.defect, sample)
+    return sorted(first.values(), key=lambda sample: sample.label)[: _NUM_PICTURES + 1]

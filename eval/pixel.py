@@ -114,7 +114,8 @@ class PixelMetrics:
         values = metric_values(sums, totals, reasons)
         aupro = None
         if sums is not None and "aupro" not in reasons:
-            aupro = sums.pro_area / (self._num_components * self._fpr_limit * totals.num_negatives)
+            whole = self._num_components * self._fpr_limit * totals.num_negatives
+            aupro = min(sums.pro_area / whole, 1.0)  # a sum of shares 1/size can round to more than 1
         return PixelResult(
             **values,
             aupro=aupro,
@@ -182,7 +183,7 @@ class PixelMetrics:
     def _add_series(
         self, maps: NDArray[Any] | Sequence[ArrayLike], masks: NDArray[Any] | Sequence[ArrayLike | None]
     ) -> None:
-        if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and len(maps):
+        if isinstance(maps, np.ndarray) and isinstance(masks, np.ndarray) and maps.size and masks.ndim == 3:
             self._scores.reserve(maps.size)
             self._positives.reserve(int(np.count_nonzero(masks)))
             self.update(maps, masks)
@@ -229,7 +230,7 @@ def pixel_metrics(
         metrics._add_series(maps[slice(*bounds)], masks[slice(*bounds)])
         return metrics
 
-    cuts = np.linspace(0, len(maps), threads + 1).astype(int).tolist()
+    cuts = np.linspace(0, len(maps), min(threads, max(len(maps), 1)) + 1).astype(int).tolist()
     first, *others = in_threads(part, list(pairwise(cuts)), threads)
     for other in others:
         first._adopt(other)

@@ -243,6 +243,23 @@ def test_inputs_stay_as_they_are():
     np.testing.assert_array_equal(masks, before[1])
 
 
+def test_a_perfect_detector_scores_one():
+    # Components of 1 to 60 pixels: the sum of their shares is not exactly the number of components in floats.
+    masks = np.tril(np.ones((60, 60), bool))[::2].repeat(2, axis=0)
+    masks[1::2] = False
+    assert len({int(row.sum()) for row in masks}) > 20
+    result = pixel_metrics([masks.astype(np.float32)], [masks])
+    assert (result.auroc, result.ap, result.f1_max) == (1.0, 1.0, 1.0)
+    assert 1 - 1e-12 <= result.aupro <= 1.0
+
+
+def test_a_series_may_be_lists_arrays_or_both():
+    maps, masks = smooth_case(12)
+    expected = pixel_metrics(maps, masks)
+    assert pixel_metrics(maps, list(masks)) == expected
+    assert pixel_metrics(list(maps), masks) == expected
+
+
 def test_without_a_defect_there_is_a_reason():
     result = pixel_metrics(np.ones((2, 3, 3), np.float32), np.zeros((2, 3, 3), bool))
     assert (result.auroc, result.ap, result.f1_max, result.f1_threshold, result.aupro) == (None,) * 5

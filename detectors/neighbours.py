@@ -47,8 +47,10 @@ def greedy_coreset(vectors: Tensor, size: int, *, projected_dim: int, seed: int,
 def neighbour_table(bank: Tensor, num_neighbours: int) -> Tensor:
     """For each vector of the bank, its nearest ones, itself first: int64 (M, num_neighbours)."""
     rows = []
-    for piece in bank.double().split(1024):
-        distance = torch.cdist(piece, bank.double())
+    for itself in torch.arange(len(bank), device=bank.device).split(1024):
+        distance = torch.cdist(bank[itself].double(), bank.double())
+        # First even where another vector is its twin, or so near that rounding cannot tell them apart.
+        distance.scatter_(1, itself[:, None], -1.0)
         rows.append(distance.topk(num_neighbours, largest=False).indices)
     return torch.cat(rows)
 

@@ -1,7 +1,9 @@
 """Exactness of the metrics, against scikit-learn and straightforward implementations of the definitions."""
 
 import json
+import re
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,6 +292,18 @@ def test_results_are_frozen_and_become_json():
     assert json.loads(json.dumps(image_metrics([0.1, 0.9], [0, 1]).to_dict()))["num_defective"] == 1
     with pytest.raises(FrozenInstanceError):
         result.auroc = 1.0
+
+
+def test_the_example_of_the_documentation_runs():
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    maps, masks = smooth_case(13)
+    names = {"maps": maps, "masks": masks, "series": zip(maps, masks, strict=True)}
+    names.update(scores=maps.max((1, 2)), labels=masks.any((1, 2)))
+    exec(example, names)
+    assert names["result"] == image_metrics(names["scores"], names["labels"])
+    assert names["pixels"].compute() == pixel_metrics(maps, masks)
+    assert 2 <= len(names["curve"].fpr) <= 500
 
 
 def test_nan_is_refused_and_leaves_the_state_alone():

@@ -7,7 +7,7 @@ What differs, and why:
 
 - Each map is normalised over (C, H, W) before its flow, as the public re-implementations do; without learned
   gains, which the paper does not mention and which train less stably. So the extra parameters of
-  wide_resnet50_2 are the flows' 41.31 M alone.
+  wide_resnet50_2 are the flows' 41.34 M alone: 41.31 M of the subnets, and a scale and an offset per channel.
 - The 500 epochs of the paper's community settings are the upper bound; training stops early on held-out good
   images and keeps the epoch with the lowest held-out loss. No epoch is picked on test images.
 - Kernel sizes alternate 3, 1, 3, 1, …; ``only_3x3`` gives the paper's variant for resnet18.

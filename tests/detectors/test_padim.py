@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.nn import functional as F  # noqa: E402, N812
+from torch.nn import functional as F  # noqa: E402
 
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402

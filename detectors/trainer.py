@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..bundle.atomic import write_atomic
-from ..core.errors import LineproofError
+from ..core.errors import LineproofError, UsageError
 from .base import FitContext
 
 _STATE = "trainer.safetensors"
@@ -51,11 +51,18 @@ class Trainer:
         optimiser: over its parameters.
         schedule: length.
         context: seed, progress, state folder.
+
+    Raises:
+        UsageError: a schedule without epochs or with empty batches.
     """
 
     def __init__(
         self, module: nn.Module, optimiser: torch.optim.Optimizer, *, schedule: Schedule, context: FitContext
     ) -> None:
+        if schedule.epochs < 1 or schedule.batch_size < 1:
+            raise UsageError(
+                f"Training has {schedule.epochs} epochs of batches of {schedule.batch_size}; expected at least 1."
+            )
         self._module = module
         self._optimiser = optimiser
         self._schedule = schedule
@@ -78,23 +85,17 @@ class Trainer:
             epochs, best_epoch, best_holdout_loss, seconds, stopped ("epochs", "patience" or "time limit").
 
         Raises:
-            LineproofError: the loss is not finite.
+            LineproofError: a loss is not finite.
         """
         self._resume()
-        reason = "epochs"
-        while self._at.epoch < self._schedule.epochs:
+        # Asked before each epoch, not after: a run that was killed at its very end must not train on when resumed.
+        while not (reason := self._reason_to_stop()):
             began = time.perf_counter()
             self._epoch(num_images, loss)
             self._judge(holdout_loss())
             self._at.epoch += 1
             self._at.seconds += time.perf_counter() - began
             self._save()
-            if self._schedule.patience and self._at.epoch - 1 - self._at.best_epoch >= self._schedule.patience:
-                reason = "patience"
-                break
-            if 0 < self._context.time_limit_s <= self._at.seconds:
-                reason = "time limit"
-                break
         with torch.no_grad():
             for name, item in self._trained.items():
                 item.copy_(self._best[name])
@@ -107,6 +108,13 @@ class Trainer:
             "stopped": reason,
         }
 
+    def _reason_to_stop(self) -> str:
+        if self._schedule.patience and self._at.epoch - 1 - self._at.best_epoch >= self._schedule.patience:
+            return "patience"
+        if 0 < self._context.time_limit_s <= self._at.seconds:
+            return "time limit"
+        return "epochs" if self._at.epoch >= self._schedule.epochs else ""
+
     def _epoch(self, num_images: int, loss: Callable[[Tensor], Tensor]) -> None:
         generator = torch.Generator().manual_seed((self._context.seed << 20) + self._at.epoch)
         order = torch.randperm(num_images, generator=generator)
@@ -115,18 +123,22 @@ class Trainer:
         for step, indices in enumerate(steps):
             self._optimiser.zero_grad(set_to_none=True)
             value = loss(indices)
-            if not torch.isfinite(value):
-                raise LineproofError(
-                    f"The training loss became {value.item()} in epoch {self._at.epoch + 1}. "
-                    "Lower the learning rate (--set learning_rate=...) and train again."
-                )
+            self._require_finite("training", value.item())
             value.backward()
             self._optimiser.step()
             done = self._at.epoch * len(steps) + step + 1
             self._context.progress("training", done, self._schedule.epochs * len(steps))
         self._module.eval()
 
+    def _require_finite(self, which: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise LineproofError(
+                f"The {which} loss became {value} in epoch {self._at.epoch + 1}. "
+                "Lower the learning rate (--set learning_rate=...) and train again, into a new --out."
+            )
+
     def _judge(self, value: float) -> None:
+        self._require_finite("held-out", value)
         if value < self._at.best_loss:
             self._at.best_loss, self._at.best_epoch = value, self._at.epoch
             self._best = {name: item.detach().clone() for name, item in self._trained.items()}

@@ -24,7 +24,8 @@ def frame_of(path: Path, spec: Preprocessing) -> NDArray[np.uint8]:
     if image.shape[:2] == size[::-1]:
         return image
     plane = Image.fromarray(image.squeeze(2) if spec.frame_channels == 1 else image)
-    resampled = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+    # A copy, since Pillow's own memory is read-only and torch.from_numpy warns of that.
+    resampled = np.array(plane.resize(size, Image.Resampling.BILINEAR))
     return resampled.reshape(spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
 
 

@@ -56,7 +56,7 @@ def export_onnx(detector: AbstractDetector, preprocessing: Preprocessing, *, max
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise ExportError(
-                f"{detector.config.backbone}: the detector does not trace to ONNX: {str(error)[:800]}. "
+                f"{type(detector).__name__} does not trace to ONNX: {str(error)[:800]}. "
                 "Its forward must be free of Python branches on tensor values."
             ) from error
     model: ir.Model = program.model

@@ -93,7 +93,7 @@ def parse_frame(text: str) -> tuple[int, int, int]:
         UsageError: another form.
     """
     parts = text.lower().split("x")
-    if len(parts) in (2, 3) and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) in (2, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
         height, width, channels = (*map(int, parts), 3)[:3]
         return height, width, channels
     raise UsageError(f"--frame is {text!r}; expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280.")
@@ -106,7 +106,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
         UsageError: another form.
     """
     parts = text.split(":")
-    if all(part.isdigit() and int(part) > 0 for part in parts):
+    if all(part.isdecimal() and int(part) > 0 for part in parts):
         values = tuple(map(int, parts))
         if list(values) == sorted(values):
             return values

@@ -82,6 +82,14 @@ def _counts(counted: dict[str, int]) -> str:
     return ", ".join(f"{count} {dtype}" for dtype, count in counted.items()) or "layers not counted"
 
 
+def check_engine(engine: str, targets: tuple[str, ...]) -> None:
+    """Raise UsageError unless ``prove`` knows the engine and the targets go with it."""
+    if engine not in EXPORT_ENGINES:
+        raise UsageError(f"--engine {engine}: export knows {', '.join(EXPORT_ENGINES)}.")
+    if targets and engine != "trt-rtx":
+        raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
+
+
 def prove(
     bundle: Bundle,
     *,
@@ -104,10 +112,7 @@ def prove(
         ExportError: TensorRT for RTX refuses the graph; the message lists every node.
         EnvironmentMissingError: nothing here can verify it, or a plan cannot be built here.
     """
-    if engine not in EXPORT_ENGINES:
-        raise UsageError(f"--engine {engine}: export knows {', '.join(EXPORT_ENGINES)}.")
-    if targets and engine != "trt-rtx":
-        raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
+    check_engine(engine, targets)
     notes: list[str] = []
     report = None
     if find_spec("tensorrt_rtx"):

@@ -8,17 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.store import open_bundle
+from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from ..data.dataset import open_dataset
 from ..data.sample import write_sample
 from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run, run_detector
-from .prove import Proof, is_bundle, prove
+from .prove import Proof, check_engine, is_bundle, prove
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
+#: Defaults of ``ExportOptions``, which cannot be imported where PyTorch is missing.
+DEFAULTS = {"frame": None, "max_batch": 8, "precision": "fp32", "max_false_reject": 0.01, "has_reference": True}
+OPTION_NAMES = {
+    "max_batch": "--batch",
+    "max_false_reject": "--max-false-reject",
+    "has_reference": "--no-reference",
+    "is_sample": "--sample",
+}
 
 
 @dataclass(frozen=True)
@@ -124,11 +132,15 @@ def export_and_prove(
 
     Args:
         request: what.
-        options: fields of ``ExportOptions``; they have no bearing on a bundle that exists.
+        options: fields of ``ExportOptions``.
         progress: told about every step.
+
+    Raises:
+        UsageError: something was asked for that would have no effect, or an engine that export does not know.
     """
+    check_engine(request.engine, request.targets)
     if is_bundle(Path(request.source)):
-        bundle = open_bundle(request.source)
+        bundle = _finished(request, options or {})
     else:
         from ..export.bundle import ExportOptions, export_bundle
 
@@ -147,10 +159,26 @@ def export_and_prove(
     )
 
 
+def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:
+    """The bundle that exists; whatever could only have been decided when it was exported is refused."""
+    bundle = open_bundle(request.source)
+    ignored = [key for key, value in options.items() if value not in (DEFAULTS[key], getattr(bundle.manifest, key, ""))]
+    ignored += [key for key in ("checkpoint", "is_sample", "out") if getattr(request, key)]
+    if ignored:
+        names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)
+        raise UsageError(
+            f"{bundle.path} is a bundle already ({bundle.manifest.precision}): {names} would change nothing in it. "
+            "Export its training run again with that."
+        )
+    return bundle
+
+
 def _run(request: ExportRequest, progress: Progress) -> Path:
     """The run folder that a request means."""
     source = Path(request.source)
     if is_run(source):
+        if request.checkpoint or request.is_sample:
+            raise UsageError(f"{source} is a run already; --checkpoint and --sample go with a detector's name.")
         return source
     from ..detectors.table import DETECTORS
 

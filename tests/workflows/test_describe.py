@@ -1,0 +1,74 @@
+"""What is here, in words."""
+
+import pytest
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.detectors.table import DETECTORS
+from lineproof.runtime.engine import ENGINES
+from lineproof.workflows.describe import _conflicts, describe_bundle, describe_detectors, examine
+
+
+def test_doctor_speaks_of_every_engine():
+    found = examine()
+    assert [state.name for state in found.engines] == [name for name in ENGINES if name != "null"]
+    text = "\n".join(found.sentences())
+    for state in found.engines:
+        assert state.name in text
+        assert state.is_available or state.fix
+        assert state.is_available or f"to fix: {state.fix}" in text
+    plain = found.to_dict()
+    assert {item["name"] for item in plain["engines"]} == set(ENGINES) - {"null"}
+    assert plain["environment"]["cpu"]
+    assert isinstance(plain["can_train"], bool)
+
+
+@pytest.mark.parametrize(
+    ("packages", "words"),
+    [
+        ({}, []),
+        ({"onnxruntime": "1.20.0"}, []),
+        ({"onnxruntime-gpu": "1.28.0", "tensorrt": "10.13.0"}, []),
+        ({"tensorrt": "11.2.0"}, []),
+        ({"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.28.0"}, ["overwrite each other's files"]),
+        ({"onnxruntime-gpu": "1.28.0", "tensorrt": "11.2.0"}, ["tensorrt 11.2.0 does not serve"]),
+    ],
+)
+def test_packages_that_harm_each_other(packages, words):
+    found = _conflicts(packages)
+    assert len(found) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+
+
+def test_every_detector_has_its_line():
+    listing = describe_detectors(None)
+    assert list(listing.entries) == sorted(DETECTORS)
+    assert all(len(text) > 20 for text in listing.entries.values())
+    assert len(listing.sentences()) == len(DETECTORS)
+
+
+def test_parameters_of_one():
+    pytest.importorskip("torch")
+    entries = describe_detectors("patchcore").entries
+    assert entries["num_neighbours"] == 9
+    assert entries["backbone"] == "wide_resnet50_2"
+    assert any(line.startswith("coreset_ratio ") for line in describe_detectors("patchcore").sentences())
+    with pytest.raises(UsageError, match=r"no detector 'patchcor'\. .*Did you mean 'patchcore'\?"):
+        describe_detectors("patchcor")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
+    text = "\n".join(describe_bundle(tiny_bundle.path).sentences())
+    for words in (
+        "tiny, fp32, made ", "parity unverified", "frames uint8 (N, 12, 16, 3), 1 to 8 at once, RGB",
+        "antialiased resize to 12x16", "Output: score float32 (N)", "NG where score > threshold", "0 of 4 good parts",
+        "model.onnx", "golden.npz", "Nodes: 4 float32",
+    ):  # fmt: skip
+        assert words in text, words
+    plain = describe_bundle(tiny_bundle.path).to_dict()
+    assert plain["name"] == "tiny"
+    assert plain["threshold"]["num_good"] == 4
+    with pytest.raises(BadInputError, match=r"no \*\.bundle"):
+        describe_bundle(None)
+    monkeypatch.chdir(tiny_bundle.path.parent)
+    assert describe_bundle(None).bundle.manifest.name == "tiny"

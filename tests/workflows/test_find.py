@@ -1,0 +1,140 @@
+"""What a short command means."""
+
+import os
+
+import pytest
+
+from lineproof.bundle.store import MANIFEST
+from lineproof.core.errors import BadInputError, BundleError, UsageError
+from lineproof.workflows.find import (
+    bundle_folder,
+    is_run,
+    new_run_folder,
+    newest_bundle,
+    newest_run,
+    open_named,
+    parse_batches,
+    parse_frame,
+    parse_settings,
+    parse_share,
+    run_detector,
+)
+
+
+def make_run(folder, detector, age_s, content=None):
+    folder.mkdir(parents=True)
+    path = folder / "checkpoint.json"
+    path.write_text(f'{{"detector": {{"name": "{detector}"}}}}' if content is None else content)
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+
+
+def test_newest_run_of_a_detector(here):
+    make_run(here / "runs" / "z-old", "fastflow", 300)
+    make_run(here / "runs" / "a-new", "fastflow", 100)
+    make_run(here / "runs" / "newest", "padim", 0)
+    (here / "runs" / "unfinished").mkdir()
+    make_run(here / "runs" / "broken", "", 1, content="{")
+    assert newest_run("fastflow").name == "a-new"
+    assert newest_run("padim").name == "newest"
+    with pytest.raises(BadInputError) as found:
+        newest_run("patchcore")
+    message = str(found.value)
+    assert "There is no trained patchcore under ./runs (4 finished runs of other detectors)" in message
+    assert "lineproof train patchcore --data DIR --category NAME" in message
+    assert "lineproof export patchcore --sample" in message
+
+
+def test_a_folder_without_runs_names_the_same_commands(here):
+    with pytest.raises(BadInputError, match=r"lineproof train fastflow .* lineproof export fastflow --sample"):
+        newest_run("fastflow")
+    assert list(here.iterdir()) == []
+
+
+def test_what_a_run_holds(here):
+    make_run(here / "run", "padim", 0)
+    make_run(here / "other", "", 0, content="[1]")
+    assert is_run(here / "run")
+    assert not is_run(here)
+    assert [run_detector(here / name) for name in ("run", "other", "absent")] == ["padim", "", ""]
+
+
+def test_new_run_folder_has_no_empty_part():
+    assert new_run_folder("padim", "").name.startswith("padim-2")
+    assert new_run_folder("padim", "screw").name.startswith("padim-screw-2")
+    assert new_run_folder("padim", "screw").parent.name == "runs"
+
+
+def test_newest_bundle_here(here):
+    with pytest.raises(BadInputError, match=r"no \*\.bundle in .*here\. Name one, or make one: .* --sample"):
+        newest_bundle()
+    for age_s, name in ((300, "old"), (100, "new"), (200, "middle")):
+        (here / f"{name}.bundle").mkdir()
+        (here / f"{name}.bundle" / MANIFEST).write_text("{}")
+        os.utime(here / f"{name}.bundle" / MANIFEST, (1e9 - age_s, 1e9 - age_s))
+    (here / "empty.bundle").mkdir()
+    assert newest_bundle().name == "new.bundle"
+    assert newest_bundle(here.parent / "here").name == "new.bundle"
+
+
+def test_open_named_checks_the_precision(tiny_bundle, here, monkeypatch):
+    assert open_named(tiny_bundle.path).path == tiny_bundle.path
+    assert open_named(tiny_bundle.path, precision="fp32").manifest.precision == "fp32"
+    with pytest.raises(
+        UsageError, match=r"is fp32, not fp16\. The precision is written in the graph: .*--precision fp16"
+    ):
+        open_named(tiny_bundle.path, precision="fp16")
+    monkeypatch.chdir(tiny_bundle.path.parent)
+    assert open_named(None).path.name == "tiny.bundle"
+    with pytest.raises(BundleError, match="is not a bundle"):
+        open_named(here)
+
+
+def test_bundle_folder():
+    assert str(bundle_folder("screw", "padim", "fp32")) == "screw-padim.bundle"
+    assert str(bundle_folder("", "padim", "fp16")) == "padim-fp16.bundle"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1024x1280", (1024, 1280, 3)), ("12X16x1", (12, 16, 1)), ("5x6x3", (5, 6, 3))]
+)
+def test_frame(text, value):
+    assert parse_frame(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12", "12x", "x12", "12x16x1x2", "-1x2", "0x5", "12.5x3", "12 x 16", "a x b", "²x2"]
+)
+def test_no_frame(text):
+    with pytest.raises(UsageError, match=r"expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280"):
+        parse_frame(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", (1,)), ("1:4:8", (1, 4, 8)), ("1:1:8", (1, 1, 8))])
+def test_batches(text, value):
+    assert parse_batches(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "8:4", "1:", ":1", "1,2", "-1", "1:0", "x", "²"])
+def test_no_batches(text):
+    with pytest.raises(UsageError, match=r"expected rising numbers such as 1, 8 or 1:4:8"):
+        parse_batches(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("0%", 0.0), ("0.5%", 0.005), ("99%", 0.99)]
+)
+def test_share(text, value):
+    assert parse_share(text) == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "nan", "inf", "1 percent", "1%%", "nan%"])
+def test_no_share(text):
+    with pytest.raises(UsageError, match=r"expected a share such as 1% or 0\.01"):
+        parse_share(text)
+
+
+def test_settings():
+    assert parse_settings(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+    for wrong in ("a", "=1", ""):
+        with pytest.raises(UsageError, match=rf"--set {wrong}: expected KEY=VALUE"):
+            parse_settings(["ok=1", wrong])

@@ -86,10 +86,13 @@ class AbstractDetector(nn.Module, ABC):
         config_class: the detector's configuration.
         half_scopes: module paths of the lowered form (``*`` stands for one name) that may compute in fp16. All
             else stays in fp32: distances, covariance, and everywhere exp, softmax and reductions.
+        localises: False where the method tells only whether an image is anomalous, not where: its anomaly map is the
+            score at every pixel, and figures about pixels mean nothing.
     """
 
     config_class: ClassVar[type[DetectorConfig]]
     half_scopes: ClassVar[tuple[str, ...]] = ("backbone",)
+    localises: ClassVar[bool] = True
 
     @property
     @abstractmethod

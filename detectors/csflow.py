@@ -1,0 +1,299 @@
+"""CS-Flow: one fully convolutional normalizing flow over three scales of features, coupled across scales.
+
+Rudolph, Wehrbein, Rosenhahn, Wandt: "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV
+2022, arXiv 2110.02855.
+
+Features are the last map of EfficientNet-B5 before its last stage (block 35: 304 channels, stride 32) of the image at
+768 px and of its strided slices at 384 and 192 px. The score is the mean over all scales, channels and positions of
+z² / 2.
+
+What differs, and why:
+
+- Other backbones and sizes are possible: the last map at ``stride``. Of an EfficientNet at stride 32, as in the paper,
+  the last stage, which only widens the map, is left out.
+- The three scales, flattened and put side by side, go through FrEIA's own coupling block. So one permutation of the
+  channels serves all scales, where the original draws one per scale: a channel is the same filter at every scale.
+- The original clamps to ±10⁶ after every block, which is never reached: left out.
+- ``epochs`` is an upper bound: training stops early on held-out good images and keeps the epoch with the lowest
+  held-out loss. No epoch is picked on test images.
+- The anomaly map, the mean over channels of z² at the finest scale, upsampled bilinearly, is weak: coarse, and in the
+  paper an illustration only.
+
+In fp16 the backbone and the subnets' convolutions compute in half precision. The stream of x, atan, exp and all
+means stay in fp32: four blocks multiply it by up to exp(3) each, and the score is a mean over 10⁵ squares.
+"""
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.errors import UsageError
+from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from .batch_norm import fold_batch_norm
+from .features import Backbone, cache_features
+from .glow import NUM_SCALES, Levels, LoweredGlow, Standardise, build_glow, folded, glow_loss, pyramid_maps, train_glow
+from .graph import SmoothUpsample
+from .images import ImageSet
+from .trainer import Schedule
+
+Sizes = tuple[int, ...]
+
+_SLOPE = 0.1
+_grow = partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class CsFlowConfig(DetectorConfig):
+    """Parameters of CS-Flow.
+
+    Attributes:
+        backbone: by default trained on ImageNet alone, with AutoAugment.
+        stride: down-scale factor of the features; ``crop_px`` must be a multiple of four times this.
+        steps: coupling blocks.
+        clamp: bound of the log-scale of a coupling.
+        hidden_channels: width of a subnet, per scale.
+        kernel: size of all convolutions of the subnets but the last block's, odd.
+        last_kernel: size of the last block's, odd.
+        standardises: give every channel mean 0 and deviation 1 before the flow; the paper does not.
+        epochs: at most.
+        patience: epochs without a lower held-out loss before stopping; 0 never.
+        batch_size: images per step.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+    """
+
+    backbone: str = "tf_efficientnet_b5.aa_in1k"
+    resize_px: int = 768
+    crop_px: int = 768
+    stride: int = 32
+    steps: int = 4
+    clamp: float = 3.0
+    hidden_channels: int = 1024
+    kernel: int = 3
+    last_kernel: int = 5
+    standardises: bool = False
+    epochs: int = 240
+    patience: int = 20
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+
+
+class CsFlow(AbstractDetector):
+    """CS-Flow in its training form: FrEIA's flow over packed scales."""
+
+    config_class = CsFlowConfig
+    half_scopes = ("backbone", "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
+
+    def __init__(self, config: CsFlowConfig) -> None:
+        super().__init__()
+        if config.crop_px % (4 * config.stride):
+            raise UsageError(
+                f"crop_px is {config.crop_px}; csflow halves maps of stride {config.stride} twice, so expected a "
+                f"multiple of {4 * config.stride}. Set crop_px and resize_px to one, or a smaller stride."
+            )
+        self._config = config
+        self.backbone = _backbone(config)
+        finest = config.crop_px // config.stride
+        self.sizes = tuple(finest >> scale for scale in range(NUM_SCALES))
+        self.standardise = Standardise(self.backbone.channels[0])
+        self.flow: Any = build_glow(
+            self.backbone.channels[0],
+            sum(size * size for size in self.sizes),
+            steps=config.steps,
+            clamp=config.clamp,
+            subnet=lambda step: partial(
+                CrossScale,
+                hidden=config.hidden_channels,
+                kernel=config.last_kernel if step == config.steps - 1 else config.kernel,
+                sizes=self.sizes,
+            ),
+        )
+        self.upsample = SmoothUpsample(finest, config.crop_px, sigma=0.0, align_corners=False)
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """Narrow subnets, small batches, a stride that leaves maps of 16, 8 and 4."""
+        small = {"resize_px": 256, "crop_px": 256, "stride": 16, "hidden_channels": 64, "last_kernel": 3}
+        return {**super().quick_settings(), **small, "batch_size": 4, "epochs": 40}
+
+    @property
+    def config(self) -> CsFlowConfig:
+        """Parameters."""
+        return self._config
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """The backbone's."""
+        return self.backbone.mean, self.backbone.std
+
+    def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
+        """Maximise the likelihood of the good images' features."""
+        config, device = self._config, context.device
+        self.to(device)
+
+        def features(batch: Tensor) -> tuple[Tensor]:
+            return (pack(pyramid_maps(self.backbone, batch)),)
+
+        (known,) = cache_features(features, images, device=device, progress=context.progress, stage="features")
+        (kept,) = cache_features(features, holdout, device=device, progress=context.progress, stage="held-out features")
+
+        if config.standardises:
+            self.standardise.learn(known)
+        parameters = [item for item in self.flow.parameters() if item.requires_grad]
+        optimiser = torch.optim.Adam(parameters, config.learning_rate, eps=1e-4, weight_decay=config.weight_decay)
+        report = train_glow(
+            self.flow,
+            optimiser,
+            loss=lambda indices: glow_loss(self.flow, self.standardise(known[indices].to(device))),
+            num_images=len(images),
+            kept=self.standardise(kept.to(device)).cpu(),
+            schedule=Schedule(config.epochs, config.batch_size, config.patience),
+            context=context,
+            largest_norm=1.0,
+        )
+        self.cpu()
+        return report
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and map; see AbstractDetector."""
+        z, _ = self.flow(self.standardise(pack(pyramid_maps(self.backbone, images))))
+        return score_and_map(tuple(item.square().mean(1) for item in unpack(z, self.sizes)), self.upsample)
+
+    def lower(self) -> Deployed:
+        """Flow without Jacobian or packing; γ, clamp and the sums over scales folded into the convolutions."""
+        return Deployed(_Pyramid(self.backbone), _Head(self), _Post(self))
+
+
+def _backbone(config: CsFlowConfig) -> Backbone:
+    """The last map at the stride; of an EfficientNet at stride 32, the one before its last stage."""
+    from timm.models import EfficientNet
+
+    backbone = Backbone(config.backbone, config.weights, strides=(config.stride,))
+    network: Any = backbone.network
+    if isinstance(network, EfficientNet) and config.stride == 32:
+        network.blocks[-1] = nn.Identity()
+        with torch.no_grad():
+            backbone.channels = (int(backbone(torch.zeros(1, 3, 64, 64))[0].shape[1]),)
+    return backbone
+
+
+def pack(maps: Levels) -> Tensor:
+    """Maps (N, C, h, h) of several scales, flattened, side by side: (N, C, sum of h²)."""
+    return torch.cat([item.flatten(2) for item in maps], 2)
+
+
+def unpack(packed: Tensor, sizes: Sizes) -> Levels:
+    """The inverse of ``pack``."""
+    parts = packed.split([size * size for size in sizes], 2)
+    return tuple(part.unflatten(2, (size, size)) for part, size in zip(parts, sizes, strict=True))
+
+
+def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor]:
+    """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, S, S).
+
+    Args:
+        energies: mean over channels of z², float32 (N, h, h) per scale, finest first.
+        upsample: of the finest scale.
+    """
+    score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
+    return score, upsample(energies[0])
+
+
+class CrossScale(nn.Module):
+    """Subnet over three packed scales: a convolution per scale, then each output from its own and its neighbours.
+
+    Args:
+        channels_in: C of the passive half.
+        channels_out: twice C of the active half.
+        hidden: channels between.
+        kernel: of all convolutions, odd.
+        sizes: height (= width) per scale, finest first.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, hidden: int, kernel: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        make = partial(nn.Conv2d, kernel_size=kernel, padding=kernel // 2)
+        scales = range(len(sizes))
+        self.first = nn.ModuleList(make(channels_in, hidden) for _ in scales)
+        self.same = nn.ModuleList(make(hidden, channels_out) for _ in scales)
+        self.up = nn.ModuleList(make(hidden, channels_out) for _ in scales[1:])
+        self.down = nn.ModuleList(make(hidden, channels_out, stride=2) for _ in scales[1:])
+        self.gamma = nn.Parameter(torch.zeros(len(sizes)))
+
+    def forward(self, packed: Tensor) -> Tensor:
+        """float32 (N, C_in, L) → (N, C_out, L)."""
+        levels = unpack(packed, self.sizes)
+        hidden = [F.leaky_relu(layer(x), _SLOPE) for layer, x in zip(self.first, levels, strict=True)]
+        sums = [layer(x) for layer, x in zip(self.same, hidden, strict=True)]
+        for scale, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
+            sums[scale] = sums[scale] + up(_grow(hidden[scale + 1]))
+            sums[scale + 1] = sums[scale + 1] + down(hidden[scale])
+        return pack(tuple(item * self.gamma[scale] for scale, item in enumerate(sums)))
+
+
+class _LoweredCrossScale(nn.Module):
+    """CrossScale over levels: what comes from the same and from the next coarser scale is one convolution."""
+
+    def __init__(self, subnet: CrossScale, gains: Tensor) -> None:
+        super().__init__()
+        per_scale = [gains * gamma for gamma in subnet.gamma.detach().double()]
+        self.first = copy.deepcopy(subnet.first).requires_grad_(False)
+        self.down = nn.ModuleList(folded(layer, gain) for layer, gain in zip(subnet.down, per_scale[1:], strict=True))
+        same = [folded(layer, gain) for layer, gain in zip(subnet.same, per_scale, strict=True)]
+        ups = [folded(layer, gain) for layer, gain in zip(subnet.up, per_scale[:-1], strict=True)]
+        mixed = [_joined(pair) for pair in zip(same[:-1], ups, strict=True)]
+        self.mix = nn.ModuleList([*mixed, same[-1]])
+
+    def forward(self, levels: Levels) -> Levels:
+        hidden = [F.leaky_relu(layer(x), _SLOPE) for layer, x in zip(self.first, levels, strict=True)]
+        grown = [torch.cat([x, _grow(coarser)], 1) for x, coarser in pairwise(hidden)]
+        sums = [layer(x) for layer, x in zip(self.mix, [*grown, hidden[-1]], strict=True)]
+        steps = [layer(x) for layer, x in zip(self.down, hidden[:-1], strict=True)]
+        return (sums[0], *(x + step for x, step in zip(sums[1:], steps, strict=True)))
+
+
+def _joined(layers: Any) -> nn.Conv2d:
+    """One convolution of the channels of both: the sum of two convolutions of equal kernel and padding."""
+    first, second = layers
+    made = nn.Conv2d(2 * first.in_channels, first.out_channels, first.kernel_size, padding=first.padding)
+    made.load_state_dict({"weight": torch.cat([first.weight, second.weight], 1), "bias": first.bias + second.bias})
+    return made.requires_grad_(False)
+
+
+class _Pyramid(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = fold_batch_norm(backbone, torch.zeros(1, 3, 64, 64))
+
+    def forward(self, images: Tensor) -> Levels:
+        return pyramid_maps(self.network, images)
+
+
+class _Head(nn.Module):
+    """Feature maps → energies (N, h, h) per scale."""
+
+    def __init__(self, detector: CsFlow) -> None:
+        super().__init__()
+        self.standardise = detector.standardise
+        self.flow = LoweredGlow(detector.flow, _LoweredCrossScale)
+
+    def forward(self, maps: Levels) -> Levels:
+        z = self.flow(tuple(self.standardise(item) for item in maps))
+        return tuple(item.square().mean(1) for item in z)
+
+
+class _Post(nn.Module):
+    def __init__(self, detector: CsFlow) -> None:
+        super().__init__()
+        self.upsample = detector.upsample
+
+    def forward(self, energies: Levels) -> tuple[Tensor, Tensor]:
+        return score_and_map(energies, self.upsample)

@@ -45,11 +45,7 @@ _ENGINE = {
     "device": (int, Option(help="Index of the GPU."), 0),
     "threads": (int, Option(help="Threads of a CPU engine; 0 for its own default."), 0),
     "compute_dtype": (str, Option(help="f32, or bf16 (openvino only, and only when asked)."), "f32"),
-    "allow_fallback": (
-        bool,
-        Option("--allow-fallback", help="Accept an engine that runs elsewhere than asked."),
-        False,
-    ),
+    "allow_fallback": (bool, Option("--allow-fallback", help="Accept a device other than asked."), False),
 }
 
 
@@ -268,7 +264,9 @@ def models(ui: Any, detector: Annotated[Text, Argument(help="Detector whose para
 
 @command()
 def sample(
-    ui: Any, directory: Annotated[Path, Argument(help="Folder to write.")], seed: Annotated[int, Option()] = 0
+    ui: Any,
+    directory: Annotated[Path, Argument(help="Folder to write.")],
+    seed: Annotated[int, Option(help="The same seed draws the same pictures.")] = 0,
 ) -> None:
     """Write the built-in sample: an object and a texture, six kinds of defect each."""
     from .data.sample import write_sample

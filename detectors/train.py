@@ -76,17 +76,31 @@ def train(
     _seed(options.seed)
     detector = build_detector(name, config)
     images, kept = (image_set(detector, paths) for paths in (fitted, holdout))
-    context = FitContext(options.seed, device, progress, run, options.time_limit_s)
-    fit = detector.fit(images, kept, context=context)
+    fit = detector.fit(images, kept, context=FitContext(options.seed, device, progress, run, options.time_limit_s))
     progress("scores", 0, 0)
+    data = TrainingRecord(
+        dataset.name, dataset.category, dataset.fingerprint(), len(fitted), len(holdout), options.seed
+    )  # fmt: skip
+    return _finish(run, detector, name=name, data=data, kept=kept, frame=decode_image(fitted[0]).shape[:2], fit=fit)
+
+
+def _finish(
+    run: Path,
+    detector: AbstractDetector,
+    *,
+    name: str,
+    data: TrainingRecord,
+    kept: ImageSet,
+    frame: tuple[int, int],
+    fit: dict[str, Any],
+) -> CheckpointRecord:
+    """Score the held-out images, then write the weights and last the record, which makes the run a finished one."""
     record = CheckpointRecord(
-        detector=DetectorRecord(name, dataclasses.asdict(config)),
-        training=TrainingRecord(
-            dataset.name, dataset.category, dataset.fingerprint(), len(fitted), len(holdout), options.seed
-        ),
-        holdout=tuple(str(path.resolve()) for path in holdout),
+        detector=DetectorRecord(name, dataclasses.asdict(detector.config)),
+        training=data,
+        holdout=tuple(str(path.resolve()) for path in kept.paths),
         holdout_scores=tuple(score_images(detector, kept)),
-        frame=decode_image(fitted[0]).shape[:2],
+        frame=frame,
         fit=fit,
     )
     save_weights(detector, run / CHECKPOINT)

@@ -14,7 +14,7 @@ import torch
 
 from ..core.errors import ExportError
 from ..core.spec import Preprocessing, TensorSpec
-from ..detectors.base import AbstractDetector, Deployed
+from ..detectors.base import AbstractDetector
 from ..detectors.graph import FrameGraph
 from .names import name_nodes
 
@@ -37,10 +37,9 @@ def export_onnx(detector: AbstractDetector, preprocessing: Preprocessing, *, max
     Raises:
         ExportError: the detector does not trace, or the written graph has other inputs and outputs.
     """
-    deployed: Deployed = detector.lower()
-    graph = FrameGraph(preprocessing, deployed.eval()).eval()
-    shape = (max(_EXAMPLE_BATCH, 1), *preprocessing.frames.shape[1:])
-    example = torch.zeros([int(size) for size in shape], dtype=torch.uint8)
+    graph = FrameGraph(preprocessing, detector.lower()).eval()
+    sizes = [int(size) for size in preprocessing.frames.shape[1:]]
+    example = torch.zeros([_EXAMPLE_BATCH, *sizes], dtype=torch.uint8)
     batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
     with _quiet(), torch.no_grad():
         try:

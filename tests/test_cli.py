@@ -1,0 +1,405 @@
+"""The command line: help, exit statuses, one JSON object, short forms."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from lineproof import cli
+from lineproof.bundle.store import open_bundle
+from lineproof.runtime.engine import availability
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = (
+    "train", "export", "calibrate", "verify", "profile", "run", "inspect", "doctor", "models", "sample", "demo",
+)  # fmt: skip
+PAIR = {"reference", "engine"}
+PERCENTILES = {"p50", "p90", "p95", "p99", "p999", "max"}
+VERIFY_KEYS = {
+    "passed", "engine", "precision", "num_frames", "verdict_flips", "score_max_abs_error", "map_max_abs_error",
+    "image_auroc", "pixel_auroc", "aupro",
+}  # fmt: skip
+PROFILE_KEYS = {
+    "engine", "precision", "batch", "latency_ms", "fps", "cold_start_ms", "peak_host_mb", "extra_parameters_m",
+    "constants_mb", "environment",
+}  # fmt: skip
+
+
+def needs(engine):
+    state = availability(engine)
+    if not state.is_available:
+        pytest.skip(f"{engine} cannot run here. Found: {state.found}. To fix: {state.fix}.")
+
+
+@pytest.fixture
+def lineproof(monkeypatch, capsys, tmp_path):
+    """Run one command in an empty folder: (exit status, stdout, stderr)."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["lineproof", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A dark (good) and a bright (defective) picture of the tiny bundle's size."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, level in (("good", 20), ("bad", 230)):
+        Image.fromarray(np.full((12, 16, 3), level, np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def only_json(text):
+    """The one JSON object that stdout must be, with no number that JSON does not know."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    value = json.loads(text, parse_constant=refuse)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_commands_are_these():
+    assert sorted(item.name for item in cli.app.registered_commands) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_every_option_has_help(command):
+    answer = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    import typer
+
+    made = typer.main.get_command(cli.app).commands[command]
+    assert made.help
+    for parameter in made.params:
+        if parameter.name != "help":
+            assert parameter.help, f"{command} {parameter.name} says nothing"
+            assert max(parameter.opts, key=len) in answer.stdout
+    assert {"--json", "--quiet", "--verbose"} <= {option for item in made.params for option in item.opts}
+
+
+def test_help_names_the_exit_statuses():
+    answer = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    for words in ("0 done", "1 error", "2 usage", "3 environment missing", "4 parity failed", "5 deadline missed"):
+        assert words in " ".join(answer.stdout.split())
+
+
+def test_without_a_command_it_shows_the_help(lineproof):
+    status, out, err = lineproof()
+    assert status == 2
+    assert "Usage" in out + err
+    assert "export" in out + err
+
+
+def test_help_imports_next_to_nothing():
+    code = (
+        "import sys\nsys.argv = ['lineproof', '--help']\nfrom lineproof.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print([name for name in ('torch', 'numpy', 'rich', 'PIL', 'onnxruntime') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["export", "--help"]])
+def test_it_runs_as_a_script_from_the_root(words):
+    answer = subprocess.run([sys.executable, "cli.py", *words], cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "Usage" in answer.stdout
+    assert answer.stderr == ""
+
+
+def test_status_0_verify(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")
+    assert status == 0
+    assert out.startswith("Parity passed: ort-cpu (fp32)")
+    assert "error" not in err
+    assert open_bundle(tiny_bundle.path).manifest.parity == "passed"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "absent.bundle"],
+        ["inspect"],
+        ["export", "fastflow"],
+        ["train", "fastflow", "--data", "absent"],
+        ["run", "absent.bundle", "."],
+    ],
+)
+def test_status_1_what_is_not_there(lineproof, words):
+    status, out, err = lineproof(*words)
+    assert (status, out) == (1, "")
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+
+
+def test_status_1_a_picture_without_a_verdict(lineproof, tiny_bundle, pictures):
+    needs("ort-cpu")
+    (pictures / "cut.png").write_bytes((pictures / "bad.png").read_bytes()[:40])
+    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--quiet")
+    assert status == 1
+    assert [json.loads(line)["verdict"] for line in out.splitlines()] == ["NG", "ERR", "OK"]
+    assert "1 of 3 files gave no verdict" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["exprot"], "No such command"),
+        (["verify", "--frobnicate"], "No such option"),
+        (["verify", "TINY", "--engine", "trt11"], "There is no engine 'trt11'. Known: "),
+        (["verify", "TINY", "--precision", "fp16"], "is fp32, not fp16"),
+        (["verify", "TINY", "--engine", "ort-cpu", "--batch", "9"], "9"),
+        (["profile", "TINY", "--batch", "8:1"], "expected rising numbers"),
+        (["export", "fastflw"], "no detector, run folder or bundle"),
+        (["export", "TINY", "--engine", "tensorrt"], "--engine tensorrt: export knows onnx"),
+        (["export", "TINY", "--precision", "fp16"], "is a bundle already (fp32)"),
+        (["export", "fastflow", "--frame", "1024"], "expected HEIGHTxWIDTH"),
+        (["calibrate", "TINY", "--data", ".", "--max-false-reject", "5 percent"], "expected a share"),
+        (["models", "fastflw"], "Did you mean 'fastflow'?"),
+        (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
+        (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
+        (["run", "TINY", "PICTURES", "--threshold", "nan"], "expected a finite number"),
+    ],
+)
+def test_status_2_usage(lineproof, tiny_bundle, pictures, words, said):
+    if words[0] in ("train", "export"):
+        pytest.importorskip("torch")
+    places = {"TINY": tiny_bundle.path, "PICTURES": pictures}
+    status, out, err = lineproof(*(places.get(word, word) for word in words))
+    assert status == 2, err
+    assert out == ""
+    assert said in " ".join(err.split())
+
+
+def test_status_3_an_engine_that_is_not_here(lineproof, tiny_bundle):
+    if availability("trt").is_available:
+        pytest.skip("TensorRT and a GPU are here")
+    status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "trt")
+    assert (status, out) == (3, "")
+    for words in ("Engine trt cannot run here. Looked for: ", "Found: ", "To fix: ", "Engines that work here: "):
+        assert words in err
+
+
+def test_status_3_a_package_that_is_not_here():
+    code = (
+        "import sys\nsys.modules['torch'] = None\nsys.argv = ['lineproof', 'train', 'fastflow', '--data', '.']\n"
+        "from lineproof.cli import main\nmain()"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 3
+    assert "The package torch is missing." in answer.stderr
+    assert "pip install 'lineproof[train]'" in answer.stderr
+
+
+def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle):
+    status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "null", "--json")
+    assert status == 4
+    assert only_json(out)["passed"] is False
+    assert "null does not give the reference's answers" in err
+    assert open_bundle(tiny_bundle.path).manifest.parity == "failed"
+    status, out, err = lineproof("run", tiny_bundle.path, ".", "--engine", "ort-cpu")
+    assert (status, out) == (4, "")
+    assert "failed its last `lineproof verify`" in err
+
+
+def test_status_5_a_deadline_is_missed(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    status, out, err = lineproof(
+        "profile", tiny_bundle.path, "--engine", "ort-cpu", "--runs", 3, "--warmup", 1, "--cold-starts", 0,
+        "--deadline-ms", "0.000001", "--json",
+    )  # fmt: skip
+    assert status == 5
+    assert only_json(out)["missed_deadline"] is True
+    assert "3 of 3 calls took longer than 1e-06 ms" in err
+
+
+def test_verify_prints_one_object(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    status, out, _ = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu", "--json", "--batch", "4")
+    found = only_json(out)
+    assert status == 0
+    assert set(found) >= VERIFY_KEYS
+    assert found["passed"] is True
+    assert (found["engine"], found["precision"], found["num_frames"], found["verdict_flips"]) == (
+        "ort-cpu", "fp32", 8, [],
+    )  # fmt: skip
+    assert set(found["image_auroc"]) == set(found["pixel_auroc"]) == set(found["aupro"]) == PAIR
+    assert found["score_max_abs_error"] < 1e-6
+
+
+def test_profile_prints_one_object(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    status, out, _ = lineproof(
+        "profile", tiny_bundle.path, "--engine", "ort-cpu", "--runs", 5, "--warmup", 1, "--batch", "1:4", "--json",
+        "--cold-starts", 1,
+    )  # fmt: skip
+    found = only_json(out)
+    assert status == 0
+    assert set(found) >= PROFILE_KEYS
+    assert set(found["latency_ms"]) >= PERCENTILES
+    assert found["batch"] == 1
+    assert [item["batch"] for item in found["batches"]] == [1, 4]
+    assert found["fps"] > 0
+    assert found["cold_start_ms"] > found["latency_ms"]["p50"]
+    assert found["peak_host_mb"] > 1
+    assert {"cpu", "os", "packages"} <= set(found["environment"])
+
+
+def test_several_engines_side_by_side(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    status, out, _ = lineproof(
+        "profile", tiny_bundle.path, "--engine", "ort-cpu", "--engine", "null", "--runs", 3, "--warmup", 1,
+        "--cold-starts", 0, "--json",
+    )  # fmt: skip
+    found = only_json(out)
+    assert status == 0
+    assert [item["engine"] for item in found["reports"]] == ["ort-cpu", "null"]
+    assert found["ratios"][0]["baseline"] == "ort-cpu"
+
+
+@pytest.mark.parametrize("words", [["inspect", "TINY"], ["doctor"], ["models"], ["sample", "PLACE"]])
+def test_other_commands_print_one_object(lineproof, tiny_bundle, tmp_path, monkeypatch, words):
+    if words[0] == "sample":
+        written = {"num_train": 2, "num_test_good": 1, "num_test_defect": 6, "size_px": 64}
+        from lineproof.data import sample
+
+        real = sample.write_sample
+        monkeypatch.setattr(sample, "write_sample", lambda place, **options: real(place, **options, **written))
+    places = {"TINY": tiny_bundle.path, "PLACE": tmp_path / "made"}
+    status, out, err = lineproof(*(places.get(word, word) for word in words), "--json", "--quiet")
+    assert status == 0, err
+    assert only_json(out)
+    assert err == ""
+
+
+def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, pictures, tmp_path):
+    needs("ort-cpu")
+    words = ("run", tiny_bundle.path, pictures, "--engine", "ort-cpu")
+    status, out, _ = lineproof(*words, "--out", tmp_path / "out")
+    assert status == 0
+    assert [json.loads(line)["verdict"] for line in out.splitlines()] == ["NG", "OK"]
+    assert (tmp_path / "out" / "verdicts.jsonl").read_text() == out
+    status, out, _ = lineproof(*words, "--threshold", "1000", "--json")
+    found = only_json(out)
+    assert [item["verdict"] for item in found["verdicts"]] == ["OK", "OK"]
+    assert (found["num_files"], found["num_errors"]) == (2, 0)
+
+
+def test_calibrate_sets_one_engines_threshold(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    for level in range(10):
+        Image.fromarray(np.full((12, 16, 3), level, np.uint8)).save(tmp_path / f"{level}.png")
+    status, out, _ = lineproof(
+        "calibrate", tiny_bundle.path, "--data", tmp_path, "--engine", "ort-cpu", "--max-false-reject", "10%", "--json"
+    )
+    assert status == 0
+    assert only_json(out)["num_good"] == 10
+    np.testing.assert_allclose(open_bundle(tiny_bundle.path).manifest.threshold_for("ort-cpu").value, 8.5 / 255)
+
+
+def test_a_report_is_a_page(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    status, _, _ = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu", "--report", tmp_path / "new" / "r.html")
+    assert status == 0
+    text = (tmp_path / "new" / "r.html").read_text()
+    assert "lineproof verify" in text
+    assert "Parity passed" in text
+
+
+def test_short_forms_take_the_newest_bundle(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    Path("tiny.bundle").symlink_to(tiny_bundle.path)
+    for words in (["verify", "--engine", "ort-cpu"], ["inspect"]):
+        status, out, _ = lineproof(*words)
+        assert status == 0
+        assert "tiny.bundle" in out or "ort-cpu" in out
+
+
+def test_export_without_a_run_says_how_to_make_one(lineproof):
+    pytest.importorskip("torch")
+    status, out, err = lineproof("export", "fastflow")
+    assert (status, out) == (1, "")
+    assert "There is no trained fastflow under ./runs" in err
+    assert "lineproof train fastflow --data DIR --category NAME" in err
+    assert "lineproof export fastflow --sample" in err
+    assert os.listdir() == []
+
+
+def test_errors_are_one_sentence_and_verbose_shows_where(lineproof):
+    _, _, err = lineproof("inspect", "absent.bundle")
+    assert err == "error: absent.bundle is not a bundle (nothing there). Make one with `lineproof export`.\n"
+    _, _, err = lineproof("inspect", "absent.bundle", "--verbose")
+    assert "Traceback" in err
+    assert err.endswith("Make one with `lineproof export`.\n")
+
+
+def test_progress_is_on_stderr_and_quiet_is_quiet(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    _, out, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")
+    assert "golden frames …" in err
+    assert "golden frames …" not in out
+    _, _, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu", "--quiet")
+    assert err == ""
+
+
+@pytest.fixture(scope="session")
+def chain_folder(tmp_path_factory):
+    from lineproof.data.sample import write_sample
+
+    folder = tmp_path_factory.mktemp("chain")
+    write_sample(folder / "data", num_train=10, num_test_good=2, num_test_defect=6, size_px=96)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
+    """train, export, verify, profile, run, each from what the one before wrote."""
+    for package in ("timm", "onnxscript"):
+        pytest.importorskip(package)
+    needs("ort-cpu")
+    monkeypatch.chdir(chain_folder)
+    status, out, err = lineproof(
+        "train", "padim", "--data", "data", "--category", "flange", "--backbone", "test_resnet", "--weights", "random",
+        "--image-size", 64, "--set", "num_features=12", "--json",
+    )  # fmt: skip
+    assert status == 0, err
+    assert only_json(out)["training"]["num_holdout"] == 2
+    status, out, err = lineproof("export", "padim", "--frame", "96x96x1", "--precision", "fp16", "--json")
+    assert status == 0, err
+    exported = only_json(out)
+    assert exported["bundle"] == "flange-padim-fp16.bundle"
+    assert exported["parity"]["passed"] is True
+    assert exported["nodes_per_dtype"]["float16"] > 0
+    status, out, err = lineproof("verify", "--data", "data", "--category", "flange", "--json", "--precision", "fp16")
+    assert status == 0, err
+    found = only_json(out)
+    assert found["image_auroc"]["reference"] is not None
+    assert abs(found["aupro"]["reference"] - found["aupro"]["engine"]) < 0.02
+    status, out, err = lineproof("run", "flange-padim-fp16.bundle", "data/flange/test/good", "--out", "seen", "--quiet")
+    assert status == 0, err
+    assert len(out.splitlines()) == len(list(Path("seen/overlays").iterdir())) == 2
+    run = next(Path("runs").iterdir())
+    status, out, err = lineproof("calibrate", "--data", run, "--engine", "ort-cpu")
+    assert status == 0, err
+    assert "2 good parts" in out

@@ -78,7 +78,7 @@ class Embedding(nn.Module):
 
 
 class PatchCore(AbstractDetector):
-    """PatchCore in its training form: distances by ``torch.cdist``, without the matrix shortcut."""
+    """PatchCore in its training form: the nearest vector is searched in float64."""
 
     config_class = PatchCoreConfig
     half_scopes = ("backbone", "head.nearest.search")
@@ -143,7 +143,8 @@ class PatchCore(AbstractDetector):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score and map; see AbstractDetector."""
         queries = self.embedding(self.backbone(images)).flatten(2).transpose(1, 2)
-        distance, index = torch.cdist(queries, self.bank, compute_mode="donot_use_mm_for_euclid_dist").min(2)
+        index = self._nearest(queries)
+        distance = (queries - self.bank[index]).square().sum(2).sqrt()
         anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
         highest, worst = distance.max(1)
         if self._config.num_neighbours == 1:
@@ -152,6 +153,12 @@ class PatchCore(AbstractDetector):
         near = self.bank[self.table[index[rows, worst]]]
         others = (queries[rows, worst][:, None] - near).square().sum(2).sqrt()
         return highest * reweight(others), anomaly_map
+
+    def _nearest(self, queries: Tensor) -> Tensor:
+        """Index of the nearest bank vector of each query (N, P, D), searched in float64: int64 (N, P)."""
+        bank = self.bank.double()
+        norms = 0.5 * bank.square().sum(1)
+        return torch.stack([(query.double() @ bank.T - norms).argmax(1) for query in queries])
 
     def lower(self) -> Deployed:
         """1×1-convolution search, distances re-taken exactly, re-weighting by the precomputed table."""

@@ -15,7 +15,7 @@ from lineproof.detectors.checkpoint import CHECKPOINT, load_detector  # noqa: E4
 from lineproof.detectors.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.
-SMALL = {"resize_px": 64, "crop_px": 64, "epochs": 1, "coreset_size": 60, "steps": 2}
+SMALL = {"resize_px": 64, "crop_px": 64, "epochs": 1, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,8 @@ from .images import ImageSet
 from .trainer import write_json
 
 _STARTED = "train.json"
+#: Below it the coarsest feature maps of common backbones have no whole position left.
+_MIN_SIZE_PX = 32
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,12 @@ def train(
 
     Raises:
         BadInputError: no training image, too few to hold any out, or the run was begun with other parameters.
+        UsageError: an image size too small for any feature map, or options that cannot be.
         EnvironmentMissingError: CUDA was asked for and is not there.
     """
     options = options or TrainOptions()
+    if config.crop_px < _MIN_SIZE_PX:
+        raise UsageError(f"crop_px is {config.crop_px}, resize_px {config.resize_px}; expected {_MIN_SIZE_PX} or more.")
     fitted, holdout = split_good(dataset, options)
     device = _device(options.device)
     _start(run, name, config=config, dataset=dataset, options=options)
@@ -166,7 +171,8 @@ def _start(run: Path, name: str, *, config: DetectorConfig, dataset: Dataset, op
         "seed": options.seed,
     }
     path = run / _STARTED
-    if path.exists():
+    # A folder that holds nothing yet but this file is a run that failed at its first step: it may be begun anew.
+    if path.exists() and any(item.name != _STARTED for item in run.iterdir()):
         found = json.loads(path.read_text())
         changed = sorted(key for key in wanted if found.get(key) != wanted[key])
         if changed:

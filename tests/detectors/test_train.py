@@ -104,6 +104,23 @@ def test_another_detector_and_other_data_are_refused_in_the_same_folder(whole, s
         train("fastflow", flow_config(), dataset=weave, run=whole[0])
 
 
+def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path):
+    """A mistyped option must not cost the folder's name."""
+    with pytest.raises(UsageError, match="0 epochs"):
+        train("fastflow", flow_config(epochs=0), dataset=dataset, run=tmp_path / "run")
+    assert [item.name for item in (tmp_path / "run").iterdir()] == ["train.json"]
+    train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "run")
+    assert read_record(tmp_path / "run").fit["epochs"] == 1
+
+
+@pytest.mark.parametrize("size", [-5, 0, 31])
+def test_an_image_too_small_for_any_feature_map_is_refused(dataset, tmp_path, size):
+    config = flow_config(resize_px=size, crop_px=size)
+    with pytest.raises(UsageError, match=rf"crop_px is {size}, resize_px {size}; expected 32 or more"):
+        train("fastflow", config, dataset=dataset, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_holdout_comes_from_the_good_training_images_alone(whole, dataset):
     _, record = whole
     held_out = set(record.holdout)

@@ -67,9 +67,8 @@ class Bundle:
             reference = Prediction(arrays["score"], arrays["anomaly_map"])
             return Golden(arrays["frames"], tuple(str(name) for name in arrays["names"]), reference)
 
-    def updated(self, **changes: Any) -> Bundle:
-        """Replace fields of the manifest, on disk (atomically) and in the bundle returned."""
-        manifest = dataclasses.replace(self.manifest, **changes)
+    def with_manifest(self, manifest: Manifest) -> Bundle:
+        """Replace the manifest, on disk (atomically) and in the bundle returned."""
         write_atomic(self.path / MANIFEST, manifest.to_json().encode())
         return Bundle(self.path, manifest)
 
@@ -86,7 +85,7 @@ class Bundle:
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, content)
         others = tuple(plan for plan in self.manifest.plans if plan.file != record.file)
-        return self.updated(plans=(*others, record))
+        return self.with_manifest(dataclasses.replace(self.manifest, plans=(*others, record)))
 
 
 def now() -> str:

@@ -84,8 +84,7 @@ def write_sample(
     """
     counts = {"train": num_train, "good": num_test_good, "defect": num_test_defect}
     _check_numbers(seed, counts, size_px)
-    target = Path(os.path.realpath(directory))
-    _check_replaceable(target)
+    _check_replaceable(target := Path(os.path.realpath(directory)))
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -107,7 +108,9 @@ def calibrate_bundle(
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
     manifest = bundle.manifest
-    changed = bundle.updated(engine_thresholds={**manifest.engine_thresholds, name: found})
+    changed = bundle.with_manifest(
+        dataclasses.replace(bundle.manifest, engine_thresholds={**manifest.engine_thresholds, name: found})
+    )
     return Calibration(changed, found, manifest.threshold_for(name), skipped, resolution_warning(found))
 
 

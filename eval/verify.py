@@ -75,7 +75,7 @@ def record_parity(bundle: Bundle, report: ParityReport) -> Bundle:
         The bundle with the new manifest; the one given is out of date.
     """
     bundle.append_report(PROOF, report.to_dict())
-    return bundle.updated(parity="passed" if report.passed else "failed")
+    return bundle.with_manifest(dataclasses.replace(bundle.manifest, parity="passed" if report.passed else "failed"))
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:

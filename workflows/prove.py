@@ -134,7 +134,7 @@ def prove(
 def _pass_gate(bundle: Bundle) -> GateReport:
     report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
     if not report.passed:
-        bundle.updated(parity="failed")
+        bundle.with_manifest(dataclasses.replace(bundle.manifest, parity="failed"))
         refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
         raise ExportError(
             f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"

@@ -1,5 +1,6 @@
 """The check is checked: an engine that is wrong in any way must not pass, and the report must name the frame."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -26,7 +27,9 @@ def move(index, by):
 
 
 def moved_threshold(bundle, value):
-    return bundle.updated(threshold=Threshold(value, 4, 0, 0.0, 0.0, 0.6, "torch", "test"))
+    return bundle.with_manifest(
+        dataclasses.replace(bundle.manifest, threshold=Threshold(value, 4, 0, 0.0, 0.0, 0.6, "torch", "test"))
+    )
 
 
 def test_right_engine_passes_on_the_golden_frames(tiny_bundle, add_engine):
@@ -215,7 +218,7 @@ def test_report_is_recorded_or_not(tiny_bundle, add_engine):
 def test_threshold_of_the_engine_counts_for_both_sides(tiny_bundle, add_engine):
     scores = tiny_bundle.golden().reference.score
     own = Threshold(float(np.sort(scores)[6:].mean()), 4, 0, 0.0, 0.0, 0.6, "numpy", "test")
-    bundle = tiny_bundle.updated(engine_thresholds={"numpy": own})
+    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, engine_thresholds={"numpy": own}))
     add_engine("numpy")
     report = verify(bundle, engine="numpy")
     assert report.passed
@@ -307,7 +310,7 @@ def test_batch_is_checked_before_anything_is_opened(tiny_bundle):
 
 def test_bundle_without_its_own_tolerance_is_refused(tiny_bundle, add_engine):
     add_engine("numpy")
-    bundle = tiny_bundle.updated(precision="int8")
+    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, precision="int8"))
     with pytest.raises(BundleError, match="is int8, but its manifest has tolerances for fp32, fp16 only"):
         verify(bundle, engine="numpy")
 

@@ -102,7 +102,7 @@ def test_wrong_frames_are_refused(cpu):
 
 def test_the_threshold_of_the_engine_is_used(tiny_bundle):
     other = dataclasses.replace(tiny_bundle.manifest.threshold, value=0.7)
-    bundle = tiny_bundle.updated(engine_thresholds={"openvino": other})
+    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, engine_thresholds={"openvino": other}))
     engine = Scripted([0.6])
     assert Line(bundle, engine, engine_name="openvino").inspect(_frames(1)[0]).verdict == "OK"
     assert Line(bundle, engine, engine_name="ort-cpu").inspect(_frames(1)[0]).verdict == "NG"
@@ -157,7 +157,7 @@ def test_the_frame_that_is_not_finite_is_named_across_batches(tiny_bundle):
 def test_parity_is_said_and_a_failed_bundle_is_refused(cpu):
     with open_line(cpu.path, engine="ort-cpu") as line:
         assert line.parity == "unverified"
-    cpu.updated(parity="failed")
+    cpu.with_manifest(dataclasses.replace(cpu.manifest, parity="failed"))
     with pytest.raises(ParityError, match=r"failed its last `lineproof verify`.*allow_failed=True"):
         open_line(cpu.path, engine="ort-cpu")
     with open_line(cpu.path, engine="ort-cpu", allow_failed=True) as line:

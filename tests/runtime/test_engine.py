@@ -1,5 +1,7 @@
 """Opening engines by name."""
 
+import dataclasses
+
 import pytest
 
 from lineproof.bundle.manifest import PlanRecord
@@ -23,7 +25,7 @@ def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
     monkeypatch.setattr(engines, "availability", _only("trt", "ort-cpu"))
     assert pick_engine(tiny_bundle) == "ort-cpu"
     record = PlanRecord("plans/a.plan", "0" * 64, 1, "trt", "11.4", "L4 sm_89", "fp32", "0" * 64, 8)
-    assert pick_engine(tiny_bundle.updated(plans=(record,))) == "trt"
+    assert pick_engine(tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, plans=(record,)))) == "trt"
 
 
 def test_no_engine_at_all_says_how_to_get_one(tiny_bundle, monkeypatch):

@@ -1,5 +1,6 @@
 """Files to verdicts: a bad file is one ERR line, and the rest goes on."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -117,5 +118,5 @@ def test_map_limits_span_the_golden_maps(tiny_bundle):
     ],
 )
 def test_seen_part_is_what_the_crop_keeps(tiny_bundle, sizes, rows, columns):
-    bundle = tiny_bundle.updated(preprocessing=Preprocessing(*sizes))
+    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, preprocessing=Preprocessing(*sizes)))
     assert seen_part(bundle) == (slice(*rows), slice(*columns))

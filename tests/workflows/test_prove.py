@@ -48,7 +48,7 @@ def spoil_golden(bundle):
         score=golden.reference.score[::-1], anomaly_map=golden.reference.anomaly_map,
     )  # fmt: skip
     record = FileRecord(file_sha256(bundle.path / GOLDEN), (bundle.path / GOLDEN).stat().st_size)
-    return bundle.updated(files={**bundle.manifest.files, GOLDEN: record})
+    return bundle.with_manifest(dataclasses.replace(bundle.manifest, files={**bundle.manifest.files, GOLDEN: record}))
 
 
 def test_a_proved_bundle_is_marked_passed(tiny_bundle, gate_says):

@@ -2,8 +2,12 @@
 
 DETECTORS = {
     "cflow": "lineproof.detectors.cflow:CFlow",
+    "csflow": "lineproof.detectors.csflow:CsFlow",
+    "dfr": "lineproof.detectors.dfr:Dfr",
+    "differnet": "lineproof.detectors.differnet:DifferNet",
     "fastflow": "lineproof.detectors.fastflow:FastFlow",
     "padim": "lineproof.detectors.padim:Padim",
     "patchcore": "lineproof.detectors.patchcore:PatchCore",
+    "reverse_distillation": "lineproof.detectors.reverse_distillation:ReverseDistillation",
     "spade": "lineproof.detectors.spade:Spade",
 }

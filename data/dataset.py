@@ -44,7 +44,7 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     layout = next((layout for layout in _LAYOUTS if layout.is_category(root)), None)
     if layout is None:
         raise BadInputError(f"{root}: {_found(root)}; {_EXPECTED}")
-    dataset = layout.read(root)
+    dataset: Dataset = layout.read(root)
     if not dataset.samples:
         raise BadInputError(f"{root}: no picture was found in the folders of layout {dataset.layout}; {_EXPECTED}")
     if strict and dataset.problems:

@@ -112,7 +112,8 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
         _load(image, path)
         values = np.asarray(image if image.mode in _WIDE_MODES else _byte_colours(image, path))
         marked = values.any(axis=2) if values.ndim == 3 else values != 0
-        mask = np.array(_upright(marked, _orientation(image)), dtype=np.bool_, order="C")
+        upright = _upright(np.asarray(marked), _orientation(image))
+        mask: NDArray[np.bool_] = np.ascontiguousarray(upright, dtype=bool)
     if expected_shape is not None and mask.shape != tuple(expected_shape):
         raise BadInputError(
             f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {expected_shape[1]}x"

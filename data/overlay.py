@@ -71,7 +71,7 @@ def overlay(
     size = (frame.shape[1], frame.shape[0])
     relative = np.asarray(Image.fromarray(relative).resize(size, Image.Resampling.BILINEAR))
     share = (alpha * relative)[:, :, None]
-    return np.rint(frame * (1 - share) + _colours(relative) * share).astype(np.uint8)
+    return np.asarray(np.rint(frame * (1 - share) + _colours(relative) * share), dtype=np.uint8)
 
 
 def contour(

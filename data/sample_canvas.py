@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Floats = NDArray[np.float32]
+Floats = NDArray[Any]
 
 #: Length of a picture's side in drawing units.
 SIDE = 256.0
@@ -126,7 +126,7 @@ def photograph(colour: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
     light = gain * (1 + slope * along / SIDE) * (1.02 - 0.1 * (x * x + y * y) / (SIDE * SIDE))
     seen = _blurred(colour) * light[:, :, None] * tint
     grain = rng.standard_normal(colour.shape, dtype=np.float32) * (0.006 + 0.008 * np.sqrt(np.maximum(seen, 0)))
-    return np.clip(np.rint((seen + grain) * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint((seen + grain) * 255), 0, 255), dtype=np.uint8)
 
 
 def _blurred(colour: Floats) -> Floats:

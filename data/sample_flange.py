@@ -92,7 +92,8 @@ def _bench(rng: np.random.Generator, pose: _Pose) -> Floats:
     shape = pose.x.shape
     mottle = 0.012 * soft_noise(rng, shape, (9, 9)) + 0.010 * soft_noise(rng, shape, (90, 90))
     # The shadow falls away from the light, on the bench, whatever way the part is turned.
-    dx, dy = rotated(np.float32(7 * np.cos(_LIGHT_RAD)), np.float32(7 * np.sin(_LIGHT_RAD)), pose.angle_rad)
+    away = np.asarray(7 * np.cos(_LIGHT_RAD), np.float32), np.asarray(7 * np.sin(_LIGHT_RAD), np.float32)
+    dx, dy = rotated(*away, pose.angle_rad)
     shadow = 1 - 0.42 * (1 - rise(box_distance(pose.u + dx, pose.v + dy, _HALF_SIDE, _CORNER), -6, 11))
     return np.asarray((np.asarray(_BENCH) + mottle[:, :, None]) * shadow[:, :, None], dtype=np.float32)
 

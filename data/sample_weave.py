@@ -65,4 +65,4 @@ def _broken_out(u: Floats, v: Floats, missing: float) -> Floats:
     """True where one weft thread is gone over a few warp threads."""
     size = u.shape[0]
     row, column = int(size * (0.15 + 0.7 * missing)), int(size * (0.25 + 0.5 * ((missing * 37) % 1)))
-    return (np.floor(v) == np.floor(v[row, column])) & (np.abs(u - u[row, column]) < 2.6)
+    return np.asarray((np.floor(v) == np.floor(v[row, column])) & (np.abs(u - u[row, column]) < 2.6))

@@ -79,7 +79,7 @@ def _tags(content: bytes, path: Path) -> tuple[str, dict[int, tuple[int, ...]]]:
         )
     (start,) = struct.unpack_from(f"{order}I", content, 4)
     (num_entries,) = struct.unpack_from(f"{order}H", content, start)
-    tags = dict(_DEFAULTS)
+    tags: dict[int, tuple[int, ...]] = dict(_DEFAULTS)
     for position in range(start + 2, start + 2 + 12 * num_entries, 12):
         tag, kind, num_values = struct.unpack_from(f"{order}HHI", content, position)
         code = _TYPE_CODES.get(kind)

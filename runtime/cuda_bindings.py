@@ -133,7 +133,8 @@ class PythonCuda(AbstractCuda):
         self._call(self._api.cudaEventRecord(self._events[event], self._stream))
 
     def elapsed_ns(self) -> int:
-        return round(self._call(self._api.cudaEventElapsedTime(*self._events)) * 1e6)
+        elapsed_ms: float = self._call(self._api.cudaEventElapsedTime(*self._events))
+        return round(elapsed_ms * 1e6)
 
     def synchronize(self) -> None:
         self._call(self._api.cudaStreamSynchronize(self._stream))
@@ -204,7 +205,8 @@ class PyCuda(AbstractCuda):
         self._events[event].record(self._stream)
 
     def elapsed_ns(self) -> int:
-        return round(self._events[1].time_since(self._events[0]) * 1e6)
+        elapsed_ms: float = self._events[1].time_since(self._events[0])
+        return round(elapsed_ms * 1e6)
 
     def synchronize(self) -> None:
         self._stream.synchronize()

@@ -58,7 +58,9 @@ def test_a_branch_on_a_value_is_refused():
             images = images + 1
         return mean_and_map(images)
 
-    with pytest.raises(ExportError, match=r"(?s)Lowered does not trace to ONNX: .* free of Python branches on tensor values"):
+    with pytest.raises(
+        ExportError, match=r"(?s)Lowered does not trace to ONNX: .* free of Python branches on tensor values"
+    ):
         export_onnx(Lowered(branching), SPEC, max_batch=4)
 
 

@@ -1,6 +1,7 @@
 """AlexNet's convolutions, which timm does not have: torchvision's network, used like a ``features.Backbone``."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -72,15 +73,13 @@ def _load(network: nn.Module, path: Path) -> None:
         raise BadInputError(
             f"--weights {path}: no such file. For alexnet give 'imagenet', or a .safetensors or .pth file."
         )
+    wanted = "Expected torchvision's whole state dict, classifier included, as .safetensors or .pth."
     try:
-        state = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state, strict=True)
+    except UnpicklingError as error:
+        # Its own words advise to load without weights_only, which would run what the file says.
+        raise BadInputError(f"{path} holds something else than tensors, which is never run. {wanted}") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(
-            f"{path} does not hold torchvision's alexnet ({str(error)[:200]}). Expected its whole state dict, "
-            "classifier included, as .safetensors or .pth."
-        ) from error
+        raise BadInputError(f"{path} does not hold alexnet ({str(error)[:200]}). {wanted}") from error

@@ -67,4 +67,4 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     before = torch.zeros_like(mean) if convolution.bias is None else convolution.bias
     folded = bias.double() + (before.double() - mean.double()) * gain
     convolution.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
-    convolution.bias = nn.Parameter(folded.float(), requires_grad=False)
+    convolution.bias = nn.Parameter(folded.to(convolution.weight.dtype), requires_grad=False)

@@ -23,29 +23,34 @@ In fp16 the backbone and the subnets' convolutions compute in half precision. Th
 means stay in fp32: four blocks multiply it by up to exp(3) each, and the score is a mean over 10⁵ squares.
 """
 
-import copy
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .batch_norm import fold_batch_norm
+from .cross_scale import CrossScale, LoweredCrossScale
 from .features import Backbone, cache_features
-from .glow import NUM_SCALES, Levels, LoweredGlow, Standardise, build_glow, folded, glow_loss, pyramid_maps, train_glow
+from .glow import (
+    NUM_SCALES,
+    Levels,
+    LoweredGlow,
+    Sizes,
+    Standardise,
+    build_glow,
+    glow_loss,
+    pack,
+    pyramid_maps,
+    train_glow,
+    unpack,
+)
 from .graph import SmoothUpsample
 from .images import ImageSet
 from .trainer import Schedule
-
-Sizes = tuple[int, ...]
-
-_SLOPE = 0.1
-_grow = partial(F.interpolate, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -93,15 +98,9 @@ class CsFlow(AbstractDetector):
 
     def __init__(self, config: CsFlowConfig) -> None:
         super().__init__()
-        if config.crop_px % (4 * config.stride):
-            raise UsageError(
-                f"crop_px is {config.crop_px}; csflow halves maps of stride {config.stride} twice, so expected a "
-                f"multiple of {4 * config.stride}. Set crop_px and resize_px to one, or a smaller stride."
-            )
+        self.sizes = _sizes(config)
         self._config = config
         self.backbone = _backbone(config)
-        finest = config.crop_px // config.stride
-        self.sizes = tuple(finest >> scale for scale in range(NUM_SCALES))
         self.standardise = Standardise(self.backbone.channels[0])
         self.flow: Any = build_glow(
             self.backbone.channels[0],
@@ -115,13 +114,14 @@ class CsFlow(AbstractDetector):
                 sizes=self.sizes,
             ),
         )
-        self.upsample = SmoothUpsample(finest, config.crop_px, sigma=0.0, align_corners=False)
+        self.upsample = SmoothUpsample(self.sizes[0], config.crop_px, sigma=0.0, align_corners=False)
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """Narrow subnets, small batches, a stride that leaves maps of 16, 8 and 4."""
-        small = {"resize_px": 256, "crop_px": 256, "stride": 16, "hidden_channels": 64, "last_kernel": 3}
-        return {**super().quick_settings(), **small, "batch_size": 4, "epochs": 40}
+        """Half the blocks, narrow subnets, standardised features, large steps on small batches."""
+        small = {"resize_px": 512, "crop_px": 512, "steps": 2, "hidden_channels": 32, "last_kernel": 1}
+        fast = {"standardises": True, "batch_size": 4, "learning_rate": 2e-3, "epochs": 80, "patience": 10}
+        return {**super().quick_settings(), **small, **fast}
 
     @property
     def config(self) -> CsFlowConfig:
@@ -171,6 +171,17 @@ class CsFlow(AbstractDetector):
         return Deployed(_Pyramid(self.backbone), _Head(self), _Post(self))
 
 
+def _sizes(config: CsFlowConfig) -> Sizes:
+    """Height (= width) of the map per scale, finest first: each twice the next, or both 1."""
+    finest, rest = divmod(config.crop_px, config.stride)
+    if rest or not (finest in (1, 2) or finest % 4 == 0):
+        raise UsageError(
+            f"crop_px is {config.crop_px}; csflow halves maps of stride {config.stride} twice, so expected a multiple "
+            f"of {4 * config.stride}. Set crop_px and resize_px to one, or a smaller stride."
+        )
+    return tuple(max(1, finest >> scale) for scale in range(NUM_SCALES))
+
+
 def _backbone(config: CsFlowConfig) -> Backbone:
     """The last map at the stride; of an EfficientNet at stride 32, the one before its last stage."""
     from timm.models import EfficientNet
@@ -184,17 +195,6 @@ def _backbone(config: CsFlowConfig) -> Backbone:
     return backbone
 
 
-def pack(maps: Levels) -> Tensor:
-    """Maps (N, C, h, h) of several scales, flattened, side by side: (N, C, sum of h²)."""
-    return torch.cat([item.flatten(2) for item in maps], 2)
-
-
-def unpack(packed: Tensor, sizes: Sizes) -> Levels:
-    """The inverse of ``pack``."""
-    parts = packed.split([size * size for size in sizes], 2)
-    return tuple(part.unflatten(2, (size, size)) for part, size in zip(parts, sizes, strict=True))
-
-
 def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor]:
     """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, S, S).
 
@@ -204,68 +204,6 @@ def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor
     """
     score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
     return score, upsample(energies[0])
-
-
-class CrossScale(nn.Module):
-    """Subnet over three packed scales: a convolution per scale, then each output from its own and its neighbours.
-
-    Args:
-        channels_in: C of the passive half.
-        channels_out: twice C of the active half.
-        hidden: channels between.
-        kernel: of all convolutions, odd.
-        sizes: height (= width) per scale, finest first.
-    """
-
-    def __init__(self, channels_in: int, channels_out: int, *, hidden: int, kernel: int, sizes: Sizes) -> None:
-        super().__init__()
-        self.sizes = sizes
-        make = partial(nn.Conv2d, kernel_size=kernel, padding=kernel // 2)
-        scales = range(len(sizes))
-        self.first = nn.ModuleList(make(channels_in, hidden) for _ in scales)
-        self.same = nn.ModuleList(make(hidden, channels_out) for _ in scales)
-        self.up = nn.ModuleList(make(hidden, channels_out) for _ in scales[1:])
-        self.down = nn.ModuleList(make(hidden, channels_out, stride=2) for _ in scales[1:])
-        self.gamma = nn.Parameter(torch.zeros(len(sizes)))
-
-    def forward(self, packed: Tensor) -> Tensor:
-        """float32 (N, C_in, L) → (N, C_out, L)."""
-        levels = unpack(packed, self.sizes)
-        hidden = [F.leaky_relu(layer(x), _SLOPE) for layer, x in zip(self.first, levels, strict=True)]
-        sums = [layer(x) for layer, x in zip(self.same, hidden, strict=True)]
-        for scale, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
-            sums[scale] = sums[scale] + up(_grow(hidden[scale + 1]))
-            sums[scale + 1] = sums[scale + 1] + down(hidden[scale])
-        return pack(tuple(item * self.gamma[scale] for scale, item in enumerate(sums)))
-
-
-class _LoweredCrossScale(nn.Module):
-    """CrossScale over levels: what comes from the same and from the next coarser scale is one convolution."""
-
-    def __init__(self, subnet: CrossScale, gains: Tensor) -> None:
-        super().__init__()
-        per_scale = [gains * gamma for gamma in subnet.gamma.detach().double()]
-        self.first = copy.deepcopy(subnet.first).requires_grad_(False)
-        self.down = nn.ModuleList(folded(layer, gain) for layer, gain in zip(subnet.down, per_scale[1:], strict=True))
-        same = [folded(layer, gain) for layer, gain in zip(subnet.same, per_scale, strict=True)]
-        ups = [folded(layer, gain) for layer, gain in zip(subnet.up, per_scale[:-1], strict=True)]
-        mixed = [_joined(pair) for pair in zip(same[:-1], ups, strict=True)]
-        self.mix = nn.ModuleList([*mixed, same[-1]])
-
-    def forward(self, levels: Levels) -> Levels:
-        hidden = [F.leaky_relu(layer(x), _SLOPE) for layer, x in zip(self.first, levels, strict=True)]
-        grown = [torch.cat([x, _grow(coarser)], 1) for x, coarser in pairwise(hidden)]
-        sums = [layer(x) for layer, x in zip(self.mix, [*grown, hidden[-1]], strict=True)]
-        steps = [layer(x) for layer, x in zip(self.down, hidden[:-1], strict=True)]
-        return (sums[0], *(x + step for x, step in zip(sums[1:], steps, strict=True)))
-
-
-def _joined(layers: Any) -> nn.Conv2d:
-    """One convolution of the channels of both: the sum of two convolutions of equal kernel and padding."""
-    first, second = layers
-    made = nn.Conv2d(2 * first.in_channels, first.out_channels, first.kernel_size, padding=first.padding)
-    made.load_state_dict({"weight": torch.cat([first.weight, second.weight], 1), "bias": first.bias + second.bias})
-    return made.requires_grad_(False)
 
 
 class _Pyramid(nn.Module):
@@ -283,7 +221,7 @@ class _Head(nn.Module):
     def __init__(self, detector: CsFlow) -> None:
         super().__init__()
         self.standardise = detector.standardise
-        self.flow = LoweredGlow(detector.flow, _LoweredCrossScale)
+        self.flow = LoweredGlow(detector.flow, LoweredCrossScale)
 
     def forward(self, maps: Levels) -> Levels:
         z = self.flow(tuple(self.standardise(item) for item in maps))

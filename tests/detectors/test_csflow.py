@@ -9,8 +9,9 @@ import torch.nn.functional as F  # noqa: E402
 
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
-from lineproof.detectors.csflow import CrossScale, CsFlow, pack, unpack  # noqa: E402
-from lineproof.detectors.glow import glow_loss, train_glow  # noqa: E402
+from lineproof.detectors.cross_scale import CrossScale  # noqa: E402
+from lineproof.detectors.csflow import CsFlow  # noqa: E402
+from lineproof.detectors.glow import glow_loss, pack, train_glow, unpack  # noqa: E402
 from lineproof.detectors.trainer import Schedule  # noqa: E402
 
 SIZES = (8, 4, 2)
@@ -57,6 +58,15 @@ def test_a_size_that_cannot_be_halved_twice_is_refused():
         UsageError, match=r"crop_px is 104; csflow halves maps of stride 8 twice.* multiple of 32\. Set"
     ):
         build_detector("csflow", make_config("csflow", SMALL | {"resize_px": 104, "crop_px": 104}))
+
+
+def test_the_smallest_maps_have_one_position():
+    detector = excited(build_detector("csflow", make_config("csflow", SMALL | {"stride": 32})))
+    assert detector.sizes == (2, 1, 1)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for got, want in zip(detector.lower().eval()(images), detector(images), strict=True):
+            np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=0, atol=1e-5 * float(want.max()))
 
 
 def test_packing_is_undone():

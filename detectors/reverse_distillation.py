@@ -186,7 +186,7 @@ class ReverseDistillation(AbstractDetector):
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
         """Small batches: a few hundred steps on a few dozen images."""
-        return {**super().quick_settings(), "batch_size": 8, "epochs": 40, "patience": 10}
+        return {**super().quick_settings(), "batch_size": 4, "epochs": 120, "patience": 30}
 
     @property
     def config(self) -> ReverseDistillationConfig:

@@ -86,10 +86,7 @@ def train_on_features(
         known: features of the images to fit on, (num_images, …) each, on the CPU.
         kept: features of the held-out good images.
         schedule: length.
-        context: seed, device, progress, state folder.
-
-    Returns:
-        The trainer's report.
+        context: seed, device, progress, state folder; the report that comes back is the trainer's.
     """
 
     def batch(features: list[Tensor], indices: Tensor) -> tuple[Tensor, ...]:

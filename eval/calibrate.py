@@ -108,9 +108,8 @@ def calibrate_bundle(
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
     manifest = bundle.manifest
-    changed = bundle.with_manifest(
-        dataclasses.replace(bundle.manifest, engine_thresholds={**manifest.engine_thresholds, name: found})
-    )
+    thresholds = {**manifest.engine_thresholds, name: found}
+    changed = bundle.with_manifest(dataclasses.replace(manifest, engine_thresholds=thresholds))
     return Calibration(changed, found, manifest.threshold_for(name), skipped, resolution_warning(found))
 
 

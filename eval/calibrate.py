@@ -107,10 +107,9 @@ def calibrate_bundle(
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
-    manifest = bundle.manifest
-    thresholds = {**manifest.engine_thresholds, name: found}
-    changed = bundle.with_manifest(dataclasses.replace(manifest, engine_thresholds=thresholds))
-    return Calibration(changed, found, manifest.threshold_for(name), skipped, resolution_warning(found))
+    thresholds = {**bundle.manifest.engine_thresholds, name: found}
+    changed = bundle.with_manifest(dataclasses.replace(bundle.manifest, engine_thresholds=thresholds))
+    return Calibration(changed, found, bundle.manifest.threshold_for(name), skipped, resolution_warning(found))
 
 
 def _without_maps(items: Iterable[Judged | Skipped]) -> Iterator[float | Skipped]:

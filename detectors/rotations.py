@@ -50,6 +50,8 @@ class Rotate(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (N, 3, S, S) → float32 (N · A, 3, S, S), the views of an image side by side."""
-        pixels = torch.cat([images.flatten(2), self.black.expand(images.shape[0], -1, -1)], 2)
+        pixels = images.flatten(2)
+        # Black for every image, made from its first pixel: to expand by the batch size would trace as a Shape.
+        pixels = torch.cat([pixels, 0.0 * pixels[:, :, :1] + self.black], 2)
         views: Tensor = pixels.index_select(2, self.table).unflatten(2, self.sizes)
         return views.transpose(1, 2).flatten(0, 1)

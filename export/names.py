@@ -42,6 +42,8 @@ def module_path(node: ir.Node) -> str:
     if not scopes:
         return ""
     modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope not in ("", "detector")]
+    # The exporter's stand-in where it lost the module: the node then belongs to the one before it.
+    modules = [scope for scope in modules if not scope.startswith("_empty_nn_module_stack")]
     path = modules[-1] if modules else ""
     return re.sub(r"^detector\.", "", path).replace(".", "/")
 

@@ -49,7 +49,15 @@ def count_flops(model: ir.Model) -> dict[str, int]:
 def _size(value: ir.Value | None, where: str) -> list[int]:
     if value is None or value.shape is None:
         raise ExportError(f"{where}: a tensor has no known shape, so its operations cannot be counted.")
-    return [dim if isinstance(dim, int) else 1 for dim in value.shape]
+    return [dim if isinstance(dim, int) else _per_frame(str(dim), where) for dim in value.shape]
+
+
+def _per_frame(dimension: str, where: str) -> int:
+    """What a symbolic dimension is for one frame: ``N`` is 1, ``64*N`` (views of a frame in its batch) is 64."""
+    factors = dimension.replace(" ", "").strip("()").split("*")
+    if factors.count("N") != 1 or not all(factor == "N" or factor.isdigit() for factor in factors):
+        raise ExportError(f"{where}: the dimension {dimension} is no multiple of the batch N, so it cannot be counted.")
+    return math.prod(int(factor) for factor in factors if factor != "N")
 
 
 def _node_flops(node: ir.Node) -> int:

@@ -119,3 +119,25 @@ def test_constants_are_those_of_head_and_post(run_folder):
     floats = positions * dim * dim + positions * dim  # whitening factors and their biases
     upsample = 2 * 64 * detector.size
     assert constants_bytes(detector) == 4 * (floats + upsample) + 8 * dim
+
+
+def views_of_a_frame(dimension):
+    shape = ir.Shape([ir.SymbolicDim(dimension), 3, 8, 8])
+    image = ir.Value(name="x", shape=shape, type=ir.TensorType(ir.DataType.FLOAT))
+    weight = ir.Value(name="w", shape=ir.Shape([2, 3, 1, 1]), type=ir.TensorType(ir.DataType.FLOAT))
+    out_shape = ir.Shape([ir.SymbolicDim(dimension), 2, 8, 8])
+    out = ir.Value(name="y", shape=out_shape, type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("Conv", [image, weight], outputs=[out], name="backbone/conv/Conv")
+    return ir.Model(ir.Graph([image, weight], [out], nodes=[node], opset_imports={"": 18}), ir_version=10)
+
+
+def test_views_of_a_frame_in_the_batch_are_counted():
+    once = count_flops(views_of_a_frame("N"))["backbone"]
+    assert once == 2 * 2 * 8 * 8 * 3
+    assert count_flops(views_of_a_frame("64*N"))["backbone"] == 64 * once
+
+
+@pytest.mark.parametrize("dimension", ["M", "N + 1", "N*N"])
+def test_a_dimension_that_is_no_multiple_of_the_batch_is_refused(dimension):
+    with pytest.raises(ExportError, match="is no multiple of the batch N"):
+        count_flops(views_of_a_frame(dimension))

@@ -35,6 +35,12 @@ Category = Annotated[Text, Option(help="Category of the data set.")]
 EngineName = Annotated[str, Option(help="auto, torch, ort-cpu, ort-cuda, ort-trt, openvino, trt, trt-rtx.")]
 Expected = Annotated[Text, Option("--precision", help="Refuse a bundle of another precision.")]
 Rejects = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
+TestData = Annotated[Place, Option("--data", help="Data set whose test pictures are run.")]
+OwnCategory = Annotated[Text, Option("--category", help="Category; the bundle's own where left out.")]
+BatchSize = Annotated[int, Option("--batch", help="Frames per call.")]
+OtherThreshold = Annotated[float | None, Option("--threshold", help="Judge by this one instead of the bundle's.")]
+Corrections = Annotated[Place, Option("--corrections", help="JSON file of labels and masks to replace or ignore.")]
+FprLimit = Annotated[float, Option("--fpr-limit", help="End of the AUPRO integral.")]
 Report = Annotated[Place, Option(help="Write the result as an HTML page as well.")]
 _COMMON = {
     "as_json": (bool, Option("--json", help="Print one JSON object."), False),
@@ -169,7 +175,7 @@ def verify(
     category: Category = None,
     reference: Annotated[str, Option(help="Engine that gives the reference on --data.")] = "torch",
     precision: Expected = None,
-    batch: Annotated[int, Option(help="Frames per call.")] = 1,
+    batch: BatchSize = 1,
     report: Report = None,
 ) -> None:
     """Prove that an engine gives the reference's verdicts."""
@@ -236,6 +242,89 @@ def run(
         found = inspect_files(line, paths, out=out, progress=progress)
     ui.say(found.sentences(), found.to_dict())
     found.check()
+
+
+@command(takes_engine=True)
+def evaluate(
+    ui: Any,
+    targets: Annotated[list[Path], Argument(help="Bundles, or files of saved outputs.")],
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: EngineName = "auto",
+    batch: BatchSize = 1,
+    threshold: OtherThreshold = None,
+    corrections: Corrections = None,
+    fpr_limit: FprLimit = 0.3,
+    table: Annotated[Text, Option(help="Table of the paper to fill: 1, 2, 5 or 6.")] = None,
+    table_file: Annotated[Place, Option(help="Write that table: a .md or .csv file.")] = None,
+    save_outputs: Annotated[Place, Option(help="Keep scores and maps: .npz file, or a folder for several.")] = None,
+    report: Report = None,
+) -> None:
+    """Measure accuracy on a data set, beside the paper's tables."""
+    from .workflows.evaluation import Choice, check_table_file
+    from .workflows.evaluation import evaluate as measure_all
+
+    check_table_file(table_file, table)
+    choice = Choice(data, category, engine, ui.engine(), batch, threshold, corrections, fpr_limit)
+    with ui.progress() as progress:
+        found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
+    if table_file:
+        found.write_table(table_file)
+    ui.show(found, report=report)
+
+
+@command(takes_engine=True)
+def compare(
+    ui: Any,
+    left: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
+    right: Annotated[Path, Argument(help="The same; may be the left bundle on another engine.")],
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: Annotated[Texts, Option(help="Engine of both sides; given twice, of left and right.")] = ["auto"],  # noqa: B006
+    batch: BatchSize = 1,
+    fpr_limit: FprLimit = 0.3,
+    resamples: Annotated[int, Option(help="Sets of pictures drawn for the intervals.")] = 1000,
+    seed: Annotated[int, Option(help="Of that draw.")] = 0,
+    report: Report = None,
+) -> None:
+    """Say what two engines or two bundles differ in, with statistics."""
+    from .eval.statistics import Resampling
+    from .workflows.compare import compare as compare_sides
+    from .workflows.compare import one_each
+    from .workflows.evaluation import Choice
+
+    engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
+    choices = (
+        Choice(data, category, engines[0], ui.engine(), batch),
+        Choice(data, category, engines[1], ui.engine(), batch),
+    )
+    with ui.progress() as progress:
+        found = compare_sides(left, right, choices, how=how, report=report, progress=progress)
+    ui.show(found)
+
+
+@command(takes_engine=True)
+def badcases(
+    ui: Any,
+    target: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: EngineName = "auto",
+    batch: BatchSize = 1,
+    threshold: OtherThreshold = None,
+    corrections: Corrections = None,
+    fpr_limit: FprLimit = 0.3,
+    top: Annotated[int, Option(help="At most so many of each kind.")] = 20,
+    out: Annotated[Path, Option(help="Page to write.")] = Path("badcases.html"),
+) -> None:
+    """Show false accepts, false rejects and hot spots outside the masks."""
+    from .workflows.evaluation import Choice
+    from .workflows.gallery import show_bad_cases
+
+    choice = Choice(data, category, engine, ui.engine(), batch, threshold, corrections, fpr_limit)
+    with ui.progress() as progress:
+        found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
+    ui.show(found)
 
 
 @command()

@@ -7,7 +7,9 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -40,10 +42,17 @@ def sync_tree(folder: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader sees the old content or the new."""
+    with open_atomic(path) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written that takes its place in one step when the block ends; an error leaves the old one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)

@@ -12,7 +12,7 @@ from ..core.spec import Preprocessing, TensorSpec
 from ..core.threshold import Threshold
 
 FORMAT_VERSION = 1
-PARITY_STATES = ("unverified", "passed", "failed")
+PARITY_STATES = ("passed", "failed")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Manifest:
         score_range: range of the reference scores on the golden frames; tolerances are shares of it.
         map_range: range of the reference maps on the golden frames.
         max_batch: largest batch the graph was exported for.
-        parity: what the last verify said: ``unverified``, ``passed`` or ``failed``.
+        parity: what the last verify said of each engine: ``passed`` or ``failed``; see ``parity_of``.
     """
 
     name: str
@@ -145,12 +145,20 @@ class Manifest:
     tools: dict[str, str]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
-    parity: str = "unverified"
+    parity: dict[str, str] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def threshold_for(self, engine: str) -> Threshold:
         """The threshold calibrated on this engine, or the bundle's own where there is none."""
         return self.engine_thresholds.get(engine, self.threshold)
+
+    def parity_of(self, engine: str) -> str:
+        """What the last verify of this engine said: ``passed``, ``failed``, or ``unverified`` where there was none."""
+        return self.parity.get(engine, "unverified")
+
+    def with_parity(self, engine: str, *, passed: bool) -> Manifest:
+        """A copy that says what a verify of this engine found."""
+        return dataclasses.replace(self, parity={**self.parity, engine: "passed" if passed else "failed"})
 
     def to_json(self) -> str:
         """Indented JSON with sorted keys; the same manifest gives the same bytes."""
@@ -203,6 +211,7 @@ def _build(raw: dict[str, Any]) -> Manifest:
         "files": {name: FileRecord(**item) for name, item in raw["files"].items()},
         "plans": tuple(PlanRecord(**item) for item in raw["plans"]),
     }
-    if raw["parity"] not in PARITY_STATES:
-        raise ValueError(f"parity is {raw['parity']!r}, expected one of {PARITY_STATES}")
+    for engine, state in raw["parity"].items():
+        if state not in PARITY_STATES:
+            raise ValueError(f"parity of {engine} is {state!r}, expected one of {PARITY_STATES}")
     return Manifest(**{**raw, **typed})

@@ -104,8 +104,7 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
     Raises:
         BundleError: ``path`` is something else than a bundle or an empty place, or a required file is missing.
     """
-    if path.exists() and not (path / MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path} exists and is not a bundle; nothing was written. Give another --out.")
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -122,6 +121,16 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(path, manifest)
+
+
+def check_place(path: Path) -> None:
+    """Raise BundleError unless a bundle may be written to ``path``; meant to be asked before hours of work."""
+    if path.exists() and not (path / MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BundleError(f"{path} exists and is not a bundle; nothing was written. Give another --out.")
+    above = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        seen = "is not writable" if above.is_dir() else "is a file"
+        raise BundleError(f"{path} cannot be written: {above} {seen}. Give another --out.")
 
 
 def _records(folder: Path) -> dict[str, FileRecord]:

@@ -56,6 +56,18 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     return dataset
 
 
+def enclosing_dataset(folder: Path) -> Dataset | None:
+    """The data set to which a folder of pictures belongs, or None where it is part of none."""
+    folder = Path(os.path.abspath(folder))
+    # The outermost first: train/ of MVTec AD alone looks like a plain folder with good/ in it.
+    for parent in reversed(folder.parents[:3]):
+        if _is_category(parent):
+            dataset = open_dataset(parent)
+            if any(sample.path.parent == folder for sample in dataset.samples):
+                return dataset
+    return None
+
+
 def _category_folder(root: Path, category: str | None) -> Path:
     if _is_category(root):
         if category not in (None, root.name):

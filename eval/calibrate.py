@@ -81,7 +81,7 @@ def calibrate_bundle(
     batch: int = 1,
     progress: Progress = silent,
 ) -> Calibration:
-    """Set the threshold of one engine and write it into the bundle's manifest.
+    """Set the threshold of one engine and write it into the bundle's manifest; the engine is unverified again.
 
     Args:
         bundle: its ``engine_thresholds`` gets an entry; its own threshold stays.
@@ -107,9 +107,15 @@ def calibrate_bundle(
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
-    thresholds = {**bundle.manifest.engine_thresholds, name: found}
-    changed = bundle.with_manifest(dataclasses.replace(bundle.manifest, engine_thresholds=thresholds))
+    changed = bundle.with_manifest(_recalibrated(bundle.manifest, name, found))
     return Calibration(changed, found, bundle.manifest.threshold_for(name), skipped, resolution_warning(found))
+
+
+def _recalibrated(manifest: Manifest, engine: str, found: Threshold) -> Manifest:
+    # The verdicts that a verify compared used another threshold: the engine is unverified again.
+    parity = {other: state for other, state in manifest.parity.items() if other != engine}
+    thresholds = {**manifest.engine_thresholds, engine: found}
+    return dataclasses.replace(manifest, engine_thresholds=thresholds, parity=parity)
 
 
 def _without_maps(items: Iterable[Judged | Skipped]) -> Iterator[float | Skipped]:

@@ -18,6 +18,8 @@ from .correlation import rank_correlation
 from .parity import FrameVerdict, Margin, list_files
 from .predictions import json_number
 
+_NUM_WORST = 10
+
 
 @final
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Judgement:
     map_tolerance: float
     rank_correlation: float | None
     smallest_margin: Margin | None
+    worst_frames: tuple[tuple[str, float], ...]
     failures: tuple[str, ...]
 
 
@@ -159,6 +162,7 @@ class Comparison:
             map_tolerance=allowed.anomaly_map,
             rank_correlation=rank_correlation(reference, engine),
             smallest_margin=self._smallest_margin(reference),
+            worst_frames=self._worst(map_errors),
             failures=tuple(failures),
         )
 
@@ -206,6 +210,10 @@ class Comparison:
             f"The {noun} is off by {errors[worst]:.4g} on {self._frames[worst].file}, and beyond the allowed "
             f"{limit:.4g} ({self._manifest.precision}) on {len(bad)} of {len(self._frames)} frames."
         ]
+
+    def _worst(self, errors: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
+        order = [i for i in np.argsort(-errors, kind="stable") if np.isfinite(errors[i])]
+        return tuple((self._frames[i].file, float(errors[i])) for i in order[:_NUM_WORST])
 
     def _smallest_margin(self, reference: NDArray[np.float32]) -> Margin | None:
         margins = np.abs(reference.astype(np.float64) - self._threshold.value)

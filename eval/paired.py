@@ -8,7 +8,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.threshold import Threshold
 from .metrics import ImageMetrics, PixelMetrics
+from .statistics import Difference, McNemar, Resampling, image_difference, mcnemar
 
 
 @final
@@ -37,10 +39,26 @@ class PairedAccuracy:
 
 
 @final
+@dataclass(frozen=True)
+class PairedStatistics:
+    """What the differences on a data set are worth; all None without labelled frames.
+
+    Attributes:
+        mcnemar: whether one side judges more frames as their labels say; left is the reference, right the engine.
+        image_auroc_difference: engine minus reference, with a paired bootstrap interval and a bound.
+    """
+
+    mcnemar: McNemar | None = None
+    image_auroc_difference: Difference | None = None
+
+
+@final
 class PairedMeter:
     """Collects labelled frames of both sides; maps are not kept, only what the exact metrics need."""
 
     def __init__(self) -> None:
+        self._scores: list[tuple[float, float]] = []
+        self._labels: list[bool] = []
         self._image = (ImageMetrics(), ImageMetrics())
         self._pixel = (PixelMetrics(), PixelMetrics())
         self._num_frames = 0
@@ -49,6 +67,8 @@ class PairedMeter:
     def update_score(self, reference: float, engine: float, *, label: int) -> None:
         """Add one frame's scores; label 0 good, 1 defective."""
         self._num_frames += 1
+        self._scores.append((reference, engine))
+        self._labels.append(bool(label))
         for metrics, score in zip(self._image, (reference, engine), strict=True):
             metrics.update(score, label)
 
@@ -59,6 +79,17 @@ class PairedMeter:
         self._num_masks += 1
         for metrics, anomaly_map in zip(self._pixel, (reference, engine), strict=True):
             metrics.update(anomaly_map, mask)
+
+    def statistics(self, threshold: Threshold) -> PairedStatistics:
+        """Paired test and interval over all frames added so far."""
+        if not self._labels:
+            return PairedStatistics()
+        reference, engine = np.array(self._scores, np.float32).T
+        label = np.array(self._labels)
+        return PairedStatistics(
+            mcnemar(threshold.is_defect(reference), threshold.is_defect(engine), label),
+            image_difference(reference, engine, label, how=Resampling()),
+        )
 
     def compute(self) -> PairedAccuracy:
         """The figures over all frames added so far."""

@@ -10,6 +10,7 @@ from typing import Any, final
 from ..core.errors import LineproofError, ParityError
 from .paired import Pair
 from .predictions import Skipped, json_number
+from .statistics import Difference, McNemar
 
 _SHOWN = 5
 
@@ -80,6 +81,9 @@ class ParityReport:
         image_auroc: of the data set's frames, where it has both classes.
         pixel_auroc: of the data set's frames, where they have masks.
         aupro: the same, up to a false positive rate of 0.3.
+        mcnemar: paired test of the verdicts on the data set's frames; left is the reference, right the engine.
+        image_auroc_difference: engine minus reference on them, with a paired bootstrap interval.
+        worst_frames: up to ten frames whose maps differ most, the worst first: (file, largest |engine − reference|).
         skipped_frames: pictures that could not be compared, and why.
         failures: why the engine failed, one sentence each; empty where it passed.
         engine_details: what the engine says about itself.
@@ -109,6 +113,9 @@ class ParityReport:
     image_auroc: Pair
     pixel_auroc: Pair
     aupro: Pair
+    mcnemar: McNemar | None
+    image_auroc_difference: Difference | None
+    worst_frames: tuple[tuple[str, float], ...]
     skipped_frames: tuple[Skipped, ...]
     failures: tuple[str, ...]
     engine_details: dict[str, Any]
@@ -180,6 +187,15 @@ class ParityReport:
             for name, pair in named
             if pair.reference is not None or pair.engine is not None
         )
+        if self.mcnemar:
+            test = self.mcnemar
+            lines.append(
+                f"McNemar on {test.num_frames} pictures: reference alone right {test.only_left_right}, engine alone "
+                f"{test.only_right_right}, p = {test.p_value:.3g}; at 95 % at most {test.flip_rate_bound:.2%} of such "
+                "pictures get another verdict."
+            )
+        if self.image_auroc_difference:
+            lines.append(self.image_auroc_difference.sentence("Image AUROC (left reference, right engine)"))
         return lines
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold
 from ..data.dataset import Dataset, Sample
+from ..data.records import relative
 from ..runtime.engine import Engine, EngineOptions, open_engine, pick_engine, predict
 from .comparison import Comparison
 from .masks import mask_for
@@ -24,6 +25,7 @@ from .parity import ParityReport
 from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
 
 PROOF = "proof.json"
+NULL_ENGINE = "null"
 
 
 def verify(
@@ -61,7 +63,7 @@ def verify(
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
-                trial.compare_pictures(dataset.test, truth)
+                trial.compare_pictures(dataset, truth)
     report = trial.report(name, options, reference="golden" if dataset is None else reference)
     if record:
         record_parity(bundle, report)
@@ -69,13 +71,17 @@ def verify(
 
 
 def record_parity(bundle: Bundle, report: ParityReport) -> Bundle:
-    """Append the report to proof.json, then set the manifest's ``parity`` to what it says.
+    """Append the report to proof.json, then set the manifest's ``parity`` of its engine to what it says.
+
+    The null engine is a check of the harness and not of the bundle: its report is not kept.
 
     Returns:
         The bundle with the new manifest; the one given is out of date.
     """
+    if report.engine == NULL_ENGINE:
+        return bundle
     bundle.append_report(PROOF, report.to_dict())
-    return bundle.with_manifest(dataclasses.replace(bundle.manifest, parity="passed" if report.passed else "failed"))
+    return bundle.with_manifest(bundle.manifest.with_parity(report.engine, passed=report.passed))
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
@@ -123,20 +129,20 @@ class _Trial:
             self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=found)
             self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
 
-    def compare_pictures(self, samples: Sequence[Sample], truth: Engine) -> None:
+    def compare_pictures(self, dataset: Dataset, truth: Engine) -> None:
         num_compared = 0
-        for item in read_batches(self._bundle, samples, batch=self._batch, progress=self._progress):
+        for item in read_batches(self._bundle, dataset.test, batch=self._batch, progress=self._progress):
             if isinstance(item, Skipped):
                 self._skipped.append(item)
                 continue
             num_compared += len(item.samples)
-            self._compare_batch(item, truth)
+            self._compare_batch(item, truth, root=dataset.root)
         if not num_compared:
             raise no_frames_left(self._skipped, what="pictures of the test split")
 
-    def _compare_batch(self, item: FrameBatch, truth: Engine) -> None:
+    def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
         expected, found = predict(truth, item.frames), predict(self._under_test, item.frames)
-        files = [str(sample.path) for sample in item.samples]
+        files = [relative(sample.path, root) for sample in item.samples]
         if not self._comparison.add(files, origin="data", reference=expected, engine=found):
             return
         for index, sample in enumerate(item.samples):
@@ -168,6 +174,7 @@ class _Trial:
             environment=describe_environment(),
             **_fields(self._comparison.judge()),
             **_fields(self._meter.compute()),
+            **_fields(self._meter.statistics(self._threshold)),
         )
 
 

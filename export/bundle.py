@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..bundle.manifest import Manifest
-from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, now, write_bundle
+from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
 from ..core.environment import package_versions
 from ..core.errors import UsageError
 from ..core.prediction import Prediction
@@ -65,6 +65,7 @@ def export_bundle(run: Path, out: Path, *, options: ExportOptions | None = None,
         raise UsageError(f"--precision {options.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
     if options.max_batch < 1:
         raise UsageError(f"--batch ends at {options.max_batch}; expected at least 1.")
+    check_place(out)
     record = read_record(run)
     detector = load_detector(record.detector, run / CHECKPOINT)
     spec = _preprocessing(detector, record, options)

@@ -49,7 +49,7 @@ class Line:
         engine_name: the engine that computes.
         engine: that engine, open.
         threshold: the threshold in use, in units of the score.
-        parity: what the last ``verify`` said of the bundle: ``passed``, ``failed`` or ``unverified``.
+        parity: what the last ``verify`` of this engine said: ``passed``, ``failed`` or ``unverified``.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, *, engine_name: str, threshold: float | None = None) -> None:
@@ -62,7 +62,7 @@ class Line:
         self.engine = engine
         self.engine_name = engine_name
         self.threshold = self._rule.value
-        self.parity = bundle.manifest.parity
+        self.parity = bundle.manifest.parity_of(engine_name)
 
     def inspect(self, frame: NDArray[np.uint8]) -> Verdict:
         """Inspect one frame.
@@ -138,31 +138,38 @@ def open_line(
 ) -> Line:
     """Open a bundle for inspection.
 
-    An unverified bundle opens, and ``line.parity`` says so. One that failed ``verify`` is refused.
+    An unverified engine opens, and ``line.parity`` says so. One that failed ``verify`` is refused.
 
     Args:
         path: the bundle's folder.
         engine: an engine's name, or ``"auto"`` for the first available one.
         options: choices about the engine.
         threshold: use this threshold instead of the calibrated one, in units of the score.
-        allow_failed: open a bundle that failed ``verify`` nevertheless.
+        allow_failed: open an engine that failed ``verify`` nevertheless.
 
     Raises:
         BundleError: not a bundle, or an altered one.
-        ParityError: the bundle failed ``verify`` and ``allow_failed`` is False.
+        ParityError: the engine failed ``verify`` and ``allow_failed`` is False.
         UsageError: no such engine, or a threshold that is not finite.
         EnvironmentMissingError: the engine cannot run here.
     """
     bundle = open_bundle(path)
-    if bundle.manifest.parity == "failed" and not allow_failed:
-        raise ParityError(
-            f"{bundle.path} failed its last `lineproof verify`: its verdicts are not the reference's. Export it again, "
-            "or read proof.json in it and open it with allow_failed=True if you accept what it says."
-        )
     name = pick_engine(bundle) if engine == "auto" else engine
+    if bundle.manifest.parity_of(name) == "failed" and not allow_failed:
+        raise _refused(bundle, name)
     opened = open_engine(bundle, name, options=options)
     try:
         return Line(bundle, opened, engine_name=name, threshold=threshold)
     except UsageError:
         opened.close()
         raise
+
+
+def _refused(bundle: Bundle, engine: str) -> ParityError:
+    passed = [other for other, state in bundle.manifest.parity.items() if state == "passed"]
+    others = f"Engines that passed: {', '.join(passed)}. " if passed else ""
+    return ParityError(
+        f"{bundle.path} failed its last `lineproof verify --engine {engine}`: its verdicts are not the reference's. "
+        f"{others}Export it again; or read proof.json in it, and if you accept what it says open it with "
+        "--allow-failed (in Python: allow_failed=True)."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..core.table import aligned
 from .report import ProfileComparison, ProfileReport
 
 _LATENCY_COLUMNS = (
@@ -54,14 +55,3 @@ def method_table(reports: Sequence[ProfileReport]) -> str:
         for report in reports
     ]
     return aligned(_METHOD_COLUMNS, rows)
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to one width, the first left-aligned, the others right-aligned."""
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in table)
-    ]
-    return "\n".join(line.rstrip() for line in lines)

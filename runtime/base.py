@@ -36,6 +36,7 @@ class AbstractEngine(ABC):
 
     name: ClassVar[str]
     compute_dtypes: ClassVar[tuple[str, ...]] = ("f32",)
+    uses_gpu: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, *, options: EngineOptions) -> None:
         if options.compute_dtype not in self.compute_dtypes:
@@ -43,6 +44,11 @@ class AbstractEngine(ABC):
                 f"Engine {self.name} cannot compute in {options.compute_dtype!r}; it takes "
                 f"{' or '.join(self.compute_dtypes)}. A lower precision is written into the graph: export again "
                 "with --precision."
+            )
+        if options.device and not self.uses_gpu:
+            raise UsageError(
+                f"Engine {self.name} runs on the CPU and has no device {options.device}. Leave --device away, or "
+                "name an engine that uses a GPU."
             )
         self._bundle = bundle
         self._options = options

@@ -104,6 +104,8 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
     and ``describe`` says which provider computes.
     """
 
+    uses_gpu: ClassVar[bool] = True
+
     wanted_provider: ClassVar[str]
     arithmetic: ClassVar[str]
 

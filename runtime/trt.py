@@ -19,6 +19,8 @@ _NO_GPU = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (ch
 class AbstractTensorRtEngine(AbstractEngine):
     """A plan of the bundle on this GPU. Plans are built by ``lineproof export BUNDLE --engine …``, never here."""
 
+    uses_gpu: ClassVar[bool] = True
+
     @classmethod
     def availability(cls) -> Availability:
         """Available where the library, CUDA's Python bindings and a GPU that the library serves are."""

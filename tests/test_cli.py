@@ -17,7 +17,8 @@ from lineproof.runtime.engine import availability
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "train", "export", "calibrate", "verify", "profile", "run", "inspect", "doctor", "models", "sample", "demo",
+    "train", "export", "calibrate", "verify", "profile", "run", "evaluate", "compare", "badcases", "inspect", "doctor",
+    "models", "sample", "demo",
 )  # fmt: skip
 PAIR = {"reference", "engine"}
 PERCENTILES = {"p50", "p90", "p95", "p99", "p999", "max"}
@@ -133,7 +134,7 @@ def test_status_0_verify(lineproof, tiny_bundle):
     assert status == 0
     assert out.startswith("Parity passed: ort-cpu (fp32)")
     assert "error" not in err
-    assert open_bundle(tiny_bundle.path).manifest.parity == "passed"
+    assert open_bundle(tiny_bundle.path).manifest.parity_of("ort-cpu") == "passed"
 
 
 @pytest.mark.parametrize(
@@ -217,10 +218,11 @@ def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle):
     assert status == 4
     assert only_json(out)["passed"] is False
     assert "null does not give the reference's answers" in err
-    assert open_bundle(tiny_bundle.path).manifest.parity == "failed"
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
+    tiny_bundle.with_manifest(tiny_bundle.manifest.with_parity("ort-cpu", passed=False))
     status, out, err = lineproof("run", tiny_bundle.path, ".", "--engine", "ort-cpu")
     assert (status, out) == (4, "")
-    assert "failed its last `lineproof verify`" in err
+    assert "failed its last `lineproof verify --engine ort-cpu`" in err
 
 
 def test_status_5_a_deadline_is_missed(lineproof, tiny_bundle):

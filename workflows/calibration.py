@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError
 from ..core.progress import Progress, silent
-from ..data.dataset import Sample, open_dataset
+from ..data.dataset import Sample, enclosing_dataset, open_dataset
 from ..data.records import is_image, visible
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
 from ..runtime.engine import EngineOptions
@@ -34,9 +35,30 @@ def calibration_samples(data: Path, manifest: Manifest, *, category: str | None)
         samples = tuple(Sample(path=path, label=0, defect="good", mask_path=None, split="validation") for path in paths)
         return samples, f"held-out images of {data}"
     if data.is_dir() and any(is_image(item) for item in visible(data)):
+        _refuse_used(data, manifest)
         return good_pictures(data), f"good pictures of {data}"
     dataset = open_dataset(data, category=category)
     return held_out(dataset, manifest), f"validation split of {dataset.name} {dataset.category}".strip()
+
+
+def _refuse_used(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder inside a data set whose pictures are defective, were fitted to, or judge the accuracy."""
+    dataset = enclosing_dataset(folder)
+    if dataset is None:
+        return
+    inside = [sample for sample in dataset.samples if sample.path.parent == Path(os.path.abspath(folder))]
+    reason = ""
+    if any(sample.label for sample in inside):
+        reason = "they are defective parts"
+    elif any(sample.split == "test" for sample in inside):
+        reason = "they are test pictures, and the accuracy that is reported on them would be too good"
+    elif any(s.split == "train" for s in inside) and dataset.fingerprint() == manifest.training.fingerprint:
+        reason = f"{manifest.name} was fitted to them; its run holds the ones held out: --data RUN"
+    if reason:
+        raise BadInputError(
+            f"{folder}: these pictures of {dataset.root} may not set a threshold: {reason}. Give good parts that were "
+            "held out."
+        )
 
 
 def calibrate_on(

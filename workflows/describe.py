@@ -13,11 +13,12 @@ from typing import Any
 from ..bundle.manifest import Manifest
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment, package_versions
+from ..core.errors import BadInputError
 from ..core.registry import resolve
+from ..core.table import aligned
 from ..detectors.table import DETECTORS
-from ..profiles.table import aligned
 from ..runtime.engine import ENGINES, Availability, availability
-from .find import open_named
+from .find import CHECKPOINT_RECORD, is_run, open_named, run_detector
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,16 @@ class BundleDescription:
 
 
 def describe_bundle(path: Path | None) -> BundleDescription:
-    """Open the bundle named, or the newest one here."""
+    """Open the bundle named, or the newest one here.
+
+    Raises:
+        BadInputError: a training run was named; the message says how to export it.
+    """
+    if path and is_run(path):
+        raise BadInputError(
+            f"{path} is a training run ({run_detector(path)}), not a bundle; {path / CHECKPOINT_RECORD} says all about "
+            f"it. Make a bundle of it: lineproof export {path}"
+        )
     return BundleDescription(open_named(path))
 
 
@@ -139,8 +149,8 @@ def _interface(bundle: Bundle) -> list[str]:
     spec = manifest.preprocessing
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
-        f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}, "
-        f"parity {manifest.parity}.",
+        f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
+        f"Parity: {', '.join(f'{k} {v}' for k, v in sorted(manifest.parity.items())) or 'no engine verified yet'}.",
         f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
         f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
         f"In the graph: antialiased resize to {spec.resize_height_px}x{spec.resize_width_px}, centre crop to "

@@ -134,11 +134,11 @@ def prove(
 def _pass_gate(bundle: Bundle) -> GateReport:
     report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
     if not report.passed:
-        bundle.with_manifest(dataclasses.replace(bundle.manifest, parity="failed"))
+        bundle.with_manifest(bundle.manifest.with_parity("trt-rtx", passed=False))
         refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
         raise ExportError(
             f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"
-            f"{refused}\nThe bundle is kept and marked as failed. The node names are module paths of the detector."
+            f"{refused}\nThe bundle is kept and marked as failed for trt-rtx. Nodes are named by module path."
         )
     return report
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lineproof.bundle.manifest import PlanRecord, parse_manifest
-from lineproof.bundle.store import open_bundle, write_bundle
+from lineproof.bundle.store import check_place, open_bundle, write_bundle
 from lineproof.core.errors import BundleError
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def test_missing_file_is_named(tiny_bundle):
     ("change", "message"),
     [
         ({"format_version": 99}, r"format_version 99; this release reads 1"),
-        ({"parity": "maybe"}, r"parity is 'maybe'"),
+        ({"parity": {"ort-cpu": "maybe"}}, r"parity of ort-cpu is 'maybe'"),
         ({"colour": "blue"}, r"unexpected keyword argument 'colour'"),
         ({"files": {}}, r"lists no model\.onnx and no golden\.npz"),
         ({"files": {"../../x": {"sha256": "0", "num_bytes": 1}}}, r"lists no model\.onnx"),
@@ -137,3 +137,12 @@ def test_kill_at_any_moment_leaves_a_whole_bundle(tmp_path):
             time.sleep(0.013 * trial + 0.003)
             process.send_signal(signal.SIGKILL)
         assert len(open_bundle(place).golden().frames) == 8
+
+
+def test_a_place_that_cannot_hold_a_bundle_is_known_before_the_work(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"exists and is not a bundle; nothing was written"):
+        check_place(tmp_path)
+    with pytest.raises(BundleError, match=r"cannot be written: .*notes\.txt is a file"):
+        check_place(tmp_path / "notes.txt" / "new.bundle")
+    check_place(tmp_path / "deep" / "new.bundle")

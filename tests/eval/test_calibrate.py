@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,9 +43,11 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
     add_engine("first")
     add_engine("second")
     samples = good_pictures(good_folder)
-    found = calibrate_bundle(tiny_bundle, samples, engine="first", source="x", max_false_reject=0.1)
+    verified = tiny_bundle.with_manifest(replace(tiny_bundle.manifest, parity={"first": "passed", "other": "passed"}))
+    found = calibrate_bundle(verified, samples, engine="first", source="x", max_false_reject=0.1)
     found = calibrate_bundle(found.bundle, samples, engine="second", source="x", max_false_reject=0.1)
     assert set(open_bundle(tiny_bundle.path).manifest.engine_thresholds) == {"first", "second"}
+    assert found.bundle.manifest.parity == {"other": "passed"}
 
 
 @pytest.mark.parametrize(

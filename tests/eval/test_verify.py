@@ -205,14 +205,20 @@ def test_report_is_recorded_or_not(tiny_bundle, add_engine):
     add_engine("numpy")
     verify(tiny_bundle, engine="numpy", record=False)
     assert not (tiny_bundle.path / "proof.json").exists()
-    assert open_bundle(tiny_bundle.path).manifest.parity == "unverified"
-    verify(tiny_bundle, engine="numpy")
-    assert open_bundle(tiny_bundle.path).manifest.parity == "passed"
-    failed = verify(tiny_bundle, engine="null", record=False)
-    assert record_parity(tiny_bundle, failed).manifest.parity == "failed"
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
+    passed = verify(tiny_bundle, engine="numpy")
+    assert open_bundle(tiny_bundle.path).manifest.parity == {"numpy": "passed"}
+    failed = dataclasses.replace(passed, engine="other", failures=("The score is off.",))
+    assert record_parity(open_bundle(tiny_bundle.path), failed).manifest.parity_of("other") == "failed"
     entries = json.loads((tiny_bundle.path / "proof.json").read_text())
-    assert [(entry["engine"], entry["passed"]) for entry in entries] == [("numpy", True), ("null", False)]
-    assert open_bundle(tiny_bundle.path).manifest.parity == "failed"
+    assert [(entry["engine"], entry["passed"]) for entry in entries] == [("numpy", True), ("other", False)]
+    assert open_bundle(tiny_bundle.path).manifest.parity == {"numpy": "passed", "other": "failed"}
+
+
+def test_the_null_engine_says_nothing_about_a_bundle(tiny_bundle):
+    assert not verify(tiny_bundle, engine="null").passed
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
+    assert not (tiny_bundle.path / "proof.json").exists()
 
 
 def test_threshold_of_the_engine_counts_for_both_sides(tiny_bundle, add_engine):
@@ -247,7 +253,7 @@ def test_accuracy_lost_on_the_data_set_shows(tiny_bundle, tiny_dataset, add_engi
     assert (report.pixel_auroc.reference, report.pixel_auroc.engine) == (1.0, 0.0)
     assert report.rank_correlation == -1.0
     flipped = [flip.file for flip in report.verdict_flips if flip.origin == "data"]
-    assert {str(sample.path) for sample in tiny_dataset.test if sample.label} <= set(flipped)
+    assert {f"bad/{sample.path.name}" for sample in tiny_dataset.test if sample.label} <= set(flipped)
 
 
 def test_tolerance_follows_the_range_of_the_frames_compared(tiny_bundle, tiny_dataset, add_engine):

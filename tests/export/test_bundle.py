@@ -81,7 +81,7 @@ def test_the_manifest_says_what_was_made(bundle_of, run_folder):
     assert "held-out good images of" in manifest.threshold.source
     assert manifest.figures.extra_parameters == 0
     assert manifest.figures.backbone == "test_resnet"
-    assert manifest.parity == "unverified"
+    assert manifest.parity == {}
     assert set(manifest.files) == {MODEL, GOLDEN, REFERENCE}
 
 

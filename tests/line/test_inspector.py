@@ -154,11 +154,12 @@ def test_the_frame_that_is_not_finite_is_named_across_batches(tiny_bundle):
         line.inspect_batch(_frames(11))
 
 
-def test_parity_is_said_and_a_failed_bundle_is_refused(cpu):
+def test_parity_is_said_and_an_engine_that_failed_is_refused(cpu):
     with open_line(cpu.path, engine="ort-cpu") as line:
         assert line.parity == "unverified"
-    cpu.with_manifest(dataclasses.replace(cpu.manifest, parity="failed"))
-    with pytest.raises(ParityError, match=r"failed its last `lineproof verify`.*allow_failed=True"):
+    cpu.with_manifest(cpu.manifest.with_parity("ort-cpu", passed=False).with_parity("openvino", passed=True))
+    message = r"failed its last `lineproof verify --engine ort-cpu`.*that passed: openvino.*--allow-failed.*in Python"
+    with pytest.raises(ParityError, match=message):
         open_line(cpu.path, engine="ort-cpu")
     with open_line(cpu.path, engine="ort-cpu", allow_failed=True) as line:
         assert line.parity == "failed"

@@ -180,6 +180,12 @@ def test_an_arithmetic_that_it_does_not_have_is_refused(name, open_tiny):
         open_tiny(name, EngineOptions(compute_dtype="f8"))
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name not in GPU])
+def test_a_cpu_engine_refuses_a_gpu(name, open_tiny):
+    with pytest.raises(UsageError, match=rf"Engine {name} runs on the CPU and has no device 1"):
+        open_tiny(name, EngineOptions(device=1))
+
+
 @pytest.mark.parametrize("name", ["torch", "ort-cpu", "openvino"])
 def test_threads_are_what_was_asked(name, open_tiny, tiny_bundle):
     engine = open_tiny(name, EngineOptions(num_threads=1))

@@ -1,5 +1,6 @@
 """Only good pictures that nothing was fitted or judged on may set a threshold."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
+from lineproof.data.dataset import open_dataset
 from lineproof.runtime.engine import EngineOptions, availability
 from lineproof.workflows.calibration import calibrate_on, calibration_samples
 
@@ -80,3 +82,27 @@ def test_a_threshold_is_written_for_one_engine(tiny_bundle, tmp_path):
     assert manifest.threshold_for("ort-cpu") == found.threshold
     assert manifest.threshold_for("openvino") == tiny_bundle.manifest.threshold
     assert told
+
+
+def _fitted(dataset_folder, manifest):
+    training = dataclasses.replace(manifest.training, fingerprint=open_dataset(dataset_folder).fingerprint())
+    return dataclasses.replace(manifest, training=training)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("test/crack", "they are defective parts"),
+        ("test/good", "they are test pictures"),
+        ("train/good", "was fitted to them"),
+    ],
+)
+def test_pictures_of_a_data_set_that_were_used_are_refused(sample_folder, tiny_bundle, folder, message):
+    manifest = _fitted(sample_folder / "flange", tiny_bundle.manifest)
+    with pytest.raises(BadInputError, match=message):
+        calibration_samples(sample_folder / "flange" / folder, manifest, category=None)
+
+
+def test_good_pictures_of_another_set_may_set_a_threshold(sample_folder, tiny_bundle):
+    samples, _ = calibration_samples(sample_folder / "flange/train/good", tiny_bundle.manifest, category=None)
+    assert samples

@@ -60,7 +60,7 @@ def test_parameters_of_one():
 def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
     text = "\n".join(describe_bundle(tiny_bundle.path).sentences())
     for words in (
-        "tiny, fp32, made ", "parity unverified", "frames uint8 (N, 12, 16, 3), 1 to 8 at once, RGB",
+        "tiny, fp32, made ", "no engine verified yet", "frames uint8 (N, 12, 16, 3), 1 to 8 at once, RGB",
         "antialiased resize to 12x16", "Output: score float32 (N)", "NG where score > threshold", "0 of 4 good parts",
         "model.onnx", "golden.npz", "Nodes: 4 float32",
     ):  # fmt: skip
@@ -72,3 +72,9 @@ def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
         describe_bundle(None)
     monkeypatch.chdir(tiny_bundle.path.parent)
     assert describe_bundle(None).bundle.manifest.name == "tiny"
+
+
+def test_a_training_run_is_no_bundle_and_the_next_command_is_said(tmp_path):
+    (tmp_path / "checkpoint.json").write_text('{"detector": {"name": "padim"}}')
+    with pytest.raises(BadInputError, match=r"is a training run \(padim\), not a bundle; .*lineproof export "):
+        describe_bundle(tmp_path)

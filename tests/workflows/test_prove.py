@@ -10,7 +10,6 @@ from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.store import GOLDEN, open_bundle
 from lineproof.core.errors import EnvironmentMissingError, ExportError, ParityError, UsageError
 from lineproof.export.tensorrt_build import GateReport
-from lineproof.line.inspector import open_line
 from lineproof.runtime.engine import Availability, availability
 from lineproof.workflows import prove as prove_module
 from lineproof.workflows.prove import EXPORT_ENGINES, is_bundle, prove
@@ -55,7 +54,7 @@ def test_a_proved_bundle_is_marked_passed(tiny_bundle, gate_says):
     gate_says(PASSED)
     proof = prove(tiny_bundle, engine="onnx")
     proof.check()
-    assert open_bundle(tiny_bundle.path).manifest.parity == proof.bundle.manifest.parity == "passed"
+    assert open_bundle(tiny_bundle.path).manifest.parity == proof.bundle.manifest.parity == {"ort-cpu": "passed"}
     assert proof.parity.engine == "ort-cpu"
     text = "\n".join(proof.sentences())
     assert "TensorRT for RTX 1.5.0 parsed and built it for sm_89: 4 layers (4 float32), 0.5 s." in text
@@ -75,16 +74,14 @@ def test_a_refused_graph_keeps_its_bundle_and_names_the_nodes(tiny_bundle, gate_
     assert "TensorRT for RTX 1.5.0 refuses 2 nodes of" in message
     assert "head/warp/GridSample (GridSample): not supported" in message
     assert "post/Mod (Mod): fmod of floats" in message
-    assert "kept and marked as failed" in message
-    assert open_bundle(tiny_bundle.path).manifest.parity == "failed"
-    with pytest.raises(ParityError, match=r"failed its last `lineproof verify`"):
-        open_line(tiny_bundle.path)
+    assert "kept and marked as failed for trt-rtx" in message
+    assert open_bundle(tiny_bundle.path).manifest.parity == {"trt-rtx": "failed"}
 
 
 def test_another_answer_fails_and_is_kept(tiny_bundle, gate_says):
     gate_says(None)
     proof = prove(spoil_golden(tiny_bundle), engine="onnx")
-    assert proof.bundle.manifest.parity == open_bundle(tiny_bundle.path).manifest.parity == "failed"
+    assert proof.bundle.manifest.parity == open_bundle(tiny_bundle.path).manifest.parity == {"ort-cpu": "failed"}
     assert proof.to_dict()["parity"]["passed"] is False
     with pytest.raises(ParityError, match=r"ort-cpu does not give the reference's answers"):
         proof.check()
@@ -104,7 +101,7 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
     proof.check()
     assert proof.parity is None
     assert "Not verified: --no-verify was given." in proof.sentences()
-    assert open_bundle(tiny_bundle.path).manifest.parity == "unverified"
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
 def test_where_no_engine_works_the_bundle_is_written_but_unverified(tiny_bundle, gate_says, monkeypatch):
@@ -115,7 +112,7 @@ def test_where_no_engine_works_the_bundle_is_written_but_unverified(tiny_bundle,
         EnvironmentMissingError, match=r"written, but unverified: ort-cpu cannot run here.*then lineproof"
     ):
         prove(tiny_bundle, engine="onnx")
-    assert open_bundle(tiny_bundle.path).manifest.parity == "unverified"
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
 def test_the_first_available_engine_verifies(tiny_bundle, gate_says, monkeypatch):

@@ -1,0 +1,111 @@
+"""How good a detector is on labelled pictures: from saved outputs, without the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from ..core.threshold import clopper_pearson
+from .metrics import ImageMetrics, ImageResult, PixelMetrics, PixelResult
+from .outputs import Outputs
+
+
+@final
+@dataclass(frozen=True)
+class Verdicts:
+    """What the threshold makes of the pictures.
+
+    Attributes:
+        num_good: good pictures.
+        num_false_rejects: how many of them are rejected.
+        num_defective: defective pictures.
+        num_false_accepts: how many of them are accepted.
+        missed: type of defect → (accepted, all) pictures of it, where any is accepted.
+    """
+
+    num_good: int
+    num_false_rejects: int
+    num_defective: int
+    num_false_accepts: int
+    missed: dict[str, tuple[int, int]]
+
+    def sentence(self) -> str:
+        """In words, with exact 95 % intervals."""
+        parts = []
+        for noun, num, total in (
+            ("good pictures rejected", self.num_false_rejects, self.num_good),
+            ("defective pictures accepted", self.num_false_accepts, self.num_defective),
+        ):
+            low, high = clopper_pearson(num, total) if total else (0.0, 1.0)
+            parts.append(f"{num} of {total} {noun} (95 % interval {low:.1%}–{high:.1%})")
+        return "; ".join(parts)
+
+
+@final
+@dataclass(frozen=True)
+class Accuracy:
+    """Figures of one set of outputs.
+
+    Attributes:
+        image: metrics of the scores.
+        pixel: metrics of the maps, over the pictures whose pixels are known; None where no defect has a mask.
+        verdicts: at the threshold of the outputs.
+    """
+
+    image: ImageResult
+    pixel: PixelResult | None
+    verdicts: Verdicts
+
+    def value(self, metric: str) -> float | None:
+        """``image_auroc``, ``pixel_auroc`` or ``aupro``: 0 to 1, None where it is undefined."""
+        if metric == "image_auroc":
+            return self.image.auroc
+        if self.pixel is None:
+            return None
+        return self.pixel.auroc if metric == "pixel_auroc" else self.pixel.aupro
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "image": self.image.to_dict(),
+            "pixel": None if self.pixel is None else self.pixel.to_dict(),
+            "verdicts": dataclasses.asdict(self.verdicts),
+        }
+
+
+def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3) -> Accuracy:
+    """Exact image and pixel metrics, and what the threshold makes of the pictures.
+
+    Args:
+        outputs: labelled; read picture by picture, so that mapped files stay on disk.
+        fpr_limit: end of the AUPRO integral, 0 < limit ≤ 1.
+    """
+    image = ImageMetrics()
+    image.update(outputs.score, outputs.label)
+    pixel = PixelMetrics(fpr_limit)
+    for index in np.flatnonzero(outputs.has_mask):
+        pixel.update(outputs.anomaly_map[index], outputs.mask[index])
+    has_masks = bool((outputs.has_mask & outputs.label).any())
+    return Accuracy(image.compute(), pixel.compute() if has_masks else None, judge(outputs))
+
+
+def judge(outputs: Outputs) -> Verdicts:
+    """Count right and wrong verdicts at the threshold of the outputs."""
+    rejected, label = outputs.is_rejected, outputs.label
+    missed: dict[str, tuple[int, int]] = {}
+    kinds = np.array(outputs.defects)
+    for kind in sorted(set(kinds[label].tolist())):
+        of_kind = label & (kinds == kind)
+        accepted = int((of_kind & ~rejected).sum())
+        if accepted:
+            missed[kind] = (accepted, int(of_kind.sum()))
+    return Verdicts(
+        num_good=int((~label).sum()),
+        num_false_rejects=int((rejected & ~label).sum()),
+        num_defective=int(label.sum()),
+        num_false_accepts=int((~rejected & label).sum()),
+        missed=missed,
+    )

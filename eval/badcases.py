@@ -1,0 +1,117 @@
+"""Where a detector is wrong, or perhaps the ground truth: the paper's section 4.1.3 (Zheng et al., 2022).
+
+Three kinds: defective pictures that are accepted, good pictures that are rejected, and spots on defective pictures that
+light up outside the mask, which may be defects that nobody drew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .components import component_sizes
+from .outputs import Outputs
+
+Kind = Literal["false accept", "false reject", "hot spot"]
+#: Share of the good pictures' map maxima that lie below a hot spot.
+_LEVEL_QUANTILE = 0.95
+#: Smoothing carries a defect over its mask's edge: that far outside it nothing counts, as a share of the map's side.
+_BORDER = 1 / 32
+
+
+@final
+@dataclass(frozen=True)
+class BadCase:
+    """One picture to look at.
+
+    Attributes:
+        kind: what is wrong.
+        index: its place in the outputs.
+        file: the picture.
+        defect: its type of defect, or ``"good"``.
+        score: its score.
+        margin: how far on the wrong side: |score − threshold|, or for a hot spot its peak above the level.
+        box: top, left, bottom, right of the hot spot in pixels of the map, the last two exclusive; None otherwise.
+    """
+
+    kind: Kind
+    index: int
+    file: str
+    defect: str
+    score: float
+    margin: float
+    box: tuple[int, int, int, int] | None = None
+
+
+def find_bad_cases(outputs: Outputs, *, top: int = 20) -> tuple[BadCase, ...]:
+    """Find what should be looked at, the worst first within each kind.
+
+    Args:
+        outputs: labelled.
+        top: at most so many of each kind.
+    """
+    rejected, label = outputs.is_rejected, outputs.label
+    cases = []
+    kinds: tuple[tuple[Kind, NDArray[np.bool_]], ...] = (
+        ("false accept", label & ~rejected),
+        ("false reject", ~label & rejected),
+    )
+    for kind, members in kinds:
+        found = [_case(outputs, kind, int(i)) for i in np.flatnonzero(members)]
+        cases += sorted(found, key=lambda case: -case.margin)[:top]
+    return (*cases, *_hot_spots(outputs)[:top])
+
+
+def hot_level(outputs: Outputs) -> float | None:
+    """Map value that 95 % of the good pictures stay below everywhere; None without good pictures."""
+    good = np.flatnonzero(~outputs.label)
+    if not len(good):
+        return None
+    return float(np.quantile([float(outputs.anomaly_map[i].max()) for i in good], _LEVEL_QUANTILE))
+
+
+def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
+    score = float(outputs.score[index])
+    margin = abs(score - outputs.source.threshold)
+    return BadCase(kind, index, outputs.files[index], outputs.defects[index], score, margin)
+
+
+def _hot_spots(outputs: Outputs) -> list[BadCase]:
+    """The highest spot outside the mask of each defective picture, where it is above the level; highest first."""
+    level = hot_level(outputs)
+    if level is None:
+        return []
+    found = []
+    for index in np.flatnonzero(outputs.label & outputs.has_mask):
+        anomaly_map = np.asarray(outputs.anomaly_map[index])
+        outside = ~grow(np.asarray(outputs.mask[index]), max(1, round(max(anomaly_map.shape) * _BORDER)))
+        hot = (anomaly_map > level) & outside
+        if hot.any():
+            peak, box = _highest(anomaly_map, hot)
+            case = (outputs.files[index], outputs.defects[index], float(outputs.score[index]))
+            found.append(BadCase("hot spot", int(index), *case, peak - level, box))
+    return sorted(found, key=lambda case: -case.margin)
+
+
+def _highest(anomaly_map: NDArray[Any], hot: NDArray[np.bool_]) -> tuple[float, tuple[int, int, int, int]]:
+    """Peak and box of the component of ``hot`` that holds the highest value."""
+    pixels = np.flatnonzero(hot)
+    components, _ = component_sizes(pixels, *hot.shape)
+    values = anomaly_map.reshape(-1)[pixels]
+    best = int(np.argmax(values))
+    rows, columns = np.divmod(pixels[components == components[best]], hot.shape[1])
+    return float(values[best]), (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+
+
+def grow(mask: NDArray[np.bool_], num_px: int) -> NDArray[np.bool_]:
+    """The mask grown by a square of ``2 num_px + 1`` pixels: bool (h, w)."""
+    grown = mask
+    for axis in (0, 1):
+        padding = [(0, 0), (0, 0)]
+        padding[axis] = (num_px, num_px)
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(grown, padding), 2 * num_px + 1, axis=axis)
+        grown = np.asarray(windows.any(axis=-1))
+    return grown

@@ -1,0 +1,127 @@
+"""Corrections of the ground truth: pictures to relabel, masks to replace, pictures to leave out.
+
+The file is JSON::
+
+    {
+      "corrections_version": 1,
+      "corrections": {
+        "test/good/012.png": {"label": "defective", "mask": "masks/012.png", "why": "scratch at the head"},
+        "test/scratch/003.png": {"label": "good", "why": "dust, gone after cleaning"},
+        "test/crack/007.png": {"mask": "masks/007.png", "why": "the second crack was not drawn"},
+        "test/colour/001.png": {"ignore": true, "why": "inspectors disagree"}
+      }
+    }
+
+Pictures are named as in the outputs: relative to the category's folder. Masks are relative to the JSON file, at the
+size of the picture, above 0 where anomalous. A picture called defective without a mask has unknown pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import BadInputError
+from ..data.decode import decode_mask
+from .masks import align_mask
+from .outputs import Outputs
+
+_KEYS = frozenset({"label", "mask", "ignore", "why"})
+
+
+@final
+@dataclass(frozen=True)
+class Correction:
+    """What is wrong about the truth of one picture.
+
+    Attributes:
+        label: what the picture is instead; None leaves it.
+        mask: file with the true mask; None leaves the old one, unless the label changes.
+        is_ignored: leave the picture out.
+        why: the reason, for people.
+    """
+
+    label: Literal["good", "defective"] | None = None
+    mask: Path | None = None
+    is_ignored: bool = False
+    why: str = ""
+
+
+def read_corrections(path: Path) -> dict[str, Correction]:
+    """Read a file of corrections; see the module for its form.
+
+    Raises:
+        BadInputError: not such a file; the message names the entry.
+    """
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadInputError(
+            f"{path}: no file of corrections can be read ({error}). docs/badcases.md shows one."
+        ) from None
+    if not isinstance(raw, dict) or raw.get("corrections_version") != 1 or not isinstance(raw.get("corrections"), dict):
+        raise BadInputError(
+            f'{path}: expected {{"corrections_version": 1, "corrections": {{"test/good/000.png": …}}}}; '
+            "docs/badcases.md shows one."
+        )
+    return {file: _read(entry, f"{path}: {file}", path.parent) for file, entry in raw["corrections"].items()}
+
+
+def _read(entry: Any, where: str, folder: Path) -> Correction:
+    if not isinstance(entry, dict) or not set(entry) <= _KEYS or not set(entry) - {"why"}:
+        raise BadInputError(f"{where}: is {entry!r}; expected label, mask or ignore, and why.")
+    label, mask, is_ignored = entry.get("label"), entry.get("mask"), entry.get("ignore", False)
+    if label not in (None, "good", "defective") or not isinstance(is_ignored, bool):
+        raise BadInputError(
+            f'{where}: label {label!r}, ignore {is_ignored!r}; expected "good" or "defective", and true.'
+        )
+    if mask is not None and (label == "good" or is_ignored or not (folder / str(mask)).is_file()):
+        seen = "needs no mask" if label == "good" or is_ignored else f"mask {folder / str(mask)} does not exist"
+        raise BadInputError(f"{where}: {seen}. Give a mask file for a defective picture only.")
+    return Correction(label, None if mask is None else folder / str(mask), is_ignored, str(entry.get("why", "")))
+
+
+def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
+    """The outputs with the corrected truth; scores and maps are the same.
+
+    Raises:
+        BadInputError: a picture that is not among the outputs, a good picture that gets a mask but no label, or a mask
+            of another size than the frames.
+    """
+    places = {file: index for index, file in enumerate(outputs.files)}
+    unknown = sorted(set(corrections) - set(places))
+    if unknown:
+        raise BadInputError(
+            f"{len(unknown)} of {len(corrections)} corrected pictures are not among these {len(outputs)}: "
+            f"{', '.join(unknown[:5])}. Pictures are named like {outputs.files[0]}."
+        )
+    label, has_mask, mask = outputs.label.copy(), outputs.has_mask.copy(), np.array(outputs.mask)
+    defects, kept = list(outputs.defects), np.ones(len(outputs), np.bool_)
+    for file, item in corrections.items():
+        at = places[file]
+        kept[at] = not item.is_ignored
+        if item.label is not None:
+            changed = label[at] != (item.label == "defective")
+            label[at] = item.label == "defective"
+            defects[at] = "good" if item.label == "good" else (defects[at] if not changed else "corrected")
+            mask[at], has_mask[at] = (False, item.label == "good") if changed else (mask[at], has_mask[at])
+        if item.mask is not None:
+            if not label[at]:
+                raise BadInputError(f'{file}: a mask for a good picture; add "label": "defective".')
+            mask[at], has_mask[at] = _mask(item.mask, outputs), True
+    changed_outputs = dataclasses.replace(outputs, defects=tuple(defects), label=label, has_mask=has_mask, mask=mask)
+    return changed_outputs if kept.all() else changed_outputs.take(np.flatnonzero(kept))
+
+
+def _mask(path: Path, outputs: Outputs) -> NDArray[np.bool_]:
+    spec = outputs.source.preprocessing
+    mask = decode_mask(path, expected_shape=(spec.frame_height_px, spec.frame_width_px))
+    height, width = outputs.mask.shape[1:]
+    return align_mask(mask, spec, map_shape=(height, width))

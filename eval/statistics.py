@@ -1,0 +1,168 @@
+"""What a difference between two sides is worth: paired tests and intervals on the same pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import BadInputError
+from ..core.progress import Progress, silent
+from ..core.threshold import clopper_pearson
+from .bootstrap import Evidence, draw, image_evidence, resampled_areas
+
+
+@final
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's exact test of two verdicts on the same labelled pictures (McNemar, 1947).
+
+    Attributes:
+        num_frames: pictures.
+        only_left_right: pictures that only the left side judges as their label says.
+        only_right_right: pictures that only the right side judges so.
+        p_value: two-sided, exact (binomial over the pictures on which the sides differ); 1 where they never do.
+        num_flips: pictures with different verdicts.
+        flip_rate_bound: upper end of the exact one-sided 95 % interval of the share of such pictures.
+    """
+
+    num_frames: int
+    only_left_right: int
+    only_right_right: int
+    p_value: float
+    num_flips: int
+    flip_rate_bound: float
+
+
+@final
+@dataclass(frozen=True)
+class Difference:
+    """Right minus left of one figure, with a paired bootstrap interval over the pictures (Efron, 1979).
+
+    Attributes:
+        value: the difference on all pictures.
+        low: lower end of the 95 % interval: percentile 2.5 of the resamples.
+        high: upper end.
+        bound: the largest difference, in either direction, that is compatible with the data at 95 %.
+    """
+
+    value: float
+    low: float
+    high: float
+    bound: float
+
+    def sentence(self, name: str) -> str:
+        """In words, with the bound."""
+        return (
+            f"{name}: right − left {self.value:+.2g}, 95 % interval {self.low:+.2g} to {self.high:+.2g}; a difference "
+            f"above {self.bound:.2g} is not compatible with these pictures."
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Resampling:
+    """How the intervals were made; the same numbers give the same intervals.
+
+    Attributes:
+        num_resamples: sets of pictures drawn, good and defective ones apart.
+        seed: of the draw.
+        fpr_limit: end of the AUPRO integral.
+    """
+
+    num_resamples: int = 1000
+    seed: int = 0
+    fpr_limit: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.num_resamples < 100:
+            raise BadInputError(
+                f"{self.num_resamples} resamples were asked for; the ends of a 95 % interval need at least 100."
+            )
+
+
+def mcnemar(left: NDArray[np.bool_], right: NDArray[np.bool_], label: NDArray[np.bool_]) -> McNemar:
+    """Test whether one side judges more pictures as their labels say.
+
+    Args:
+        left: bool (N,), True where the left side rejects.
+        right: the same of the right side.
+        label: bool (N,), True for defective pictures.
+    """
+    only_left = int(((left == label) & (right != label)).sum())
+    only_right = int(((left != label) & (right == label)).sum())
+    num_flips = only_left + only_right
+    bound = clopper_pearson(num_flips, len(label), confidence=0.90)[1] if len(label) else 1.0
+    return McNemar(len(label), only_left, only_right, _two_sided(only_left, num_flips), num_flips, bound)
+
+
+def _two_sided(num_events: int, num_trials: int) -> float:
+    """Two-sided exact p-value of a fair coin that fell ``num_events`` times of ``num_trials`` on one side."""
+    fewer = min(num_events, num_trials - num_events)
+    tail = sum(math.comb(num_trials, k) for k in range(fewer + 1)) / 2**num_trials
+    return float(min(1.0, 2.0 * tail))
+
+
+def image_difference(
+    left: NDArray[np.float32], right: NDArray[np.float32], label: NDArray[np.bool_], *, how: Resampling
+) -> Difference | None:
+    """Difference of the image AUROC; None where a class is absent or a score is not finite.
+
+    The bound also covers what resampling cannot see: where no pair of pictures changed its order, every resample gives
+    the difference 0. It is then the share of pairs of a good and a defective picture that lie closer together than
+    twice the largest score error: those that errors of the size seen could still reorder.
+    """
+    if not (label.any() and (~label).any() and np.isfinite(left).all() and np.isfinite(right).all()):
+        return None
+    weights = _weights(label, how)
+    areas = [resampled_areas(image_evidence(side, label), weights)[0] for side in (left, right)]
+    error = float(np.abs(right.astype(np.float64) - left).max())
+    gaps = np.abs(left[label].astype(np.float64)[:, None] - left[~label].astype(np.float64)[None, :])
+    return _difference(areas[0], areas[1], reorderable=float((gaps <= 2 * error).mean()) if error else 0.0)
+
+
+def pixel_differences(
+    left: Evidence, right: Evidence, label: NDArray[np.bool_], *, how: Resampling, progress: Progress = silent
+) -> tuple[Difference | None, Difference | None]:
+    """Differences of pixel AUROC and AUPRO; None where a class of pixels is absent.
+
+    Args:
+        left: pixel evidence of the left side.
+        right: of the right side, of the same pictures.
+        label: bool (N,), True for pictures with a defect: good and defective pictures are drawn apart.
+        how: number of resamples, seed, limit.
+        progress: told about every block of pixels.
+    """
+    weights = _weights(label, how)
+    limit = how.fpr_limit
+    first = resampled_areas(left, weights, fpr_limit=limit, progress=progress)
+    second = resampled_areas(right, weights, fpr_limit=limit, progress=progress)
+    roc, pro = (_difference(a, b) for a, b in zip(first, second, strict=True))
+    return roc, pro
+
+
+def _weights(label: NDArray[np.bool_], how: Resampling) -> NDArray[np.float64]:
+    """Weights of all pictures once, then of every resample: (N, 1 + B)."""
+    drawn = draw(label, num_resamples=how.num_resamples, seed=how.seed)
+    return np.concatenate([np.ones((len(label), 1)), drawn], axis=1)
+
+
+def _difference(
+    left: NDArray[np.float64], right: NDArray[np.float64], *, reorderable: float = 0.0
+) -> Difference | None:
+    """Of the areas (1 + B,): the first is that of all pictures."""
+    change = right - left
+    if not np.isfinite(change[0]):
+        return None
+    low, high = np.nanquantile(change[1:], [0.025, 0.975])
+    bound = max(-low, high, abs(change[0])) or reorderable
+    return Difference(float(change[0]), float(low), float(high), float(bound))
+
+
+def to_dict(value: McNemar | Difference | Resampling | None) -> dict[str, Any] | None:
+    """Plain JSON values."""
+    return None if value is None else dataclasses.asdict(value)

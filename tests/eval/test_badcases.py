@@ -1,0 +1,66 @@
+"""Bad cases: which pictures, in which order, and where the hot spot lies."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_dilation
+
+from lineproof.core.spec import Preprocessing
+from lineproof.eval.badcases import find_bad_cases, grow, hot_level
+from lineproof.eval.outputs import Outputs, Source
+
+SIDE = 64
+
+
+@pytest.fixture
+def outputs():
+    """Six good and four defective pictures; picture 7 has a spot outside its mask."""
+    maps = np.full((10, SIDE, SIDE), 0.1, np.float32)
+    masks = np.zeros((10, SIDE, SIDE), np.bool_)
+    label = np.arange(10) >= 6
+    masks[6:, 10:14, 10:14] = True
+    maps[6:, 10:14, 10:14] = np.array([0.9, 0.8, 0.3, 0.2], np.float32)[:, None, None]
+    maps[0, 0, 0], maps[1, 0, 0] = 0.55, 0.6
+    maps[7, 40:43, 50:52] = 0.7
+    maps[7, 41, 51] = 0.75
+    # The blur of the defect itself, just outside its mask.
+    maps[6, 14, 10:14] = 0.88
+    spec = Preprocessing(SIDE, SIDE, 3, SIDE, SIDE, SIDE, SIDE)
+    source = Source("b", "0", "d", "e", "fp32", 0.5, "folder", "c", "/nowhere", spec)
+    files = tuple(f"{i}.png" for i in range(10))
+    defects = tuple("cut" if is_bad else "good" for is_bad in label)
+    return Outputs(source, files, defects, maps.max(axis=(1, 2)), label, np.ones(10, np.bool_), maps, masks)
+
+
+def test_each_kind_the_worst_first(outputs):
+    found = find_bad_cases(outputs)
+    kinds = [(case.kind, case.file) for case in found]
+    assert kinds == [
+        ("false accept", "9.png"),
+        ("false accept", "8.png"),
+        ("false reject", "1.png"),
+        ("false reject", "0.png"),
+        ("hot spot", "7.png"),
+    ]
+    np.testing.assert_allclose([case.margin for case in found[:4]], [0.3, 0.2, 0.1, 0.05], atol=1e-6)
+    assert found[-1].box == (40, 50, 43, 52)
+    np.testing.assert_allclose(found[-1].margin, 0.75 - hot_level(outputs), atol=1e-6)
+
+
+def test_at_most_so_many_of_each(outputs):
+    assert [case.file for case in find_bad_cases(outputs, top=1)] == ["9.png", "1.png", "7.png"]
+
+
+def test_unknown_pixels_hold_no_hot_spot(outputs):
+    unknown = dataclasses.replace(outputs, has_mask=~outputs.label)
+    assert all(case.kind != "hot spot" for case in find_bad_cases(unknown))
+    assert hot_level(outputs.take(np.arange(6, 10))) is None
+    assert all(case.kind != "hot spot" for case in find_bad_cases(outputs.take(np.arange(6, 10))))
+
+
+@pytest.mark.parametrize("num_px", [1, 3])
+def test_growing_is_dilation_by_a_square(num_px):
+    mask = np.random.default_rng(0).random((20, 31)) < 0.03
+    expected = binary_dilation(mask, np.ones((2 * num_px + 1, 2 * num_px + 1)))
+    np.testing.assert_array_equal(grow(mask, num_px), expected)

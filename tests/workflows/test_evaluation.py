@@ -1,0 +1,220 @@
+"""Evaluating, comparing and showing bad cases: from bundles, from saved outputs, with and without corrections."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.data.dataset import open_dataset
+from lineproof.eval.outputs import collect_outputs
+from lineproof.eval.outputs_file import open_outputs, save_outputs
+from lineproof.eval.published import paper_table, published
+from lineproof.eval.statistics import Resampling
+from lineproof.runtime.engine import availability
+from lineproof.workflows.compare import compare, one_each
+from lineproof.workflows.evaluation import Choice, check_table_file, evaluate
+from lineproof.workflows.gallery import show_bad_cases
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A data set in MVTec AD's layout of pictures that fit the tiny bundle: category ``carpet``."""
+    rng = np.random.default_rng(1)
+    root = tmp_path / "mvtec" / "carpet"
+    for split, num in (("train/good", 3), ("test/good", 4), ("test/hole", 3)):
+        (root / split).mkdir(parents=True)
+        for index in range(num):
+            frame = rng.integers(0, 60, (12, 16, 3)).astype(np.uint8)
+            if split == "test/hole":
+                frame[3:6, 4:9] += 120
+                frame[3:6, 4:9] += np.uint8(10 * index)
+                mask = np.zeros((12, 16), np.uint8)
+                mask[3:6, 4:9] = 255
+                (root / "ground_truth/hole").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(root / f"ground_truth/hole/{index:03d}_mask.png")
+            Image.fromarray(frame).save(root / split / f"{index:03d}.png")
+    return root.parent
+
+
+@pytest.fixture
+def cpu(tiny_bundle):
+    state = availability("ort-cpu")
+    if not state.is_available:
+        pytest.skip(f"ort-cpu cannot run here: {state.found}")
+    manifest = tiny_bundle.manifest
+    training = dataclasses.replace(manifest.training, category="carpet")
+    record = dataclasses.replace(manifest.detector, name="padim")
+    return tiny_bundle.with_manifest(dataclasses.replace(manifest, training=training, detector=record))
+
+
+@pytest.fixture
+def choice(parts):
+    return Choice(parts, engine="ort-cpu")
+
+
+@pytest.fixture
+def saved(cpu, parts, tmp_path):
+    path = tmp_path / "saved.npz"
+    save_outputs(collect_outputs(cpu, open_dataset(parts, category="carpet"), engine="ort-cpu"), path)
+    return path
+
+
+def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved, tmp_path):
+    found = evaluate([cpu.path], choice, save=tmp_path / "again.npz")
+    later = evaluate([saved], Choice())
+    assert found.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], Choice()).to_dict()
+    (item,) = found.items
+    assert item.accuracy.value("image_auroc") == 1.0
+    text = "\n".join(found.sentences())
+    assert "image AUROC" in text
+    assert "0 of 4 good pictures rejected" in text
+    assert "Data: carpet: " in text
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_several_are_saved_into_a_folder(cpu, choice, tmp_path):
+    evaluate([cpu.path, cpu.path], choice, save=tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["tiny-fp32-ort-cpu.npz"]
+    with pytest.raises(UsageError, match=r"one file for 2 bundles\. Give a folder"):
+        evaluate([cpu.path, cpu.path], choice, save=tmp_path / "one.npz")
+
+
+def test_the_papers_table_with_ours_beside_it(cpu, choice, tmp_path):
+    found = evaluate([cpu.path], choice, table="2")
+    rows = {row[0]: row for row in found.table.rows}
+    place = found.table.header.index("carpet")
+    ours = rows["padim fp32 on ort-cpu, measured"]
+    assert ours[place] == "100.0"
+    assert set(ours[1:]) - {"100.0"} == {"-"}
+    names = [row[0] for row in found.table.rows]
+    assert names.index("padim fp32 on ort-cpu, measured") == names.index("PaDiM, published") + 1
+    assert float(rows["PaDiM, published"][place]) == published()["tables"]["2"]["rows"]["padim"]["categories"]["carpet"]
+    found.write_table(tmp_path / "t.md")
+    found.write_table(tmp_path / "t.csv")
+    assert (tmp_path / "t.md").read_text().count("| padim fp32 on ort-cpu, measured |") == 1
+    lines = (tmp_path / "t.csv").read_text().splitlines()
+    assert len(lines) == len(found.table.rows) + 1
+    assert all(line.count(",") >= len(found.table.header) - 1 for line in lines)
+    assert found.to_dict()["table"]["rows"][0]["method"]
+
+
+@pytest.mark.parametrize(("number", "groups"), [("1", 3), ("2", 3), ("5", 1), ("6", 1)])
+def test_averages_appear_where_all_categories_do(number, groups):
+    table = paper_table(number, {})
+    names = table.header[1:-groups]
+    full = paper_table(number, {"fastflow": dict.fromkeys(names, 0.5)})
+    (row,) = [dict(zip(full.header, row, strict=True)) for row in full.rows if row[0] == "fastflow, measured"]
+    expected = "50.0" if number in "12" else "0.500"
+    assert [row[name] for name in full.header[-groups:]] == [expected] * groups
+    part = paper_table(number, {"fastflow": dict.fromkeys(names[1:], 0.5)})
+    assert part.rows[[row[0] for row in part.rows].index("fastflow, measured")][-1] == "-"
+
+
+def test_tables_and_files_that_do_not_exist(cpu, choice, tmp_path):
+    with pytest.raises(UsageError, match=r"--table is '3'; expected 1, 2, 5, 6\. Table 3: lineproof profile"):
+        evaluate([cpu.path], choice, table="3")
+    for path, number in ((tmp_path / "t.xls", "1"), (tmp_path / "t.md", None)):
+        with pytest.raises(UsageError, match=r"ends in \.md or \.csv"):
+            check_table_file(path, number)
+    with pytest.raises(UsageError, match=r"is a bundle, and no pictures were given"):
+        evaluate([cpu.path], Choice())
+
+
+def _corrections(folder):
+    path = folder / "corrections.json"
+    path.write_text(json.dumps({"corrections_version": 1, "corrections": {"test/hole/000.png": {"label": "good"}}}))
+    return path
+
+
+def test_corrections_and_a_threshold_are_a_number(saved, tmp_path):
+    found = evaluate([saved], Choice(threshold=0.6, corrections=_corrections(tmp_path)))
+    (item,) = found.items
+    assert item.accuracy.verdicts.num_defective == 3
+    assert item.corrected.verdicts.num_defective == 2
+    assert any(row[0] == "  with corrections" for row in item.rows())
+
+
+def test_two_engines_on_the_same_pictures(cpu, choice, tmp_path):
+    if not availability("openvino").is_available:
+        pytest.skip("openvino is not installed")
+    other = dataclasses.replace(choice, engine="openvino")
+    page = tmp_path / "page.html"
+    found = compare(cpu.path, cpu.path, (choice, other), how=Resampling(100), report=page)
+    assert found.num_frames == 7
+    assert found.flips == ()
+    assert found.map_max_abs_error < 1e-6
+    assert found.image_auroc.value == found.pixel_auroc.value == found.aupro.value == 0.0
+    assert len(found.worst) == 7
+    assert page.read_text().count("<figure>") == 4 * 7
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert "tiny (fp32) on ort-cpu" in found.sentences()[0]
+
+
+def test_a_side_that_is_worse_shows(saved, tmp_path):
+    outputs = open_outputs(saved)
+    score = outputs.score.copy()
+    score[list(outputs.files).index("test/hole/001.png")] = 0.0
+    maps = np.where(outputs.mask, 0.0, outputs.anomaly_map).astype(np.float32)
+    worse = dataclasses.replace(outputs, score=score, anomaly_map=maps)
+    save_outputs(worse.take(np.arange(len(worse))[::-1]), tmp_path / "worse.npz")
+    found = compare(saved, tmp_path / "worse.npz", (Choice(), Choice()), how=Resampling(200))
+    (flip,) = found.flips
+    assert str(flip).startswith("test/hole/001.png (hole): NG by ")
+    assert "became OK by" in str(flip)
+    assert (found.mcnemar.only_left_right, found.mcnemar.only_right_right) == (1, 0)
+    np.testing.assert_allclose(found.image_auroc.value, -1 / 3)
+    assert found.image_auroc.high <= 0
+    assert found.pixel_auroc.value < -0.9
+    assert found.aupro.value < -0.9
+    assert found.worst[0][0].startswith("test/hole/")
+
+
+def test_sides_that_cannot_be_compared(saved, tmp_path):
+    outputs = open_outputs(saved)
+    save_outputs(dataclasses.replace(outputs, files=tuple(f"x/{f}" for f in outputs.files)), tmp_path / "a.npz")
+    with pytest.raises(BadInputError, match="Only 0 pictures are on both sides"):
+        compare(saved, tmp_path / "a.npz", (Choice(), Choice()))
+    save_outputs(dataclasses.replace(outputs, label=~outputs.label), tmp_path / "b.npz")
+    with pytest.raises(BadInputError, match="7 pictures are labelled differently"):
+        compare(saved, tmp_path / "b.npz", (Choice(), Choice()))
+    with pytest.raises(UsageError, match="--engine was given 3 times"):
+        one_each(["a", "b", "c"])
+    assert one_each(["a"]) == ("a", "a")
+
+
+def test_maps_of_another_size_are_left_out(saved, tmp_path):
+    outputs = open_outputs(saved)
+    save_outputs(
+        dataclasses.replace(outputs, anomaly_map=outputs.anomaly_map[:, ::2], mask=outputs.mask[:, ::2]),
+        tmp_path / "half.npz",
+    )
+    found = compare(saved, tmp_path / "half.npz", (Choice(), Choice()))
+    assert (found.map_max_abs_error, found.pixel_auroc, found.aupro, found.worst) == (None, None, None, ())
+    assert found.image_auroc.value == 0.0
+    assert any("their sizes differ" in line for line in found.sentences())
+
+
+def test_a_gallery_of_bad_cases(cpu, choice, tmp_path):
+    page = tmp_path / "gallery.html"
+    found = show_bad_cases(cpu.path, dataclasses.replace(choice, threshold=0.65), out=page)
+    kinds = {(case.kind, case.file) for case in found.cases}
+    assert ("false accept", "test/hole/000.png") in kinds
+    text = page.read_text()
+    assert "False accepts" in text
+    assert text.count("<figure>") == 4 * len(found.cases)
+    assert "None." in text
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert found.after is None
+
+
+def test_a_gallery_with_corrections_and_without_pictures(saved, parts, tmp_path):
+    (parts / "carpet/test/good/000.png").rename(tmp_path / "elsewhere.png")
+    choice = Choice(threshold=0.05, corrections=_corrections(tmp_path))
+    found = show_bad_cases(saved, choice, top=2, out=tmp_path / "g.html")
+    assert [case.kind for case in found.cases].count("false reject") == 2
+    assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.sentences())
+    with pytest.raises(UsageError, match="--top is 0"):
+        show_bad_cases(saved, choice, top=0, out=tmp_path / "g.html")

@@ -1,0 +1,260 @@
+"""Two sides on the same pictures: engines, bundles, or outputs that were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import BadInputError, UsageError
+from ..core.progress import Progress, silent
+from ..data.decode import decode_image
+from ..data.overlay import heat_map
+from ..eval.bootstrap import Evidence, pixel_evidence
+from ..eval.correlation import rank_correlation
+from ..eval.outputs import Outputs
+from ..eval.statistics import Difference, McNemar, Resampling, image_difference, mcnemar, pixel_differences, to_dict
+from .evaluation import Choice, target_outputs
+from .page import Page
+
+_NUM_WORST = 10
+
+
+@final
+@dataclass(frozen=True)
+class Flip:
+    """A picture with two verdicts.
+
+    Attributes:
+        file: the picture.
+        label: ``"good"``, or its type of defect.
+        left_score: score of the left side; right_score of the right one.
+        left_margin: that score minus the left side's threshold; right_margin likewise. Above 0 is NG.
+    """
+
+    file: str
+    label: str
+    left_score: float
+    right_score: float
+    left_margin: float
+    right_margin: float
+
+    def __str__(self) -> str:
+        words = ["NG" if margin > 0 else "OK" for margin in (self.left_margin, self.right_margin)]
+        return (
+            f"{self.file} ({self.label}): {words[0]} by {abs(self.left_margin):.3g} became {words[1]} by "
+            f"{abs(self.right_margin):.3g}"
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Compared:
+    """What the two sides differ in.
+
+    Attributes:
+        left: the left side; right: the right side.
+        num_frames: pictures that both judged.
+        flips: pictures with two verdicts, each side by its own threshold.
+        mcnemar: whether one side judges more pictures right.
+        score_max_abs_error: largest |right − left| of the scores; map_max_abs_error of the maps, None where their
+            sizes differ.
+        rank_correlation: Spearman's, of the scores.
+        image_auroc: difference of the image AUROC; None where a class is absent.
+        pixel_auroc: of the pixel AUROC; None where no pixel is labelled as a defect or maps differ in size.
+        aupro: of the AUPRO.
+        worst: the pictures whose maps differ most, the worst first: (file, largest |right − left|).
+        how: how the intervals were made.
+    """
+
+    left: str
+    right: str
+    num_frames: int
+    flips: tuple[Flip, ...]
+    mcnemar: McNemar
+    score_max_abs_error: float
+    map_max_abs_error: float | None
+    rank_correlation: float | None
+    image_auroc: Difference | None
+    pixel_auroc: Difference | None
+    aupro: Difference | None
+    worst: tuple[tuple[str, float], ...]
+    how: Resampling
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "left": self.left,
+            "right": self.right,
+            "num_frames": self.num_frames,
+            "verdict_flips": [vars(flip) for flip in self.flips],
+            "mcnemar": to_dict(self.mcnemar),
+            "score_max_abs_error": self.score_max_abs_error,
+            "map_max_abs_error": self.map_max_abs_error,
+            "rank_correlation": self.rank_correlation,
+            "image_auroc": to_dict(self.image_auroc),
+            "pixel_auroc": to_dict(self.pixel_auroc),
+            "aupro": to_dict(self.aupro),
+            "worst": [{"file": file, "map_max_abs_error": error} for file, error in self.worst],
+            "resampling": to_dict(self.how),
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        test, map_error = self.mcnemar, self.map_max_abs_error
+        lines = [
+            f"Left: {self.left}. Right: {self.right}. {self.num_frames} pictures.",
+            f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
+            "such pictures do.",
+            *(f"  {flip}" for flip in self.flips),
+            f"McNemar: right on the left side alone {test.only_left_right}, on the right side alone "
+            f"{test.only_right_right}, p = {test.p_value:.3g}.",
+            f"Largest difference: score {self.score_max_abs_error:.3g}, map "
+            f"{'not compared: their sizes differ' if map_error is None else f'{map_error:.3g}'}.",
+        ]
+        if self.rank_correlation is not None:
+            lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
+        named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
+        lines += [found.sentence(name) for name, found in named if found]
+        lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the pictures, seed {self.how.seed}.")
+        return tuple(lines)
+
+
+def one_each(engines: Sequence[str]) -> tuple[str, str]:
+    """One engine for both sides, or one for each.
+
+    Raises:
+        UsageError: more than two.
+    """
+    if len(engines) > 2:
+        raise UsageError(f"--engine was given {len(engines)} times; expected once, or twice for left and right.")
+    return engines[0], engines[-1]
+
+
+def compare(
+    left: Path,
+    right: Path,
+    choices: tuple[Choice, Choice],
+    *,
+    how: Resampling | None = None,
+    report: Path | None = None,
+    progress: Progress = silent,
+) -> Compared:
+    """Compare two sides on the pictures that both can judge.
+
+    Args:
+        left: bundle, or file of saved outputs.
+        right: the same.
+        choices: how to run each.
+        how: resampling; None for 1000 resamples, seed 0.
+        report: page to write, with the worst pictures' maps side by side.
+        progress: told about every step.
+
+    Raises:
+        BadInputError: fewer than two pictures are on both sides, or they are labelled differently.
+    """
+    with ExitStack() as stack:
+        sides = [
+            stack.enter_context(target_outputs(target, choice, progress=progress))
+            for target, choice in zip((left, right), choices, strict=True)
+        ]
+        first, second = _in_step(*sides)
+        found = _compare(first, second, how or Resampling(), progress)
+        if report:
+            _write_page(report, found, first, second)
+    return found
+
+
+def _in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
+    """Both sides with the same pictures in the same order."""
+    places = {file: index for index, file in enumerate(right.files)}
+    shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
+    if len(shared) < 2:
+        raise BadInputError(
+            f"Only {len(shared)} pictures are on both sides: left has {len(left)} such as {left.files[0]}, right "
+            f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
+        )
+    if left.files != right.files:
+        mine, theirs = (np.array(column) for column in zip(*shared, strict=True))
+        left, right = left.take(mine), right.take(theirs)
+    differing = np.flatnonzero(left.label != right.label)
+    if len(differing):
+        raise BadInputError(
+            f"{len(differing)} pictures are labelled differently on the two sides, first {left.files[differing[0]]}. "
+            "Compare outputs of one version of the data set."
+        )
+    return left, right
+
+
+def _compare(left: Outputs, right: Outputs, how: Resampling, progress: Progress) -> Compared:
+    same_size = left.anomaly_map.shape == right.anomaly_map.shape
+    errors = _map_errors(left, right) if same_size else np.empty(0)
+    roc, pro = _pixels(left, right, how, progress) if same_size else (None, None)
+    worst = np.argsort(-errors, kind="stable")[:_NUM_WORST]
+    return Compared(
+        left=str(left.source),
+        right=str(right.source),
+        num_frames=len(left),
+        flips=_flips(left, right),
+        mcnemar=mcnemar(left.is_rejected, right.is_rejected, left.label),
+        score_max_abs_error=float(np.abs(right.score.astype(np.float64) - left.score).max()),
+        map_max_abs_error=float(errors.max()) if same_size else None,
+        rank_correlation=rank_correlation(left.score, right.score),
+        image_auroc=image_difference(left.score, right.score, left.label, how=how),
+        pixel_auroc=roc,
+        aupro=pro,
+        worst=tuple((left.files[i], float(errors[i])) for i in worst),
+        how=how,
+    )
+
+
+def _map_errors(left: Outputs, right: Outputs) -> NDArray[np.float64]:
+    pairs = zip(left.anomaly_map, right.anomaly_map, strict=True)
+    return np.array([np.abs(b.astype(np.float64) - a).max() for a, b in pairs])
+
+
+def _pixels(
+    left: Outputs, right: Outputs, how: Resampling, progress: Progress
+) -> tuple[Difference | None, Difference | None]:
+    known = np.flatnonzero(left.has_mask & right.has_mask)
+    if not left.label[known].any():
+        return None, None
+
+    def evidence(side: Outputs) -> Evidence:
+        return pixel_evidence([side.anomaly_map[i] for i in known], [np.asarray(left.mask[i]) for i in known])
+
+    return pixel_differences(evidence(left), evidence(right), left.label[known], how=how, progress=progress)
+
+
+def _flips(left: Outputs, right: Outputs) -> tuple[Flip, ...]:
+    found = []
+    for index in np.flatnonzero(left.is_rejected != right.is_rejected):
+        scores = float(left.score[index]), float(right.score[index])
+        margins = scores[0] - left.source.threshold, scores[1] - right.source.threshold
+        found.append(Flip(left.files[index], left.defects[index], *scores, *margins))
+    return tuple(found)
+
+
+def _write_page(path: Path, found: Compared, left: Outputs, right: Outputs) -> None:
+    page = Page("lineproof compare", f"{found.left} and {found.right} on the same pictures.")
+    page.lines(found.sentences())
+    page.heading("Pictures whose maps differ most")
+    places = {file: index for index, file in enumerate(left.files)}
+    for file, error in found.worst:
+        index = places[file]
+        maps = np.asarray(left.anomaly_map[index]), np.asarray(right.anomaly_map[index])
+        low, high = min(float(item.min()) for item in maps), max(float(item.max()) for item in maps)
+        high = high if high > low else low + 1.0
+        shown = [(heat_map(item, low=low, high=high), name) for item, name in zip(maps, ("left", "right"), strict=True)]
+        change = np.abs(maps[1].astype(np.float64) - maps[0])
+        shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
+        picture = Path(left.source.root) / file
+        if picture.is_file():
+            shown.insert(0, (decode_image(picture), file))
+        page.pictures(shown)
+    page.write(path)

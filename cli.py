@@ -32,7 +32,7 @@ Place = Path | None
 Texts = list[str]
 BundleArg = Annotated[Place, Argument(help="Bundle; the newest *.bundle here where left out.")]
 Category = Annotated[Text, Option(help="Category of the data set.")]
-EngineName = Annotated[str, Option(help="auto, torch, ort-cpu, ort-cuda, ort-trt, openvino, trt, trt-rtx.")]
+EngineName = Annotated[str, Option(help="Engine, or auto for the first available; `lineproof doctor` lists them.")]
 Expected = Annotated[Text, Option("--precision", help="Refuse a bundle of another precision.")]
 Rejects = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
 TestData = Annotated[Place, Option("--data", help="Data set whose test pictures are run.")]

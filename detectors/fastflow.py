@@ -94,8 +94,9 @@ class FastFlow(AbstractDetector):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """Small batches: a few hundred steps on a few dozen images."""
-        return {**super().quick_settings(), "batch_size": 4, "epochs": 30, "patience": 5}
+        """192 px and small batches: a few hundred steps on a few dozen images."""
+        quick = {"resize_px": 192, "crop_px": 192, "batch_size": 4, "epochs": 30, "patience": 5}
+        return super().quick_settings() | quick
 
     @property
     def config(self) -> FastFlowConfig:

@@ -98,8 +98,8 @@ class PatchCore(AbstractDetector):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """A bank of a thousand vectors."""
-        return {**super().quick_settings(), "coreset_size": 1000}
+        """256 px, where small defects still fill a patch, and a bank of two thousand vectors."""
+        return {**super().quick_settings(), "resize_px": 256, "crop_px": 256, "coreset_size": 2000}
 
     @property
     def config(self) -> PatchCoreConfig:

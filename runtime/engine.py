@@ -124,6 +124,12 @@ def availability(name: str) -> Availability:
     return engine.availability()
 
 
+def cpu_engines() -> tuple[str, ...]:
+    """Engines of the table that run the graph on the CPU, available or not; without the reference and null."""
+    others = ("torch", "null")
+    return tuple(name for name in ENGINES if name not in others and not resolve(ENGINES, name, kind="engine").uses_gpu)
+
+
 def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> Engine:
     """Open ``bundle`` with the engine of that name, or with the first available one for ``"auto"``.
 

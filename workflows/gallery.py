@@ -17,10 +17,11 @@ from ..core.spec import Preprocessing
 from ..data.decode import decode_image
 from ..data.overlay import contour, heat_map, overlay
 from ..eval.accuracy import Accuracy, measure_accuracy
-from ..eval.badcases import BadCase, find_bad_cases, hot_level
+from ..eval.badcases import BadCase, find_bad_cases
 from ..eval.corrections import correct, read_corrections
 from ..eval.outputs import Outputs
 from .evaluation import Choice, target_outputs
+from .inspection import show_limits
 from .page import Page
 
 _TITLES = {
@@ -117,7 +118,7 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
     page.lines(gallery.sentences())
     if gallery.after:
         page.table(("metric", "before", "with corrections"), gallery.changes())
-    limits = _limits(outputs)
+    limits = show_limits(outputs.anomaly_map, ~outputs.label)
     for kind, title in _TITLES.items():
         page.heading(title)
         found = [case for case in gallery.cases if case.kind == kind]
@@ -126,16 +127,6 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
         for case in found:
             page.pictures(_pictures(case, outputs, limits))
     page.write(gallery.page)
-
-
-def _limits(outputs: Outputs) -> tuple[float, float]:
-    """Cold: the median of the good maps. Hot: twice as far above it as the level of hot spots."""
-    good = np.flatnonzero(~outputs.label)
-    shown = good if len(good) else np.arange(len(outputs))
-    low = float(np.median([np.median(outputs.anomaly_map[i]) for i in shown]))
-    level = hot_level(outputs)
-    high = max(float(outputs.anomaly_map[i].max()) for i in shown) if level is None else low + 2 * (level - low)
-    return low, max(high, low + 1e-9)
 
 
 def _pictures(case: BadCase, outputs: Outputs, limits: tuple[float, float]) -> list[tuple[NDArray[np.uint8], str]]:

@@ -79,11 +79,29 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def map_limits(bundle: Bundle) -> tuple[float, float]:
-    """Map values shown as cold and as hot: the median of the good golden maps, and the highest golden value."""
+    """Map values shown as cold and as hot, see ``show_limits``, from the golden frames that are good."""
     reference = bundle.golden().reference
-    good = ~bundle.manifest.threshold.is_defect(reference.score)
-    maps = reference.anomaly_map[good] if good.any() else reference.anomaly_map
-    low, high = float(np.median(maps)), float(reference.anomaly_map.max())
+    return show_limits(reference.anomaly_map, ~bundle.manifest.threshold.is_defect(reference.score))
+
+
+def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[float, float]:
+    """Map values shown as cold and as hot, so that what good parts never reach begins to glow.
+
+    Args:
+        maps: float32 (N, h, w).
+        is_good: bool (N,).
+
+    Returns:
+        The median of the good maps, and twice as far above it as nearly all good maps reach (the 95 % quantile of their
+        maxima). Where no map is good: median and maximum of all.
+    """
+    places = np.flatnonzero(is_good)
+    if len(places):
+        low = float(np.median([np.median(maps[i]) for i in places]))
+        high = 2 * float(np.quantile([maps[i].max() for i in places], 0.95)) - low
+    else:
+        low = float(np.median([np.median(item) for item in maps]))
+        high = max(float(item.max()) for item in maps)
     return low, max(high, low + 1e-9)
 
 

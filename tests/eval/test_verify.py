@@ -13,7 +13,7 @@ from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.parity import check
 from lineproof.eval.verify import record_parity, verify
-from lineproof.runtime.engine import ENGINES, Availability, availability
+from lineproof.runtime.engine import ENGINES, Availability, availability, cpu_engines
 
 
 def move(index, by):
@@ -321,7 +321,7 @@ def test_bundle_without_its_own_tolerance_is_refused(tiny_bundle, add_engine):
         verify(bundle, engine="numpy")
 
 
-@pytest.mark.parametrize("name", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("name", cpu_engines())
 def test_real_engines_pass_on_the_tiny_bundle(tiny_bundle, name):
     state = availability(name)
     if not state.is_available:

@@ -17,9 +17,9 @@ from lineproof.detectors.checkpoint import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.eval.verify import verify  # noqa: E402
 from lineproof.export import bundle as bundle_module  # noqa: E402
 from lineproof.export.bundle import ExportOptions, export_bundle  # noqa: E402
-from lineproof.runtime.engine import EngineOptions, availability, open_engine, predict  # noqa: E402
+from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, open_engine, predict  # noqa: E402
 
-CPU_ENGINES = ("ort-cpu", "openvino")
+CPU_ENGINES = cpu_engines()
 
 
 def contents(folder):

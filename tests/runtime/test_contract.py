@@ -8,11 +8,22 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import BadInputError, BundleError, LineproofError, UsageError
-from lineproof.runtime.engine import ENGINES, Availability, Engine, EngineOptions, availability, open_engine, predict
+from lineproof.core.registry import resolve
+from lineproof.runtime.engine import (
+    ENGINES,
+    Availability,
+    Engine,
+    EngineOptions,
+    availability,
+    cpu_engines,
+    open_engine,
+    predict,
+)
 
-GPU = {"ort-cuda", "ort-trt", "trt", "trt-rtx"}
+GPU = {name for name in ENGINES if resolve(ENGINES, name, kind="engine").uses_gpu}
 ALL = [pytest.param(name, marks=[pytest.mark.gpu] if name in GPU else []) for name in ENGINES]
 COMPUTING = [param for param in ALL if param.values[0] != "null"]
+ON_CPU = [name for name in ENGINES if name not in GPU]
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -180,20 +191,20 @@ def test_an_arithmetic_that_it_does_not_have_is_refused(name, open_tiny):
         open_tiny(name, EngineOptions(compute_dtype="f8"))
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in GPU])
+@pytest.mark.parametrize("name", ON_CPU)
 def test_a_cpu_engine_refuses_a_gpu(name, open_tiny):
     with pytest.raises(UsageError, match=rf"Engine {name} runs on the CPU and has no device 1"):
         open_tiny(name, EngineOptions(device=1))
 
 
-@pytest.mark.parametrize("name", ["torch", "ort-cpu", "openvino"])
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "null"])
 def test_threads_are_what_was_asked(name, open_tiny, tiny_bundle):
     engine = open_tiny(name, EngineOptions(num_threads=1))
     predict(engine, tiny_bundle.golden().frames)
     assert engine.describe()["num_threads"] == 1
 
 
-@pytest.mark.parametrize("name", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("name", cpu_engines())
 def test_a_graph_that_does_not_fit_its_manifest_is_refused(name, tiny_bundle, require):
     require(name)
     score, anomaly_map = tiny_bundle.manifest.outputs
@@ -213,7 +224,7 @@ def test_a_graph_that_does_not_fit_its_manifest_is_refused(name, tiny_bundle, re
         predict(open_engine(resized, name), np.zeros((1, 12, 16, 3), np.uint8))
 
 
-@pytest.mark.parametrize("name", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize("name", cpu_engines())
 def test_a_model_that_is_none_is_refused_in_plain_words(name, tiny_bundle, require):
     require(name)
     tiny_bundle.model_path.write_bytes(b"not a graph")

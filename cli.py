@@ -206,13 +206,20 @@ def profile(
     deadline_ms: Annotated[float | None, Option(help="Takt time; a slower call is exit 5.")] = None,
     precision: Expected = None,
     samples: Annotated[bool, Option("--samples", help="Put every timed call into the JSON.")] = False,
+    table: Annotated[Text, Option(help="3: the paper's, with every bundle here on every engine here.")] = None,
     report: Report = None,
 ) -> None:
     """Measure latency, throughput, memory, cold start and parameters."""
     from .workflows.find import open_named, parse_batches
-    from .workflows.measure import Effort, measure
+    from .workflows.measure import Effort, measure, measure_table
 
     effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms)
+    if table:
+        with ui.progress() as progress:
+            paths = [bundle] if bundle else []
+            filled = measure_table(table, paths, engine, effort=effort, options=ui.engine(), progress=progress)
+        ui.show(filled, report=report)
+        return
     with ui.progress() as progress:
         found = measure(
             open_named(bundle, precision=precision), engine, effort=effort, options=ui.engine(), with_samples=samples,

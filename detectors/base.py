@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class DetectorConfig:
     weights: str = "imagenet"
     resize_px: int = 256
     crop_px: int = 256
+
+
+ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,14 @@ class Deployed(nn.Module):
         return score, anomaly_map
 
 
-class AbstractDetector(nn.Module, ABC):
+class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     """One anomaly detector in its training form, which is also the reference that engines are compared with.
 
+    Args:
+        config: every parameter it is made with.
+
     Attributes:
+        config: the same.
         config_class: the detector's configuration.
         half_scopes: module paths of the lowered form (``*`` stands for one name) that may compute in fp16. All
             else stays in fp32: distances, covariance, and everywhere exp, softmax and reductions.
@@ -94,15 +101,15 @@ class AbstractDetector(nn.Module, ABC):
     half_scopes: ClassVar[tuple[str, ...]] = ("backbone",)
     localises: ClassVar[bool] = True
 
-    @property
-    @abstractmethod
-    def config(self) -> DetectorConfig:
-        """Every parameter this detector was made with."""
+    def __init__(self, config: ConfigT) -> None:
+        super().__init__()
+        self.config = config
 
     @property
-    @abstractmethod
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and standard deviation that images are normalised with, RGB in [0, 1]."""
+        """Mean and standard deviation that images are normalised with, RGB in [0, 1]: those of ``self.backbone``."""
+        network: Any = self.backbone
+        return network.mean, network.std
 
     @abstractmethod
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _convert(name: str, key: str, value: Any, wanted: type) -> Any:
     raise UsageError(f"{name}: parameter {key} is {value!r}; expected {wanted.__name__}.")
 
 
-def build_detector(name: str, config: DetectorConfig) -> AbstractDetector:
+def build_detector(name: str, config: DetectorConfig) -> AbstractDetector[Any]:
     """An unfitted detector; its random initialisation follows torch's and NumPy's global generators."""
-    detector: AbstractDetector = resolve(DETECTORS, name, kind="detector")(config)
+    detector: AbstractDetector[Any] = resolve(DETECTORS, name, kind="detector")(config)
     return detector.eval()

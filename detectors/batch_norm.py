@@ -59,12 +59,21 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
     return found
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    mean, variance, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
-    if mean is None or variance is None:
+def as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm does in evaluation mode, ``gain · x + offset``: float64 (C,) each.
+
+    Raises:
+        ValueError: it has no running statistics.
+    """
+    if norm.running_mean is None or norm.running_var is None:
         raise ValueError("A batch norm without running statistics cannot be folded. Train it with them.")
-    gain = weight.double() * torch.rsqrt(variance.double() + norm.eps)
-    before = torch.zeros_like(mean) if convolution.bias is None else convolution.bias
-    folded = bias.double() + (before.double() - mean.double()) * gain
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    return gain, norm.bias.double() - gain * norm.running_mean.double()
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    gain, folded = as_affine(norm)
+    if convolution.bias is not None:
+        folded = folded + gain * convolution.bias.double()
     convolution.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
     convolution.bias = nn.Parameter(folded.to(convolution.weight.dtype), requires_grad=False)

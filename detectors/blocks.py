@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import FitContext
+from .batch_norm import as_affine
 from .trainer import Schedule, Trainer
 
 _CALIBRATION_IMAGES = 64
@@ -130,11 +131,8 @@ def fold(module: nn.Module) -> nn.Module:
 
 
 def _folded(block: ConvNorm) -> nn.Sequential:
-    norm, conv = block.norm, block.conv
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("batch normalisation without running statistics cannot be folded")
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.double() - scale * norm.running_mean.double()
+    conv = block.conv
+    scale, bias = as_affine(block.norm)
     if conv.bias is not None:
         bias = bias + scale * conv.bias.double()
     is_grown = isinstance(conv, nn.ConvTranspose2d)

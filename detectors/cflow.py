@@ -109,7 +109,7 @@ class _Standardise(nn.Module):
         )
 
 
-class CFlow(AbstractDetector):
+class CFlow(AbstractDetector[CFlowConfig]):
     """CFlow in its training form: FrEIA's flows over vectors.
 
     Attributes:
@@ -121,8 +121,7 @@ class CFlow(AbstractDetector):
     ceilings: Tensor
 
     def __init__(self, config: CFlowConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         if not 1 <= config.num_levels <= len(_STRIDES):
             raise UsageError(f"num_levels is {config.num_levels}; expected 1 to {len(_STRIDES)}.")
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES[: config.num_levels])
@@ -145,19 +144,9 @@ class CFlow(AbstractDetector):
         quick = {"num_levels": 2, "epochs": 16, "patience": 4, "learning_rate": 2e-3, "is_standardised": True}
         return {**super().quick_settings(), **quick}
 
-    @property
-    def config(self) -> CFlowConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Maximise the likelihood of the good images' feature vectors, then take the ceilings."""
-        config = self._config
+        config = self.config
         generator = torch.Generator().manual_seed(context.seed)
         for flow in self.flows:
             draw_rotations(flow, generator)

@@ -43,7 +43,7 @@ class CheckpointRecord:
     fit: dict[str, Any]
 
 
-def save_weights(detector: AbstractDetector, path: Path) -> None:
+def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
     """Write every tensor of the detector; shared ones are written once per name."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
     temporary = path.with_name(f".{path.name}.tmp")
@@ -74,7 +74,7 @@ def read_record(run: Path) -> CheckpointRecord:
         raise BadInputError(f"{path} is not a checkpoint record of this release ({error!r}). Train again.") from None
 
 
-def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector:
+def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any]:
     """Rebuild a detector and load its tensors strictly.
 
     Raises:
@@ -100,7 +100,7 @@ def load_reference(record: DetectorRecord, preprocessing: Preprocessing, *, weig
     return FrameGraph(preprocessing, load_detector(record, weights)).eval()
 
 
-def score_images(detector: AbstractDetector, images: Any, *, batch_size: int = 8) -> list[float]:
+def score_images(detector: AbstractDetector[Any], images: Any, *, batch_size: int = 8) -> list[float]:
     """Scores of an ImageSet by the detector in its training form."""
     scores: list[float] = []
     with torch.inference_mode():

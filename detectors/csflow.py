@@ -91,16 +91,15 @@ class CsFlowConfig(DetectorConfig):
     weight_decay: float = 1e-5
 
 
-class CsFlow(AbstractDetector):
+class CsFlow(AbstractDetector[CsFlowConfig]):
     """CS-Flow in its training form: FrEIA's flow over packed scales."""
 
     config_class = CsFlowConfig
     half_scopes = ("backbone", "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
 
     def __init__(self, config: CsFlowConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.sizes = _sizes(config)
-        self._config = config
         self.backbone = _backbone(config)
         self.standardise = Standardise(self.backbone.channels[0])
         self.flow: Any = build_glow(
@@ -124,19 +123,9 @@ class CsFlow(AbstractDetector):
         fast = {"standardises": True, "batch_size": 4, "learning_rate": 2e-3, "epochs": 80, "patience": 10}
         return {**super().quick_settings(), **small, **fast}
 
-    @property
-    def config(self) -> CsFlowConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Maximise the likelihood of the good images' features."""
-        config, device = self._config, context.device
+        config, device = self.config, context.device
         self.to(device)
 
         def features(batch: Tensor) -> tuple[Tensor]:

@@ -131,19 +131,18 @@ class Autoencoder(nn.Module):
         return restored
 
 
-class Dfr(AbstractDetector):
+class Dfr(AbstractDetector[DfrConfig]):
     """DFR in its training form."""
 
     config_class = DfrConfig
     half_scopes = ("backbone", "head.convs", "head.rest")
 
     def __init__(self, config: DfrConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.cell_px < 1 or config.crop_px % config.cell_px:
             raise UsageError(f"dfr: crop_px {config.crop_px} is no multiple of cell_px {config.cell_px}. Change one.")
         if not 0.0 < config.variance < 1.0:
             raise UsageError(f"dfr: variance is {config.variance}; expected a share between 0 and 1.")
-        self._config = config
         self.backbone: Backbone | VggBackbone
         if config.backbone.startswith("vgg"):
             self.backbone = VggBackbone(config.backbone, config.weights)
@@ -163,23 +162,13 @@ class Dfr(AbstractDetector):
         size = {"resize_px": 256, "crop_px": 256}
         return {**super().quick_settings(), **size, "epochs": 50, "patience": 10, "learning_rate": 1e-3}
 
-    @property
-    def config(self) -> DfrConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Parameters of the pretrained feature extractor, of either kind."""
         return list(self.backbone.parameters())
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Choose the latent size, then teach the autoencoder to restore the good images' features."""
-        config, device = self._config, context.device
+        config, device = self.config, context.device
         self.to(device)
 
         known, kept = (

@@ -91,7 +91,7 @@ class DifferNetConfig(DetectorConfig):
     weight_decay: float = 1e-5
 
 
-class DifferNet(AbstractDetector):
+class DifferNet(AbstractDetector[DifferNetConfig]):
     """DifferNet in its training form: FrEIA's flow."""
 
     config_class = DifferNetConfig
@@ -99,8 +99,7 @@ class DifferNet(AbstractDetector):
     localises: ClassVar[bool] = False
 
     def __init__(self, config: DifferNetConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.backbone = _backbone(config)
         self.rotate = Rotate(config.crop_px, fixed_angles(config.num_rotations), black=self._black())
         num_features = NUM_SCALES * self.backbone.channels[0]
@@ -118,23 +117,13 @@ class DifferNet(AbstractDetector):
         views = {"resize_px": 256, "crop_px": 256, "num_rotations": 8, "caches_rotations": True, "standardises": True}
         return {**super().quick_settings(), **views, "hidden": 256, "batch_size": 8, "epochs": 100, "patience": 10}
 
-    @property
-    def config(self) -> DifferNetConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Of AlexNet or the timm network."""
         return list(self.backbone.parameters())
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Maximise the likelihood of the good images' features over rotations."""
-        config, device = self._config, context.device
+        config, device = self.config, context.device
         self.to(device)
 
         def cached(chosen: ImageSet, stage: str) -> Tensor:
@@ -168,9 +157,9 @@ class DifferNet(AbstractDetector):
 
     def _drawn(self, views: Tensor | ImageSet, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Features of random views of images: float32 (B · num_training_rotations, D)."""
-        count, device = self._config.num_training_rotations, next(self.flow.parameters()).device
+        count, device = self.config.num_training_rotations, next(self.flow.parameters()).device
         if isinstance(views, Tensor):
-            drawn = torch.rand(len(indices), self._config.num_rotations, generator=generator).argsort(1)[:, :count]
+            drawn = torch.rand(len(indices), self.config.num_rotations, generator=generator).argsort(1)[:, :count]
             return torch.cat([views[i][j] for i, j in zip(indices.tolist(), drawn, strict=True)]).to(device)
         angles = 360.0 * torch.rand(len(indices), count, generator=generator, dtype=torch.float64)
         images = views.batch(indices.tolist()).to(device).split(1)
@@ -178,7 +167,7 @@ class DifferNet(AbstractDetector):
             return torch.cat([self._features_at(*pair) for pair in zip(images, angles, strict=True)])
 
     def _features_at(self, image: Tensor, angles: Tensor) -> Tensor:
-        rotate = Rotate(self._config.crop_px, angles.to(image.device), black=self._black())
+        rotate = Rotate(self.config.crop_px, angles.to(image.device), black=self._black())
         return self.features(rotate.to(image.device)(image))
 
     def _black(self) -> list[float]:
@@ -192,11 +181,11 @@ class DifferNet(AbstractDetector):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score and map; see AbstractDetector. One frame at a time: 64 views of 448 px fill memory enough."""
         z = torch.stack([self.flow(self.features(self.rotate(image)))[0] for image in images.split(1)])
-        return score_and_map(z.flatten(0, 1), self._config)
+        return score_and_map(z.flatten(0, 1), self.config)
 
     def lower(self) -> Deployed:
         """Flow without Jacobian, clamp folded; the views of all frames are one batch."""
-        return Deployed(_Views(self), _Head(self), _Post(self._config))
+        return Deployed(_Views(self), _Head(self), _Post(self.config))
 
 
 def _backbone(config: DifferNetConfig) -> AlexNet | Backbone:

@@ -79,16 +79,15 @@ class DraemConfig(DetectorConfig):
     learning_rate: float = 1e-4
 
 
-class Draem(AbstractDetector):
+class Draem(AbstractDetector[DraemConfig]):
     """DRAEM in its training form."""
 
     config_class = DraemConfig
     half_scopes = ("backbone", "head")
 
     def __init__(self, config: DraemConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         _check(config)
-        self._config = config
         self.reconstructive = ReconstructiveNetwork(config.reconstructive_width)
         self.discriminative = DiscriminativeNetwork(config.discriminative_width)
 
@@ -106,18 +105,13 @@ class Draem(AbstractDetector):
         }
 
     @property
-    def config(self) -> DraemConfig:
-        """Parameters."""
-        return self._config
-
-    @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         """None: pixels in [0, 1]."""
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Train both networks on good images with synthetic anomalies."""
-        config = self._config
+        config = self.config
         self.to(context.device)
         maker = _Maker(config, seed=context.seed)
         optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
@@ -168,7 +162,7 @@ class Draem(AbstractDetector):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score and map; see AbstractDetector."""
         anomaly_map = self.logits(images)[1].softmax(1)[:, 1]
-        window = self._config.window_px
+        window = self.config.window_px
         means = F.avg_pool2d(anomaly_map[:, None], window, stride=1, padding=window // 2)
         return means.amax((1, 2, 3)), anomaly_map
 

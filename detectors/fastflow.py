@@ -71,15 +71,14 @@ def _subnet(config: FastFlowConfig, step: int) -> Callable[[int, int], nn.Module
     return make
 
 
-class FastFlow(AbstractDetector):
+class FastFlow(AbstractDetector[FastFlowConfig]):
     """FastFlow in its training form: FrEIA's flows."""
 
     config_class = FastFlowConfig
     half_scopes = ("backbone", "head.flows.*.couplings")
 
     def __init__(self, config: FastFlowConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         self.sizes = self.backbone.map_sizes(config.crop_px)
         self.flows = nn.ModuleList(
@@ -98,19 +97,9 @@ class FastFlow(AbstractDetector):
         quick = {"resize_px": 192, "crop_px": 192, "batch_size": 4, "epochs": 30, "patience": 5}
         return super().quick_settings() | quick
 
-    @property
-    def config(self) -> FastFlowConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Maximise the likelihood of the good images' features."""
-        config, device = self._config, context.device
+        config, device = self.config, context.device
         self.to(device)
 
         def features(batch: Tensor) -> tuple[Tensor, ...]:

@@ -40,7 +40,7 @@ class PadimConfig(DetectorConfig):
     regularisation: float = 0.01
 
 
-class Padim(AbstractDetector):
+class Padim(AbstractDetector[PadimConfig]):
     """PaDiM in its training form."""
 
     config_class = PadimConfig
@@ -50,8 +50,7 @@ class Padim(AbstractDetector):
     factor: Tensor
 
     def __init__(self, config: PadimConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         total = sum(self.backbone.channels)
         self.dim = config.num_features or (550 if total >= 1024 else min(100, total))
@@ -62,16 +61,6 @@ class Padim(AbstractDetector):
         self.register_buffer("channels", torch.arange(self.dim))
         self.register_buffer("mean", torch.empty(0, self.dim))
         self.register_buffer("factor", torch.empty(0, self.dim, self.dim))
-
-    @property
-    def config(self) -> PadimConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Draw the channels, then fit a mean and an unbiased covariance per position over all images."""
@@ -104,7 +93,7 @@ class Padim(AbstractDetector):
         mean = values.mean(1, keepdim=True)
         centred = values - mean
         covariance = centred.transpose(1, 2) @ centred / (values.shape[1] - 1)
-        covariance += self._config.regularisation * torch.eye(self.dim, dtype=torch.float64)
+        covariance += self.config.regularisation * torch.eye(self.dim, dtype=torch.float64)
         identity = torch.eye(self.dim, dtype=torch.float64).expand_as(covariance)
         factor = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), identity, upper=False)
         return mean[:, 0].float(), factor.float()

@@ -77,7 +77,7 @@ class Embedding(nn.Module):
         return torch.cat([fine, coarse], 1)
 
 
-class PatchCore(AbstractDetector):
+class PatchCore(AbstractDetector[PatchCoreConfig]):
     """PatchCore in its training form: the nearest vector is searched in float64."""
 
     config_class = PatchCoreConfig
@@ -86,8 +86,7 @@ class PatchCore(AbstractDetector):
     table: Tensor
 
     def __init__(self, config: PatchCoreConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         sizes = self.backbone.map_sizes(config.crop_px)
         self.embedding = Embedding(self.backbone.channels, sizes)
@@ -101,16 +100,6 @@ class PatchCore(AbstractDetector):
         """256 px, where small defects still fill a patch, and a bank of two thousand vectors."""
         return {**super().quick_settings(), "resize_px": 256, "crop_px": 256, "coreset_size": 2000}
 
-    @property
-    def config(self) -> PatchCoreConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Collect the patch vectors of all images and keep a greedy k-centre coreset of them."""
         self.to(context.device)
@@ -122,21 +111,21 @@ class PatchCore(AbstractDetector):
             stage="features",
         )
         vectors = patches.flatten(0, 1)
-        size = self._config.coreset_size or round(self._config.coreset_ratio * len(vectors))
-        if not self._config.num_neighbours <= size <= len(vectors):
+        size = self.config.coreset_size or round(self.config.coreset_ratio * len(vectors))
+        if not self.config.num_neighbours <= size <= len(vectors):
             raise UsageError(
                 f"The coreset would hold {size} of {len(vectors)} patch vectors; it must hold at least "
-                f"num_neighbours = {self._config.num_neighbours} and at most all. Change coreset_size or coreset_ratio."
+                f"num_neighbours = {self.config.num_neighbours} and at most all. Change coreset_size or coreset_ratio."
             )
         chosen = greedy_coreset(
             vectors.to(context.device),
             size,
-            projected_dim=self._config.projected_dim,
+            projected_dim=self.config.projected_dim,
             seed=context.seed,
             progress=context.progress,
         )
         self.register_buffer("bank", vectors[chosen].contiguous())
-        self.register_buffer("table", neighbour_table(self.bank, self._config.num_neighbours))
+        self.register_buffer("table", neighbour_table(self.bank, self.config.num_neighbours))
         self.cpu()
         return {"num_vectors": len(vectors), "bank_size": size, "dim": self.embedding.dim}
 
@@ -147,7 +136,7 @@ class PatchCore(AbstractDetector):
         distance = (queries - self.bank[index]).square().sum(2).sqrt()
         anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
         highest, worst = distance.max(1)
-        if self._config.num_neighbours == 1:
+        if self.config.num_neighbours == 1:
             return highest, anomaly_map
         rows = torch.arange(len(images), device=images.device)
         near = self.bank[self.table[index[rows, worst]]]

@@ -162,20 +162,19 @@ class Student(nn.Module):
         return tuple(restored[::-1])
 
 
-class ReverseDistillation(AbstractDetector):
+class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
     """Reverse Distillation in its training form."""
 
     config_class = ReverseDistillationConfig
     half_scopes = ("backbone", "head.student")
 
     def __init__(self, config: ReverseDistillationConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.crop_px % 32 or config.crop_px < 64:
             raise UsageError(
                 f"reverse_distillation: crop_px is {config.crop_px}; the bottleneck halves the maps five times and "
                 "needs a multiple of 32, at least 64. Use 256."
             )
-        self._config = config
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         self.student = Student(self.backbone.channels, signed=signed_maps(self.backbone))
         self.upsamples = nn.ModuleList(
@@ -188,19 +187,9 @@ class ReverseDistillation(AbstractDetector):
         """Small batches: a few hundred steps on a few dozen images."""
         return {**super().quick_settings(), "batch_size": 4, "epochs": 120, "patience": 30}
 
-    @property
-    def config(self) -> ReverseDistillationConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The teacher's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Teach the student to restore the good images' features."""
-        config, device = self._config, context.device
+        config, device = self.config, context.device
         self.to(device)
         known = cache_features(self.backbone, images, device=device, progress=context.progress, stage="features")
         kept = cache_features(

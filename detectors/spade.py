@@ -59,7 +59,7 @@ class SpadeConfig(DetectorConfig):
     vectors_per_image: int = 0
 
 
-class Spade(AbstractDetector):
+class Spade(AbstractDetector[SpadeConfig]):
     """SPADE in its training form.
 
     Attributes:
@@ -73,8 +73,7 @@ class Spade(AbstractDetector):
     globals: Tensor
 
     def __init__(self, config: SpadeConfig) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         if config.image_score not in ("retrieval", "map"):
             raise UsageError(f"image_score is {config.image_score!r}; expected retrieval or map.")
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
@@ -93,19 +92,9 @@ class Spade(AbstractDetector):
         quick = {"resize_px": 192, "crop_px": 192, "num_retrieved": 20, "image_score": "map"}
         return {**super().quick_settings(), **quick}
 
-    @property
-    def config(self) -> SpadeConfig:
-        """Parameters."""
-        return self._config
-
-    @property
-    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """The backbone's."""
-        return self.backbone.mean, self.backbone.std
-
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Store the features of the good images."""
-        config = self._config
+        config = self.config
         kept = config.num_images or len(images)
         if kept > len(images) or not 1 <= config.num_retrieved <= kept:
             raise UsageError(
@@ -134,7 +123,7 @@ class Spade(AbstractDetector):
 
     def _keep(self, level: int, vectors: Tensor, context: FitContext) -> float:
         """Make the gallery of one level of (num_images, h·w, C); gives the covering radius, 0 where all are kept."""
-        size, radius = self._config.vectors_per_image, 0.0
+        size, radius = self.config.vectors_per_image, 0.0
         if 0 < size < vectors.shape[1]:
             parts = []
             for number, item in enumerate(vectors):
@@ -154,7 +143,7 @@ class Spade(AbstractDetector):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Score and map; see AbstractDetector."""
         *levels, pooled = self.describe(self.backbone(images))
-        distances, nearest = retrieve(pooled, self.globals, self._config.num_retrieved)
+        distances, nearest = retrieve(pooled, self.globals, self.config.num_retrieved)
         maps = []
         for level, vectors in enumerate(levels):
             gallery = self.get_buffer(f"gallery{level}")
@@ -164,7 +153,7 @@ class Spade(AbstractDetector):
                 for query, chosen in zip(queries, nearest, strict=True)
             ]
             maps.append(torch.stack(found).unflatten(1, (self.sizes[level], -1)))
-        return combine(distances, maps, self.upsamples, image_score=self._config.image_score)
+        return combine(distances, maps, self.upsamples, image_score=self.config.image_score)
 
     def lower(self) -> Deployed:
         """TopK, then per level gathers and products, some images at a time."""

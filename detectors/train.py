@@ -91,7 +91,7 @@ def train(
 
 def _finish(
     run: Path,
-    detector: AbstractDetector,
+    detector: AbstractDetector[Any],
     *,
     name: str,
     data: TrainingRecord,
@@ -113,7 +113,7 @@ def _finish(
     return record
 
 
-def image_set(detector: AbstractDetector, paths: list[Path]) -> ImageSet:
+def image_set(detector: AbstractDetector[Any], paths: list[Path]) -> ImageSet:
     """Images by path, preprocessed as this detector wants them."""
     mean, std = detector.normalisation
     return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std)

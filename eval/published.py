@@ -108,6 +108,34 @@ def _note(note: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
     return f"* {whom}{f' ({cells})' if cells else ''}: {note['text']}"
 
 
+_SPEED_COLUMNS = (("fps", 1), ("time_ms", 2), ("extra_parameters_m", 2), ("constants_mb", 1), ("gflop", 2))
+
+
+def speed_table(measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
+    """Table 3 of the paper, with our figures below the published ones of the same method.
+
+    Args:
+        measured: per row name, whose first word is the method: ``fps``, ``time_ms``, ``extra_parameters_m``, and what
+            the paper does not give, ``constants_mb`` and ``gflop``.
+    """
+    found = published()
+    table = found["tables"]["3"]
+    left = dict(measured)
+    ordered: list[tuple[str, Mapping[str, float]]] = []
+    for method, row in table["rows"].items():
+        ordered.append((f"{row['name']}, published", {k: row[k] for k, _ in _SPEED_COLUMNS if k in row}))
+        ordered += [(f"{name}, measured", left.pop(name)) for name in measured if name.split()[0] == method]
+    ordered += [(f"{name}, measured", values) for name, values in left.items()]
+    header = ("method", "FPS", "time (ms)", "extra parameters (M)", "constants (MB)", "GFLOP per frame")
+    rows = [
+        (label, *(f"{values[key]:.{digits}f}" if key in values else "-" for key, digits in _SPEED_COLUMNS))
+        for label, values in ordered
+    ]
+    notes = tuple(_note(note, table["rows"]) for note in table["footnotes"])
+    title = f"Table 3: {table['title']}. {found['citation']}"
+    return PaperTable(title, header, tuple(rows), tuple(dict(values) for _, values in ordered), notes)
+
+
 def _categories(table: Mapping[str, Any]) -> list[str]:
     """The benchmark's categories: textures first, then by name."""
     names = MVTEC_AD if table["dataset"] == "mvtec-ad" else MVTEC_3D_AD

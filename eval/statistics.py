@@ -112,9 +112,9 @@ def image_difference(
 ) -> Difference | None:
     """Difference of the image AUROC; None where a class is absent or a score is not finite.
 
-    The bound also covers what resampling cannot see: where no pair of pictures changed its order, every resample gives
-    the difference 0. It is then the share of pairs of a good and a defective picture that lie closer together than
-    twice the largest score error: those that errors of the size seen could still reorder.
+    Where no pair of a good and a defective picture changed its order, every resample gives the difference 0 and says
+    nothing. The bound is then the larger of two shares of pairs: the rule of three for an event that was never seen, and
+    the pairs that lie closer together than twice the largest score error, which errors of the size seen could reorder.
     """
     if not (label.any() and (~label).any() and np.isfinite(left).all() and np.isfinite(right).all()):
         return None
@@ -122,7 +122,8 @@ def image_difference(
     areas = [resampled_areas(image_evidence(side, label), weights)[0] for side in (left, right)]
     error = float(np.abs(right.astype(np.float64) - left).max())
     gaps = np.abs(left[label].astype(np.float64)[:, None] - left[~label].astype(np.float64)[None, :])
-    return _difference(areas[0], areas[1], reorderable=float((gaps <= 2 * error).mean()) if error else 0.0)
+    reorderable = float((gaps <= 2 * error).mean()) if error else 0.0
+    return _difference(areas[0], areas[1], unseen=max(reorderable, _unseen(label)))
 
 
 def pixel_differences(
@@ -141,7 +142,7 @@ def pixel_differences(
     limit = how.fpr_limit
     first = resampled_areas(left, weights, fpr_limit=limit, progress=progress)
     second = resampled_areas(right, weights, fpr_limit=limit, progress=progress)
-    roc, pro = (_difference(a, b) for a, b in zip(first, second, strict=True))
+    roc, pro = (_difference(a, b, unseen=_unseen(label)) for a, b in zip(first, second, strict=True))
     return roc, pro
 
 
@@ -151,15 +152,19 @@ def _weights(label: NDArray[np.bool_], how: Resampling) -> NDArray[np.float64]:
     return np.concatenate([np.ones((len(label), 1)), drawn], axis=1)
 
 
-def _difference(
-    left: NDArray[np.float64], right: NDArray[np.float64], *, reorderable: float = 0.0
-) -> Difference | None:
-    """Of the areas (1 + B,): the first is that of all pictures."""
+def _unseen(label: NDArray[np.bool_]) -> float:
+    """Upper 95 % end of the share of pairs of pictures that change, where none of those seen did."""
+    num_pairs = int(label.sum()) * int((~label).sum())
+    return clopper_pearson(0, num_pairs, confidence=0.90)[1] if num_pairs else 1.0
+
+
+def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen: float) -> Difference | None:
+    """Of the areas (1 + B,), the first that of all pictures; ``unseen`` bounds what no resample shows."""
     change = right - left
     if not np.isfinite(change[0]):
         return None
     low, high = np.nanquantile(change[1:], [0.025, 0.975])
-    bound = max(-low, high, abs(change[0])) or reorderable
+    bound = max(-low, high, abs(change[0])) or unseen
     return Difference(float(change[0]), float(low), float(high), float(bound))
 
 

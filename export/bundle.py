@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -101,7 +102,7 @@ def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Predic
     return Prediction(score, anomaly_map)
 
 
-def _preprocessing(detector: AbstractDetector, record: CheckpointRecord, options: ExportOptions) -> Preprocessing:
+def _preprocessing(detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions) -> Preprocessing:
     height, width, channels = options.frame or (*record.frame, 3)
     resize, crop = detector.config.resize_px, detector.config.crop_px
     mean, std = detector.normalisation
@@ -134,7 +135,7 @@ def _threshold(
 
 def _manifest(
     record: CheckpointRecord,
-    detector: AbstractDetector,
+    detector: AbstractDetector[Any],
     spec: Preprocessing,
     *,
     model: ir.Model,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import onnx_ir as ir
+from torch import nn
 
 from ..bundle.manifest import Figures
 from ..core.errors import ExportError
@@ -16,7 +18,7 @@ STAGES = ("preprocess", "backbone", "head", "post")
 _FLOATS = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 
 
-def count_figures(detector: AbstractDetector, model: ir.Model) -> Figures:
+def count_figures(detector: AbstractDetector[Any], model: ir.Model) -> Figures:
     """Count a detector and the graph that was written from it."""
     return Figures(
         backbone=detector.config.backbone if detector.backbone_parameters() else "",
@@ -28,13 +30,16 @@ def count_figures(detector: AbstractDetector, model: ir.Model) -> Figures:
     )
 
 
-def constants_bytes(detector: AbstractDetector) -> int:
-    """Bytes of the constants of the lowered head and post stages: bank, Gaussians, matrices, index tables."""
-    deployed = detector.lower()
+def constants_bytes(detector: AbstractDetector[Any]) -> int:
+    """Bytes of the constants of the lowered form: bank, Gaussians, matrices, index tables; each counted once.
+
+    Statistics of batch normalisations are part of a network and do not count.
+    """
     seen: dict[int, int] = {}
-    for stage in (deployed.head, deployed.post):
-        for buffer in stage.buffers():
-            seen[buffer.data_ptr()] = buffer.numel() * buffer.element_size()
+    for module in detector.lower().modules():
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for buffer in module.buffers(recurse=False):
+                seen[buffer.data_ptr()] = buffer.numel() * buffer.element_size()
     return sum(seen.values())
 
 

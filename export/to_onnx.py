@@ -22,7 +22,7 @@ OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
-def export_onnx(detector: AbstractDetector, preprocessing: Preprocessing, *, max_batch: int) -> ir.Model:
+def export_onnx(detector: AbstractDetector[Any], preprocessing: Preprocessing, *, max_batch: int) -> ir.Model:
     """Lower a fitted detector and write it as a float32 ONNX model (opset 18).
 
     Args:

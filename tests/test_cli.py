@@ -405,3 +405,60 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     status, out, err = lineproof("calibrate", "--data", run, "--engine", "ort-cpu")
     assert status == 0, err
     assert "2 good parts" in out
+
+
+def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bundle, monkeypatch, tmp_path):
+    needs("ort-cpu")
+    monkeypatch.chdir(tmp_path)
+    bundle = tiny_bundle.path
+    parts = _parts(tmp_path / "parts")
+    status, out, err = lineproof(
+        "evaluate", bundle, "--data", parts, "--engine", "ort-cpu", "--save-outputs", "kept.npz", "--table", "1",
+        "--table-file", "table.md", "--json", "--quiet",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    found = only_json(out)
+    assert found["evaluated"][0]["accuracy"]["image"]["auroc"] == 1.0
+    assert Path("table.md").read_text().startswith("Table 1:")
+    status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
+    assert (status, err) == (0, "")
+    assert "2 of 2 good pictures rejected" in out
+    status, out, err = lineproof("compare", "kept.npz", "kept.npz", "--resamples", 100, "--quiet", "--report", "c.html")
+    assert (status, err) == (0, "")
+    assert "0 of 5 differ" in out
+    assert "Pictures whose maps differ most" in Path("c.html").read_text()
+    status, out, err = lineproof("badcases", "kept.npz", "--threshold", "0.0", "--quiet")
+    assert (status, err) == (0, "")
+    assert "false rejects shown: 2" in out
+    assert Path("badcases.html").is_file()
+
+
+def _parts(folder):
+    rng = np.random.default_rng(0)
+    for kind, num in (("good", 10), ("bad", 3), ("masks", 3)):
+        (folder / kind).mkdir(parents=True)
+        for index in range(num):
+            frame = rng.integers(0, 60, (12, 16, 3)).astype(np.uint8)
+            frame[3:6, 4:9] += np.uint8(150 if kind == "bad" else 0)
+            mask = np.zeros((12, 16), np.uint8)
+            mask[3:6, 4:9] = 255
+            Image.fromarray(mask if kind == "masks" else frame).save(folder / kind / f"{index:03d}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("evaluate", "gone.bundle", "--data", "."), 1, "gone.bundle is not a bundle"),
+        (("evaluate", "gone.npz", "--table", "3"), 2, "Table 3: lineproof profile"),
+        (("evaluate", "gone.npz", "--table-file", "t.md"), 2, "the number of a table"),
+        (("compare", "a.npz", "b.npz", "--engine", "x", "--engine", "y", "--engine", "z"), 2, "given 3 times"),
+        (("compare", "a.npz", "b.npz", "--resamples", "5"), 1, "at least 100"),
+        (("badcases", "a.npz", "--top", "0"), 2, "--top is 0"),
+        (("profile", "--table", "2"), 2, "lineproof evaluate --table 2"),
+    ],
+)
+def test_what_cannot_be_evaluated(lineproof, words, status, said):
+    found, out, err = lineproof(*words)
+    assert (found, out) == (status, "")
+    assert said in err

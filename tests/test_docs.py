@@ -1,8 +1,11 @@
 import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from lineproof.detectors.table import DETECTORS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -28,6 +31,16 @@ def test_each_command_has_a_page_with_its_present_options(command):
     assert option_names(shown) == option_names(UPDATER.help_text(command)), "run: python docs/update_help.py"
     assert option_names(prose) <= option_names(shown) | {"--engine", "--out"}
     assert len(prose.split()) > 15
+
+
+def test_the_page_of_detectors_is_rendered_from_its_figures():
+    path = DOCS.parent / "benchmarks" / "detectors.py"
+    spec = importlib.util.spec_from_file_location("benchmark_of_detectors", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    entries = json.loads((DOCS / "detectors.json").read_text())
+    assert (DOCS / "detectors.md").read_text() == module.render(entries), "run: python benchmarks/detectors.py --render"
+    assert set(entries) <= set(DETECTORS)
 
 
 def test_local_links_lead_somewhere():

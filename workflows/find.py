@@ -55,13 +55,22 @@ def newest_bundle(root: Path | None = None) -> Path:
     Raises:
         BadInputError: there is none.
     """
+    return all_bundles(root)[-1]
+
+
+def all_bundles(root: Path | None = None) -> list[Path]:
+    """The ``*.bundle`` folders directly under ``root`` (default: here), the newest last.
+
+    Raises:
+        BadInputError: there is none.
+    """
     root = root or Path()
     found = sorted(root.glob(f"*.bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise BadInputError(
             f"There is no *.bundle in {root.resolve()}. Name one, or make one: lineproof export fastflow --sample"
         )
-    return found[-1].parent
+    return [path.parent for path in found]
 
 
 def open_named(path: Path | None, *, precision: str | None = None) -> Bundle:

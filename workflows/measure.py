@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..bundle.store import Bundle
+from ..bundle.store import Bundle, open_bundle
+from ..core.errors import UsageError
 from ..core.progress import Progress, silent
+from ..eval.published import PaperTable, speed_table
 from ..profiles.profiler import profile_many
-from ..profiles.report import ProfileComparison, check_deadlines
+from ..profiles.report import ProfileComparison, ProfileReport, check_deadlines
 from ..profiles.table import latency_table, method_table
 from ..profiles.timing import Schedule
-from ..runtime.engine import EngineOptions, pick_engine
+from ..runtime.engine import AUTO_ORDER, EngineOptions, availability, pick_engine
+from .find import all_bundles
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,88 @@ def measure(
         progress=progress,
     )
     return Measured(comparison, with_samples)
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """Several bundles in the paper's Table 3.
+
+    Attributes:
+        reports: one per bundle and engine.
+        table: published and measured rows.
+    """
+
+    reports: tuple[ProfileReport, ...]
+    table: PaperTable
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        profiles = [report.to_dict(with_samples=False) for report in self.reports]
+        return {"profiles": profiles, "table": self.table.to_dict()}
+
+    def sentences(self) -> tuple[str, ...]:
+        """The table, and on what it was measured."""
+        environment = self.reports[0].environment
+        gpus = ", ".join(str(gpu) for gpu in environment["gpus"]) or "no GPU"
+        where = f"Measured on {environment['cpu']}, {environment['num_cores']} cores, {gpus}; medians of batch 1."
+        return (self.table.text(), where)
+
+
+def measure_table(
+    number: str,
+    paths: Sequence[Path],
+    engines: Sequence[str],
+    *,
+    effort: Effort,
+    options: EngineOptions,
+    progress: Progress = silent,
+) -> MeasuredTable:
+    """Profile bundles one after the other and put them into the paper's Table 3.
+
+    Args:
+        number: ``"3"``, the table about speed.
+        paths: bundles; empty takes every ``*.bundle`` here.
+        engines: ``["auto"]`` takes every engine that can run here.
+        effort: how much to measure; batch 1.
+        options: of the engines.
+        progress: told after each block.
+
+    Raises:
+        UsageError: another table.
+        BadInputError: no bundle here.
+    """
+    if number != "3":
+        raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
+    bundles = [open_bundle(path) for path in paths or all_bundles()]
+    rows: dict[str, ProfileReport] = {}
+    for bundle in bundles:
+        names = [*_present(bundle)] if list(engines) == ["auto"] else list(engines)
+        found = measure(bundle, names, effort=effort, options=options, progress=progress)
+        rows |= {_row(bundle, report): report for report in found.comparison.reports}
+    table = speed_table({name: _figures(report) for name, report in rows.items()})
+    return MeasuredTable(tuple(rows.values()), table)
+
+
+def _present(bundle: Bundle) -> Iterator[str]:
+    planned = {plan.engine for plan in bundle.manifest.plans}
+    for name in AUTO_ORDER:
+        if availability(name).is_available and (name in planned or not name.startswith("trt")):
+            yield name
+
+
+def _row(bundle: Bundle, report: ProfileReport) -> str:
+    """Method first, then what a figure of speed depends on."""
+    spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
+    size = f"{spec.crop_height_px} px"
+    return f"{report.detector} {backbone} {size} {report.precision} on {report.engine} ({bundle.path.name})"
+
+
+def _figures(report: ProfileReport) -> dict[str, float]:
+    first, figures = report.batches[0], report.figures
+    return {
+        "fps": first.fps,
+        "time_ms": first.latency.p50,
+        "extra_parameters_m": figures.extra_parameters / 1e6,
+        "constants_mb": figures.constants_bytes / 1e6,
+        "gflop": sum(figures.flops.values()) / 1e9,
+    }

@@ -77,7 +77,7 @@ def test_covariance_is_sklearns():
     vectors = np.random.default_rng(0).standard_normal((12, 3, 5)).astype(np.float32)
     detector = Padim.__new__(Padim)
     torch.nn.Module.__init__(detector)
-    detector._config, detector.dim = PadimConfig(regularisation=0.0), 5
+    detector.config, detector.dim = PadimConfig(regularisation=0.0), 5
     mean, factor = detector._gaussians(torch.from_numpy(vectors))
     for position in range(3):
         fitted = covariance.EmpiricalCovariance().fit(vectors[:, position].astype(np.float64))

@@ -113,19 +113,33 @@ def test_the_interval_covers_a_true_difference():
 
 def test_no_difference_comes_with_a_bound_above_zero():
     """Not one pair changed its order, so every resample says 0; pairs within the error keep the bound above it."""
-    left = np.array([0.0, 0.1, 0.5, 0.500004, 0.9], np.float32)
-    label = np.array([False, False, False, True, True])
-    right = left + np.array([1e-5, 0, 0, 0, 0], np.float32)
+    left = np.linspace(0, 1, 100, dtype=np.float32)
+    label = np.arange(100) >= 50
+    right = left.copy()
+    right[0] += 0.05
     found = image_difference(left, right, label, how=Resampling())
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-    np.testing.assert_allclose(found.bound, 1 / 6)
-    assert "a difference above 0.17 is not compatible" in found.sentence("Image AUROC")
+    gaps = left[label][:, None] - left[~label][None, :]
+    np.testing.assert_allclose(found.bound, (gaps <= 0.1).mean(), rtol=1e-6)
+    assert found.bound > 1 - 0.05 ** (1 / 2500)
+    assert f"a difference above {found.bound:.2g} is not compatible" in found.sentence("Image AUROC")
 
 
 def test_identical_sides_differ_by_nothing():
     left, label = _scores()
     found = image_difference(left, left, label, how=Resampling())
-    assert (found.value, found.low, found.high, found.bound) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / (40 * 40)), rtol=1e-6)
+
+
+def test_identical_maps_are_bounded_by_the_number_of_pictures():
+    rng = np.random.default_rng(0)
+    maps, masks = rng.random((6, 8, 8), np.float32), rng.random((6, 8, 8)) < 0.2
+    masks[:2] = False
+    evidence = pixel_evidence(maps, masks)
+    for found in pixel_differences(evidence, evidence, masks.any(axis=(1, 2)), how=Resampling(100)):
+        assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+        np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / 8), rtol=1e-6)
 
 
 def test_where_a_class_is_absent_there_is_no_difference():

@@ -7,6 +7,7 @@ ir = pytest.importorskip("onnx_ir")
 torch = pytest.importorskip("torch")
 
 from lineproof.core.errors import ExportError  # noqa: E402
+from lineproof.detectors.base import build_detector, make_config  # noqa: E402
 from lineproof.export.figures import constants_bytes, count_flops, nodes_per_dtype, prove_precision  # noqa: E402
 
 
@@ -111,7 +112,16 @@ def test_a_precision_that_happened_passes():
     prove_precision("fp16", {"float16": 1, "float32": 3})
 
 
-def test_constants_are_those_of_head_and_post(run_folder):
+def test_tables_of_the_backbone_stage_count():
+    """DifferNet turns its frames before the network: one int32 index per pixel and view."""
+    settings = {"backbone": "test_resnet", "weights": "random", "resize_px": 64, "crop_px": 64, "hidden": 8, "steps": 1}
+    detector = build_detector("differnet", make_config("differnet", {**settings, "num_rotations": 3}))
+    table = detector.rotate.table
+    assert table.numel() == 3 * 64 * 64
+    assert constants_bytes(detector) >= table.numel() * table.element_size()
+
+
+def test_constants_are_those_of_all_stages(run_folder):
     from lineproof.detectors.checkpoint import CHECKPOINT, load_detector, read_record
 
     detector = load_detector(read_record(run_folder).detector, run_folder / CHECKPOINT)

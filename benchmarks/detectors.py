@@ -1,0 +1,200 @@
+"""Carries every detector the whole way and writes docs/detectors.md from what was measured.
+
+    python benchmarks/detectors.py WORK [NAME …] [--hazelnut DIR] [--screw MVTEC] [--minutes M]
+    python benchmarks/detectors.py --render
+
+Quick settings (``quick_settings`` of each detector) on both categories of the built-in sample, on a hazelnut set and on
+MVTec AD's screw where their folders are given. What is measured goes into docs/detectors.json, one entry per detector,
+so that single ones can be measured again; the page is rendered from it and never written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DATA, PAGE = DOCS / "detectors.json", DOCS / "detectors.md"
+CATEGORIES = ("flange", "weave")
+ENGINES = ("ort-cpu", "openvino")
+
+
+def main() -> int:
+    """Measure the detectors named, or all, and render; returns an exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", nargs="?", type=Path, help="folder for sample, runs and bundles")
+    parser.add_argument("names", nargs="*", help="detectors; all where left out")
+    parser.add_argument("--hazelnut", type=Path, help="folder of a hazelnut set")
+    parser.add_argument("--screw", type=Path, help="folder of MVTec AD")
+    parser.add_argument("--minutes", type=float, default=3.0, help="limit of each training")
+    parser.add_argument("--render", action="store_true", help="only render the page")
+    given = parser.parse_args()
+    if not given.render:
+        if given.work is None:
+            parser.error("name a folder to work in, or --render")
+        measure_all(given)
+    PAGE.write_text(render(json.loads(DATA.read_text())))
+    return 0
+
+
+def measure_all(given: argparse.Namespace) -> None:
+    """Measure one detector after the other; each result is kept at once."""
+    from lineproof.data.sample import write_sample
+    from lineproof.detectors.table import DETECTORS
+
+    given.work.mkdir(parents=True, exist_ok=True)
+    if not (given.work / "sample").is_dir():
+        write_sample(given.work / "sample")
+    for name in given.names or sorted(DETECTORS):
+        began = time.perf_counter()
+        entry = measure(name, given)
+        known = json.loads(DATA.read_text()) if DATA.exists() else {}
+        DATA.write_text(json.dumps({**known, name: entry}, indent=2, sort_keys=True) + "\n")
+        sys.stderr.write(f"{name}: {time.perf_counter() - began:.0f} s\n")
+
+
+def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """One detector: the sample the whole way, the other sets by their accuracy."""
+    from lineproof.core.environment import describe_environment
+
+    entry: dict[str, Any] = {"environment": describe_environment(), "sample": {}}
+    for category in CATEGORIES:
+        entry["sample"][category] = carry(name, given.work / "sample", category, given)
+    if given.hazelnut:
+        entry["hazelnut"] = accuracy(name, given.hazelnut, None, given)
+    if given.screw:
+        entry["screw"] = accuracy(name, given.screw, "screw", given)
+    return entry
+
+
+def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Train, export in both precisions, build, verify on every engine, profile."""
+    from lineproof.data.dataset import open_dataset
+    from lineproof.eval.verify import verify
+    from lineproof.profiles.profiler import profile_many
+    from lineproof.profiles.timing import Schedule
+    from lineproof.workflows.training import ExportRequest, export_and_prove
+
+    run, found = train(name, data, category, given)
+    dataset = open_dataset(data, category=category)
+    for precision in ("fp32", "fp16"):
+        out = given.work / f"{category}-{name}-{precision}.bundle"
+        proof = export_and_prove(ExportRequest(str(run), out=out), options={"precision": precision})
+        found[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
+        for engine in ENGINES:
+            report = verify(proof.bundle, engine=engine, dataset=dataset, batch=4)
+            found[f"{engine}_{precision}"] = {
+                "passed": report.passed,
+                "num_flips": len(report.verdict_flips),
+                "num_ties": len(report.ties),
+                "num_frames": report.num_frames,
+                "score_error": report.score_max_abs_error / max(report.score_range or 0.0, 1e-30),
+                "image_auroc": report.image_auroc.engine,
+                "pixel_auroc": report.pixel_auroc.engine,
+            }
+        if precision == "fp32":
+            schedule = Schedule(num_runs=30, num_warmup=5)
+            profiles = profile_many(proof.bundle, ENGINES, schedule=schedule, num_cold_starts=0).reports
+            found["fps"] = {item.engine: item.batches[0].fps for item in profiles}
+            figures = proof.bundle.manifest.figures
+            found["figures"] = dataclasses.asdict(figures)
+    return found
+
+
+def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Train with quick settings, or take the run that is there."""
+    from lineproof.core.registry import resolve
+    from lineproof.detectors.table import DETECTORS
+    from lineproof.workflows.training import train_detector
+
+    run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
+    settings = resolve(DETECTORS, name, kind="detector").quick_settings()
+    began = time.perf_counter()
+    trained = train_detector(
+        name, data, category=category, settings=settings, out=run, options={"time_limit_s": 60.0 * given.minutes}
+    )
+    seconds = trained.record["fit"].get("seconds", time.perf_counter() - began)
+    parameters = trained.record["detector"]["parameters"]
+    return run, {"train_seconds": seconds, "size_px": parameters["crop_px"], "backbone": parameters.get("backbone", "")}
+
+
+def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
+    """Train and export; the accuracy of the exported graph."""
+    from lineproof.workflows.evaluation import Choice, evaluate
+    from lineproof.workflows.training import ExportRequest, export_and_prove
+
+    run, found = train(name, data, category, given)
+    out = given.work / f"{category or data.name}-{name}.bundle"
+    with contextlib.suppress(FileExistsError):
+        export_and_prove(ExportRequest(str(run), out=out, is_verified=False), options={})
+    choice = Choice(data, category, "ort-cpu", batch=4)
+    (item,) = evaluate([out], choice).items
+    values = {metric: item.accuracy.value(metric) for metric in ("image_auroc", "pixel_auroc", "aupro")}
+    return {**found, **values}
+
+
+def render(entries: dict[str, Any]) -> str:
+    """The page: one row per detector."""
+    header = (
+        "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16", "extra M",
+        "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut", "screw",
+    )  # fmt: skip
+    rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    where = next(iter(entries.values()))["environment"]
+    return f"""# Detectors
+
+Every detector carried the whole way by `python benchmarks/detectors.py`, which wrote this page from
+[detectors.json](detectors.json). Quick settings: small pictures, a small backbone, minutes of training; they were
+chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
+what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
+pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. Accuracy:
+image / pixel AUROC in percent of the exported graph. FPS at batch 1 on {where["num_cores"]} cores of {where["cpu"]},
+sample pictures.
+
+{table}
+"""
+
+
+def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
+    sample = entry["sample"]
+    first = sample[CATEGORIES[0]]
+    figures = first["figures"]
+    return (
+        name,
+        f"{max(sample[category]['train_seconds'] for category in CATEGORIES):.0f}",
+        f"{first['size_px']}, {first['backbone'] or 'none'}",
+        *(_flips(sample, [f"{engine}_fp32"]) for engine in ENGINES),
+        "passed" if all(sample[c][f"rtx_{p}"] for c in CATEGORIES for p in ("fp32", "fp16")) else "**refused**",
+        _flips(sample, [f"{engine}_fp16" for engine in ENGINES]),
+        f"{figures['extra_parameters'] / 1e6:.2f}",
+        f"{figures['constants_bytes'] / 1e6:.1f}",
+        f"{sum(figures['flops'].values()) / 1e9:.2f}",
+        " / ".join(f"{first['fps'][engine]:.1f}" for engine in ENGINES),
+        *(_accuracy(sample[category]["ort-cpu_fp32"]) for category in CATEGORIES),
+        *(_accuracy(entry[key]) if key in entry else "-" for key in ("hazelnut", "screw")),
+    )
+
+
+def _flips(sample: dict[str, Any], keys: list[str]) -> str:
+    """Flips over all categories and engines named, and whether verification passed."""
+    found = [sample[category][key] for category in CATEGORIES for key in keys]
+    flips, frames = (sum(item[what] for item in found) for what in ("num_flips", "num_frames"))
+    ties = sum(item["num_ties"] for item in found)
+    text = f"{flips} of {frames}" + (f", {ties} ties" if ties else "")
+    return text if all(item["passed"] for item in found) else f"**failed**: {text}"
+
+
+def _accuracy(values: dict[str, Any]) -> str:
+    pair = (values["image_auroc"], values["pixel_auroc"])
+    return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in pair)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""The paper's Table 3 beside what was measured."""
+
+import dataclasses
+import json
+
+import pytest
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.eval.published import published
+from lineproof.runtime.engine import EngineOptions, availability
+from lineproof.workflows.measure import Effort, measure_table
+
+EFFORT = Effort(num_runs=3, num_warmup=1, num_cold_starts=0)
+
+
+@pytest.fixture
+def fastflow(tiny_bundle):
+    manifest = tiny_bundle.manifest
+    figures = dataclasses.replace(manifest.figures, backbone="resnet18", extra_parameters=1_230_000)
+    detector = dataclasses.replace(manifest.detector, name="fastflow")
+    return tiny_bundle.with_manifest(dataclasses.replace(manifest, figures=figures, detector=detector))
+
+
+def _engines():
+    found = [name for name in ("openvino", "ort-cpu") if availability(name).is_available]
+    if not found:
+        pytest.skip("no CPU engine is installed")
+    return found
+
+
+def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
+    engines = _engines()
+    monkeypatch.chdir(fastflow.path.parent)
+    found = measure_table("3", [], ["auto"], effort=EFFORT, options=EngineOptions())
+    assert [report.engine for report in found.reports] == engines
+    names = [row[0] for row in found.table.rows]
+    place = names.index("FastFlow, published")
+    ours = f"fastflow resnet18 12 px fp32 on {engines[0]} (tiny.bundle), measured"
+    assert names[place + 1] == ours
+    published_row, row = found.table.rows[place], found.table.rows[place + 1]
+    assert published_row[1:4] == ("21.8", "34.00", "41.30")
+    assert row[3] == "1.23"
+    assert float(row[1]) > 0
+    assert set(published()["tables"]["3"]["rows"]) <= {"spade", "patchcore", "differnet", "cflow", "csflow", "fastflow"}
+    assert "medians of batch 1" in found.sentences()[-1]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_the_bundle_and_the_engine_named(fastflow):
+    engine = _engines()[-1]
+    found = measure_table("3", [fastflow.path], [engine], effort=EFFORT, options=EngineOptions())
+    assert [report.engine for report in found.reports] == [engine]
+
+
+def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"profile fills table 3\. Another: lineproof evaluate --table 1"):
+        measure_table("1", [], ["auto"], effort=EFFORT, options=EngineOptions())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadInputError, match=r"no \*\.bundle"):
+        measure_table("3", [], ["auto"], effort=EFFORT, options=EngineOptions())

@@ -18,7 +18,7 @@ from .outputs import Outputs
 Kind = Literal["false accept", "false reject", "hot spot"]
 #: Share of the good pictures' map maxima that lie below a hot spot.
 _LEVEL_QUANTILE = 0.95
-#: Smoothing carries a defect over its mask's edge: that far outside it nothing counts, as a share of the map's side.
+#: Smoothing carries a defect over its mask's edge: what reaches so near it, as a share of the side, is the defect.
 _BORDER = 1 / 32
 
 
@@ -80,29 +80,38 @@ def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
 
 
 def _hot_spots(outputs: Outputs) -> list[BadCase]:
-    """The highest spot outside the mask of each defective picture, where it is above the level; highest first."""
+    """The highest spot apart from the mask of each defective picture, where there is one; the highest first."""
     level = hot_level(outputs)
     if level is None:
         return []
     found = []
     for index in np.flatnonzero(outputs.label & outputs.has_mask):
         anomaly_map = np.asarray(outputs.anomaly_map[index])
-        outside = ~grow(np.asarray(outputs.mask[index]), max(1, round(max(anomaly_map.shape) * _BORDER)))
-        hot = (anomaly_map > level) & outside
-        if hot.any():
-            peak, box = _highest(anomaly_map, hot)
+        near = grow(np.asarray(outputs.mask[index]), max(1, round(max(anomaly_map.shape) * _BORDER)))
+        peak, box = _highest_apart(anomaly_map, near, level)
+        if box:
             case = (outputs.files[index], outputs.defects[index], float(outputs.score[index]))
             found.append(BadCase("hot spot", int(index), *case, peak - level, box))
     return sorted(found, key=lambda case: -case.margin)
 
 
-def _highest(anomaly_map: NDArray[Any], hot: NDArray[np.bool_]) -> tuple[float, tuple[int, int, int, int]]:
-    """Peak and box of the component of ``hot`` that holds the highest value."""
-    pixels = np.flatnonzero(hot)
-    components, _ = component_sizes(pixels, *hot.shape)
+def _highest_apart(
+    anomaly_map: NDArray[Any], near: NDArray[np.bool_], level: float
+) -> tuple[float, tuple[int, int, int, int] | None]:
+    """Peak and box of the highest stretch above ``level`` without a pixel of ``near``; no box where none is."""
+    pixels = np.flatnonzero(anomaly_map > level)
+    if not len(pixels):
+        return level, None
+    components, sizes = component_sizes(pixels, *near.shape)
+    touches = np.zeros(len(sizes), np.bool_)
+    touches[components[near.reshape(-1)[pixels]]] = True
+    apart = ~touches[components]
+    if not apart.any():
+        return level, None
+    pixels, components = pixels[apart], components[apart]
     values = anomaly_map.reshape(-1)[pixels]
     best = int(np.argmax(values))
-    rows, columns = np.divmod(pixels[components == components[best]], hot.shape[1])
+    rows, columns = np.divmod(pixels[components == components[best]], near.shape[1])
     return float(values[best]), (int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
 
 

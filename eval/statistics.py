@@ -113,8 +113,8 @@ def image_difference(
     """Difference of the image AUROC; None where a class is absent or a score is not finite.
 
     Where no pair of a good and a defective picture changed its order, every resample gives the difference 0 and says
-    nothing. The bound is then the larger of two shares of pairs: the rule of three for an event that was never seen, and
-    the pairs that lie closer together than twice the largest score error, which errors of the size seen could reorder.
+    nothing. The bound is then the larger of two shares of pairs: the rule of three for an event that was never seen,
+    and the pairs that lie closer together than twice the largest score error, which such errors could reorder.
     """
     if not (label.any() and (~label).any() and np.isfinite(left).all() and np.isfinite(right).all()):
         return None
@@ -155,7 +155,7 @@ def _weights(label: NDArray[np.bool_], how: Resampling) -> NDArray[np.float64]:
 def _unseen(label: NDArray[np.bool_]) -> float:
     """Upper 95 % end of the share of pairs of pictures that change, where none of those seen did."""
     num_pairs = int(label.sum()) * int((~label).sum())
-    return clopper_pearson(0, num_pairs, confidence=0.90)[1] if num_pairs else 1.0
+    return float(1.0 - 0.05 ** (1.0 / num_pairs)) if num_pairs else 1.0
 
 
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen: float) -> Difference | None:

@@ -24,8 +24,8 @@ def outputs():
     maps[0, 0, 0], maps[1, 0, 0] = 0.55, 0.6
     maps[7, 40:43, 50:52] = 0.7
     maps[7, 41, 51] = 0.75
-    # The blur of the defect itself, just outside its mask.
-    maps[6, 14, 10:14] = 0.88
+    # The blur of the defect itself: far outside its mask, but in one piece with it.
+    maps[6, 14:34, 10:14] = 0.88
     spec = Preprocessing(SIDE, SIDE, 3, SIDE, SIDE, SIDE, SIDE)
     source = Source("b", "0", "d", "e", "fp32", 0.5, "folder", "c", "/nowhere", spec)
     files = tuple(f"{i}.png" for i in range(10))

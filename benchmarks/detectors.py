@@ -11,7 +11,6 @@ so that single ones can be measured again; the page is rendered from it and neve
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
@@ -33,6 +32,7 @@ def main() -> int:
     parser.add_argument("--hazelnut", type=Path, help="folder of a hazelnut set")
     parser.add_argument("--screw", type=Path, help="folder of MVTec AD")
     parser.add_argument("--minutes", type=float, default=3.0, help="limit of each training")
+    parser.add_argument("--threads", type=int, default=0, help="threads of the engines; 0 for their default")
     parser.add_argument("--render", action="store_true", help="only render the page")
     given = parser.parse_args()
     if not given.render:
@@ -52,25 +52,30 @@ def measure_all(given: argparse.Namespace) -> None:
     if not (given.work / "sample").is_dir():
         write_sample(given.work / "sample")
     for name in given.names or sorted(DETECTORS):
-        began = time.perf_counter()
-        entry = measure(name, given)
-        known = json.loads(DATA.read_text()) if DATA.exists() else {}
-        DATA.write_text(json.dumps({**known, name: entry}, indent=2, sort_keys=True) + "\n")
-        sys.stderr.write(f"{name}: {time.perf_counter() - began:.0f} s\n")
+        measure(name, given)
 
 
-def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """One detector: the sample the whole way, the other sets by their accuracy."""
+def measure(name: str, given: argparse.Namespace) -> None:
+    """One detector: the sample the whole way, the other sets by their accuracy; each kept as soon as it is known."""
     from lineproof.core.environment import describe_environment
+    from lineproof.core.registry import resolve
+    from lineproof.detectors.table import DETECTORS
 
-    entry: dict[str, Any] = {"environment": describe_environment(), "sample": {}}
-    for category in CATEGORIES:
-        entry["sample"][category] = carry(name, given.work / "sample", category, given)
+    sample = {category: carry(name, given.work / "sample", category, given) for category in CATEGORIES}
+    localises = resolve(DETECTORS, name, kind="detector").localises
+    keep(name, environment=describe_environment(), num_threads=given.threads, localises=localises, sample=sample)
     if given.hazelnut:
-        entry["hazelnut"] = accuracy(name, given.hazelnut, None, given)
+        keep(name, hazelnut=accuracy(name, given.hazelnut, None, given))
     if given.screw:
-        entry["screw"] = accuracy(name, given.screw, "screw", given)
-    return entry
+        keep(name, screw=accuracy(name, given.screw, "screw", given))
+
+
+def keep(name: str, **found: Any) -> None:
+    """Put figures of a detector into the file, beside what is there."""
+    known = json.loads(DATA.read_text()) if DATA.exists() else {}
+    known[name] = {**known.get(name, {}), **found}
+    DATA.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}: {', '.join(found)}\n")
 
 
 def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -79,16 +84,18 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     from lineproof.eval.verify import verify
     from lineproof.profiles.profiler import profile_many
     from lineproof.profiles.timing import Schedule
+    from lineproof.runtime.engine import EngineOptions
     from lineproof.workflows.training import ExportRequest, export_and_prove
 
     run, found = train(name, data, category, given)
     dataset = open_dataset(data, category=category)
+    options = EngineOptions(num_threads=given.threads)
     for precision in ("fp32", "fp16"):
         out = given.work / f"{category}-{name}-{precision}.bundle"
         proof = export_and_prove(ExportRequest(str(run), out=out), options={"precision": precision})
         found[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
         for engine in ENGINES:
-            report = verify(proof.bundle, engine=engine, dataset=dataset, batch=4)
+            report = verify(proof.bundle, engine=engine, options=options, dataset=dataset, batch=4)
             found[f"{engine}_{precision}"] = {
                 "passed": report.passed,
                 "num_flips": len(report.verdict_flips),
@@ -100,7 +107,9 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
             }
         if precision == "fp32":
             schedule = Schedule(num_runs=30, num_warmup=5)
-            profiles = profile_many(proof.bundle, ENGINES, schedule=schedule, num_cold_starts=0).reports
+            profiles = profile_many(
+                proof.bundle, ENGINES, options=options, schedule=schedule, num_cold_starts=0
+            ).reports
             found["fps"] = {item.engine: item.batches[0].fps for item in profiles}
             figures = proof.bundle.manifest.figures
             found["figures"] = dataclasses.asdict(figures)
@@ -111,29 +120,33 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     """Train with quick settings, or take the run that is there."""
     from lineproof.core.registry import resolve
     from lineproof.detectors.table import DETECTORS
+    from lineproof.workflows.find import CHECKPOINT_RECORD, is_run
     from lineproof.workflows.training import train_detector
 
     run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     settings = resolve(DETECTORS, name, kind="detector").quick_settings()
-    began = time.perf_counter()
-    trained = train_detector(
-        name, data, category=category, settings=settings, out=run, options={"time_limit_s": 60.0 * given.minutes}
-    )
-    seconds = trained.record["fit"].get("seconds", time.perf_counter() - began)
-    parameters = trained.record["detector"]["parameters"]
+    if not is_run(run):
+        began = time.perf_counter()
+        train_detector(
+            name, data, category=category, settings=settings, out=run, options={"time_limit_s": 60.0 * given.minutes}
+        )
+        (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")
+    record = json.loads((run / CHECKPOINT_RECORD).read_text())
+    seconds = float((run / "seconds.txt").read_text())
+    parameters = record["detector"]["parameters"]
     return run, {"train_seconds": seconds, "size_px": parameters["crop_px"], "backbone": parameters.get("backbone", "")}
 
 
 def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
     """Train and export; the accuracy of the exported graph."""
+    from lineproof.runtime.engine import EngineOptions
     from lineproof.workflows.evaluation import Choice, evaluate
     from lineproof.workflows.training import ExportRequest, export_and_prove
 
     run, found = train(name, data, category, given)
     out = given.work / f"{category or data.name}-{name}.bundle"
-    with contextlib.suppress(FileExistsError):
-        export_and_prove(ExportRequest(str(run), out=out, is_verified=False), options={})
-    choice = Choice(data, category, "ort-cpu", batch=4)
+    export_and_prove(ExportRequest(str(run), out=out, is_verified=False), options={})
+    choice = Choice(data, category, "ort-cpu", EngineOptions(num_threads=given.threads), batch=4)
     (item,) = evaluate([out], choice).items
     values = {metric: item.accuracy.value(metric) for metric in ("image_auroc", "pixel_auroc", "aupro")}
     return {**found, **values}
@@ -141,13 +154,19 @@ def accuracy(name: str, data: Path, category: str | None, given: argparse.Namesp
 
 def render(entries: dict[str, Any]) -> str:
     """The page: one row per detector."""
+    from lineproof.detectors.table import DETECTORS
+
     header = (
         "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16", "extra M",
         "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut", "screw",
     )  # fmt: skip
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
+    missing = [name for name in sorted(DETECTORS) if name not in entries]
+    left = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    where = next(iter(entries.values()))["environment"]
+    first = next(iter(entries.values()))
+    where, num_threads = first["environment"], first["num_threads"]
+    threads = f"{num_threads} thread" if num_threads == 1 else f"{num_threads or where['num_cores']} threads"
     return f"""# Detectors
 
 Every detector carried the whole way by `python benchmarks/detectors.py`, which wrote this page from
@@ -155,11 +174,13 @@ Every detector carried the whole way by `python benchmarks/detectors.py`, which 
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
 pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. Accuracy:
-image / pixel AUROC in percent of the exported graph. FPS at batch 1 on {where["num_cores"]} cores of {where["cpu"]},
-sample pictures.
+image / pixel AUROC in percent of the exported graph. FPS at batch 1, {threads} of {where["cpu"]}, sample pictures;
+training likewise.
+A tie is a picture whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
+farther from the reference's than the tolerance of its precision, or a verdict flipped.
 
 {table}
-"""
+{left}"""
 
 
 def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
@@ -177,8 +198,11 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         f"{figures['constants_bytes'] / 1e6:.1f}",
         f"{sum(figures['flops'].values()) / 1e9:.2f}",
         " / ".join(f"{first['fps'][engine]:.1f}" for engine in ENGINES),
-        *(_accuracy(sample[category]["ort-cpu_fp32"]) for category in CATEGORIES),
-        *(_accuracy(entry[key]) if key in entry else "-" for key in ("hazelnut", "screw")),
+        *(_accuracy(sample[category]["ort-cpu_fp32"], localises=entry["localises"]) for category in CATEGORIES),
+        *(
+            _accuracy(entry[key], localises=entry["localises"]) if key in entry else "-"
+            for key in ("hazelnut", "screw")
+        ),
     )
 
 
@@ -191,8 +215,8 @@ def _flips(sample: dict[str, Any], keys: list[str]) -> str:
     return text if all(item["passed"] for item in found) else f"**failed**: {text}"
 
 
-def _accuracy(values: dict[str, Any]) -> str:
-    pair = (values["image_auroc"], values["pixel_auroc"])
+def _accuracy(values: dict[str, Any], *, localises: bool) -> str:
+    pair = (values["image_auroc"], values["pixel_auroc"] if localises else None)
     return " / ".join("-" if value is None else f"{100 * value:.1f}" for value in pair)
 
 

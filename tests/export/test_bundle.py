@@ -17,7 +17,7 @@ from lineproof.detectors.checkpoint import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.eval.verify import verify  # noqa: E402
 from lineproof.export import bundle as bundle_module  # noqa: E402
 from lineproof.export.bundle import ExportOptions, export_bundle  # noqa: E402
-from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, open_engine, predict  # noqa: E402
+from lineproof.runtime.engine import availability, cpu_engines, open_engine, predict  # noqa: E402
 
 CPU_ENGINES = cpu_engines()
 
@@ -162,7 +162,7 @@ def test_weights_beside_the_graph_are_hashed_and_found(run_folder, tmp_path, bun
     for engine in filter(lambda name: availability(name).is_available, CPU_ENGINES):
         answers = []
         for item in (bundle, bundle_of()):
-            opened = open_engine(item, engine, options=EngineOptions(num_threads=1))
+            opened = open_engine(item, engine)
             answers.append(predict(opened, frames))
             opened.close()
         assert isinstance(answers[0], Prediction)

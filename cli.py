@@ -301,12 +301,9 @@ def compare(
     from .workflows.evaluation import Choice
 
     engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
-    choices = (
-        Choice(data, category, engines[0], ui.engine(), batch),
-        Choice(data, category, engines[1], ui.engine(), batch),
-    )
+    first, second = (Choice(data, category, name, ui.engine(), batch) for name in engines)
     with ui.progress() as progress:
-        found = compare_sides(left, right, choices, how=how, report=report, progress=progress)
+        found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
     ui.show(found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.threshold import Threshold
-from .metrics import ImageMetrics, PixelMetrics
+from .metrics import PixelMetrics, image_metrics
 from .statistics import Difference, McNemar, Resampling, image_difference, mcnemar
 
 
@@ -59,18 +59,13 @@ class PairedMeter:
     def __init__(self) -> None:
         self._scores: list[tuple[float, float]] = []
         self._labels: list[bool] = []
-        self._image = (ImageMetrics(), ImageMetrics())
         self._pixel = (PixelMetrics(), PixelMetrics())
-        self._num_frames = 0
         self._num_masks = 0
 
     def update_score(self, reference: float, engine: float, *, label: int) -> None:
         """Add one frame's scores; label 0 good, 1 defective."""
-        self._num_frames += 1
         self._scores.append((reference, engine))
         self._labels.append(bool(label))
-        for metrics, score in zip(self._image, (reference, engine), strict=True):
-            metrics.update(score, label)
 
     def update_map(
         self, reference: NDArray[np.float32], engine: NDArray[np.float32], *, mask: NDArray[np.bool_]
@@ -94,8 +89,8 @@ class PairedMeter:
     def compute(self) -> PairedAccuracy:
         """The figures over all frames added so far."""
         image_auroc = pixel_auroc = aupro = Pair()
-        if self._num_frames:
-            image_auroc = Pair(*(metrics.compute().auroc for metrics in self._image))
+        if self._labels:
+            image_auroc = Pair(*(image_metrics(side, self._labels).auroc for side in zip(*self._scores, strict=True)))
         if self._num_masks:
             found = [metrics.compute() for metrics in self._pixel]
             pixel_auroc = Pair(*(item.auroc for item in found))

@@ -213,18 +213,14 @@ def profile(
     from .workflows.find import open_named, parse_batches
     from .workflows.measure import Effort, measure, measure_table
 
-    effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms)
-    if table:
-        with ui.progress() as progress:
-            paths = [bundle] if bundle else []
-            filled = measure_table(table, paths, engine, effort=effort, options=ui.engine(), progress=progress)
-        ui.show(filled, report=report)
-        return
+    effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms, samples)
     with ui.progress() as progress:
-        found = measure(
-            open_named(bundle, precision=precision), engine, effort=effort, options=ui.engine(), with_samples=samples,
-            progress=progress,
-        )  # fmt: skip
+        how = {"effort": effort, "options": ui.engine(), "progress": progress}
+        found: Any
+        if table:
+            found = measure_table(table, [bundle] if bundle else [], engine, precision=precision, **how)
+        else:
+            found = measure(open_named(bundle, precision=precision), engine, **how)
     ui.show(found, report=report)
     found.check()
 

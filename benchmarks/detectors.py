@@ -1,6 +1,6 @@
 """Carries every detector the whole way and writes docs/detectors.md from what was measured.
 
-    python benchmarks/detectors.py WORK [NAME …] [--hazelnut DIR] [--screw MVTEC] [--minutes M]
+    python benchmarks/detectors.py WORK [NAME …] [--hazelnut DIR] [--screw MVTEC] [--minutes M] [--set KEY=VALUE …]
     python benchmarks/detectors.py --render
 
 Quick settings (``quick_settings`` of each detector) on both categories of the built-in sample, on a hazelnut set and on
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--screw", type=Path, help="folder of MVTec AD")
     parser.add_argument("--minutes", type=float, default=3.0, help="limit of each training")
     parser.add_argument("--threads", type=int, default=0, help="threads of the engines; 0 for their default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside the quick settings")
     parser.add_argument("--render", action="store_true", help="only render the page")
     given = parser.parse_args()
     if not given.render:
@@ -124,7 +125,8 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     from lineproof.workflows.training import train_detector
 
     run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
-    settings = resolve(DETECTORS, name, kind="detector").quick_settings()
+    given_settings = dict(item.split("=", 1) for item in given.set)
+    settings = resolve(DETECTORS, name, kind="detector").quick_settings() | given_settings
     if not is_run(run):
         began = time.perf_counter()
         train_detector(
@@ -134,7 +136,12 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     record = json.loads((run / CHECKPOINT_RECORD).read_text())
     seconds = float((run / "seconds.txt").read_text())
     parameters = record["detector"]["parameters"]
-    return run, {"train_seconds": seconds, "size_px": parameters["crop_px"], "backbone": parameters.get("backbone", "")}
+    return run, {
+        "train_seconds": seconds,
+        "size_px": parameters["crop_px"],
+        "backbone": parameters.get("backbone", ""),
+        "set": {key: value for key, value in given_settings.items() if key != "weights"},
+    }
 
 
 def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
@@ -162,6 +169,7 @@ def render(entries: dict[str, Any]) -> str:
     )  # fmt: skip
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
     missing = [name for name in sorted(DETECTORS) if name not in entries]
+    beside = "".join(_beside(name, entry) for name, entry in sorted(entries.items()))
     left = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     first = next(iter(entries.values()))
@@ -180,7 +188,13 @@ A tie is a picture whose reference score lies within the tolerance of the thresh
 farther from the reference's than the tolerance of its precision, or a verdict flipped.
 
 {table}
-{left}"""
+{beside}{left}"""
+
+
+def _beside(name: str, entry: dict[str, Any]) -> str:
+    changed = entry["sample"][CATEGORIES[0]].get("set", {})
+    listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
+    return f"\nBeside its quick settings {name} was given {listed}.\n" if changed else ""
 
 
 def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:

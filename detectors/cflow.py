@@ -34,7 +34,7 @@ from .features import Backbone, cache_features
 from .flows import LoweredConditionalFlow, build_conditional_flow, draw_rotations
 from .graph import SmoothUpsample
 from .images import ImageSet
-from .trainer import Schedule, Trainer
+from .trainer import Schedule, Trainer, follow_cosine, steps_taken
 
 _STRIDES = (8, 16, 32)
 _CODE_DIM = 128
@@ -164,7 +164,12 @@ class CFlow(AbstractDetector[CFlowConfig]):
             return -F.logsigmoid(likelihood).mean()
 
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate)
-        _follow_cosine(optimiser, self.flows, num_steps=config.epochs * len(steps))
+        # A step trains one level, so the levels' counts add up.
+        follow_cosine(
+            optimiser,
+            num_steps=config.epochs * len(steps),
+            taken=lambda: sum(steps_taken(optimiser, flow) for flow in self.flows),
+        )
         schedule = Schedule(config.epochs, 1, config.patience)
         trainer = Trainer(self.flows, optimiser, schedule=schedule, context=context)
         report = trainer.run(len(steps), loss=loss, holdout_loss=lambda: self._mean_loss(kept))
@@ -239,24 +244,6 @@ def _draw_steps(num_vectors: list[int], size: int, generator: torch.Generator) -
         for level, count in enumerate(num_vectors)
         for indices in torch.randperm(count, generator=generator).split(size)
     ]
-
-
-def _follow_cosine(optimiser: torch.optim.Optimizer, flows: nn.ModuleList, *, num_steps: int) -> None:
-    """Warm up from a tenth over the first 8 % of the steps, then fall by a cosine to a thousandth.
-
-    The steps taken are read from Adam's own state, so that a resumed training goes on with the right rate.
-    """
-    (group,) = optimiser.param_groups
-    peak, warm_steps = group["lr"], 0.08 * num_steps
-    # A step trains one level, so the levels' counts add up.
-    firsts = [next(item for item in flow.parameters() if item.requires_grad) for flow in flows]
-
-    def adjust(adam: torch.optim.Optimizer, args: Any, settings: Any) -> None:  # noqa: ARG001
-        taken = sum(int(adam.state[item]["step"]) for item in firsts if item in adam.state)
-        rate = 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * taken / num_steps))
-        adam.param_groups[0]["lr"] = peak * rate * min(1.0, 0.1 + 0.9 * taken / warm_steps)
-
-    optimiser.register_step_pre_hook(adjust)
 
 
 class _Head(nn.Module):

@@ -39,7 +39,7 @@ from .blocks import calibration_parts, fold, plain_conv, recalibrate
 from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
 from .images import ImageSet
 from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs
-from .trainer import Schedule, Trainer
+from .trainer import Schedule, Trainer, steps_taken
 
 _TRAINING = 0
 _HELD_OUT = 1
@@ -59,6 +59,8 @@ class DraemConfig(DetectorConfig):
         texture_source: folder with images of textures, searched with its sub-folders; "" draws textures from noise.
         rotation_share: share of training images that are rotated by up to 90°.
         clean_share: share of training images that stay without an anomaly.
+        draws_per_image: anomalies drawn for every image in an epoch. More make epochs longer, and so the statistics
+            and the held-out loss, taken once per epoch, cheaper.
         epochs: how many, and what the fall of the learning rate is reckoned from.
         patience: epochs without a lower held-out loss before stopping; 0 never.
         batch_size: images per step.
@@ -73,6 +75,7 @@ class DraemConfig(DetectorConfig):
     texture_source: str = ""
     rotation_share: float = 0.3
     clean_share: float = 0.5
+    draws_per_image: int = 1
     epochs: int = 700
     patience: int = 0
     batch_size: int = 8
@@ -112,17 +115,18 @@ class Draem(AbstractDetector[DraemConfig]):
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Train both networks on good images with synthetic anomalies."""
         config = self.config
-        self.to(context.device)
+        self.to(context.device).to(memory_format=torch.channels_last)
         maker = _Maker(config, seed=context.seed)
         optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
-        steps_per_epoch = -(-len(images) // config.batch_size)
+        num_draws = len(images) * config.draws_per_image
+        steps_per_epoch = -(-num_draws // config.batch_size)
 
         def draw(kept: ImageSet, indices: Tensor, *, stream: int, epoch: int = 0) -> tuple[Tensor, ...]:
             return tuple(item.to(context.device) for item in maker.pairs(kept, indices, stream=stream, epoch=epoch))
 
         def step(indices: Tensor) -> Tensor:
             # Counted by the optimiser, so that a resumed run draws what an unbroken one draws.
-            epoch = _steps_taken(optimiser) // steps_per_epoch
+            epoch = steps_taken(optimiser) // steps_per_epoch
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, epoch)
             return self.loss(*draw(images, indices, stream=_TRAINING, epoch=epoch))
@@ -141,11 +145,10 @@ class Draem(AbstractDetector[DraemConfig]):
             return total / len(holdout)
 
         schedule = Schedule(config.epochs, config.batch_size, config.patience)
-        report = Trainer(self, optimiser, schedule=schedule, context=context).run(
-            len(images), loss=step, holdout_loss=holdout_loss
-        )
+        trainer = Trainer(self, optimiser, schedule=schedule, context=context)
+        report = trainer.run(num_draws, loss=step, holdout_loss=holdout_loss)
         calibrate()
-        self.cpu()
+        self.cpu().to(memory_format=torch.contiguous_format)
         return {**report, "textures": maker.source}
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,10 +192,6 @@ def _check(config: DraemConfig) -> None:
         raise UsageError(f"draem: window_px is {config.window_px}; expected an odd number of at most crop_px.")
 
 
-def _steps_taken(optimiser: torch.optim.Optimizer) -> int:
-    return next((int(state["step"]) for state in optimiser.state.values()), 0)
-
-
 def learning_rate(config: DraemConfig, epoch: int) -> float:
     """Falls by 0.2 at 80 % and again at 90 % of the epochs."""
     return config.learning_rate * 0.2 ** sum(epoch >= share * config.epochs for share in (0.8, 0.9))
@@ -222,6 +221,7 @@ class _Maker:
     def pairs(self, images: ImageSet, indices: Tensor, *, stream: int, epoch: int) -> tuple[Tensor, ...]:
         """Images, originals, masks; see ``synthetic.stack_pairs``."""
         chosen = [int(index) for index in indices]
+        pictures = images.batch([index % len(images) for index in chosen])
         made = [
             make_pair(
                 np.asarray(image.numpy()),
@@ -230,7 +230,7 @@ class _Maker:
                 rotation_share=self._config.rotation_share,
                 clean_share=self._config.clean_share,
             )
-            for image, index in zip(images.batch(chosen), chosen, strict=True)
+            for image, index in zip(pictures, chosen, strict=True)
         ]
         return stack_pairs(made)
 

@@ -34,7 +34,7 @@ from .blocks import ConvNorm, conv_norm, fold, train_on_features
 from .features import Backbone, cache_features
 from .graph import SmoothUpsample
 from .images import ImageSet
-from .trainer import Schedule
+from .trainer import Schedule, follow_cosine, steps_taken
 
 _STRIDES = (4, 8, 16)
 _SIGMA = 4.0
@@ -50,12 +50,14 @@ class ReverseDistillationConfig(DetectorConfig):
         patience: epochs without a lower held-out loss before stopping; 0 never.
         batch_size: images per step.
         learning_rate: of Adam, whose betas are the paper's (0.5, 0.999).
+        anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
     """
 
     epochs: int = 200
     patience: int = 20
     batch_size: int = 16
     learning_rate: float = 5e-3
+    anneals: bool = False
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, *, change: str) -> nn.Conv2d | nn.ConvTranspose2d:
@@ -184,8 +186,9 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """Small batches: a few hundred steps on a few dozen images."""
-        return {**super().quick_settings(), "batch_size": 4, "epochs": 120, "patience": 30}
+        """Small batches and a falling learning rate: a few hundred steps on a few dozen images."""
+        size = {"resize_px": 192, "crop_px": 192}
+        return {**super().quick_settings(), **size, "batch_size": 4, "epochs": 32, "patience": 0, "anneals": True}
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Teach the student to restore the good images' features."""
@@ -197,13 +200,17 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         )
 
         optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
+        schedule = Schedule(config.epochs, config.batch_size, config.patience)
+        if config.anneals:
+            num_steps = config.epochs * -(-len(images) // config.batch_size)
+            follow_cosine(optimiser, num_steps=num_steps, taken=lambda: steps_taken(optimiser))
         report = train_on_features(
             self.student,
             optimiser,
             loss=lambda maps: distillation_loss(maps, self.student(maps)),
             known=known,
             kept=kept,
-            schedule=Schedule(config.epochs, config.batch_size, config.patience),
+            schedule=schedule,
             context=context,
         )
         self.cpu()

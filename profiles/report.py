@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -251,12 +252,12 @@ class ProfileComparison:
         return {"reports": reports, "ratios": list(self.ratios()), "missed_deadline": self.missed_deadline}
 
 
-def check_deadlines(found: ProfileReport | ProfileComparison) -> None:
+def check_deadlines(reports: Iterable[ProfileReport]) -> None:
     """Raise BudgetError naming every engine and batch size that missed its deadline."""
-    reports = found.reports if isinstance(found, ProfileComparison) else (found,)
     missed = [
-        f"{report.engine} at batch {item.batch}: {item.deadline.num_missed} of {item.deadline.num_runs} calls took "
-        f"longer than {item.deadline.deadline_ms:g} ms, the slowest {item.latency.max:.3g} ms"
+        f"{report.detector} on {report.engine} at batch {item.batch}: {item.deadline.num_missed} of "
+        f"{item.deadline.num_runs} calls took longer than {item.deadline.deadline_ms:g} ms, the slowest "
+        f"{item.latency.max:.3g} ms"
         for report in reports
         for item in report.batches
         if item.deadline is not None and item.deadline.num_missed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..bundle.store import Bundle, open_bundle
+from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..eval.published import PaperTable, speed_table
@@ -16,7 +16,7 @@ from ..profiles.report import ProfileComparison, ProfileReport, check_deadlines
 from ..profiles.table import latency_table, method_table
 from ..profiles.timing import Schedule
 from ..runtime.engine import AUTO_ORDER, EngineOptions, availability, pick_engine
-from .find import all_bundles
+from .find import all_bundles, open_named
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Effort:
         num_warmup: untimed calls before them.
         num_cold_starts: fresh processes.
         deadline_ms: takt time, or None.
+        with_samples: whether a report's to_dict() holds every timed call.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -36,6 +37,7 @@ class Effort:
     num_warmup: int = 20
     num_cold_starts: int = 1
     deadline_ms: float | None = None
+    with_samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Measured:
 
     def check(self) -> None:
         """Raise BudgetError where a call missed the deadline."""
-        check_deadlines(self.comparison)
+        check_deadlines(self.comparison.reports)
 
     def to_dict(self) -> dict[str, Any]:
         """The one report, or {"profiles": …, "ratios": …} where several engines were measured."""
@@ -74,7 +76,6 @@ def measure(
     *,
     effort: Effort,
     options: EngineOptions,
-    with_samples: bool = False,
     progress: Progress = silent,
 ) -> Measured:
     """Profile a bundle on one or several engines; see ``profiles.profiler.profile_many``."""
@@ -89,7 +90,7 @@ def measure(
         deadline_ms=effort.deadline_ms,
         progress=progress,
     )
-    return Measured(comparison, with_samples)
+    return Measured(comparison, effort.with_samples)
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,20 @@ class MeasuredTable:
     Attributes:
         reports: one per bundle and engine.
         table: published and measured rows.
+        with_samples: whether to_dict() holds every timed call.
     """
 
     reports: tuple[ProfileReport, ...]
     table: PaperTable
+    with_samples: bool
+
+    def check(self) -> None:
+        """Raise BudgetError where a call missed the deadline."""
+        check_deadlines(self.reports)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        profiles = [report.to_dict(with_samples=False) for report in self.reports]
+        profiles = [report.to_dict(with_samples=self.with_samples) for report in self.reports]
         return {"profiles": profiles, "table": self.table.to_dict()}
 
     def sentences(self) -> tuple[str, ...]:
@@ -124,6 +131,7 @@ def measure_table(
     *,
     effort: Effort,
     options: EngineOptions,
+    precision: str | None = None,
     progress: Progress = silent,
 ) -> MeasuredTable:
     """Profile bundles one after the other and put them into the paper's Table 3.
@@ -132,24 +140,29 @@ def measure_table(
         number: ``"3"``, the table about speed.
         paths: bundles; empty takes every ``*.bundle`` here.
         engines: ``["auto"]`` takes every engine that can run here.
-        effort: how much to measure; batch 1.
+        effort: how much to measure.
         options: of the engines.
+        precision: refuse a bundle of another.
         progress: told after each block.
 
     Raises:
-        UsageError: another table.
+        UsageError: another table, batches other than the paper's 1, or a bundle of another precision.
         BadInputError: no bundle here.
     """
     if number != "3":
         raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
-    bundles = [open_bundle(path) for path in paths or all_bundles()]
+    if effort.batches != (1,):
+        raise UsageError(
+            f"--table 3 is about single pictures; --batch is {effort.batches}. Leave out --batch or --table."
+        )
+    bundles = [open_named(path, precision=precision) for path in paths or all_bundles()]
     rows: dict[str, ProfileReport] = {}
     for bundle in bundles:
         names = [*_present(bundle)] if list(engines) == ["auto"] else list(engines)
         found = measure(bundle, names, effort=effort, options=options, progress=progress)
         rows |= {_row(bundle, report): report for report in found.comparison.reports}
     table = speed_table({name: _figures(report) for name, report in rows.items()})
-    return MeasuredTable(tuple(rows.values()), table)
+    return MeasuredTable(tuple(rows.values()), table, effort.with_samples)
 
 
 def _present(bundle: Bundle) -> Iterator[str]:

@@ -15,7 +15,6 @@ from lineproof.detectors.base import FitContext, build_detector, make_config  # 
 from lineproof.detectors.cflow import (  # noqa: E402
     CFlow,
     _draw_steps,
-    _follow_cosine,
     _subnet,
     improbability_map,
     position_code,
@@ -223,43 +222,6 @@ def test_every_vector_is_dealt_once_and_a_step_has_one_level():
     dealt = torch.cat([indices for level, indices in steps if level == 0])
     assert sorted(dealt.tolist()) == list(range(1000))
     assert dealt.tolist() != list(range(1000))
-
-
-def rates(num_steps, *, resumed_at=None):
-    """Learning rate of every step of a training of two levels in turn."""
-    flows = nn.ModuleList([nn.Linear(1, 1), nn.Linear(1, 1)])
-
-    def make():
-        optimiser = torch.optim.Adam(flows.parameters(), 2e-4)
-        _follow_cosine(optimiser, flows, num_steps=num_steps)
-        return optimiser
-
-    optimiser, seen = make(), []
-    for step in range(num_steps):
-        if step == resumed_at:
-            kept = optimiser.state_dict()["state"]
-            optimiser = make()
-            optimiser.load_state_dict({"state": kept, "param_groups": optimiser.state_dict()["param_groups"]})
-        optimiser.zero_grad(set_to_none=True)
-        flows[step % 2](torch.ones(1)).sum().backward()
-        optimiser.step()
-        seen.append(optimiser.param_groups[0]["lr"])
-    return seen
-
-
-def test_learning_rate_warms_up_then_falls_by_a_cosine():
-    seen = rates(200)
-    assert seen[0] == pytest.approx(2e-5)
-    assert seen[8] == pytest.approx(0.55 * 2e-4, rel=0.01)
-    assert max(seen) == pytest.approx(2e-4, rel=0.02)
-    assert 15 <= int(np.argmax(seen)) <= 17
-    assert seen[100] == pytest.approx(1e-4, rel=0.01)
-    assert seen[-1] == pytest.approx(2e-7, rel=0.1)
-    np.testing.assert_array_less(np.diff(seen[17:]), 0.0)
-
-
-def test_learning_rate_goes_on_after_a_resume():
-    assert rates(40, resumed_at=15) == rates(40)
 
 
 @pytest.mark.parametrize("num_levels", [0, 4])

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from lineproof.core.errors import LineproofError, UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
-from lineproof.detectors.trainer import Schedule, Trainer, write_json  # noqa: E402
+from lineproof.detectors.trainer import Schedule, Trainer, follow_cosine, steps_taken, write_json  # noqa: E402
 
 NUM_IMAGES = 7
 TARGETS = torch.randn(NUM_IMAGES, 4, generator=torch.Generator().manual_seed(3))
@@ -184,3 +184,40 @@ def test_json_is_sorted_and_whole(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": [1.5]})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": [\n    1.5\n  ],\n  "b": 1\n}\n'
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1.5], "b": 1}
+
+
+def rates(num_steps, *, resumed_at=None):
+    """Learning rate of every step of a training of two levels in turn."""
+    flows = torch.nn.ModuleList([torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)])
+
+    def make():
+        optimiser = torch.optim.Adam(flows.parameters(), 2e-4)
+        follow_cosine(optimiser, num_steps=num_steps, taken=lambda: sum(steps_taken(optimiser, flow) for flow in flows))
+        return optimiser
+
+    optimiser, seen = make(), []
+    for step in range(num_steps):
+        if step == resumed_at:
+            kept = optimiser.state_dict()["state"]
+            optimiser = make()
+            optimiser.load_state_dict({"state": kept, "param_groups": optimiser.state_dict()["param_groups"]})
+        optimiser.zero_grad(set_to_none=True)
+        flows[step % 2](torch.ones(1)).sum().backward()
+        optimiser.step()
+        seen.append(optimiser.param_groups[0]["lr"])
+    return seen
+
+
+def test_learning_rate_warms_up_then_falls_by_a_cosine():
+    seen = rates(200)
+    assert seen[0] == pytest.approx(2e-5)
+    assert seen[8] == pytest.approx(0.55 * 2e-4, rel=0.01)
+    assert max(seen) == pytest.approx(2e-4, rel=0.02)
+    assert 15 <= int(np.argmax(seen)) <= 17
+    assert seen[100] == pytest.approx(1e-4, rel=0.01)
+    assert seen[-1] == pytest.approx(2e-7, rel=0.1)
+    np.testing.assert_array_less(np.diff(seen[17:]), 0.0)
+
+
+def test_learning_rate_goes_on_after_a_resume():
+    assert rates(40, resumed_at=15) == rates(40)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.errors import BadInputError, BudgetError, UsageError
 from lineproof.eval.published import published
 from lineproof.runtime.engine import EngineOptions, availability
 from lineproof.workflows.measure import Effort, measure_table
@@ -58,3 +58,25 @@ def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=r"no \*\.bundle"):
         measure_table("3", [], ["auto"], effort=EFFORT, options=EngineOptions())
+
+
+def test_every_option_is_honoured_or_refused(fastflow):
+    engine = _engines()[-1]
+
+    def table(precision=None, **effort):
+        effort = dataclasses.replace(EFFORT, **effort)
+        return measure_table(
+            "3", [fastflow.path], [engine], effort=effort, options=EngineOptions(), precision=precision
+        )
+
+    with pytest.raises(UsageError, match=r"--batch is \(1, 4\)\. Leave out --batch or --table"):
+        table(batches=(1, 4))
+    with pytest.raises(UsageError, match="is fp32, not fp16"):
+        table(precision="fp16")
+    missed = table(deadline_ms=1e-6, with_samples=True)
+    with pytest.raises(BudgetError, match=f"{engine} at batch 1: 3 of 3 calls"):
+        missed.check()
+    (profile,) = missed.to_dict()["profiles"]
+    (kept,) = table(deadline_ms=1e6).to_dict()["profiles"]
+    assert set(profile["batches"][0]) - set(kept["batches"][0]) == {"samples"}
+    table(deadline_ms=1e6).check()

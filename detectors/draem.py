@@ -96,16 +96,13 @@ class Draem(AbstractDetector[DraemConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """An eighth of the paper's widths at 128 px."""
-        return {
-            "resize_px": 128,
-            "crop_px": 128,
-            "reconstructive_width": 16,
-            "discriminative_width": 8,
-            "epochs": 60,
-            "batch_size": 4,
-            "learning_rate": 1e-3,
-        }
+        """A sixteenth of the paper's width, an eighth for the second network, at 128 px; most images with an anomaly.
+
+        Hundreds of steps find strong defects only, thin ones in the plain maximum of the map alone.
+        """
+        small = {"resize_px": 128, "crop_px": 128, "reconstructive_width": 8, "discriminative_width": 8, "window_px": 1}
+        fast = {"clean_share": 0.2, "draws_per_image": 4, "epochs": 20, "batch_size": 4, "learning_rate": 3e-3}
+        return small | fast
 
     @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

@@ -5,6 +5,7 @@ DETECTORS = {
     "csflow": "lineproof.detectors.csflow:CsFlow",
     "dfr": "lineproof.detectors.dfr:Dfr",
     "differnet": "lineproof.detectors.differnet:DifferNet",
+    "draem": "lineproof.detectors.draem:Draem",
     "fastflow": "lineproof.detectors.fastflow:FastFlow",
     "padim": "lineproof.detectors.padim:Padim",
     "patchcore": "lineproof.detectors.patchcore:PatchCore",

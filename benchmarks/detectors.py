@@ -166,6 +166,7 @@ def render(entries: dict[str, Any]) -> str:
     header = (
         "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16", "extra M",
         "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut", "screw",
+        "screw, published",
     )  # fmt: skip
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
     missing = [name for name in sorted(DETECTORS) if name not in entries]
@@ -182,8 +183,8 @@ Every detector carried the whole way by `python benchmarks/detectors.py`, which 
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
 pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. Accuracy:
-image / pixel AUROC in percent of the exported graph. FPS at batch 1, {threads} of {where["cpu"]}, sample pictures;
-training likewise.
+image / pixel AUROC in percent of the exported graph; published: with full settings, from Tables 1 and 2 of Zheng et al.
+and their sources (eval/published.json). FPS at batch 1, {threads} of {where["cpu"]}, sample pictures; so is training.
 A tie is a picture whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
 farther from the reference's than the tolerance of its precision, or a verdict flipped.
 
@@ -217,7 +218,15 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
             _accuracy(entry[key], localises=entry["localises"]) if key in entry else "-"
             for key in ("hazelnut", "screw")
         ),
+        " / ".join(_published(name, table) for table in ("1", "2")),
     )
+
+
+def _published(name: str, table: str) -> str:
+    from lineproof.eval.published import published
+
+    value = published()["tables"][table]["rows"].get(name, {}).get("categories", {}).get("screw")
+    return "-" if value is None else f"{value:.1f}"
 
 
 def _flips(sample: dict[str, Any], keys: list[str]) -> str:

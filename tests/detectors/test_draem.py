@@ -8,15 +8,15 @@ from PIL import Image as PillowImage  # noqa: E402
 
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
-from lineproof.detectors.base import DETECTORS  # noqa: E402
 from lineproof.detectors.checkpoint import CHECKPOINT  # noqa: E402
-from lineproof.detectors.draem import Draem, DraemConfig, learning_rate, texture_files  # noqa: E402
+from lineproof.detectors.draem import Draem, DraemConfig, _Maker, learning_rate, texture_files  # noqa: E402
 from lineproof.detectors.draem_networks import (  # noqa: E402
     DiscriminativeNetwork,
     ReconstructiveNetwork,
     focal_loss,
     structural_similarity,
 )
+from lineproof.detectors.train import image_set, train  # noqa: E402
 
 TINY = {
     "resize_px": 64,
@@ -26,11 +26,6 @@ TINY = {
     "epochs": 2,
     "batch_size": 4,
 }
-
-
-@pytest.fixture(autouse=True)
-def listed(monkeypatch):
-    monkeypatch.setitem(DETECTORS, "draem", "lineproof.detectors.draem:Draem")
 
 
 def test_networks_have_the_papers_size():
@@ -96,10 +91,30 @@ def test_learning_rate_falls_twice():
     np.testing.assert_allclose(rates, [1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
 
 
+def test_an_image_is_drawn_again_with_another_anomaly(sample_folder):
+    config = DraemConfig(**TINY | {"clean_share": 0.0, "rotation_share": 0.0})
+    dataset = open_dataset(sample_folder, category="flange")
+    images = image_set(Draem(config), [sample.path for sample in dataset.train])
+    count = len(images)
+    drawn = torch.tensor([2, 2 + count, 2 + 2 * count, 2])
+    _, originals, masks = _Maker(config, seed=0).pairs(images, drawn, stream=0, epoch=0)
+    for original in originals[1:]:
+        np.testing.assert_array_equal(original.numpy(), originals[0].numpy())
+    np.testing.assert_array_equal(masks[3].numpy(), masks[0].numpy())
+    assert not torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[1], masks[2])
+
+
+def test_an_epoch_is_as_long_as_its_draws(sample_folder, tmp_path):
+    seen = set()
+    config = DraemConfig(**TINY | {"epochs": 1, "draws_per_image": 3, "batch_size": 4})
+    dataset = open_dataset(sample_folder, category="flange")
+    record = train("draem", config, dataset=dataset, run=tmp_path / "run", progress=lambda *now: seen.add(now))
+    assert max(done for stage, done, _ in seen if stage == "training") == -(-3 * record.training.num_images // 4)
+
+
 def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_path):
     from safetensors.torch import load_file
-
-    from lineproof.detectors.train import train
 
     dataset = open_dataset(sample_folder, category="flange")
 
@@ -122,8 +137,6 @@ def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_pat
 
 
 def test_textures_come_from_a_folder(tmp_path, sample_folder):
-    from lineproof.detectors.train import train
-
     (tmp_path / "textures" / "dotted").mkdir(parents=True)
     PillowImage.new("RGB", (80, 70), (255, 0, 0)).save(tmp_path / "textures" / "dotted" / "a.png")
     config = DraemConfig(**TINY | {"epochs": 1, "texture_source": str(tmp_path / "textures")})

@@ -7,7 +7,9 @@ F = torch.nn.functional
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
 from lineproof.detectors.reverse_distillation import Student, distillation_loss, signed_maps  # noqa: E402
+from lineproof.detectors.train import train  # noqa: E402
 
+ADAM = torch.optim.Adam
 UNSIGNED = (False, False, False)
 
 
@@ -72,6 +74,20 @@ def test_a_perfect_student_finds_nothing():
     maps = tuple(torch.rand(2, 4, size, size) + 0.1 for size in (8, 4, 2))
     assert float(distillation_loss(maps, tuple(3.0 * item for item in maps))) == pytest.approx(0.0, abs=1e-6)
     assert float(distillation_loss(maps, tuple(-item for item in maps))) == pytest.approx(6.0, abs=1e-5)
+
+
+def test_the_learning_rate_falls_only_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
+    rates = {}
+    for anneals in (False, True):
+        made = []
+        keep = lambda *given, made=made, **named: made.append(ADAM(*given, **named)) or made[-1]  # noqa: E731
+        monkeypatch.setattr(torch.optim, "Adam", keep)
+        config = small(epochs=2, batch_size=4, anneals=anneals).config
+        train("reverse_distillation", config, dataset=dataset, run=tmp_path / str(anneals))
+        rates[anneals] = made[0].param_groups[0]["lr"]
+    assert rates[False] == 5e-3
+    # The last of four steps: a quarter of the cosine is left.
+    assert rates[True] == pytest.approx(5e-3 * (1e-3 + 0.999 * 0.5 * (1.0 + np.cos(0.75 * np.pi))))
 
 
 @pytest.mark.parametrize("size", [32, 100])

@@ -22,7 +22,7 @@ h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8p
 table { border-collapse: collapse; background: #fff; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid #e4e8ec; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { background: #e9eef3; font-weight: 600; }
-pre { background: #fff; padding: 12px 14px; overflow-x: auto; border-left: 3px solid #9fb3c8; margin: 8px 0; }
+pre { background: #fff; padding: 12px 14px; white-space: pre-wrap; border-left: 3px solid #9fb3c8; margin: 8px 0; }
 .good { color: #127a3a; font-weight: 600; } .bad { color: #b3261e; font-weight: 600; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
 figure { margin: 0; background: #fff; padding: 6px; } img { width: 100%; display: block; }

@@ -33,6 +33,11 @@ def test_each_command_has_a_page_with_its_present_options(command):
     assert len(prose.split()) > 15
 
 
+def test_the_readme_names_every_detector():
+    (listed,) = re.findall(r"^Detectors: (.*)$", (DOCS.parent / "README.md").read_text(), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", listed) == sorted(DETECTORS)
+
+
 def test_the_page_of_detectors_is_rendered_from_its_figures():
     path = DOCS.parent / "benchmarks" / "detectors.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_detectors", path)

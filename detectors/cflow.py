@@ -168,7 +168,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
         follow_cosine(
             optimiser,
             num_steps=config.epochs * len(steps),
-            taken=lambda: sum(steps_taken(optimiser, flow) for flow in self.flows),
+            taken=lambda: sum(steps_taken(optimiser, flow.parameters()) for flow in self.flows),
         )
         schedule = Schedule(config.epochs, 1, config.patience)
         trainer = Trainer(self.flows, optimiser, schedule=schedule, context=context)

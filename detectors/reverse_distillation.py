@@ -200,7 +200,6 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         )
 
         optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
-        schedule = Schedule(config.epochs, config.batch_size, config.patience)
         if config.anneals:
             num_steps = config.epochs * -(-len(images) // config.batch_size)
             follow_cosine(optimiser, num_steps=num_steps, taken=lambda: steps_taken(optimiser))
@@ -210,7 +209,7 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
             loss=lambda maps: distillation_loss(maps, self.student(maps)),
             known=known,
             kept=kept,
-            schedule=schedule,
+            schedule=Schedule(config.epochs, config.batch_size, config.patience),
             context=context,
         )
         self.cpu()

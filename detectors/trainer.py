@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -176,16 +176,16 @@ class Trainer:
         self._optimiser.load_state_dict({"state": slots, "param_groups": groups})
 
 
-def steps_taken(optimiser: torch.optim.Optimizer, module: nn.Module | None = None) -> int:
+def steps_taken(optimiser: torch.optim.Optimizer, parameters: Iterable[Tensor] | None = None) -> int:
     """Steps that Adam has taken, as its own state counts them, so that a resumed training counts on.
 
     Args:
         optimiser: of Adam's family.
-        module: count the steps of its parameters only.
+        parameters: count the steps of these only.
     """
-    wanted = None if module is None else {id(item) for item in module.parameters()}
-    counts = (int(slots["step"]) for item, slots in optimiser.state.items() if wanted is None or id(item) in wanted)
-    return max(counts, default=0)
+    state = optimiser.state
+    chosen = state if parameters is None else parameters
+    return max((int(state[item]["step"]) for item in chosen if item in state), default=0)
 
 
 def follow_cosine(optimiser: torch.optim.Optimizer, *, num_steps: int, taken: Callable[[], int]) -> None:
@@ -199,8 +199,9 @@ def follow_cosine(optimiser: torch.optim.Optimizer, *, num_steps: int, taken: Ca
     peak, warm_steps = optimiser.param_groups[0]["lr"], 0.08 * num_steps
 
     def adjust(adam: torch.optim.Optimizer, args: Any, settings: Any) -> None:  # noqa: ARG001
-        rate = 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * taken() / num_steps))
-        adam.param_groups[0]["lr"] = peak * rate * min(1.0, 0.1 + 0.9 * taken() / warm_steps)
+        done = taken()
+        rate = 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * done / num_steps))
+        adam.param_groups[0]["lr"] = peak * rate * min(1.0, 0.1 + 0.9 * done / warm_steps)
 
     optimiser.register_step_pre_hook(adjust)
 

@@ -192,7 +192,8 @@ def rates(num_steps, *, resumed_at=None):
 
     def make():
         optimiser = torch.optim.Adam(flows.parameters(), 2e-4)
-        follow_cosine(optimiser, num_steps=num_steps, taken=lambda: sum(steps_taken(optimiser, flow) for flow in flows))
+        counts = [lambda flow=flow: steps_taken(optimiser, flow.parameters()) for flow in flows]
+        follow_cosine(optimiser, num_steps=num_steps, taken=lambda: sum(count() for count in counts))
         return optimiser
 
     optimiser, seen = make(), []

@@ -152,9 +152,8 @@ def measure_table(
     if number != "3":
         raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
     if effort.batches != (1,):
-        raise UsageError(
-            f"--table 3 is about single pictures; --batch is {effort.batches}. Leave out --batch or --table."
-        )
+        batches = ":".join(map(str, effort.batches))
+        raise UsageError(f"--table 3 is about single pictures; --batch is {batches}. Leave out --batch or --table.")
     bundles = [open_named(path, precision=precision) for path in paths or all_bundles()]
     rows: dict[str, ProfileReport] = {}
     for bundle in bundles:

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
-from ..runtime.engine import EngineOptions
-from .page import write_report
+from ..workflows.page import write_report
+
+
+class Result(Protocol):
+    """What a command shows."""
+
+    def sentences(self) -> Sequence[str]:
+        """The result for people, a line each."""
+        ...
+
+    def to_dict(self) -> Any:
+        """Plain JSON values."""
+        ...
 
 
 class ConsoleProgress:
@@ -62,32 +73,31 @@ class ConsoleProgress:
         self._bars.stop()
 
 
+@final
 class Ui:
-    """What every command shares.
+    """What every command shares: one result on stdout, progress on stderr.
 
     Args:
-        given: the common options: as_json, quiet, verbose, and where the command opens an engine: device, threads,
-            compute_dtype, allow_fallback.
+        as_json: print one JSON object instead of lines.
+        is_quiet: no progress.
+        is_verbose: more than the short form where a result is long.
     """
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self._given = given
+    def __init__(self, *, as_json: bool, is_quiet: bool, is_verbose: bool) -> None:
+        self._as_json = as_json
+        self._is_quiet = is_quiet
+        self.is_verbose = is_verbose
 
     def progress(self) -> ConsoleProgress:
         """Progress on stderr, to be used in ``with``."""
-        return ConsoleProgress(is_quiet=self._given["quiet"])
-
-    def engine(self) -> EngineOptions:
-        """The engine options that were given."""
-        given = self._given
-        return EngineOptions(given["device"], given["threads"], given["compute_dtype"], given["allow_fallback"])
+        return ConsoleProgress(is_quiet=self._is_quiet)
 
     def say(self, lines: Sequence[str], value: Any) -> None:
         """Print the lines, or with --json the value, to stdout."""
-        print(json.dumps(value, indent=2) if self._given["as_json"] else "\n".join(lines))  # noqa: T201
+        print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines))  # noqa: T201
 
-    def show(self, found: Any, *, report: Path | None = None, passed: bool | None = None) -> None:
-        """Print a result that has sentences() and to_dict(), and write it as a page where asked for."""
+    def show(self, found: Result, *, report: Path | None = None, passed: bool | None = None) -> None:
+        """Print a result, and write it as a page where asked for."""
         self.say(found.sentences(), found.to_dict())
         if report:
             write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), passed=passed)

@@ -1,0 +1,30 @@
+"""Options that several commands share, each written once; the commands name them as the types of their parameters."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+BundleArgument = Annotated[Path | None, Argument(help="Bundle; the newest *.bundle here where left out.")]
+Category = Annotated[str | None, Option(help="Category of the data set.")]
+EngineName = Annotated[str, Option(help="Engine, or auto for the first available; `lineproof doctor` lists them.")]
+ExpectedPrecision = Annotated[str | None, Option("--precision", help="Refuse a bundle of another precision.")]
+MaxFalseReject = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
+TestData = Annotated[Path | None, Option("--data", help="Data set whose test pictures are run.")]
+OwnCategory = Annotated[str | None, Option("--category", help="Category; the bundle's own where left out.")]
+BatchSize = Annotated[int, Option("--batch", help="Frames per call.")]
+OtherThreshold = Annotated[float | None, Option("--threshold", help="Judge by this one instead of the bundle's.")]
+Corrections = Annotated[Path | None, Option("--corrections", help="JSON of labels and masks to replace or ignore.")]
+FprLimit = Annotated[float, Option("--fpr-limit", help="End of the AUPRO integral.")]
+ReportPage = Annotated[Path | None, Option("--report", help="Write the result as an HTML page as well.")]
+
+# Of every command.
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress on stderr.")]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Show the traceback of an error.")]
+
+# Of every command that opens an engine.
+Device = Annotated[int, Option("--device", help="Index of the GPU.")]
+Threads = Annotated[int, Option("--threads", help="Threads of a CPU engine; 0 for its own default.")]
+ComputeDtype = Annotated[str, Option("--compute-dtype", help="f32, or bf16 (openvino only, and only when asked).")]
+AllowFallback = Annotated[bool, Option("--allow-fallback", help="Accept a device other than asked.")]

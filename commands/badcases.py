@@ -1,0 +1,57 @@
+"""``lineproof badcases``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import (
+    AllowFallback,
+    AsJson,
+    BatchSize,
+    ComputeDtype,
+    Corrections,
+    Device,
+    EngineName,
+    FprLimit,
+    OtherThreshold,
+    OwnCategory,
+    Quiet,
+    TestData,
+    Threads,
+    Verbose,
+)
+
+
+def badcases(
+    target: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
+    *,
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: EngineName = "auto",
+    batch: BatchSize = 1,
+    threshold: OtherThreshold = None,
+    corrections: Corrections = None,
+    fpr_limit: FprLimit = 0.3,
+    top: Annotated[int, Option(help="At most so many of each kind.")] = 20,
+    out: Annotated[Path, Option(help="Page to write.")] = Path("badcases.html"),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = 0,
+    threads: Threads = 0,
+    compute_dtype: ComputeDtype = "f32",
+    allow_fallback: AllowFallback = False,
+) -> None:
+    """Show false accepts, false rejects and hot spots outside the masks."""
+    from ..runtime.engine import EngineOptions
+    from ..workflows.evaluation import Choice
+    from ..workflows.gallery import show_bad_cases
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
+    with ui.progress() as progress:
+        found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
+    ui.show(found)

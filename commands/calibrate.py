@@ -1,0 +1,52 @@
+"""``lineproof calibrate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from ._options import (
+    AllowFallback,
+    AsJson,
+    BundleArgument,
+    Category,
+    ComputeDtype,
+    Device,
+    EngineName,
+    MaxFalseReject,
+    Quiet,
+    Threads,
+    Verbose,
+)
+
+
+def calibrate(
+    bundle: BundleArgument = None,
+    *,
+    data: Annotated[Path, Option(help="Folder of good pictures, a training run, or a set with a validation split.")],
+    category: Category = None,
+    engine: EngineName = "auto",
+    max_false_reject: MaxFalseReject = "1%",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = 0,
+    threads: Threads = 0,
+    compute_dtype: ComputeDtype = "f32",
+    allow_fallback: AllowFallback = False,
+) -> None:
+    """Set the threshold of one engine from held-out good parts."""
+    from ..runtime.engine import EngineOptions
+    from ..workflows.calibration import calibrate_on
+    from ..workflows.find import open_named, parse_share
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    share = parse_share(max_false_reject)
+    with ui.progress() as progress:
+        found = calibrate_on(
+            open_named(bundle), data, category=category, engine=engine, max_false_reject=share, options=options,
+            progress=progress,
+        )  # fmt: skip
+    ui.show(found)

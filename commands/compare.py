@@ -1,0 +1,58 @@
+"""``lineproof compare``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import (
+    AllowFallback,
+    AsJson,
+    BatchSize,
+    ComputeDtype,
+    Device,
+    FprLimit,
+    OwnCategory,
+    Quiet,
+    ReportPage,
+    TestData,
+    Threads,
+    Verbose,
+)
+
+
+def compare(
+    left: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
+    right: Annotated[Path, Argument(help="The same; may be the left bundle on another engine.")],
+    *,
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: Annotated[list[str], Option(help="Engine of both sides; given twice, of left and right.")] = ["auto"],  # noqa: B006
+    batch: BatchSize = 1,
+    fpr_limit: FprLimit = 0.3,
+    resamples: Annotated[int, Option(help="Sets of pictures drawn for the intervals.")] = 1000,
+    seed: Annotated[int, Option(help="Of that draw.")] = 0,
+    report: ReportPage = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = 0,
+    threads: Threads = 0,
+    compute_dtype: ComputeDtype = "f32",
+    allow_fallback: AllowFallback = False,
+) -> None:
+    """Say what two engines or two bundles differ in, with statistics."""
+    from ..eval.statistics import Resampling
+    from ..runtime.engine import EngineOptions
+    from ..workflows.compare import compare as compare_sides
+    from ..workflows.compare import one_each
+    from ..workflows.evaluation import Choice
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
+    first, second = (Choice(data, category, name, options, batch) for name in engines)
+    with ui.progress() as progress:
+        found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
+    ui.show(found)

@@ -1,0 +1,27 @@
+"""``lineproof demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from ._options import AsJson, Quiet, Verbose
+
+
+def demo(
+    *,
+    out: Annotated[Path, Option(help="Folder for everything.")] = Path("lineproof-demo"),
+    detector: Annotated[list[str], Option(help="Detector; may be repeated.")] = [],  # noqa: B006
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train, export, verify and profile on the built-in sample, ending in a page with pictures."""
+    from ..workflows.demo import DEMO_DETECTORS, run_demo
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with ui.progress() as progress:
+        found = run_demo(out, detectors=detector or DEMO_DETECTORS, progress=progress)
+    ui.show(found)
+    found.check()

@@ -1,0 +1,63 @@
+"""``lineproof evaluate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import (
+    AllowFallback,
+    AsJson,
+    BatchSize,
+    ComputeDtype,
+    Corrections,
+    Device,
+    EngineName,
+    FprLimit,
+    OtherThreshold,
+    OwnCategory,
+    Quiet,
+    ReportPage,
+    TestData,
+    Threads,
+    Verbose,
+)
+
+
+def evaluate(
+    targets: Annotated[list[Path], Argument(help="Bundles, or files of saved outputs.")],
+    *,
+    data: TestData = None,
+    category: OwnCategory = None,
+    engine: EngineName = "auto",
+    batch: BatchSize = 1,
+    threshold: OtherThreshold = None,
+    corrections: Corrections = None,
+    fpr_limit: FprLimit = 0.3,
+    table: Annotated[str | None, Option(help="Table of the paper to fill: 1, 2, 5 or 6.")] = None,
+    table_file: Annotated[Path | None, Option(help="Write that table: a .md or .csv file.")] = None,
+    save_outputs: Annotated[Path | None, Option(help="Keep scores and maps: .npz file, or a folder.")] = None,
+    report: ReportPage = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = 0,
+    threads: Threads = 0,
+    compute_dtype: ComputeDtype = "f32",
+    allow_fallback: AllowFallback = False,
+) -> None:
+    """Measure accuracy on a data set, beside the paper's tables."""
+    from ..runtime.engine import EngineOptions
+    from ..workflows.evaluation import Choice, check_table_file
+    from ..workflows.evaluation import evaluate as measure_all
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    check_table_file(table_file, table)
+    choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
+    with ui.progress() as progress:
+        found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
+    if table_file:
+        found.write_table(table_file)
+    ui.show(found, report=report)

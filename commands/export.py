@@ -1,0 +1,46 @@
+"""``lineproof export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import AsJson, MaxFalseReject, Quiet, Verbose
+
+
+def export(
+    source: Annotated[str, Argument(help="Detector (its newest run), a run folder, or a bundle to build a plan for.")],
+    *,
+    checkpoint: Annotated[Path | None, Option(help="Run folder to export.")] = None,
+    frame: Annotated[str | None, Option(help="Camera frame HEIGHTxWIDTH, or HEIGHTxWIDTHx1 for mono.")] = None,
+    batch: Annotated[str, Option(help="Largest batch, or smallest:usual:largest.")] = "1:1:8",
+    precision: Annotated[str, Option(help="fp32 or fp16, written into the graph.")] = "fp32",
+    engine: Annotated[str, Option(help="onnx, openvino, trt or trt-rtx.")] = "onnx",
+    target: Annotated[list[str], Option(help="GPU to build a trt-rtx plan for: sm_89; may be repeated.")] = [],  # noqa: B006
+    max_false_reject: MaxFalseReject = "1%",
+    sample: Annotated[bool, Option("--sample", help="Train on the built-in sample first.")] = False,
+    reference: Annotated[bool, Option(help="Carry the PyTorch weights in the bundle.")] = True,
+    verify: Annotated[bool, Option(help="Verify the bundle on its golden frames.")] = True,
+    out: Annotated[Path | None, Option(help="Folder of the bundle.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Export a trained detector to a bundle, and prove it."""
+    from ..workflows.find import parse_batches, parse_frame, parse_share
+    from ..workflows.training import ExportRequest, export_and_prove
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = {
+        "frame": parse_frame(frame) if frame else None,
+        "max_batch": parse_batches(batch)[-1],
+        "precision": precision,
+        "max_false_reject": parse_share(max_false_reject),
+        "has_reference": reference,
+    }
+    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify)
+    with ui.progress() as progress:
+        proof = export_and_prove(request, options=options, progress=progress)
+    ui.show(proof)
+    proof.check()

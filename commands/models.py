@@ -1,0 +1,22 @@
+"""``lineproof models``."""
+
+from typing import Annotated
+
+from typer import Argument
+
+from ._options import AsJson, Quiet, Verbose
+
+
+def models(
+    detector: Annotated[str | None, Argument(help="Detector whose parameters to show.")] = None,
+    *,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the detectors, or the parameters of one."""
+    from ..workflows.describe import describe_detectors
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.show(describe_detectors(detector))

@@ -1,0 +1,62 @@
+"""``lineproof profile``."""
+
+from typing import Annotated
+
+from typer import Option
+
+from ._options import (
+    AllowFallback,
+    AsJson,
+    BundleArgument,
+    ComputeDtype,
+    Device,
+    ExpectedPrecision,
+    Quiet,
+    ReportPage,
+    Threads,
+    Verbose,
+)
+
+
+def profile(
+    bundle: BundleArgument = None,
+    *,
+    engine: Annotated[list[str], Option(help="Engine; repeat it to compare several side by side.")] = ["auto"],  # noqa: B006
+    batch: Annotated[str, Option(help="Batch sizes: 1, or 1:4:8.")] = "1",
+    runs: Annotated[int, Option(help="Timed calls per batch size.")] = 200,
+    warmup: Annotated[int, Option(help="Untimed calls before them.")] = 20,
+    cold_starts: Annotated[int, Option(help="Fresh processes timed from start to first verdict.")] = 1,
+    deadline_ms: Annotated[float | None, Option(help="Takt time; a slower call is exit 5.")] = None,
+    precision: ExpectedPrecision = None,
+    samples: Annotated[bool, Option("--samples", help="Put every timed call into the JSON.")] = False,
+    table: Annotated[str | None, Option(help="3: the paper's, with every bundle here on every engine here.")] = None,
+    report: ReportPage = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    device: Device = 0,
+    threads: Threads = 0,
+    compute_dtype: ComputeDtype = "f32",
+    allow_fallback: AllowFallback = False,
+) -> None:
+    """Measure latency, throughput, memory, cold start and parameters."""
+    from ..runtime.engine import EngineOptions
+    from ..workflows.find import open_named, parse_batches
+    from ..workflows.measure import Effort, Measured, MeasuredTable, measure, measure_table
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms, samples)
+    found: Measured | MeasuredTable
+    with ui.progress() as progress:
+        if table:
+            found = measure_table(
+                table, [bundle] if bundle else [], engine, precision=precision, effort=effort, options=options,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            named = open_named(bundle, precision=precision)
+            found = measure(named, engine, effort=effort, options=options, progress=progress)
+    ui.show(found, report=report)
+    found.check()

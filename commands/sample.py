@@ -1,0 +1,26 @@
+"""``lineproof sample``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import AsJson, Quiet, Verbose
+
+
+def sample(
+    directory: Annotated[Path, Argument(help="Folder to write.")],
+    *,
+    seed: Annotated[int, Option(help="The same seed draws the same pictures.")] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write the built-in sample: an object and a texture, six kinds of defect each."""
+    from ..data.sample import write_sample
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    with ui.progress() as progress:
+        categories = write_sample(directory, seed=seed, progress=progress)
+    ui.say([str(directory / name) for name in categories], {"directory": str(directory), "categories": categories})

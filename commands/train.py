@@ -1,0 +1,44 @@
+"""``lineproof train``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import AsJson, Category, Quiet, Verbose
+
+
+def train(
+    detector: Annotated[str, Argument(help="Detector; `lineproof models` lists them.")],
+    *,
+    data: Annotated[Path, Option(help="Data set: MVTec AD, MVTec 3D-AD, or good/ bad/ masks/.")],
+    category: Category = None,
+    backbone: Annotated[str | None, Option(help="timm network; the paper's where left out.")] = None,
+    weights: Annotated[str | None, Option(help="imagenet, a .safetensors or .pth file, or a package.")] = None,
+    image_size: Annotated[int | None, Option(help="Side after the resize; not cropped unless --crop says so.")] = None,
+    crop: Annotated[int | None, Option(help="Side of the centre crop.")] = None,
+    epochs: Annotated[int | None, Option(help="Largest number of epochs.")] = None,
+    settings: Annotated[list[str], Option("--set", help="KEY=VALUE of the detector; may be repeated.")] = [],  # noqa: B006
+    holdout: Annotated[float, Option(help="Share of the good images held out.")] = 0.2,
+    seed: Annotated[int, Option(help="The same seed gives the same weights on a CPU.")] = 0,
+    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
+    time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for none.")] = 0.0,
+    out: Annotated[Path | None, Option(help="Run folder; an unfinished run there goes on.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a detector on good images."""
+    from ..workflows.find import parse_settings
+    from ..workflows.training import train_detector
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    sizes = {"resize_px": image_size, "crop_px": crop or image_size}
+    chosen = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
+    options = {"holdout": holdout, "seed": seed, "device": device, "time_limit_s": 60.0 * time_limit}
+    with ui.progress() as progress:
+        found = train_detector(
+            detector, data, category=category, settings=chosen, out=out, options=options, progress=progress
+        )
+    ui.show(found)

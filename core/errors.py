@@ -19,6 +19,10 @@ class BundleError(LineproofError):
     """A bundle on disk is missing a file, was altered, or has a version this release cannot read."""
 
 
+class BusyError(LineproofError):
+    """Another process or thread holds what the request needs alone."""
+
+
 class ExportError(LineproofError):
     """A detector could not be turned into the graph or the engine that was asked for."""
 

@@ -98,11 +98,12 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
         for engine in ENGINES:
             report = verify(proof.bundle, engine=engine, options=options, dataset=dataset, batch=4)
             found[f"{engine}_{precision}"] = {
-                "passed": report.passed,
+                "state": report.state,
                 "num_flips": len(report.verdict_flips),
                 "num_ties": len(report.ties),
                 "num_frames": report.num_frames,
-                "score_error": report.score_max_abs_error / max(report.score_range or 0.0, 1e-30),
+                "score_error": report.score_max_abs_error / max(report.score_spread, 1e-30),
+                "score_tolerance": report.score_tolerance / max(report.score_spread, 1e-30),
                 "image_auroc": report.image_auroc.engine,
                 "pixel_auroc": report.pixel_auroc.engine,
             }

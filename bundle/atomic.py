@@ -48,7 +48,11 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written that takes its place in one step when the block ends; an error leaves the old one."""
+    """Open a file to be written that takes its place in one step when the block ends; an error leaves the old one.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is ``path`` and not the temporary name.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
@@ -56,9 +60,15 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+        # Where the folder cannot be written there is nothing to remove, and the first error is the one that counts.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def replace_directory(new: Path, target: Path) -> None:

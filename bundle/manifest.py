@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.errors import BundleError
 from ..core.spec import Preprocessing, TensorSpec
 from ..core.threshold import Threshold
+from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
-FORMAT_VERSION = 1
-PARITY_STATES = ("passed", "failed")
+FORMAT_VERSION = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """How far an engine may be from the reference, as a share of the reference's range.
+    """How far an engine may be from the reference.
+
+    A score may be off by ``score_spread`` times the spread of good scores (their standard deviation) and, farther from
+    the threshold, by ``score_margin`` times the distance to it more: an error matters by what it can turn over.
 
     Attributes:
-        score: largest |Δscore| over the range of the reference scores.
+        score_spread: share of the spread; also how near to the threshold a reference score is a tie.
+        score_margin: share of |reference score − threshold|.
         anomaly_map: largest |Δmap| over the range of the reference maps.
     """
 
-    score: float
+    score_spread: float
+    score_margin: float
     anomaly_map: float
 
 
@@ -121,10 +126,12 @@ class Manifest:
     """Everything about a bundle that is not a tensor. See FORMAT.md.
 
     Attributes:
-        score_range: range of the reference scores on the golden frames; tolerances are shares of it.
-        map_range: range of the reference maps on the golden frames.
+        score_spread: standard deviation of the reference's scores of held-out good images; score tolerances are shares
+            of it. 0 where it is not known.
+        map_range: range of the reference maps on the golden frames; map tolerances are shares of it.
         max_batch: largest batch the graph was exported for.
-        parity: what the last verify said of each engine: ``passed`` or ``failed``; see ``parity_of``.
+        parity: what the last verify said of each engine, and for which decision; see ``parity_of``.
+        history: every change of the decision, the oldest first.
     """
 
     name: str
@@ -138,80 +145,92 @@ class Manifest:
     threshold: Threshold
     engine_thresholds: dict[str, Threshold]
     tolerances: dict[str, Tolerance]
-    score_range: float
+    score_spread: float
     map_range: float
     training: TrainingRecord
     figures: Figures
     tools: dict[str, str]
     files: dict[str, FileRecord]
     plans: tuple[PlanRecord, ...] = ()
-    parity: dict[str, str] = field(default_factory=dict)
+    parity: dict[str, ParityRecord] = field(default_factory=dict)
+    history: tuple[HistoryEntry, ...] = ()
     format_version: int = FORMAT_VERSION
+
+    @property
+    def model_sha256(self) -> str:
+        """Digest of the model: of the graph and, where weights lie beside it, of those too."""
+        parts = sorted((name, item.sha256) for name, item in self.files.items() if name.startswith("model.onnx"))
+        return parts[0][1] if len(parts) == 1 else "+".join(digest[:32] for _, digest in parts)
+
+    @property
+    def decision(self) -> str:
+        """Digest of everything that decides between OK and NG: model, what goes in and comes out, all thresholds.
+
+        Returns:
+            Hexadecimal sha256; a proof holds for one such digest only.
+        """
+        parts = {
+            "model": self.model_sha256,
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "inputs": [dataclasses.asdict(spec) for spec in self.inputs],
+            "outputs": [dataclasses.asdict(spec) for spec in self.outputs],
+            "threshold": self.threshold.value,
+            "engine_thresholds": {engine: item.value for engine, item in self.engine_thresholds.items()},
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_decision_recorded(self) -> bool:
+        """Whether the decision is the one that the history ends with; False where someone edited the manifest."""
+        return bool(self.history) and self.history[-1].decision == self.decision
 
     def threshold_for(self, engine: str) -> Threshold:
         """The threshold calibrated on this engine, or the bundle's own where there is none."""
         return self.engine_thresholds.get(engine, self.threshold)
 
-    def parity_of(self, engine: str) -> str:
-        """What the last verify of this engine said: ``passed``, ``failed``, or ``unverified`` where there was none."""
-        return self.parity.get(engine, "unverified")
+    def parity_of(self, proof: str) -> ProofState:
+        """What the last verify said, for the bundle's present decision.
 
-    def with_parity(self, engine: str, *, passed: bool) -> Manifest:
-        """A copy that says what a verify of this engine found."""
-        return dataclasses.replace(self, parity={**self.parity, engine: "passed" if passed else "failed"})
+        Args:
+            proof: the engine, or engine and arithmetic; see ``runtime.engine.proof_name``.
+
+        Returns:
+            ``unverified`` where there was none; ``outdated`` where it was about another decision.
+        """
+        record = self.parity.get(proof)
+        if record is None:
+            return "unverified"
+        return record.state if record.decision == self.decision else "outdated"
+
+    def with_parity(self, proof: str, state: ParityState, *, time: str) -> Manifest:
+        """A copy that says what a verify found for the present decision."""
+        record = ParityRecord(state=state, decision=self.decision, time=time)
+        return dataclasses.replace(self, parity={**self.parity, proof: record})
+
+    def with_threshold(self, threshold: Threshold, *, engine: str) -> Manifest:
+        """A copy with another threshold of one engine, or of the bundle where ``engine`` is ""; see ``with_entry``."""
+        if not engine:
+            return dataclasses.replace(self, threshold=threshold)
+        return dataclasses.replace(self, engine_thresholds={**self.engine_thresholds, engine: threshold})
+
+    def with_entry(
+        self,
+        action: Action,
+        *,
+        time: str,
+        engine: str = "",
+        previous: float | None = None,
+        who: str = "",
+        reason: str = "",
+    ) -> Manifest:
+        """A copy whose history ends with the present decision."""
+        value = self.threshold_for(engine).value
+        entry = HistoryEntry(
+            time=time, action=action, who=who, reason=reason, engine=engine, previous=previous, value=value,
+            decision=self.decision,
+        )  # fmt: skip
+        return dataclasses.replace(self, history=(*self.history, entry))
 
     def to_json(self) -> str:
         """Indented JSON with sorted keys; the same manifest gives the same bytes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def parse_manifest(text: str, *, where: str) -> Manifest:
-    """Read a manifest; ``where`` names the bundle in errors.
-
-    Raises:
-        BundleError: not JSON, another format version, or a field that is missing, unknown or of another type.
-    """
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BundleError(f"{where}: manifest.json is not JSON ({error}). Export the bundle again.") from None
-    found = raw.get("format_version") if isinstance(raw, dict) else None
-    if found != FORMAT_VERSION:
-        raise BundleError(
-            f"{where}: the manifest has format_version {found!r}; this release reads {FORMAT_VERSION}. "
-            "Use the release of lineproof that wrote it, or export again."
-        )
-    try:
-        return _build(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BundleError(
-            f"{where}: manifest.json does not follow bundle/FORMAT.md: {type(error).__name__}: {error}. "
-            "Export the bundle again."
-        ) from None
-
-
-def _spec(raw: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(raw["name"], raw["dtype"], tuple(raw["shape"]))
-
-
-def _build(raw: dict[str, Any]) -> Manifest:
-    preprocessing = dict(raw["preprocessing"])
-    preprocessing["mean"] = tuple(preprocessing["mean"])
-    preprocessing["std"] = tuple(preprocessing["std"])
-    typed: dict[str, Any] = {
-        "detector": DetectorRecord(**raw["detector"]),
-        "inputs": tuple(_spec(item) for item in raw["inputs"]),
-        "outputs": tuple(_spec(item) for item in raw["outputs"]),
-        "preprocessing": Preprocessing(**preprocessing),
-        "threshold": Threshold(**raw["threshold"]),
-        "engine_thresholds": {name: Threshold(**item) for name, item in raw["engine_thresholds"].items()},
-        "tolerances": {name: Tolerance(**item) for name, item in raw["tolerances"].items()},
-        "training": TrainingRecord(**raw["training"]),
-        "figures": Figures(**raw["figures"]),
-        "files": {name: FileRecord(**item) for name, item in raw["files"].items()},
-        "plans": tuple(PlanRecord(**item) for item in raw["plans"]),
-    }
-    for engine, state in raw["parity"].items():
-        if state not in PARITY_STATES:
-            raise ValueError(f"parity of {engine} is {state!r}, expected one of {PARITY_STATES}")
-    return Manifest(**{**raw, **typed})

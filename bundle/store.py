@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import hashlib
+import io
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,23 @@ from numpy.typing import NDArray
 from ..core.errors import BundleError
 from ..core.prediction import Prediction
 from .atomic import file_sha256, replace_directory, sync_tree, write_atomic
-from .manifest import FileRecord, Manifest, PlanRecord, parse_manifest
+from .lock import exclusive
+from .manifest import FileRecord, Manifest, PlanRecord
+from .parse import parse_manifest
+from .transaction import MANIFEST as MANIFEST
+from .transaction import PROFILE as PROFILE
+from .transaction import PROOF as PROOF
+from .transaction import Transaction
+from .transaction import now as now
 
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.safetensors"
-MANIFEST = "manifest.json"
 _REQUIRED = (MODEL, GOLDEN)
+#: A change of a bundle takes milliseconds, a plan of gigabytes on a slow disk some seconds.
+_WAIT_S = 60.0
+#: How often a bundle that is exchanged while it is being opened is opened again.
+_NUM_OPENINGS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,49 +67,86 @@ class Bundle:
 
     @property
     def model_sha256(self) -> str:
-        """Digest of the model: of the graph and, where weights lie beside it, of those too."""
-        records = self.manifest.files
-        parts = sorted((name, item.sha256) for name, item in records.items() if name.startswith(MODEL))
-        return parts[0][1] if len(parts) == 1 else "+".join(digest[:32] for _, digest in parts)
+        """See ``Manifest.model_sha256``."""
+        return self.manifest.model_sha256
 
     def golden(self) -> Golden:
-        """Read golden.npz."""
-        with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
+        """Read golden.npz.
+
+        Raises:
+            BundleError: the file is not the one that this manifest names: the bundle was exchanged meanwhile.
+        """
+        content = (self.path / GOLDEN).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.manifest.files[GOLDEN].sha256:
+            raise _exchanged(self.path)
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             reference = Prediction(arrays["score"], arrays["anomaly_map"])
             return Golden(arrays["frames"], tuple(str(name) for name in arrays["names"]), reference)
 
-    def with_manifest(self, manifest: Manifest) -> Bundle:
-        """Replace the manifest, on disk (atomically) and in the bundle returned."""
-        write_atomic(self.path / MANIFEST, manifest.to_json().encode())
-        return Bundle(self.path, manifest)
+    def check_same_files(self) -> None:
+        """Raise BundleError where another bundle took this one's place on disk."""
+        if read_manifest(self.path).files != self.manifest.files:
+            raise _exchanged(self.path)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Hold the bundle alone and see it as it is on disk now; everything that changes it goes through here.
+
+        Raises:
+            BusyError: somebody else holds it for longer than a change takes.
+            BundleError: there is no bundle any more.
+            OSError: the bundle cannot be written to.
+        """
+        if not (self.path / MANIFEST).is_file():
+            raise BundleError(f"{self.path} is no bundle any more; what was to be written into it was not.")
+        with exclusive(self.path, what="a change of the bundle", wait_s=_WAIT_S):
+            for left_by_a_kill in self.path.glob(".*.tmp"):
+                left_by_a_kill.unlink()
+            yield Transaction(self.path, read_manifest(self.path))
+
+    def change(self, edit: Callable[[Manifest], Manifest]) -> Bundle:
+        """Replace the manifest by an edited copy of the one that is on disk now.
+
+        Args:
+            edit: is given the manifest on disk, which may be newer than this bundle's own.
+
+        Returns:
+            The bundle as it is on disk after that.
+
+        Raises:
+            BusyError, BundleError, OSError: see ``transaction``.
+        """
+        with self.transaction() as change:
+            change.write(edit(change.manifest))
+            return Bundle(self.path, change.manifest)
 
     def append_report(self, file: str, report: dict[str, Any]) -> None:
-        """Append a report with its time to proof.json or profile.json, a JSON list, atomically."""
-        path = self.path / file
-        entries = json.loads(path.read_text()) if path.exists() else []
-        entries.append({"time": now(), **report})
-        write_atomic(path, (json.dumps(entries, indent=2) + "\n").encode())
+        """Append a report with its time to proof.json or profile.json; see ``Transaction.append_report``."""
+        with self.transaction() as change:
+            change.append_report(file, report)
 
     def add_plan(self, content: bytes, record: PlanRecord) -> Bundle:
-        """Store a plan and record its hash; a plan of the same file name is replaced."""
-        path = self.path / record.file
-        path.parent.mkdir(exist_ok=True)
-        write_atomic(path, content)
-        others = tuple(plan for plan in self.manifest.plans if plan.file != record.file)
-        return self.with_manifest(dataclasses.replace(self.manifest, plans=(*others, record)))
+        """Store a plan and record its hash; a plan of the same file name is replaced.
 
-
-def now() -> str:
-    """Time of day in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        What an earlier plan of that engine was proved to do says nothing about this one: the engine is unverified.
+        """
+        with self.transaction() as change:
+            path = self.path / record.file
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, content)
+            others = tuple(plan for plan in change.manifest.plans if plan.file != record.file)
+            parity = {name: item for name, item in change.manifest.parity.items() if name != record.engine}
+            change.write(dataclasses.replace(change.manifest, plans=(*others, record), parity=parity))
+            return Bundle(self.path, change.manifest)
 
 
 def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundle:
     """Write a bundle: all of it, or nothing.
 
     Args:
-        path: the bundle's folder; an older bundle there is exchanged for the new one in one step.
-        manifest: its manifest, with ``files`` still empty.
+        path: the bundle's folder; an older bundle there is exchanged for the new one in one step, once nobody is
+            changing it.
+        manifest: its manifest, with ``files`` and ``history`` still empty.
         fill: writes the files (model.onnx, golden.npz, …) into the folder it is given.
 
     Raises:
@@ -115,9 +163,12 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
         if missing:
             raise BundleError(f"{path}: {', '.join(missing)} was not written, so there is no bundle.")
         manifest = dataclasses.replace(manifest, files=_records(temporary))
-        (temporary / MANIFEST).write_text(manifest.to_json())
+        manifest = manifest.with_entry("export", time=manifest.created, reason=manifest.threshold.source)
+        (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         sync_tree(temporary)
-        replace_directory(temporary, path)
+        held = exclusive(path, what="an export", wait_s=_WAIT_S) if path.exists() else contextlib.nullcontext()
+        with held:
+            replace_directory(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(path, manifest)
@@ -145,16 +196,45 @@ def open_bundle(path: Path | str) -> Bundle:
         BundleError: not a bundle, another format version, a missing or an altered file; the message says which.
     """
     path = Path(path)
-    if not (path / MANIFEST).is_file():
+    for _ in range(_NUM_OPENINGS - 1):
+        manifest = read_manifest(path)
+        try:
+            _check_files(path, manifest)
+        except (BundleError, FileNotFoundError):
+            # A bundle that was exchanged between the two readings is not an altered one.
+            if read_manifest(path).files != manifest.files:
+                continue
+            raise
+        return Bundle(path, manifest)
+    raise _exchanged(path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a bundle; no other file is looked at.
+
+    Raises:
+        BundleError: not a bundle, or a manifest that this release cannot read.
+    """
+    try:
+        text = (path / MANIFEST).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         seen = "a folder without manifest.json" if path.is_dir() else ("a file" if path.exists() else "nothing there")
-        raise BundleError(f"{path} is not a bundle ({seen}). Make one with `lineproof export`.")
-    manifest = parse_manifest((path / MANIFEST).read_text(), where=str(path))
+        raise BundleError(f"{path} is not a bundle ({seen}). Make one with `lineproof export`.") from None
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{path}: manifest.json is not UTF-8 ({error}). Copy the bundle again.") from None
+    return parse_manifest(text, where=str(path))
+
+
+def _check_files(path: Path, manifest: Manifest) -> None:
     missing = [name for name in _REQUIRED if name not in manifest.files]
     if missing:
         raise BundleError(f"{path}: the manifest lists no {' and no '.join(missing)}. Export the bundle again.")
     for name, record in manifest.files.items():
         _check_file(path, name, record)
-    return Bundle(path, manifest)
+
+
+def _exchanged(path: Path) -> BundleError:
+    return BundleError(f"{path} was exchanged for another bundle while it was being read. Open it again.")
 
 
 def _check_file(path: Path, name: str, record: FileRecord) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, final
@@ -94,10 +94,31 @@ class Ui:
 
     def say(self, lines: Sequence[str], value: Any) -> None:
         """Print the lines, or with --json the value, to stdout."""
-        print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines))  # noqa: T201
+        print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201
 
-    def show(self, found: Result, *, report: Path | None = None, passed: bool | None = None) -> None:
-        """Print a result, and write it as a page where asked for."""
+    def warn(self, *sentences: str) -> None:
+        """Print warnings to stderr, also with --quiet; empty ones are none."""
+        for sentence in filter(None, sentences):
+            print(f"warning: {sentence}", file=sys.stderr)  # noqa: T201
+
+    def show(
+        self,
+        found: Result,
+        *,
+        report: Path | None = None,
+        passed: bool | None = None,
+        keep: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
+        """Print a result; only then file it, and write it as a page where asked for.
+
+        Args:
+            found: the result.
+            report: page to write, or None.
+            passed: what the page says on top.
+            keep: files the result, and returns warnings where that was not possible.
+        """
         self.say(found.sentences(), found.to_dict())
+        if keep:
+            self.warn(*keep())
         if report:
             write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), passed=passed)

@@ -16,6 +16,8 @@ BatchSize = Annotated[int, Option("--batch", help="Frames per call.")]
 OtherThreshold = Annotated[float | None, Option("--threshold", help="Judge by this one instead of the bundle's.")]
 Corrections = Annotated[Path | None, Option("--corrections", help="JSON of labels and masks to replace or ignore.")]
 FprLimit = Annotated[float, Option("--fpr-limit", help="End of the AUPRO integral.")]
+Record = Annotated[Path | None, Option("--record", help="Keep the report in this folder, not in the bundle.")]
+Who = Annotated[str | None, Option("--who", help="Who does it, for the bundle's history; your login where left out.")]
 ReportPage = Annotated[Path | None, Option("--report", help="Write the result as an HTML page as well.")]
 
 # Of every command.

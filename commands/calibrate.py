@@ -15,8 +15,10 @@ from ._options import (
     EngineName,
     MaxFalseReject,
     Quiet,
+    Record,
     Threads,
     Verbose,
+    Who,
 )
 
 
@@ -27,6 +29,8 @@ def calibrate(
     category: Category = None,
     engine: EngineName = "auto",
     max_false_reject: MaxFalseReject = "1%",
+    who: Who = None,
+    record: Record = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -36,6 +40,9 @@ def calibrate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Set the threshold of one engine from held-out good parts."""
+    from ..bundle.reports import check_record
+    from ..core.environment import user_name
+    from ..eval.calibrate import keep_calibration
     from ..runtime.engine import EngineOptions
     from ..workflows.calibration import calibrate_on
     from ..workflows.find import open_named, parse_share
@@ -44,9 +51,11 @@ def calibrate(
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     share = parse_share(max_false_reject)
+    check_record(record)
+    opened = open_named(bundle)
     with ui.progress() as progress:
         found = calibrate_on(
-            open_named(bundle), data, category=category, engine=engine, max_false_reject=share, options=options,
+            opened, data, category=category, engine=engine, max_false_reject=share, options=options,
             progress=progress,
         )  # fmt: skip
-    ui.show(found)
+    ui.show(found, keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)])

@@ -1,5 +1,6 @@
 """``lineproof profile``."""
 
+from functools import partial
 from typing import Annotated
 
 from typer import Option
@@ -12,6 +13,7 @@ from ._options import (
     Device,
     ExpectedPrecision,
     Quiet,
+    Record,
     ReportPage,
     Threads,
     Verbose,
@@ -30,6 +32,7 @@ def profile(
     precision: ExpectedPrecision = None,
     samples: Annotated[bool, Option("--samples", help="Put every timed call into the JSON.")] = False,
     table: Annotated[str | None, Option(help="3: the paper's, with every bundle here on every engine here.")] = None,
+    record: Record = None,
     report: ReportPage = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -40,6 +43,7 @@ def profile(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Measure latency, throughput, memory, cold start and parameters."""
+    from ..bundle.reports import check_record
     from ..runtime.engine import EngineOptions
     from ..workflows.find import open_named, parse_batches
     from ..workflows.measure import Effort, Measured, MeasuredTable, measure, measure_table
@@ -48,6 +52,7 @@ def profile(
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms, samples)
+    check_record(record)
     found: Measured | MeasuredTable
     with ui.progress() as progress:
         if table:
@@ -58,5 +63,5 @@ def profile(
         else:
             named = open_named(bundle, precision=precision)
             found = measure(named, engine, effort=effort, options=options, progress=progress)
-    ui.show(found, report=report)
+    ui.show(found, report=report, keep=partial(found.keep, record=record))
     found.check()

@@ -16,6 +16,9 @@ def run(
     threshold: Annotated[float | None, Option(help="Instead of the bundle's.")] = None,
     out: Annotated[Path | None, Option(help="Folder for verdicts.jsonl and overlays/.")] = None,
     allow_failed: Annotated[bool, Option("--allow-failed", help="Run a bundle whose parity failed.")] = False,
+    require_proof: Annotated[
+        bool, Option("--require-proof", help="Refuse an engine that is not proved for this decision.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -33,8 +36,16 @@ def run(
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     with (
         ui.progress() as progress,
-        open_line(bundle, engine=engine, options=options, threshold=threshold, allow_failed=allow_failed) as line,
+        open_line(
+            bundle,
+            engine=engine,
+            options=options,
+            threshold=threshold,
+            allow_failed=allow_failed,
+            require_proof=require_proof,
+        ) as line,
     ):
+        ui.warn(*line.warnings())
         found = inspect_files(line, paths, out=out, progress=progress)
     ui.say(found.sentences(), found.to_dict())
     found.check()

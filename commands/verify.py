@@ -16,6 +16,7 @@ from ._options import (
     EngineName,
     ExpectedPrecision,
     Quiet,
+    Record,
     ReportPage,
     Threads,
     Verbose,
@@ -28,9 +29,16 @@ def verify(
     engine: EngineName = "auto",
     data: Annotated[Path | None, Option(help="Data set whose test pictures are compared as well.")] = None,
     category: Category = None,
-    reference: Annotated[str, Option(help="Engine that gives the reference on --data.")] = "torch",
+    reference: Annotated[
+        str | None,
+        Option(help="Engine that gives the reference on --data; torch, or where it is missing a proved one."),
+    ] = None,
     precision: ExpectedPrecision = None,
     batch: BatchSize = 1,
+    accept_undecided: Annotated[
+        bool, Option("--accept-undecided", help="Exit 0 although too many frames are ties.")
+    ] = False,
+    record: Record = None,
     report: ReportPage = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -41,20 +49,31 @@ def verify(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Prove that an engine gives the reference's verdicts."""
+    from ..bundle.reports import check_record
     from ..data.dataset import open_dataset
     from ..eval.parity import check
+    from ..eval.proof import pick_reference, record_parity
     from ..eval.verify import verify as compare
-    from ..runtime.engine import EngineOptions
+    from ..runtime.engine import EngineOptions, resolve_auto
     from ..workflows.find import open_named
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    dataset = open_dataset(data, category=category) if data else None
+    check_record(record)
+    opened = open_named(bundle, precision=precision)
+    name = resolve_auto(opened, engine, options=options)
+    dataset, truth = None, "torch"
+    if data:
+        dataset = open_dataset(data, category=category)
+        truth, notice = pick_reference(opened, reference, engine=name)
+        ui.warn(notice)
     with ui.progress() as progress:
         found = compare(
-            open_named(bundle, precision=precision), engine=engine, options=options, dataset=dataset,
-            reference=reference, batch=batch, progress=progress,
-        )  # fmt: skip
-    ui.show(found, report=report, passed=found.passed)
-    check(found)
+            opened, engine=name, options=options, dataset=dataset, reference=truth, batch=batch, progress=progress
+        )
+    ui.show(
+        found, report=report, passed=found.passed,
+        keep=lambda: [record_parity(opened, found, folder=record).warning],
+    )  # fmt: skip
+    check(found, accept_undecided=accept_undecided)

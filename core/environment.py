@@ -1,5 +1,6 @@
 """What a figure was measured on: a number without this is refused."""
 
+import getpass
 import os
 import platform
 import subprocess
@@ -23,6 +24,14 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def user_name() -> str:
+    """Name of the user who runs this, or "" where the system knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
 
 
 def describe_environment() -> dict[str, Any]:

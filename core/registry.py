@@ -23,9 +23,14 @@ def resolve(table: Mapping[str, str], name: str, *, kind: str) -> Any:
         UsageError: the table has no such name.
         ImportError: the module needs a package that is not installed.
     """
+    check_name(table, name, kind=kind)
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def check_name(table: Mapping[str, str], name: str, *, kind: str) -> None:
+    """Raise UsageError unless ``table`` has this name; nothing is imported."""
     if name not in table:
         near = get_close_matches(name, table, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(f"There is no {kind} {name!r}. Known: {', '.join(sorted(table))}.{hint}")
-    module, _, attribute = table[name].partition(":")
-    return getattr(import_module(module), attribute)

@@ -31,7 +31,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..bundle.manifest import Tolerance
 from ..core.errors import UsageError
 from .alexnet import ALEXNET, SMALLEST_PX, AlexNet
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
@@ -118,10 +117,6 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
         views = {"resize_px": 256, "crop_px": 256, "num_rotations": 8, "caches_rotations": True, "standardises": True}
         fast = {"batch_size": 8, "learning_rate": 5e-4, "epochs": 200, "patience": 25}
         return {**super().quick_settings(), **views, "hidden": 128, **fast}
-
-    def tolerance(self, precision: str) -> Tolerance:
-        """A larger share for the fp16 score: a mean over every feature and view, it differs little between frames."""
-        return Tolerance(5e-2, 5e-2) if precision == "fp16" else super().tolerance(precision)
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Of AlexNet or the timm network."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -11,24 +10,28 @@ from pathlib import Path
 from typing import Any, final
 
 from ..bundle.manifest import Manifest
-from ..bundle.store import Bundle
-from ..core.errors import BadInputError
+from ..bundle.reports import file_report
+from ..bundle.store import Bundle, now
+from ..core.errors import BadInputError, BundleError
+from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
 from ..data.dataset import Dataset, Sample
 from ..data.records import is_image, visible
-from ..runtime.engine import EngineOptions, open_engine, pick_engine
+from ..runtime.engine import EngineOptions, open_engine, resolve_auto
 from .predictions import Judged, Skipped, no_frames_left, predict_files
+
+CALIBRATION = "calibration.json"
 
 
 @final
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration changed.
+    """What a calibration found.
 
     Attributes:
-        bundle: the bundle with the engine's threshold in its manifest, already on disk.
-        threshold: the new threshold.
+        bundle: the bundle whose engine it was.
+        threshold: the new threshold; ``record_calibration`` makes it the engine's own.
         previous: the threshold that the engine used before.
         skipped_frames: pictures that could not be used, and why.
         warning: what the number of parts cannot show, or "".
@@ -81,10 +84,10 @@ def calibrate_bundle(
     batch: int = 1,
     progress: Progress = silent,
 ) -> Calibration:
-    """Set the threshold of one engine and write it into the bundle's manifest; the engine is unverified again.
+    """Find the threshold of one engine. Nothing is written: print it, then keep it with ``record_calibration``.
 
     Args:
-        bundle: its ``engine_thresholds`` gets an entry; its own threshold stays.
+        bundle: whose engine it is.
         samples: good pictures that the detector was not fitted to and that no accuracy is reported on; see
             ``held_out`` and ``good_pictures``.
         engine: engine whose scores count, or ``"auto"``.
@@ -99,7 +102,7 @@ def calibrate_bundle(
         UsageError: the share, the engine or the batch does not exist.
     """
     _refuse_defective(samples)
-    name = pick_engine(bundle) if engine == "auto" else engine
+    name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as opened:
         items = list(_without_maps(predict_files(opened, bundle, samples, batch=batch, progress=progress)))
     skipped = tuple(item for item in items if isinstance(item, Skipped))
@@ -107,15 +110,66 @@ def calibrate_bundle(
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
-    changed = bundle.with_manifest(_recalibrated(bundle.manifest, name, found))
-    return Calibration(changed, found, bundle.manifest.threshold_for(name), skipped, resolution_warning(found))
+    previous = bundle.manifest.threshold_for(name)
+    return Calibration(bundle, found, previous, skipped, resolution_warning(found))
 
 
-def _recalibrated(manifest: Manifest, engine: str, found: Threshold) -> Manifest:
-    # The verdicts that a verify compared used another threshold: the engine is unverified again.
-    parity = {other: state for other, state in manifest.parity.items() if other != engine}
-    thresholds = {**manifest.engine_thresholds, engine: found}
-    return dataclasses.replace(manifest, engine_thresholds=thresholds, parity=parity)
+def record_calibration(bundle: Bundle, found: Threshold, *, who: str = "") -> Bundle:
+    """Make a calibrated threshold the engine's own, and write that into the bundle's history.
+
+    What was proved before was proved for another decision: every engine counts as outdated until it is verified again.
+
+    Args:
+        bundle: where it lies; its manifest on disk is read again.
+        found: threshold of ``found.engine``.
+        who: who did it, in words.
+
+    Returns:
+        The bundle as it is on disk after that.
+
+    Raises:
+        BundleError: another model lies there now: the threshold is not its own.
+        BusyError, OSError: the bundle cannot be changed.
+    """
+
+    def edit(manifest: Manifest) -> Manifest:
+        if manifest.model_sha256 != bundle.model_sha256:
+            raise BundleError(
+                f"{bundle.path} was exchanged for another model while this ran: the threshold {found.value:.6g} was "
+                f"calibrated on the old one and was not set. Calibrate again."
+            )
+        previous = manifest.threshold_for(found.engine).value
+        changed = manifest.with_threshold(found, engine=found.engine)
+        return changed.with_entry(
+            "calibrate", time=now(), engine=found.engine, previous=previous, who=who, reason=found.source
+        )
+
+    return bundle.change(edit)
+
+
+def keep_calibration(bundle: Bundle, found: Calibration, *, who: str = "", folder: Path | None = None) -> str:
+    """Make a calibrated threshold the engine's own after it was printed, or keep it elsewhere.
+
+    Args:
+        bundle: see ``record_calibration``.
+        found: what was printed.
+        who: who did it, in words.
+        folder: where calibration.json goes instead, for a bundle that cannot be changed: its thresholds stay.
+
+    Returns:
+        A warning where the bundle's threshold was not set, else "".
+    """
+    if folder is not None:
+        warning = file_report(bundle, CALIBRATION, found.to_dict(), record=folder)
+        return warning or f"The bundle was not changed: the threshold stands in {folder / CALIBRATION} only."
+    try:
+        record_calibration(bundle, found.threshold, who=who)
+    except OSError as error:
+        fix = "`--record DIR` names a folder that takes it."
+        return f"The threshold was not set. {os_error_words(error)} {fix}"
+    except BundleError as error:
+        return f"The threshold was not set. {error}"
+    return ""
 
 
 def _without_maps(items: Iterable[Judged | Skipped]) -> Iterator[float | Skipped]:

@@ -3,74 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Manifest, Tolerance
+from ..bundle.manifest import Manifest
+from ..bundle.record import ParityState
 from ..core.errors import BundleError
 from ..core.prediction import Prediction
 from ..core.spec import TensorSpec
 from ..core.threshold import Threshold
 from .correlation import rank_correlation
+from .judgement import FrameComparison, Judgement
 from .parity import FrameVerdict, Margin, list_files
 from .predictions import json_number
 
 _NUM_WORST = 10
-
-
-@final
-@dataclass(frozen=True)
-class FrameComparison:
-    """Both sides' numbers on one frame.
-
-    Attributes:
-        file: the picture.
-        origin: ``"golden"`` or ``"data"``.
-        reference_score: float32 value; may be no finite number.
-        engine_score: the same of the engine.
-        map_error: largest |engine − reference| of the maps; NaN where a map holds a value that is not finite.
-        map_is_finite: reference, engine: whether every pixel is a finite number.
-    """
-
-    file: str
-    origin: str
-    reference_score: float
-    engine_score: float
-    map_error: float
-    map_is_finite: tuple[bool, bool]
-
-    @property
-    def reference_is_finite(self) -> bool:
-        """Whether score and map of the reference are numbers."""
-        return bool(np.isfinite(self.reference_score)) and self.map_is_finite[0]
-
-    @property
-    def engine_is_finite(self) -> bool:
-        """Whether score and map of the engine are numbers."""
-        return bool(np.isfinite(self.engine_score)) and self.map_is_finite[1]
-
-
-@final
-@dataclass(frozen=True)
-class Judgement:
-    """What the frames together say; the fields are those of ParityReport."""
-
-    num_frames: int
-    verdict_flips: tuple[FrameVerdict, ...]
-    ties: tuple[FrameVerdict, ...]
-    score_max_abs_error: float | None
-    map_max_abs_error: float | None
-    score_range: float | None
-    map_range: float | None
-    score_tolerance: float
-    map_tolerance: float
-    rank_correlation: float | None
-    smallest_margin: Margin | None
-    worst_frames: tuple[tuple[str, float], ...]
-    failures: tuple[str, ...]
+#: Largest share of ties with which verdicts still prove something.
+MAX_TIE_SHARE = 0.05
+#: A score cannot be told from another one more finely than float32 arithmetic lets it be computed.
+_RESOLUTION = 16 * float(np.finfo(np.float32).eps)
 
 
 @final
@@ -98,8 +51,23 @@ class Comparison:
         self._num_malformed = 0
         self._map_low, self._map_high = np.inf, -np.inf
 
-    def add(self, files: Sequence[str], *, origin: str, reference: Prediction, engine: Prediction) -> bool:
+    def add(
+        self,
+        files: Sequence[str],
+        *,
+        origin: str,
+        reference: Prediction,
+        engine: Prediction,
+        labels: Sequence[int] | None = None,
+    ) -> bool:
         """Add a batch of frames.
+
+        Args:
+            files: what the frames are called.
+            origin: ``"golden"`` or ``"data"``.
+            reference: what the reference says about them.
+            engine: what the engine says.
+            labels: 0 good, 1 defective, for each; None where they are not known.
 
         Returns:
             True where the engine's outputs have the shapes and dtypes that the bundle promises; False where they
@@ -117,7 +85,7 @@ class Comparison:
             self._malformed.extend(problem for problem in problems if problem not in self._malformed)
             return False
         for index, file in enumerate(files):
-            self._add_frame(file, origin, reference, engine, index)
+            self._add_frame(file, origin, reference, engine, index, label=labels[index] if labels else None)
         return True
 
     def _shape_problems(self, prediction: Prediction, num_frames: int) -> list[str]:
@@ -125,7 +93,9 @@ class Comparison:
         outputs = (("score", prediction.score), ("anomaly_map", prediction.anomaly_map))
         return [text for name, array in outputs if (text := _shape_problem(specs[name], array, num_frames))]
 
-    def _add_frame(self, file: str, origin: str, reference: Prediction, engine: Prediction, index: int) -> None:
+    def _add_frame(
+        self, file: str, origin: str, reference: Prediction, engine: Prediction, index: int, *, label: int | None
+    ) -> None:
         left, right = reference.anomaly_map[index], engine.anomaly_map[index]
         finite = (bool(np.isfinite(left).all()), bool(np.isfinite(right).all()))
         error = float("nan")
@@ -135,56 +105,76 @@ class Comparison:
             self._map_low = min(self._map_low, float(left.min()))
             self._map_high = max(self._map_high, float(left.max()))
         scores = float(reference.score[index]), float(engine.score[index])
-        self._frames.append(FrameComparison(file, origin, *scores, error, finite))
+        self._frames.append(FrameComparison(file, origin, *scores, error, finite, label))
 
     def judge(self) -> Judgement:
         """Decide over all frames added."""
         reference = np.array([frame.reference_score for frame in self._frames], dtype=np.float32)
         engine = np.array([frame.engine_score for frame in self._frames], dtype=np.float32)
-        score_range = _extent(reference[np.isfinite(reference)])
         map_range = self._map_high - self._map_low if self._map_high >= self._map_low else None
-        allowed = self._allowed(score_range, map_range)
-        flips, ties = self._verdicts(reference, engine, allowed.score)
+        shares = self._manifest.tolerances[self._manifest.precision]
+        spread = self._spread(reference)
+        tie_width = max(shares.score_spread * spread, _RESOLUTION * _largest_finite(reference))
+        map_limit = shares.anomaly_map * max(map_range or 0.0, self._manifest.map_range)
+        flips, ties = self._verdicts(reference, engine, tie_width)
         score_errors = _distance(reference, engine)
         map_errors = np.array([frame.map_error for frame in self._frames])
-        failures = [*self._broken(), *_flip_failure(flips, len(self._frames))]
-        failures += self._too_far("score", score_errors, allowed.score)
-        failures += self._too_far("map", map_errors, allowed.anomaly_map)
+        margins = np.abs(reference.astype(np.float64) - self._threshold.value)
+        failures = [*self._broken(), *_flip_failure([flip for flip in flips if not flip.is_tie], len(self._frames))]
+        failures += self._too_far("score", score_errors, tie_width + shares.score_margin * margins)
+        failures += self._too_far("map", map_errors, np.full(len(map_errors), map_limit))
         return Judgement(
+            state=_state(failures, num_ties=len(ties), num_frames=len(self._frames)),
             num_frames=len(self._frames) + self._num_malformed,
             verdict_flips=flips,
             ties=ties,
             score_max_abs_error=_largest(score_errors),
             map_max_abs_error=_largest(map_errors),
-            score_range=score_range,
+            score_range=_extent(reference[np.isfinite(reference)]),
             map_range=map_range,
-            score_tolerance=allowed.score,
-            map_tolerance=allowed.anomaly_map,
+            score_spread=spread,
+            score_tolerance=tie_width,
+            map_tolerance=map_limit,
             rank_correlation=rank_correlation(reference, engine),
             smallest_margin=self._smallest_margin(reference),
             worst_frames=self._worst(map_errors),
             failures=tuple(failures),
         )
 
-    def _allowed(self, score_range: float | None, map_range: float | None) -> Tolerance:
-        shares = self._manifest.tolerances[self._manifest.precision]
-        return Tolerance(
-            shares.score * max(score_range or 0.0, self._manifest.score_range),
-            shares.anomaly_map * max(map_range or 0.0, self._manifest.map_range),
-        )
+    def _spread(self, reference: NDArray[np.float32]) -> float:
+        """Spread of the reference's scores of parts that are alike, in units of the score.
+
+        The standard deviation over held-out good images, and over the defective frames where there are labels: the
+        smaller of the two, since an error must be small against both. Where the bundle does not know the first, the
+        frames that the reference accepts stand in.
+        """
+        held_out = self._manifest.score_spread
+        if not held_out:
+            held_out = _deviation(reference[~self._threshold.is_defect(reference)])
+        defective = _deviation(reference[[frame.label == 1 for frame in self._frames]])
+        return min((value for value in (held_out, defective) if value > 0), default=0.0)
 
     def _verdicts(
-        self, reference: NDArray[np.float32], engine: NDArray[np.float32], tolerance: float
+        self, reference: NDArray[np.float32], engine: NDArray[np.float32], tie_width: float
     ) -> tuple[tuple[FrameVerdict, ...], tuple[FrameVerdict, ...]]:
+        """Frames whose verdicts differ, and frames on which the reference itself decides nothing."""
         flips, ties = [], []
         sides = zip(self._frames, _words(self._threshold, reference), _words(self._threshold, engine), strict=True)
         for frame, expected, seen in sides:
-            scores = json_number(frame.reference_score), json_number(frame.engine_score)
-            verdict = FrameVerdict(frame.file, frame.origin, *scores, expected, seen)
-            is_tie = abs(frame.reference_score - self._threshold.value) <= tolerance and seen != "ERR"
-            if is_tie:
+            margin = frame.reference_score - self._threshold.value
+            verdict = FrameVerdict(
+                file=frame.file,
+                origin=frame.origin,
+                reference_score=json_number(frame.reference_score),
+                engine_score=json_number(frame.engine_score),
+                reference_verdict=expected,
+                engine_verdict=seen,
+                margin=json_number(margin),
+                is_tie=abs(margin) <= tie_width and seen != "ERR",
+            )
+            if verdict.is_tie:
                 ties.append(verdict)
-            elif seen != expected:
+            if seen != expected:
                 flips.append(verdict)
         return tuple(flips), tuple(ties)
 
@@ -200,15 +190,15 @@ class Comparison:
                 )
         return failures
 
-    def _too_far(self, noun: str, errors: NDArray[np.float64], limit: float) -> list[str]:
+    def _too_far(self, noun: str, errors: NDArray[np.float64], limits: NDArray[np.float64]) -> list[str]:
         # NaN compares as False: what is no number has a failure of its own.
-        bad = np.flatnonzero(errors > limit)
+        bad = np.flatnonzero(errors > limits)
         if not len(bad):
             return []
-        worst = bad[np.argmax(errors[bad])]
+        worst = bad[np.argmax(errors[bad] / np.maximum(limits[bad], np.finfo(np.float64).tiny))]
         return [
-            f"The {noun} is off by {errors[worst]:.4g} on {self._frames[worst].file}, and beyond the allowed "
-            f"{limit:.4g} ({self._manifest.precision}) on {len(bad)} of {len(self._frames)} frames."
+            f"The {noun} is off by {errors[worst]:.4g} on {self._frames[worst].file}, where {limits[worst]:.4g} is "
+            f"allowed ({self._manifest.precision}), and too far off on {len(bad)} of {len(self._frames)} frames."
         ]
 
     def _worst(self, errors: NDArray[np.float64]) -> tuple[tuple[str, float], ...]:
@@ -246,6 +236,23 @@ def _flip_failure(flips: Sequence[FrameVerdict], num_frames: int) -> list[str]:
 def _distance(reference: NDArray[np.float32], engine: NDArray[np.float32]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         return np.asarray(np.abs(engine.astype(np.float64) - reference))
+
+
+def _state(failures: Sequence[str], *, num_ties: int, num_frames: int) -> ParityState:
+    if failures:
+        return "failed"
+    return "undecided" if num_ties > MAX_TIE_SHARE * num_frames else "passed"
+
+
+def _deviation(scores: NDArray[np.float32]) -> float:
+    """Standard deviation of the finite scores; 0 for fewer than two."""
+    finite = scores[np.isfinite(scores)].astype(np.float64)
+    return float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
+
+
+def _largest_finite(scores: NDArray[np.float32]) -> float:
+    finite = np.abs(scores[np.isfinite(scores)])
+    return float(finite.max()) if len(finite) else 0.0
 
 
 def _extent(values: NDArray[np.float32]) -> float | None:

@@ -18,7 +18,7 @@ from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..data.dataset import Dataset, Sample
 from ..data.records import relative
-from ..runtime.engine import EngineOptions, open_engine, pick_engine
+from ..runtime.engine import EngineOptions, open_engine, resolve_auto
 from .masks import mask_for
 from .predictions import Judged, Skipped, no_frames_left, predict_files
 
@@ -131,7 +131,7 @@ def collect_outputs(
         LineproofError: an answer is not finite.
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
     """
-    name = pick_engine(bundle) if engine == "auto" else engine
+    name = resolve_auto(bundle, engine, options=options)
     height, width = map(int, bundle.manifest.outputs[1].shape[1:])
     writer = _Writer((len(dataset.test), height, width), scratch)
     with closing(open_engine(bundle, name, options=options)) as opened:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from ..bundle.record import ParityState
 from ..core.errors import LineproofError, ParityError
 from .paired import Pair
 from .predictions import Skipped, json_number
@@ -16,7 +17,7 @@ _SHOWN = 5
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameVerdict:
     """Both verdicts on one frame.
 
@@ -27,6 +28,8 @@ class FrameVerdict:
         engine_score: score of the engine; None where it is NaN or infinite.
         reference_verdict: ``"OK"``, ``"NG"``, or ``"ERR"`` where the score is no number.
         engine_verdict: the same for the engine.
+        margin: reference score minus threshold, in units of the score; None where the score is no number.
+        is_tie: whether the reference score lies so near to the threshold that the reference itself decides nothing.
     """
 
     file: str
@@ -35,10 +38,14 @@ class FrameVerdict:
     engine_score: float | None
     reference_verdict: str
     engine_verdict: str
+    margin: float | None
+    is_tie: bool
 
     def __str__(self) -> str:
         reference = _with_score(self.reference_verdict, self.reference_score)
-        return f"{self.file}: {reference} became {_with_score(self.engine_verdict, self.engine_score)}"
+        engine = _with_score(self.engine_verdict, self.engine_score)
+        margin = "" if self.margin is None else f", {abs(self.margin):.3g} {'above' if self.margin > 0 else 'below'}"
+        return f"{self.file}: {reference}{margin and margin + ' the threshold,'} became {engine}"
 
 
 @final
@@ -51,14 +58,19 @@ class Margin:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ParityReport:
     """Whether an engine gives the reference's verdicts on the frames it was shown.
 
     Attributes:
         bundle: name of the bundle.
         model_sha256: digest of the graph that was compared.
+        decision: digest of the decision that was compared, see ``Manifest.decision``.
+        state: ``passed``; ``failed``, where ``failures`` says why; or ``undecided``: no failure, but the share of ties
+            is so large that equal verdicts prove nothing.
         engine: engine under test.
+        proof_name: under which name the manifest keeps the state, see ``runtime.engine.proof_name``.
+        allow_fallback: whether it was allowed to compute elsewhere than asked, which proves nothing about it.
         precision: precision written in the graph.
         compute_dtype: arithmetic asked of an engine that may choose it.
         reference: ``"golden"`` (outputs stored at export) or, where a data set was given as well, the engine that
@@ -67,14 +79,17 @@ class ParityReport:
         num_golden: how many of them are golden frames.
         threshold: the one value that both verdicts use: a frame is NG where its score is above.
         threshold_engine: engine on whose scores that threshold was calibrated.
-        verdict_flips: frames on which the verdicts differ, ties excepted.
+        verdict_flips: every frame on which the verdicts differ; those that are no ties are failures.
         ties: frames whose reference score lies within the score tolerance of the threshold: there the reference
-            itself decides nothing, so a different verdict is no flip.
+            itself decides nothing.
         score_max_abs_error: largest |engine − reference| of the scores; None where one is no number.
         map_max_abs_error: the same over all pixels of the maps.
         score_range: largest minus smallest reference score of these frames.
         map_range: the same of the reference maps.
-        score_tolerance: largest error allowed, in units of the score.
+        score_spread: standard deviation of scores of parts that are alike: of held-out good images, or of the
+            defective frames where there are labels and theirs is smaller.
+        score_tolerance: largest error allowed at the threshold, in units of the score; farther from it more is allowed,
+            see ``Tolerance``.
         map_tolerance: largest error allowed, in units of the map.
         rank_correlation: Spearman's, of the scores; None where undefined.
         smallest_margin: the frame nearest to the threshold.
@@ -92,7 +107,11 @@ class ParityReport:
 
     bundle: str
     model_sha256: str
+    decision: str
+    state: ParityState
     engine: str
+    proof_name: str
+    allow_fallback: bool
     precision: str
     compute_dtype: str
     reference: str
@@ -106,6 +125,7 @@ class ParityReport:
     map_max_abs_error: float | None
     score_range: float | None
     map_range: float | None
+    score_spread: float
     score_tolerance: float
     map_tolerance: float
     rank_correlation: float | None
@@ -129,21 +149,31 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
+        """Whether the engine is proved: nothing failed, and the verdicts decide."""
+        return self.state == "passed"
+
+    @property
+    def tie_share(self) -> float:
+        """Share of the frames that are ties, 0 to 1."""
+        return len(self.ties) / self.num_frames if self.num_frames else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite are None."""
         plain = dataclasses.asdict(self)
         plain["skipped_frames"] = [item.to_dict() for item in self.skipped_frames]
         plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures")})
-        return {"passed": self.passed, **plain}
+        return {"passed": self.passed, "tie_share": self.tie_share, **plain}
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
-        verdict = "passed" if self.passed else "FAILED"
+        verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
         lines = [f"Parity {verdict}: {self.engine} ({self.precision}) against {self._against()}."]
         lines.extend(self.failures)
+        if self.state == "undecided":
+            lines.append(
+                f"{len(self.ties)} of {self.num_frames} frames ({self.tie_share:.0%}) lie within the score tolerance "
+                "of the threshold: equal verdicts on the others do not prove that the engine decides as the reference."
+            )
         lines.extend(self._verdict_lines())
         lines.extend(self._number_lines())
         if self.skipped_frames:
@@ -160,14 +190,13 @@ class ParityReport:
         same = self.num_frames - len(self.verdict_flips)
         lines = [
             f"Verdicts: {same} of {self.num_frames} as the reference's, at threshold {self.threshold:.6g} "
-            f"(calibrated on {self.threshold_engine})."
+            f"(calibrated on {self.threshold_engine}).",
+            *(f"  {flip}{' (a tie)' if flip.is_tie else ''}" for flip in self.verdict_flips),
         ]
         if self.ties:
-            changed = sum(tie.reference_verdict != tie.engine_verdict for tie in self.ties)
             lines.append(
-                f"Ties: {len(self.ties)} frames lie within the score tolerance of the threshold, {changed} of them "
-                f"with another verdict: {', '.join(tie.file for tie in self.ties[:_SHOWN])}"
-                f"{', …' if len(self.ties) > _SHOWN else ''}."
+                f"Ties: {len(self.ties)} frames ({self.tie_share:.1%}) lie within the score tolerance of the "
+                f"threshold: {list_files([tie.file for tie in self.ties])}."
             )
         if self.smallest_margin:
             margin = self.smallest_margin
@@ -176,7 +205,8 @@ class ParityReport:
 
     def _number_lines(self) -> list[str]:
         lines = [
-            f"Largest error: score {_number(self.score_max_abs_error)} (allowed {self.score_tolerance:.3g}), "
+            f"Largest error: score {_number(self.score_max_abs_error)} (allowed at the threshold: "
+            f"{self.score_tolerance:.3g}; spread of good scores {self.score_spread:.3g}), "
             f"map {_number(self.map_max_abs_error)} (allowed {self.map_tolerance:.3g})."
         ]
         if self.rank_correlation is not None:
@@ -199,10 +229,24 @@ class ParityReport:
         return lines
 
 
-def check(report: ParityReport) -> None:
-    """Raise ParityError with the first failures unless the report passed."""
-    if report.passed:
+def check(report: ParityReport, *, accept_undecided: bool = False) -> None:
+    """Raise ParityError unless the report passed.
+
+    Args:
+        report: what a verify found.
+        accept_undecided: take an undecided report for good enough.
+
+    Raises:
+        ParityError: it failed, or it is undecided and that was not accepted.
+    """
+    if report.passed or (accept_undecided and report.state == "undecided"):
         return
+    if report.state == "undecided":
+        raise ParityError(
+            f"{report.engine} gives the reference's verdicts on bundle {report.bundle}, but {len(report.ties)} of "
+            f"{report.num_frames} frames are ties, which proves nothing. Verify with --data on more parts, set a "
+            "threshold that lies apart from the scores of good parts, or accept it with --accept-undecided."
+        )
     more = len(report.failures) - 3
     raise ParityError(
         f"{report.engine} does not give the reference's answers on bundle {report.bundle}: "

@@ -17,15 +17,19 @@ from ..core.progress import Progress, silent
 from ..core.threshold import Threshold
 from ..data.dataset import Dataset, Sample
 from ..data.records import relative
-from ..runtime.engine import Engine, EngineOptions, open_engine, pick_engine, predict
+from ..runtime.engine import (
+    Engine,
+    EngineOptions,
+    open_engine,
+    predict,
+    proof_name,
+    resolve_auto,
+)
 from .comparison import Comparison
 from .masks import mask_for
 from .paired import PairedMeter
 from .parity import ParityReport
 from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
-
-PROOF = "proof.json"
-NULL_ENGINE = "null"
 
 
 def verify(
@@ -36,10 +40,11 @@ def verify(
     dataset: Dataset | None = None,
     reference: str = "torch",
     batch: int = 1,
-    record: bool = True,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
+
+    Nothing is written: print the report, then keep it with ``eval.proof.record_parity``.
 
     Args:
         bundle: always compared on its golden frames, whose reference outputs are stored in it.
@@ -48,7 +53,6 @@ def verify(
         dataset: its test split is compared as well, with ``reference`` run on the same frames.
         reference: engine that gives the reference on the data set.
         batch: frames per call of both engines.
-        record: keep the result in the bundle, see ``record_parity``.
         progress: told after each picture.
 
     Raises:
@@ -56,32 +60,15 @@ def verify(
         BadInputError: no picture of the test split fits the bundle.
     """
     check_batch_size(bundle, batch)
-    name = pick_engine(bundle) if engine == "auto" else engine
     options = options or EngineOptions()
+    name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as under_test:
         trial = _Trial(bundle, under_test, bundle.manifest.threshold_for(name), batch, progress)
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
                 trial.compare_pictures(dataset, truth)
-    report = trial.report(name, options, reference="golden" if dataset is None else reference)
-    if record:
-        record_parity(bundle, report)
-    return report
-
-
-def record_parity(bundle: Bundle, report: ParityReport) -> Bundle:
-    """Append the report to proof.json, then set the manifest's ``parity`` of its engine to what it says.
-
-    The null engine is a check of the harness and not of the bundle: its report is not kept.
-
-    Returns:
-        The bundle with the new manifest; the one given is out of date.
-    """
-    if report.engine == NULL_ENGINE:
-        return bundle
-    bundle.append_report(PROOF, report.to_dict())
-    return bundle.with_manifest(bundle.manifest.with_parity(report.engine, passed=report.passed))
+    return trial.report(name, options, reference="golden" if dataset is None else reference)
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
@@ -143,7 +130,8 @@ class _Trial:
     def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
         expected, found = predict(truth, item.frames), predict(self._under_test, item.frames)
         files = [relative(sample.path, root) for sample in item.samples]
-        if not self._comparison.add(files, origin="data", reference=expected, engine=found):
+        labels = [sample.label for sample in item.samples]
+        if not self._comparison.add(files, origin="data", reference=expected, engine=found, labels=labels):
             return
         for index, sample in enumerate(item.samples):
             self._measure(sample, expected, found, index)
@@ -162,7 +150,10 @@ class _Trial:
         return ParityReport(
             bundle=self._bundle.manifest.name,
             model_sha256=self._bundle.model_sha256,
+            decision=self._bundle.manifest.decision,
             engine=engine,
+            proof_name=proof_name(engine, options),
+            allow_fallback=options.allow_fallback,
             precision=self._bundle.manifest.precision,
             compute_dtype=options.compute_dtype,
             reference=reference,

@@ -74,12 +74,21 @@ def export_bundle(run: Path, out: Path, *, options: ExportOptions | None = None,
     holdout = [Path(path) for path in record.holdout]
     frames, names = golden_frames(holdout, spec)
     answer = predict_reference(reference, frames)
-    threshold = _threshold(record, reference, spec=spec, options=options, progress=progress)
+    scores = _holdout_scores(record, reference, spec=spec, progress=progress)
+    threshold = calibrate(
+        scores,
+        max_false_reject=options.max_false_reject,
+        engine="torch",
+        source=f"{len(scores)} held-out good images of {record.training.dataset} {record.training.category}".strip(),
+    )
     progress("export", 0, 0)
     model = export_onnx(detector, spec, max_batch=options.max_batch)
     if options.precision == "fp16":
         to_half(model, detector.half_scopes)
-    manifest = _manifest(record, detector, spec, model=model, answer=answer, threshold=threshold, options=options)
+    spread = float(np.std(scores, ddof=1))
+    manifest = _manifest(
+        record, detector, spec, model=model, answer=answer, threshold=threshold, spread=spread, options=options
+    )
     prove_precision(options.precision, manifest.figures.nodes_per_dtype)
     _describe(model, manifest)
 
@@ -109,28 +118,18 @@ def _preprocessing(detector: AbstractDetector[Any], record: CheckpointRecord, op
     return Preprocessing(height, width, channels, resize, resize, crop, crop, mean, std)
 
 
-def _threshold(
-    record: CheckpointRecord,
-    reference: nn.Module,
-    *,
-    spec: Preprocessing,
-    options: ExportOptions,
-    progress: Progress,
-) -> Threshold:
-    """Calibrate on the held-out good images, as frames of this size; the training run's scores where they are."""
-    scores = list(record.holdout_scores)
-    if spec.frames.shape[1:] != (*record.frame, 3):
-        scores = []
-        for number, path in enumerate(record.holdout):
-            frame = frame_of(Path(path), spec)
-            scores += predict_reference(reference, frame[None]).score.tolist()
-            progress("held-out scores", number + 1, len(record.holdout))
-    return calibrate(
-        scores,
-        max_false_reject=options.max_false_reject,
-        engine="torch",
-        source=f"{len(scores)} held-out good images of {record.training.dataset} {record.training.category}".strip(),
-    )
+def _holdout_scores(
+    record: CheckpointRecord, reference: nn.Module, *, spec: Preprocessing, progress: Progress
+) -> list[float]:
+    """Scores of the held-out good images as frames of this size; the training run's own where they are such."""
+    if spec.frames.shape[1:] == (*record.frame, 3):
+        return list(record.holdout_scores)
+    scores: list[float] = []
+    for number, path in enumerate(record.holdout):
+        frame = frame_of(Path(path), spec)
+        scores += predict_reference(reference, frame[None]).score.tolist()
+        progress("held-out scores", number + 1, len(record.holdout))
+    return scores
 
 
 def _manifest(
@@ -141,6 +140,7 @@ def _manifest(
     model: ir.Model,
     answer: Prediction,
     threshold: Threshold,
+    spread: float,
     options: ExportOptions,
 ) -> Manifest:
     category = record.training.category or record.training.dataset
@@ -156,7 +156,7 @@ def _manifest(
         threshold=threshold,
         engine_thresholds={},
         tolerances={precision: detector.tolerance(precision) for precision in ("fp32", "fp16", "int8")},
-        score_range=float(np.ptp(answer.score)),
+        score_spread=spread,
         map_range=float(np.ptp(answer.anomaly_map)),
         training=record.training,
         figures=count_figures(detector, model),

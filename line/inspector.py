@@ -14,9 +14,10 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError, UsageError
-from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, pick_engine, predict
+from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, predict, proof_name, resolve_auto
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +50,21 @@ class Line:
         engine_name: the engine that computes.
         engine: that engine, open.
         threshold: the threshold in use, in units of the score.
-        parity: what the last ``verify`` of this engine said: ``passed``, ``failed`` or ``unverified``.
+        decision: digest of the bundle's decision, see ``Manifest.decision``.
+        parity: what is proved of this engine for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
+            or ``outdated`` where the proof is about another decision. A threshold given by the caller is none that was
+            proved: then a ``passed`` becomes ``outdated``.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, engine_name: str, threshold: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        engine_name: str,
+        options: EngineOptions | None = None,
+        threshold: float | None = None,
+    ) -> None:
         if threshold is not None and not math.isfinite(threshold):
             raise UsageError(f"The threshold is {threshold}; expected a finite number in units of the score.")
         calibrated = bundle.manifest.threshold_for(engine_name)
@@ -62,7 +74,20 @@ class Line:
         self.engine = engine
         self.engine_name = engine_name
         self.threshold = self._rule.value
-        self.parity = bundle.manifest.parity_of(engine_name)
+        self.decision = bundle.manifest.decision
+        proved = bundle.manifest.parity_of(proof_name(engine_name, options or EngineOptions()))
+        is_own = threshold is None or self.threshold == calibrated.value
+        self.parity: ProofState = proved if is_own or proved != "passed" else "outdated"
+
+    def warnings(self) -> tuple[str, ...]:
+        """What whoever reads the verdicts must know about them, in sentences; empty where the engine is proved."""
+        found = [] if self.parity == "passed" else [_unproved(self.engine_name, self.parity)]
+        if not self.bundle.manifest.is_decision_recorded:
+            found.append(
+                f"The decision of {self.bundle.path} (threshold, preprocessing or model) is not the one that its "
+                "history records: manifest.json was changed by hand. `lineproof set-threshold` changes a threshold."
+            )
+        return tuple(found)
 
     def inspect(self, frame: NDArray[np.uint8]) -> Verdict:
         """Inspect one frame.
@@ -135,38 +160,64 @@ def open_line(
     options: EngineOptions | None = None,
     threshold: float | None = None,
     allow_failed: bool = False,
+    require_proof: bool = False,
 ) -> Line:
     """Open a bundle for inspection.
 
-    An unverified engine opens, and ``line.parity`` says so. One that failed ``verify`` is refused.
+    An unverified engine opens; ``line.parity`` and ``line.warnings()`` say so. One that failed ``verify`` is refused.
 
     Args:
         path: the bundle's folder.
-        engine: an engine's name, or ``"auto"`` for the first available one.
+        engine: an engine's name, or ``"auto"`` for the first available one that is proved; see ``pick_engine``.
         options: choices about the engine.
         threshold: use this threshold instead of the calibrated one, in units of the score.
         allow_failed: open an engine that failed ``verify`` nevertheless.
+        require_proof: refuse every engine that is not proved for the decision that it would make.
 
     Raises:
         BundleError: not a bundle, or an altered one.
-        ParityError: the engine failed ``verify`` and ``allow_failed`` is False.
+        ParityError: the engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
+            ``require_proof`` is True.
         UsageError: no such engine, or a threshold that is not finite.
         EnvironmentMissingError: the engine cannot run here.
     """
     bundle = open_bundle(path)
-    name = pick_engine(bundle) if engine == "auto" else engine
-    if bundle.manifest.parity_of(name) == "failed" and not allow_failed:
+    name = resolve_auto(bundle, engine, options=options)
+    state = bundle.manifest.parity_of(proof_name(name, options or EngineOptions()))
+    if state == "failed" and (require_proof or not allow_failed):
         raise _refused(bundle, name)
     opened = open_engine(bundle, name, options=options)
     try:
-        return Line(bundle, opened, engine_name=name, threshold=threshold)
-    except UsageError:
+        line = Line(bundle, opened, engine_name=name, options=options, threshold=threshold)
+        if require_proof and line.warnings():
+            raise ParityError(
+                f"A proof was required. {' '.join(line.warnings())} Prove it: lineproof verify {bundle.path} --engine "
+                f"{name}{_bf16(options)}"
+            )
+    except LineproofError:
         opened.close()
         raise
+    return line
+
+
+def _bf16(options: EngineOptions | None) -> str:
+    dtype = (options or EngineOptions()).compute_dtype
+    return "" if dtype == "f32" else f" --compute-dtype {dtype}"
+
+
+def _unproved(engine: str, state: ProofState) -> str:
+    """Why an engine's verdicts are not proved to be the reference's."""
+    words = {
+        "failed": "failed its last verify: its verdicts are not the reference's",
+        "undecided": "was verified without a decision: too many frames were ties",
+        "unverified": "was never verified on this bundle",
+        "outdated": "was verified for another decision than the one it makes now (another threshold, or another model)",
+    }
+    return f"Engine {engine} is not proved: it {words[state]}."
 
 
 def _refused(bundle: Bundle, engine: str) -> ParityError:
-    passed = [other for other, state in bundle.manifest.parity.items() if state == "passed"]
+    passed = [other for other in bundle.manifest.parity if bundle.manifest.parity_of(other) == "passed"]
     others = f"Engines that passed: {', '.join(passed)}. " if passed else ""
     return ParityError(
         f"{bundle.path} failed its last `lineproof verify --engine {engine}`: its verdicts are not the reference's. "

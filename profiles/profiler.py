@@ -12,8 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, final
 
+from ..bundle.reports import file_report
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment
 from ..core.errors import UsageError
@@ -80,7 +82,8 @@ def profile_many(
         schedule: runs, warm-up and block size.
         num_cold_starts: fresh processes per engine; with 0 cold start and peak memory are not measured.
         deadline_ms: time allowed for one call, copies included.
-        record: append each report to profile.json.
+        record: append each report to the bundle's profile.json. A command prints first: it leaves this to
+            ``keep_profiles``.
         progress: told after each block.
         clock: monotonic clock in ns.
 
@@ -94,6 +97,16 @@ def profile_many(
         for report in reports:
             bundle.append_report(PROFILE, report.to_dict())
     return ProfileComparison(reports)
+
+
+def keep_profiles(bundle: Bundle, reports: Sequence[ProfileReport], *, record: Path | None = None) -> tuple[str, ...]:
+    """File reports that were printed; see ``bundle.reports.file_report``.
+
+    Returns:
+        One warning per report that was not kept.
+    """
+    answers = [file_report(bundle, PROFILE, report.to_dict(), record=record) for report in reports]
+    return tuple(dict.fromkeys(filter(None, answers)))
 
 
 def _measure(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.store import Bundle
-from ..core.errors import EnvironmentMissingError, UsageError
+from ..core.errors import BundleError, EnvironmentMissingError, UsageError
 from ..core.prediction import Prediction
 from ..core.registry import resolve
 
@@ -136,8 +136,9 @@ def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = No
     Raises:
         UsageError: no engine of that name.
         EnvironmentMissingError: its package, driver or GPU is missing, or (TensorRT) it has no plan for here.
+        BundleError: another bundle took this one's place meanwhile.
     """
-    chosen = pick_engine(bundle) if name == "auto" else name
+    chosen = resolve_auto(bundle, name, options=options)
     engine: type[Engine] = resolve(ENGINES, chosen, kind="engine")
     options = options or EngineOptions()
     state = engine.availability()
@@ -148,21 +149,49 @@ def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = No
             f"Engine {chosen} cannot run here. Looked for: {state.looked_for}. Found: {state.found}. "
             f"To fix: {state.fix}. Engines that work here: {', '.join(others) or 'none'}."
         )
-    return engine(bundle, options=options)
+    opened = engine(bundle, options=options)
+    try:
+        bundle.check_same_files()
+    except BundleError:
+        opened.close()
+        raise
+    return opened
 
 
-def pick_engine(bundle: Bundle) -> str:
-    """The first engine of AUTO_ORDER that is available; TensorRT only where the bundle holds a plan for it."""
+def pick_engine(bundle: Bundle, *, options: EngineOptions | None = None) -> str:
+    """The engine that ``auto`` means: the first available one of AUTO_ORDER that is proved for the bundle's decision.
+
+    Where none is proved, the first that did not fail its last verify, then any; TensorRT only where the bundle holds a
+    plan for it.
+
+    Args:
+        bundle: whose proofs count.
+        options: the arithmetic that must be proved.
+
+    Raises:
+        EnvironmentMissingError: no engine can run here.
+    """
     planned = {plan.engine for plan in bundle.manifest.plans}
-    for name in AUTO_ORDER:
-        if name.startswith("trt") and name not in planned:
-            continue
-        if availability(name).is_available:
-            return name
-    raise EnvironmentMissingError(
-        f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
-        "Install one: pip install 'lineproof[cpu]' or 'lineproof[openvino]'."
-    )
+    candidates = [name for name in AUTO_ORDER if not name.startswith("trt") or name in planned]
+    here = [name for name in candidates if availability(name).is_available]
+    if not here:
+        raise EnvironmentMissingError(
+            f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
+            "Install one: pip install 'lineproof[cpu]' or 'lineproof[openvino]'."
+        )
+    states = [bundle.manifest.parity_of(proof_name(name, options or EngineOptions())) for name in here]
+    ranks = [("passed", "failed").index(state) * 2 if state in ("passed", "failed") else 1 for state in states]
+    return here[ranks.index(min(ranks))]
+
+
+def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> str:
+    """The engine that a caller's word means: ``"auto"`` is ``pick_engine``'s answer, any other word itself."""
+    return pick_engine(bundle, options=options) if name == "auto" else name
+
+
+def proof_name(engine: str, options: EngineOptions) -> str:
+    """Under which name a manifest keeps what verify found: other arithmetic than the default needs its own proof."""
+    return engine if options.compute_dtype == "f32" else f"{engine}:{options.compute_dtype}"
 
 
 def check_batch(bundle: Bundle, frames: Frames) -> None:

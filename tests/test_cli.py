@@ -1,5 +1,6 @@
 """The command line: help, exit statuses, one JSON object, short forms."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,13 +13,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lineproof import cli
-from lineproof.bundle.store import open_bundle
+from lineproof.bundle.store import now, open_bundle
 from lineproof.runtime.engine import availability
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "train", "export", "calibrate", "verify", "profile", "run", "evaluate", "compare", "badcases", "inspect", "doctor",
-    "models", "sample", "demo",
+    "train", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate", "compare", "badcases",
+    "inspect", "doctor", "models", "sample", "demo",
 )  # fmt: skip
 PAIR = {"reference", "engine"}
 PERCENTILES = {"p50", "p90", "p95", "p99", "p999", "max"}
@@ -128,6 +129,33 @@ def test_it_runs_as_a_script_from_the_root(words):
     assert answer.stderr == ""
 
 
+def test_a_threshold_is_set_said_and_shown(lineproof, tiny_bundle):
+    needs("ort-cpu")
+    assert lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")[0] == 0
+    status, out, _ = lineproof("set-threshold", tiny_bundle.path, "0.5", "--reason", "fewer rejects", "--who", "Ann")
+    assert (status, out.startswith("Threshold of every engine without one of its own: 0.5 (before: ")) == (0, True)
+    _, out, _ = lineproof("inspect", tiny_bundle.path)
+    assert "Parity: ort-cpu outdated." in out
+    assert "set-threshold by Ann: threshold 0.2" in out
+    assert "-> 0.5 (fewer rejects)" in out
+    status, out, err = lineproof("set-threshold", tiny_bundle.path, "nan", "--reason", "x")
+    assert (status, out) == (2, "")
+    assert "expected a finite number" in err
+    status, _, err = lineproof("set-threshold", tiny_bundle.path, "0.5", "--reason", "x", "--engine", "ort-cup")
+    assert status == 2
+    assert "Did you mean 'ort-cpu'?" in err
+
+
+def test_run_says_that_nothing_is_proved_and_refuses_where_a_proof_is_required(lineproof, tiny_bundle, pictures):
+    needs("ort-cpu")
+    status, out, err = lineproof("run", tiny_bundle.path, pictures / "good.png", "--engine", "ort-cpu")
+    assert (status, json.loads(out)["verdict"]) == (0, "OK")
+    assert "warning: Engine ort-cpu is not proved: it was never verified on this bundle." in err
+    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--require-proof")
+    assert (status, out) == (4, "")
+    assert "A proof was required." in err
+
+
 def test_status_0_verify(lineproof, tiny_bundle):
     needs("ort-cpu")
     status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")
@@ -219,7 +247,7 @@ def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle):
     assert only_json(out)["passed"] is False
     assert "null does not give the reference's answers" in err
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
-    tiny_bundle.with_manifest(tiny_bundle.manifest.with_parity("ort-cpu", passed=False))
+    tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()))
     status, out, err = lineproof("run", tiny_bundle.path, ".", "--engine", "ort-cpu")
     assert (status, out) == (4, "")
     assert "failed its last `lineproof verify --engine ort-cpu`" in err
@@ -266,6 +294,41 @@ def test_profile_prints_one_object(lineproof, tiny_bundle):
     assert found["cold_start_ms"] > found["latency_ms"]["p50"]
     assert found["peak_host_mb"] > 1
     assert {"cpu", "os", "packages"} <= set(found["environment"])
+
+
+def test_a_profile_is_printed_before_it_is_filed(lineproof, tiny_bundle, monkeypatch, tmp_path):
+    """A bundle that cannot be written loses no result; --record names a folder that takes it."""
+    needs("ort-cpu")
+    from lineproof.bundle import atomic
+
+    real = os.replace
+
+    def refuse(source, target):
+        if Path(target).parent == tiny_bundle.path:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(source))
+        real(source, target)
+
+    monkeypatch.setattr(atomic.os, "replace", refuse)
+    words = (
+        "profile", tiny_bundle.path, "--engine", "ort-cpu", "--engine", "null", "--runs", 3, "--warmup", 1,
+        "--cold-starts", 0, "--json", "--quiet",
+    )  # fmt: skip
+    status, out, err = lineproof(*words)
+    assert status == 0
+    assert [item["engine"] for item in only_json(out)["reports"]] == ["ort-cpu", "null"]
+    assert err == (
+        f"warning: The report was not kept. {tiny_bundle.path / 'profile.json'}: read-only file system. "
+        "Name a folder that can be written. `--record DIR` names a folder that takes it.\n"
+    )
+    status, out, err = lineproof(*words, "--record", tmp_path / "kept")
+    assert (status, err) == (0, "")
+    assert [item["engine"] for item in json.loads((tmp_path / "kept" / "profile.json").read_text())] == [
+        "ort-cpu", "null",
+    ]  # fmt: skip
+    (tmp_path / "file").write_text("x")
+    status, out, err = lineproof(*words, "--record", tmp_path / "file")
+    assert (status, out) == (1, "")
+    assert "cannot take a report" in err
 
 
 def test_several_engines_side_by_side(lineproof, tiny_bundle):

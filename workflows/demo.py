@@ -18,6 +18,7 @@ from ..data.dataset import Dataset, Sample, open_dataset
 from ..data.decode import decode_image, decode_mask
 from ..data.overlay import contour
 from ..eval.parity import ParityReport, check
+from ..eval.proof import record_parity
 from ..eval.verify import verify
 from ..line.inspector import open_line
 from ..profiles.profiler import profile_many
@@ -148,6 +149,8 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
     proof = export_and_prove(request, progress=tell)
     dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
     parity = tuple(verify(proof.bundle, engine=engine, dataset=dataset, batch=8, progress=tell) for engine in engines)
+    for report in parity:
+        record_parity(proof.bundle, report)
     schedule = Schedule(num_runs=30, num_warmup=5)
     profile = profile_many(proof.bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
     return DemoStep(name, proof, parity, profile, time.perf_counter() - began)

@@ -122,8 +122,11 @@ class BundleDescription:
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest as JSON values."""
-        values: dict[str, Any] = json.loads(self.bundle.manifest.to_json())
-        return values
+        manifest = self.bundle.manifest
+        values: dict[str, Any] = json.loads(manifest.to_json())
+        states = {name: manifest.parity_of(name) for name in manifest.parity}
+        recorded = manifest.is_decision_recorded
+        return {**values, "decision": manifest.decision, "is_decision_recorded": recorded, "proof_states": states}
 
     def sentences(self) -> tuple[str, ...]:
         """What it takes, what it gives, how it was made."""
@@ -150,7 +153,7 @@ def _interface(bundle: Bundle) -> list[str]:
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
         f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
-        f"Parity: {', '.join(f'{k} {v}' for k, v in sorted(manifest.parity.items())) or 'no engine verified yet'}.",
+        *_proofs(manifest),
         f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
         f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
         f"In the graph: antialiased resize to {spec.resize_height_px}x{spec.resize_width_px}, centre crop to "
@@ -161,6 +164,24 @@ def _interface(bundle: Bundle) -> list[str]:
             for where, item in thresholds.items()
         ),
     ]
+
+
+def _proofs(manifest: Manifest) -> list[str]:
+    """What is proved, for which decision, and how the decision came about."""
+    states = ", ".join(f"{name} {manifest.parity_of(name)}" for name in sorted(manifest.parity))
+    lines = [
+        f"Parity: {states or 'no engine verified yet'}.",
+        f"Decision {manifest.decision[:12]}… (model, preprocessing, thresholds):",
+        *(f"  {entry.sentence()}" for entry in manifest.history),
+    ]
+    if any(manifest.parity_of(name) == "outdated" for name in manifest.parity):
+        lines.insert(1, "Outdated: proved for another decision than the present one. Verify again.")
+    if not manifest.is_decision_recorded:
+        lines.append(
+            "  The present decision is not the last one of this history: manifest.json was changed by hand. Set the "
+            "threshold with `lineproof set-threshold`, and verify again."
+        )
+    return lines
 
 
 def _origin(manifest: Manifest) -> list[str]:

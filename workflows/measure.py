@@ -11,11 +11,11 @@ from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..eval.published import PaperTable, speed_table
-from ..profiles.profiler import profile_many
+from ..profiles.profiler import keep_profiles, profile_many
 from ..profiles.report import ProfileComparison, ProfileReport, check_deadlines
 from ..profiles.table import latency_table, method_table
 from ..profiles.timing import Schedule
-from ..runtime.engine import AUTO_ORDER, EngineOptions, availability, pick_engine
+from ..runtime.engine import AUTO_ORDER, EngineOptions, availability, resolve_auto
 from .find import all_bundles, open_named
 
 
@@ -42,15 +42,21 @@ class Effort:
 
 @dataclass(frozen=True)
 class Measured:
-    """Profiles of one bundle on one or several engines.
+    """Profiles of one bundle on one or several engines, not yet filed.
 
     Attributes:
+        bundle: what was measured.
         comparison: the engines side by side.
         with_samples: whether to_dict() holds every timed call.
     """
 
+    bundle: Bundle
     comparison: ProfileComparison
     with_samples: bool
+
+    def keep(self, *, record: Path | None = None) -> tuple[str, ...]:
+        """File the reports in the bundle, or in the folder ``record``; returns warnings where that was not possible."""
+        return keep_profiles(self.bundle, self.comparison.reports, record=record)
 
     def check(self) -> None:
         """Raise BudgetError where a call missed the deadline."""
@@ -78,8 +84,8 @@ def measure(
     options: EngineOptions,
     progress: Progress = silent,
 ) -> Measured:
-    """Profile a bundle on one or several engines; see ``profiles.profiler.profile_many``."""
-    names = [pick_engine(bundle) if name == "auto" else name for name in engines]
+    """Profile a bundle on one or several engines, see ``profiles.profiler.profile_many``; ``keep`` files them."""
+    names = [resolve_auto(bundle, name, options=options) for name in engines]
     comparison = profile_many(
         bundle,
         names,
@@ -88,24 +94,34 @@ def measure(
         schedule=Schedule(num_runs=effort.num_runs, num_warmup=effort.num_warmup),
         num_cold_starts=effort.num_cold_starts,
         deadline_ms=effort.deadline_ms,
+        record=False,
         progress=progress,
     )
-    return Measured(comparison, effort.with_samples)
+    return Measured(bundle, comparison, effort.with_samples)
 
 
 @dataclass(frozen=True)
 class MeasuredTable:
-    """Several bundles in the paper's Table 3.
+    """Several bundles in the paper's Table 3, not yet filed.
 
     Attributes:
-        reports: one per bundle and engine.
+        measured: one per bundle.
         table: published and measured rows.
         with_samples: whether to_dict() holds every timed call.
     """
 
-    reports: tuple[ProfileReport, ...]
+    measured: tuple[Measured, ...]
     table: PaperTable
     with_samples: bool
+
+    @property
+    def reports(self) -> tuple[ProfileReport, ...]:
+        """One per bundle and engine."""
+        return tuple(report for found in self.measured for report in found.comparison.reports)
+
+    def keep(self, *, record: Path | None = None) -> tuple[str, ...]:
+        """File the reports in their bundles, or in the folder ``record``; returns warnings where that failed."""
+        return tuple(warning for found in self.measured for warning in found.keep(record=record))
 
     def check(self) -> None:
         """Raise BudgetError where a call missed the deadline."""
@@ -156,12 +172,14 @@ def measure_table(
         raise UsageError(f"--table 3 is about single pictures; --batch is {batches}. Leave out --batch or --table.")
     bundles = [open_named(path, precision=precision) for path in paths or all_bundles()]
     rows: dict[str, ProfileReport] = {}
+    measured = []
     for bundle in bundles:
         names = [*_present(bundle)] if list(engines) == ["auto"] else list(engines)
         found = measure(bundle, names, effort=effort, options=options, progress=progress)
+        measured.append(found)
         rows |= {_row(bundle, report): report for report in found.comparison.reports}
     table = speed_table({name: _figures(report) for name, report in rows.items()})
-    return MeasuredTable(tuple(rows.values()), table, effort.with_samples)
+    return MeasuredTable(tuple(measured), table, effort.with_samples)
 
 
 def _present(bundle: Bundle) -> Iterator[str]:

@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bundle.store import MANIFEST, Bundle
+from ..bundle.store import MANIFEST, Bundle, now
 from ..core.errors import EnvironmentMissingError, ExportError, UsageError
 from ..core.progress import Progress, silent
 from ..eval.parity import ParityReport, check
-from ..eval.verify import record_parity, verify
+from ..eval.proof import record_parity
+from ..eval.verify import verify
 from ..export.tensorrt_build import GateReport, build_plan, gate
 from ..runtime.engine import availability
 
@@ -127,14 +128,16 @@ def prove(
     verifier = _verifier(engine)
     if verifier != engine and engine == "trt-rtx":
         notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
-    parity = verify(bundle, engine=verifier, record=False, progress=progress)
-    return Proof(record_parity(bundle, parity), report, parity, tuple(notes))
+    parity = verify(bundle, engine=verifier, progress=progress)
+    recorded = record_parity(bundle, parity)
+    notes += [recorded.warning] if recorded.warning else []
+    return Proof(recorded.bundle, report, parity, tuple(notes))
 
 
 def _pass_gate(bundle: Bundle) -> GateReport:
     report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
     if not report.passed:
-        bundle.with_manifest(bundle.manifest.with_parity("trt-rtx", passed=False))
+        bundle.change(lambda manifest: manifest.with_parity("trt-rtx", "failed", time=now()))
         refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
         raise ExportError(
             f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"

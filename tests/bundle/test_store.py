@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import signal
 import subprocess
@@ -8,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lineproof.bundle.manifest import PlanRecord, parse_manifest
-from lineproof.bundle.store import check_place, open_bundle, write_bundle
-from lineproof.core.errors import BundleError
+from lineproof.bundle import store
+from lineproof.bundle.decide import set_threshold
+from lineproof.bundle.manifest import FileRecord, PlanRecord
+from lineproof.bundle.parse import parse_manifest
+from lineproof.bundle.store import check_place, now, open_bundle, write_bundle
+from lineproof.core.errors import BundleError, UsageError
 
 HERE = Path(__file__).resolve().parent
 
@@ -48,8 +52,8 @@ def test_missing_file_is_named(tiny_bundle):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 99}, r"format_version 99; this release reads 1"),
-        ({"parity": {"ort-cpu": "maybe"}}, r"parity of ort-cpu is 'maybe'"),
+        ({"format_version": 99}, r"format_version 99; this release reads 1, 2\."),
+        ({"parity": {"ort-cpu": {"state": "maybe", "decision": "", "time": ""}}}, r"a parity state is 'maybe'"),
         ({"colour": "blue"}, r"unexpected keyword argument 'colour'"),
         ({"files": {}}, r"lists no model\.onnx and no golden\.npz"),
         ({"files": {"../../x": {"sha256": "0", "num_bytes": 1}}}, r"lists no model\.onnx"),
@@ -146,3 +150,199 @@ def test_a_place_that_cannot_hold_a_bundle_is_known_before_the_work(tmp_path):
     with pytest.raises(BundleError, match=r"cannot be written: .*notes\.txt is a file"):
         check_place(tmp_path / "notes.txt" / "new.bundle")
     check_place(tmp_path / "deep" / "new.bundle")
+
+
+def test_a_manifest_of_format_version_1_is_read(tiny_bundle):
+    """What an older release wrote opens; its proofs did not say for which decision, so they count as outdated."""
+    text = (HERE / "data" / "manifest-1.json").read_text()
+    manifest = parse_manifest(text, where="x")
+    assert manifest.format_version == 2
+    assert {name: manifest.parity_of(name) for name in manifest.parity} == {
+        "ort-cpu": "outdated",
+        "openvino": "outdated",
+    }
+    assert manifest.parity["openvino"].state == "failed"
+    assert manifest.threshold == tiny_bundle.manifest.threshold
+    assert manifest.score_spread == 0.0
+    fp32 = manifest.tolerances["fp32"]
+    assert (fp32.score_spread, fp32.score_margin, fp32.anomaly_map) == (1e-2, 1e-4, 1e-3)
+    (entry,) = manifest.history
+    assert (entry.action, entry.time, entry.value) == ("upgrade", manifest.created, manifest.threshold.value)
+    assert manifest.is_decision_recorded
+    (tiny_bundle.path / "manifest.json").write_text(text)
+    # Only these bytes of the files differ from run to run.
+    files = tiny_bundle.manifest.files
+    changed = open_bundle_with(tiny_bundle, files).change(lambda item: item.with_parity("ort-cpu", "passed", time="t"))
+    assert json.loads((tiny_bundle.path / "manifest.json").read_text())["format_version"] == 2
+    assert open_bundle(tiny_bundle.path).manifest.parity_of("ort-cpu") == "passed"
+    assert changed.manifest.history[0].action == "upgrade"
+
+
+def open_bundle_with(bundle, files):
+    """The bundle whose manifest on disk was given these file records by hand."""
+    path = bundle.path / "manifest.json"
+    records = {name: {"sha256": item.sha256, "num_bytes": item.num_bytes} for name, item in files.items()}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": records}))
+    return open_bundle(bundle.path)
+
+
+def edit_threshold_by_hand(bundle, value):
+    path = bundle.path / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["threshold"]["value"] = value
+    path.write_text(json.dumps(raw))
+    return open_bundle(bundle.path)
+
+
+def test_a_threshold_edited_by_hand_is_not_what_was_proved(tiny_bundle):
+    proved = tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    assert (proved.manifest.parity_of("ort-cpu"), proved.manifest.is_decision_recorded) == ("passed", True)
+    edited = edit_threshold_by_hand(proved, 0.9)
+    assert (edited.manifest.parity_of("ort-cpu"), edited.manifest.is_decision_recorded) == ("outdated", False)
+    back = edit_threshold_by_hand(edited, tiny_bundle.manifest.threshold.value)
+    assert (back.manifest.parity_of("ort-cpu"), back.manifest.is_decision_recorded) == ("passed", True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: dataclasses.replace(m, threshold=dataclasses.replace(m.threshold, value=0.123)),
+        lambda m: dataclasses.replace(m, engine_thresholds={"ort-cpu": m.threshold}),
+        lambda m: dataclasses.replace(m, preprocessing=dataclasses.replace(m.preprocessing, mean=(0.1, 0.2, 0.3))),
+        lambda m: dataclasses.replace(m, inputs=(dataclasses.replace(m.inputs[0], name="images"),)),
+        lambda m: dataclasses.replace(m, outputs=m.outputs[:1]),
+        lambda m: dataclasses.replace(m, files={**m.files, "model.onnx": FileRecord("0" * 64, 1)}),
+    ],
+)
+def test_everything_that_decides_is_in_the_digest(tiny_bundle, change):
+    assert change(tiny_bundle.manifest).decision != tiny_bundle.manifest.decision
+
+
+def test_what_does_not_decide_is_not_in_the_digest(tiny_bundle):
+    manifest = tiny_bundle.manifest
+    other = dataclasses.replace(manifest, name="x", created="y", max_batch=1, tools={"a": "1"})
+    assert other.decision == manifest.decision
+    # The same thresholds with another promise decide the same.
+    promise = dataclasses.replace(manifest.threshold, num_good=99)
+    assert dataclasses.replace(manifest, threshold=promise).decision == manifest.decision
+
+
+def test_a_threshold_is_set_with_a_reason_that_stays(tiny_bundle):
+    tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    found = set_threshold(tiny_bundle, 0.5, engine="ort-cpu", reason=" scratches pass ", who="Ann")
+    manifest = open_bundle(tiny_bundle.path).manifest
+    assert manifest == found.bundle.manifest
+    assert (manifest.threshold_for("ort-cpu").value, manifest.threshold_for("openvino").value) == (
+        0.5,
+        tiny_bundle.manifest.threshold.value,
+    )
+    entry = manifest.history[-1]
+    assert (entry.action, entry.who, entry.reason, entry.engine) == (
+        "set-threshold",
+        "Ann",
+        "scratches pass",
+        "ort-cpu",
+    )
+    assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, 0.5)
+    assert (manifest.parity_of("ort-cpu"), manifest.is_decision_recorded) == ("outdated", True)
+    assert "Verify each engine again" in found.sentences()[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "words"),
+    [(float("nan"), "x", "expected a finite number"), (float("inf"), "x", "finite"), (0.5, "  ", "--reason TEXT")],
+)
+def test_a_threshold_is_not_set_without_number_or_reason(tiny_bundle, value, reason, words):
+    with pytest.raises(UsageError, match=words):
+        set_threshold(tiny_bundle, value, reason=reason)
+    assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
+
+
+def test_a_new_plan_makes_its_engine_unverified(tiny_bundle):
+    tiny_bundle.change(
+        lambda manifest: manifest.with_parity("trt", "passed", time="t").with_parity("ort-cpu", "passed", time="t")
+    )
+    record = PlanRecord("plans/a.plan", "0" * 64, 4, "trt", "11.4", "sm_89", "fp32", tiny_bundle.model_sha256, 8)
+    manifest = tiny_bundle.add_plan(b"plan", record).manifest
+    assert (manifest.parity_of("trt"), manifest.parity_of("ort-cpu")) == ("unverified", "passed")
+
+
+def exchange(bundle):
+    """Another bundle, of another model, takes the place of this one."""
+
+    def fill(folder):
+        (folder / "model.onnx").write_bytes(bundle.model_path.read_bytes() + b"\0")
+        (folder / "golden.npz").write_bytes((bundle.path / "golden.npz").read_bytes() + b"\0")
+
+    return write_bundle(bundle.path, dataclasses.replace(bundle.manifest, files={}, history=()), fill)
+
+
+def test_a_handle_of_an_exchanged_bundle_mixes_nothing(tiny_bundle):
+    exchange(tiny_bundle)
+    with pytest.raises(BundleError, match="was exchanged for another bundle while it was being read"):
+        tiny_bundle.golden()
+    with pytest.raises(BundleError, match="was exchanged for another bundle"):
+        tiny_bundle.check_same_files()
+
+
+def test_a_bundle_that_is_exchanged_while_it_is_opened_is_opened_again(tiny_bundle, monkeypatch):
+    """The manifest of the old one and the files of the new one are not an altered bundle."""
+    check_file, calls = store._check_file, []
+
+    def exchange_first(*given):
+        if not calls:
+            calls.append("exchanged")
+            exchange(tiny_bundle)
+        check_file(*given)
+
+    monkeypatch.setattr(store, "_check_file", exchange_first)
+    opened = open_bundle(tiny_bundle.path)
+    assert opened.model_sha256 != tiny_bundle.model_sha256
+
+
+CHANGER = """
+import json, sys
+from lineproof.bundle.store import open_bundle
+path, name = sys.argv[1:]
+bundle = open_bundle(path)
+print("open", flush=True)
+number = 0
+while True:
+    number += 1
+    with bundle.transaction() as change:
+        change.append_report("proof.json", {"who": name, "number": number})
+        change.write(change.manifest.with_parity(name, "passed", time=str(number)))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_many_processes_change_a_bundle_and_a_kill_loses_nothing(tiny_bundle):
+    """Each of four processes works on a handle of its own, opened before all changes; all are killed at any moment."""
+    done = {}
+    for trial in range(3):
+        names = [f"engine-{trial}-{index}" for index in range(4)]
+        command = [sys.executable, "-c", CHANGER, str(tiny_bundle.path)]
+        writers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in names]
+        for writer in writers:
+            assert writer.stdout.readline() == "open\n"
+        time.sleep(0.5 + 0.07 * trial)
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+        for name, writer in zip(names, writers, strict=True):
+            lines = writer.stdout.read().split("\n")[:-1]
+            done[name] = int(lines[-1]) if lines else 0
+            writer.wait()
+            writer.stdout.close()
+    manifest = open_bundle(tiny_bundle.path).manifest
+    entries = json.loads((tiny_bundle.path / "proof.json").read_text())
+    assert sum(done.values()) > 10
+    for name, number in done.items():
+        numbers = [entry["number"] for entry in entries if entry["who"] == name]
+        # What was said to be done is there; the one that was being made when the kill came may be there too.
+        assert numbers in ([*range(1, number + 1)], [*range(1, number + 2)])
+        stated = int(manifest.parity[name].time) if name in manifest.parity else 0
+        assert number <= stated <= len(numbers)
+    # What a kill left half written goes away with the next change.
+    tiny_bundle.change(lambda manifest: manifest)
+    assert [item.name for item in tiny_bundle.path.iterdir() if item.name.endswith(".tmp")] == []

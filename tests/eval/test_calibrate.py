@@ -5,10 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineproof.bundle.store import open_bundle
+from lineproof.bundle.store import now, open_bundle, write_bundle
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.calibrate import calibrate_bundle, good_pictures, held_out
+from lineproof.eval.calibrate import (
+    calibrate_bundle,
+    good_pictures,
+    held_out,
+    keep_calibration,
+    record_calibration,
+)
 
 
 @pytest.fixture
@@ -29,8 +35,14 @@ def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_
     np.testing.assert_allclose(found.threshold.value, 2 * 17.5 / 255, rtol=1e-6)
     assert (found.threshold.num_rejected, found.threshold.num_good, found.threshold.engine) == (2, 20, "numpy")
     assert found.previous == tiny_bundle.manifest.threshold
+    assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
+    changed = record_calibration(tiny_bundle, found.threshold, who="Ann")
     manifest = open_bundle(tiny_bundle.path).manifest
-    assert manifest == found.bundle.manifest
+    assert manifest == changed.manifest
+    entry = manifest.history[-1]
+    assert (entry.action, entry.who, entry.engine, entry.reason) == ("calibrate", "Ann", "numpy", "held out")
+    assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, found.threshold.value)
+    assert manifest.is_decision_recorded
     assert manifest.threshold_for("numpy") == found.threshold
     assert manifest.threshold_for("torch") == manifest.threshold == tiny_bundle.manifest.threshold
     assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in found.sentences()
@@ -43,11 +55,39 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
     add_engine("first")
     add_engine("second")
     samples = good_pictures(good_folder)
-    verified = tiny_bundle.with_manifest(replace(tiny_bundle.manifest, parity={"first": "passed", "other": "passed"}))
-    found = calibrate_bundle(verified, samples, engine="first", source="x", max_false_reject=0.1)
-    found = calibrate_bundle(found.bundle, samples, engine="second", source="x", max_false_reject=0.1)
-    assert set(open_bundle(tiny_bundle.path).manifest.engine_thresholds) == {"first", "second"}
-    assert found.bundle.manifest.parity == {"other": "passed"}
+    tiny_bundle.change(lambda manifest: manifest.with_parity("other", "passed", time=now()))
+    for name in ("first", "second"):
+        # The handle stays the old one: each change reads the manifest again.
+        found = calibrate_bundle(tiny_bundle, samples, engine=name, source="x", max_false_reject=0.1)
+        assert keep_calibration(tiny_bundle, found) == ""
+    manifest = open_bundle(tiny_bundle.path).manifest
+    assert set(manifest.engine_thresholds) == {"first", "second"}
+    assert [entry.action for entry in manifest.history] == ["export", "calibrate", "calibrate"]
+    # Proved for thresholds that are no longer all there are.
+    assert manifest.parity_of("other") == "outdated"
+
+
+def test_a_threshold_of_another_model_is_not_set(tiny_bundle, good_folder, add_engine):
+    add_engine("numpy")
+    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x")
+
+    def other(folder):
+        (folder / "model.onnx").write_bytes(tiny_bundle.model_path.read_bytes() + b"\0")
+        (folder / "golden.npz").write_bytes((tiny_bundle.path / "golden.npz").read_bytes())
+
+    write_bundle(tiny_bundle.path, replace(tiny_bundle.manifest, files={}, history=()), other)
+    assert "exchanged for another model while this ran" in keep_calibration(tiny_bundle, found)
+    assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
+
+
+def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, good_folder, add_engine, tmp_path):
+    add_engine("numpy")
+    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x")
+    warning = keep_calibration(tiny_bundle, found, folder=tmp_path / "kept")
+    assert "The bundle was not changed" in warning
+    (entry,) = json.loads((tmp_path / "kept" / "calibration.json").read_text())
+    assert entry["threshold"] == found.threshold.value
+    assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dat
 
 
 def test_mono_bundle_gets_mono_frames(tiny_bundle, tiny_dataset):
-    bundle = tiny_bundle.with_manifest(
-        dataclasses.replace(tiny_bundle.manifest, preprocessing=Preprocessing(12, 16, 1, 12, 16, 12, 16))
+    bundle = tiny_bundle.change(
+        lambda manifest: dataclasses.replace(manifest, preprocessing=Preprocessing(12, 16, 1, 12, 16, 12, 16))
     )
     (item,) = read_batches(bundle, tiny_dataset.test[:1], batch=1)
     assert item.frames.shape == (1, 12, 16, 1)

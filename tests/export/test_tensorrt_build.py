@@ -172,7 +172,7 @@ def test_a_plan_of_the_same_key_is_replaced_and_of_another_is_added(tiny_bundle)
 
 
 def test_fp16_that_came_out_as_fp32_is_refused(tiny_bundle):
-    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, precision="fp16"))
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, precision="fp16"))
     with pytest.raises(ExportError, match=r"fp16 was asked for, and the parsed network has \d+ float32 and no float16"):
         build_plan(bundle, engine="trt-rtx", targets=("sm_89",))
     assert not open_bundle(bundle.path).manifest.plans

@@ -1,12 +1,15 @@
 """Frames to verdicts: the right one, or an error."""
 
 import dataclasses
+import json
 import threading
 
 import numpy as np
 import pytest
 
 import lineproof
+from lineproof.bundle.decide import set_threshold
+from lineproof.bundle.store import now
 from lineproof.core.errors import BadInputError, BundleError, LineproofError, ParityError, UsageError
 from lineproof.core.prediction import Prediction
 from lineproof.line.inspector import Line, open_line
@@ -102,7 +105,7 @@ def test_wrong_frames_are_refused(cpu):
 
 def test_the_threshold_of_the_engine_is_used(tiny_bundle):
     other = dataclasses.replace(tiny_bundle.manifest.threshold, value=0.7)
-    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, engine_thresholds={"openvino": other}))
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, engine_thresholds={"openvino": other}))
     engine = Scripted([0.6])
     assert Line(bundle, engine, engine_name="openvino").inspect(_frames(1)[0]).verdict == "OK"
     assert Line(bundle, engine, engine_name="ort-cpu").inspect(_frames(1)[0]).verdict == "NG"
@@ -157,7 +160,11 @@ def test_the_frame_that_is_not_finite_is_named_across_batches(tiny_bundle):
 def test_parity_is_said_and_an_engine_that_failed_is_refused(cpu):
     with open_line(cpu.path, engine="ort-cpu") as line:
         assert line.parity == "unverified"
-    cpu.with_manifest(cpu.manifest.with_parity("ort-cpu", passed=False).with_parity("openvino", passed=True))
+    cpu.change(
+        lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()).with_parity(
+            "openvino", "passed", time=now()
+        )
+    )
     message = r"failed its last `lineproof verify --engine ort-cpu`.*that passed: openvino.*--allow-failed.*in Python"
     with pytest.raises(ParityError, match=message):
         open_line(cpu.path, engine="ort-cpu")
@@ -216,3 +223,47 @@ def test_verdicts_do_not_share_memory_with_the_next(cpu):
     line.inspect(golden.frames[0])
     np.testing.assert_array_equal(first.anomaly_map, kept)
     line.close()
+
+
+def test_what_is_not_proved_is_said_and_refused_where_a_proof_is_required(cpu):
+    with open_line(cpu.path, engine="ort-cpu") as line:
+        assert line.warnings() == ("Engine ort-cpu is not proved: it was never verified on this bundle.",)
+    words = r"A proof was required\..*never verified.*lineproof verify .*--engine ort-cpu"
+    with pytest.raises(ParityError, match=words):
+        open_line(cpu.path, engine="ort-cpu", require_proof=True)
+    cpu.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    with open_line(cpu.path, engine="ort-cpu", require_proof=True) as line:
+        assert (line.parity, line.warnings(), line.decision) == ("passed", (), cpu.manifest.decision)
+    # A threshold of the caller's own was not proved.
+    with open_line(cpu.path, engine="ort-cpu", threshold=0.5) as line:
+        assert line.parity == "outdated"
+    with open_line(cpu.path, engine="ort-cpu", threshold=cpu.manifest.threshold.value) as line:
+        assert line.parity == "passed"
+    set_threshold(cpu, 0.5, reason="a test")
+    with pytest.raises(ParityError, match="verified for another decision than the one it makes now"):
+        open_line(cpu.path, engine="ort-cpu", require_proof=True)
+
+
+def test_an_undecided_engine_opens_and_says_so(cpu):
+    cpu.change(lambda manifest: manifest.with_parity("ort-cpu", "undecided", time=now()))
+    with open_line(cpu.path, engine="ort-cpu") as line:
+        assert "too many frames were ties" in line.warnings()[0]
+    with pytest.raises(ParityError, match="A proof was required"):
+        open_line(cpu.path, engine="ort-cpu", require_proof=True)
+
+
+def test_a_failed_engine_is_refused_where_a_proof_is_required_whatever_else_is_allowed(cpu):
+    cpu.change(lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()))
+    with pytest.raises(ParityError, match="failed its last"):
+        open_line(cpu.path, engine="ort-cpu", allow_failed=True, require_proof=True)
+
+
+def test_a_manifest_changed_by_hand_is_said(cpu):
+    path = cpu.path / "manifest.json"
+    raw = json.loads(path.read_text())
+    raw["threshold"]["value"] = 0.9
+    path.write_text(json.dumps(raw))
+    with open_line(cpu.path, engine="ort-cpu") as line:
+        assert "manifest.json was changed by hand" in line.warnings()[1]
+    with pytest.raises(ParityError, match="A proof was required"):
+        open_line(cpu.path, engine="ort-cpu", require_proof=True)

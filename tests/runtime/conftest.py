@@ -58,8 +58,8 @@ def with_reference(tiny_bundle, monkeypatch):
     checkpoint.load_reference = lambda _record, _preprocessing, *, weights: model if weights.is_file() else None
     monkeypatch.setitem(sys.modules, "lineproof.detectors.checkpoint", checkpoint)
     empty = FileRecord("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
-    return tiny_bundle.with_manifest(
-        dataclasses.replace(tiny_bundle.manifest, files={**tiny_bundle.manifest.files, REFERENCE: empty})
+    return tiny_bundle.change(
+        lambda manifest: dataclasses.replace(manifest, files={**tiny_bundle.manifest.files, REFERENCE: empty})
     )
 
 
@@ -177,6 +177,8 @@ def half_bundle(tiny_bundle):
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tiny_bundle.model_path)
     record = FileRecord(file_sha256(tiny_bundle.model_path), tiny_bundle.model_path.stat().st_size)
-    return tiny_bundle.with_manifest(
-        dataclasses.replace(tiny_bundle.manifest, precision="fp16", files={**tiny_bundle.manifest.files, MODEL: record})
+    return tiny_bundle.change(
+        lambda manifest: dataclasses.replace(
+            manifest, precision="fp16", files={**tiny_bundle.manifest.files, MODEL: record}
+        )
     )

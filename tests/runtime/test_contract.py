@@ -213,16 +213,16 @@ def test_threads_are_what_was_asked_or_refused(name, open_tiny, tiny_bundle):
 def test_a_graph_that_does_not_fit_its_manifest_is_refused(name, tiny_bundle, require):
     require(name)
     score, anomaly_map = tiny_bundle.manifest.outputs
-    renamed = tiny_bundle.with_manifest(
-        dataclasses.replace(
-            tiny_bundle.manifest, outputs=(dataclasses.replace(score, name="anomaly_score"), anomaly_map)
+    renamed = tiny_bundle.change(
+        lambda manifest: dataclasses.replace(
+            manifest, outputs=(dataclasses.replace(score, name="anomaly_score"), anomaly_map)
         )
     )
     with pytest.raises(BundleError, match=r"the model has the outputs anomaly_map, score, the manifest names"):
         open_engine(renamed, name)
-    resized = tiny_bundle.with_manifest(
-        dataclasses.replace(
-            tiny_bundle.manifest, outputs=(score, dataclasses.replace(anomaly_map, shape=("N", 12, 15)))
+    resized = tiny_bundle.change(
+        lambda manifest: dataclasses.replace(
+            manifest, outputs=(score, dataclasses.replace(anomaly_map, shape=("N", 12, 15)))
         )
     )
     with pytest.raises(BundleError, match=r"gave anomaly_map as float32 \(1, 12, 16\); the manifest says"):

@@ -7,7 +7,7 @@ import pytest
 from lineproof.bundle.manifest import PlanRecord
 from lineproof.core.errors import EnvironmentMissingError, UsageError
 from lineproof.runtime import engine as engines
-from lineproof.runtime.engine import Availability, EngineOptions, open_engine, pick_engine, predict
+from lineproof.runtime.engine import Availability, EngineOptions, open_engine, pick_engine, predict, resolve_auto
 
 
 def _only(*names):
@@ -25,7 +25,7 @@ def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
     monkeypatch.setattr(engines, "availability", _only("trt", "ort-cpu"))
     assert pick_engine(tiny_bundle) == "ort-cpu"
     record = PlanRecord("plans/a.plan", "0" * 64, 1, "trt", "11.4", "L4 sm_89", "fp32", "0" * 64, 8)
-    assert pick_engine(tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, plans=(record,)))) == "trt"
+    assert pick_engine(tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, plans=(record,)))) == "trt"
 
 
 def test_no_engine_at_all_says_how_to_get_one(tiny_bundle, monkeypatch):
@@ -60,3 +60,31 @@ def test_a_fallback_that_was_accepted_runs_and_says_so(name, tiny_bundle, requir
     assert engine.describe()["provider"] == "CPUExecutionProvider"
     assert engine.device_bytes() is None
     engine.close()
+
+
+def test_auto_takes_a_proved_engine_first(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
+    proved = tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time="t"))
+    assert pick_engine(proved) == "ort-cpu"
+    both = proved.change(lambda manifest: manifest.with_parity("openvino", "passed", time="t"))
+    assert pick_engine(both) == "openvino"
+
+
+def test_auto_takes_an_engine_that_failed_last(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
+    failed = tiny_bundle.change(lambda manifest: manifest.with_parity("openvino", "failed", time="t"))
+    assert pick_engine(failed) == "ort-cpu"
+    monkeypatch.setattr(engines, "availability", _only("openvino"))
+    assert pick_engine(failed) == "openvino"
+
+
+def test_auto_asks_for_the_proof_of_the_arithmetic(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
+    bundle = tiny_bundle.change(
+        lambda manifest: manifest.with_parity("openvino", "passed", time="t").with_parity(
+            "ort-cpu:bf16", "passed", time="t"
+        )
+    )
+    assert pick_engine(bundle, options=EngineOptions(compute_dtype="bf16")) == "ort-cpu"
+    assert resolve_auto(bundle, "auto") == "openvino"
+    assert resolve_auto(bundle, "trt") == "trt"

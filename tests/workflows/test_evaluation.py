@@ -47,7 +47,7 @@ def cpu(tiny_bundle):
     manifest = tiny_bundle.manifest
     training = dataclasses.replace(manifest.training, category="carpet")
     record = dataclasses.replace(manifest.detector, name="padim")
-    return tiny_bundle.with_manifest(dataclasses.replace(manifest, training=training, detector=record))
+    return tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, training=training, detector=record))
 
 
 @pytest.fixture

@@ -125,5 +125,5 @@ def test_maps_are_shown_where_no_part_is_good():
     ],
 )
 def test_seen_part_is_what_the_crop_keeps(tiny_bundle, sizes, rows, columns):
-    bundle = tiny_bundle.with_manifest(dataclasses.replace(tiny_bundle.manifest, preprocessing=Preprocessing(*sizes)))
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=Preprocessing(*sizes)))
     assert seen_part(bundle) == (slice(*rows), slice(*columns))

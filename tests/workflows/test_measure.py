@@ -18,7 +18,7 @@ def fastflow(tiny_bundle):
     manifest = tiny_bundle.manifest
     figures = dataclasses.replace(manifest.figures, backbone="resnet18", extra_parameters=1_230_000)
     detector = dataclasses.replace(manifest.detector, name="fastflow")
-    return tiny_bundle.with_manifest(dataclasses.replace(manifest, figures=figures, detector=detector))
+    return tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, figures=figures, detector=detector))
 
 
 def _engines():

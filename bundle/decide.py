@@ -1,0 +1,90 @@
+"""Changes of the decision that a person makes, with the reason kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+from ..core.errors import UsageError
+from .manifest import Manifest
+from .store import Bundle, now
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ThresholdChange:
+    """A threshold that was set by hand.
+
+    Attributes:
+        bundle: as it is on disk after that.
+        engine: engine whose threshold it is; "" for the bundle's own.
+        previous: threshold before, in units of the score.
+        value: threshold now.
+    """
+
+    bundle: Bundle
+    engine: str
+    previous: float
+    value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "bundle": str(self.bundle.path),
+            "engine": self.engine,
+            "previous_threshold": self.previous,
+            "threshold": self.value,
+            "decision": self.bundle.manifest.decision,
+            "history": [dataclasses.asdict(entry) for entry in self.bundle.manifest.history],
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The change for people, a line each."""
+        whose = self.engine or "every engine without one of its own"
+        return (
+            f"Threshold of {whose}: {self.value:.6g} (before: {self.previous:.6g}).",
+            "What was proved before was proved for the other threshold. Verify each engine again: "
+            f"lineproof verify {self.bundle.path} --engine {self.engine or 'ENGINE'}",
+        )
+
+
+def set_threshold(bundle: Bundle, value: float, *, engine: str = "", reason: str, who: str = "") -> ThresholdChange:
+    """Set a threshold to a value that somebody chose, and write into the history who, when, from, to and why.
+
+    The promise of a calibrated threshold (how many good parts it rejects) does not hold for it and goes away. Every
+    engine counts as outdated until it is verified again.
+
+    Args:
+        bundle: where it lies; its manifest on disk is read again.
+        value: finite, in units of the score.
+        engine: engine whose threshold it is; "" for the bundle's own, which engines without one of their own use.
+        reason: why, in words; not empty.
+        who: who did it, in words.
+
+    Raises:
+        UsageError: the value is not finite, or no reason was given.
+        BundleError, BusyError, OSError: the bundle cannot be changed.
+    """
+    if not math.isfinite(value):
+        raise UsageError(f"The threshold is {value}; expected a finite number in units of the score.")
+    if not reason.strip():
+        raise UsageError("A threshold is set for a reason, and none was given. Say in a few words why: --reason TEXT.")
+    previous = bundle.manifest.threshold_for(engine).value
+
+    def edit(manifest: Manifest) -> Manifest:
+        nonlocal previous
+        before = manifest.threshold_for(engine)
+        previous = before.value
+        chosen = dataclasses.replace(
+            before, value=float(value), num_good=0, num_rejected=0, interval_low=0.0, interval_high=1.0,
+            engine=engine or before.engine, source=f"set by hand: {reason.strip()}",
+        )  # fmt: skip
+        changed = manifest.with_threshold(chosen, engine=engine)
+        return changed.with_entry(
+            "set-threshold", time=now(), engine=engine, previous=previous, who=who, reason=reason.strip()
+        )
+
+    changed = bundle.change(edit)
+    return ThresholdChange(bundle=changed, engine=engine, previous=previous, value=float(value))

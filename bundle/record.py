@@ -1,0 +1,97 @@
+"""What a bundle remembers about itself: for which decision an engine was proved, and how the decision came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: What a verify can find. ``undecided``: no verdict differs, but too many frames lie at the threshold to prove it.
+ParityState = Literal["passed", "failed", "undecided"]
+PARITY_STATES: tuple[ParityState, ...] = ("passed", "failed", "undecided")
+
+#: What ``Manifest.parity_of`` answers. ``outdated``: proved, but for another decision than the bundle's present one.
+ProofState = Literal["passed", "failed", "undecided", "unverified", "outdated"]
+
+#: What can stand in the history of a bundle.
+Action = Literal["export", "calibrate", "set-threshold", "upgrade"]
+ACTIONS: tuple[Action, ...] = ("export", "calibrate", "set-threshold", "upgrade")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """What the last verify of an engine found.
+
+    Attributes:
+        state: ``passed``, ``failed`` or ``undecided``.
+        decision: digest of the decision that it was found for, see ``Manifest.decision``; "" where a bundle of format
+            version 1 did not say.
+        time: UTC, ISO 8601.
+    """
+
+    state: ParityState
+    decision: str
+    time: str
+
+    def __post_init__(self) -> None:
+        if self.state not in PARITY_STATES:
+            raise ValueError(f"a parity state is {self.state!r}, expected one of {', '.join(PARITY_STATES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """One change of the decision, in the order in which they were made.
+
+    Attributes:
+        time: UTC, ISO 8601.
+        action: what was done: ``export``, ``calibrate``, ``set-threshold``, or ``upgrade`` from an older format.
+        who: who did it, in words of their own; "" where nobody said.
+        reason: why, in words of their own.
+        engine: engine whose threshold it was; "" for the bundle's own.
+        previous: the threshold before; None where there was none.
+        value: the threshold after.
+        decision: digest of the decision after it.
+    """
+
+    time: str
+    action: Action
+    who: str
+    reason: str
+    engine: str
+    previous: float | None
+    value: float
+    decision: str
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise ValueError(f"an entry of the history is {self.action!r}, expected one of {', '.join(ACTIONS)}")
+
+    def sentence(self) -> str:
+        """The entry for people, in one line."""
+        change = f"{self.value:.6g}" if self.previous is None else f"{self.previous:.6g} -> {self.value:.6g}"
+        where = f" of {self.engine}" if self.engine else ""
+        by = f" by {self.who}" if self.who else ""
+        return f"{self.time} {self.action}{by}: threshold{where} {change}{f' ({self.reason})' if self.reason else ''}"
+
+
+def upgrade_from_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a manifest of format version 1 as version 2 has them.
+
+    Version 1 kept for each engine only whether it had passed, not for which decision: such a proof is taken over
+    without a decision, so that it counts as outdated until the engine is verified again.
+    """
+    parity = {
+        engine: {"state": state, "decision": "", "time": raw["created"]} for engine, state in raw["parity"].items()
+    }
+    tolerances = {
+        precision: {
+            "score_spread": _SPREAD_SHARES.get(precision, 0.1),
+            "score_margin": item["score"],
+            "anomaly_map": item["anomaly_map"],
+        }
+        for precision, item in raw["tolerances"].items()
+    }
+    kept = {key: value for key, value in raw.items() if key != "score_range"}
+    return {**kept, "parity": parity, "tolerances": tolerances, "score_spread": 0.0, "history": [], "format_version": 2}
+
+
+_SPREAD_SHARES = {"fp32": 1e-2, "fp16": 1e-1, "int8": 3e-1}

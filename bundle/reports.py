@@ -1,0 +1,59 @@
+"""Filing reports: after they were printed, in the bundle or in a folder that takes them where the bundle does not."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import BadInputError, LineproofError
+from ..core.os_errors import os_error_words
+from .store import Bundle, now
+from .transaction import append_json
+
+
+def check_record(record: Path | None) -> None:
+    """Ask before the work whether a folder for reports can be written; it is made where it is missing.
+
+    Args:
+        record: the folder, or None for the bundle itself, which may be read-only: see ``file_report``.
+
+    Raises:
+        BadInputError: it is a file, cannot be made, or cannot be written.
+    """
+    if record is None:
+        return
+    try:
+        record.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"--record {record} cannot take a report. {os_error_words(error)}") from error
+    if not os.access(record, os.W_OK | os.X_OK):
+        raise BadInputError(f"--record {record} cannot take a report: it is not writable. Name another folder.")
+
+
+def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record: Path | None = None) -> str:
+    """Append a report to a JSON list, in the bundle or in a folder of its own; never loses what was computed.
+
+    Call it after the report was printed.
+
+    Args:
+        bundle: what the report is about.
+        file: ``"proof.json"`` or ``"profile.json"``.
+        report: JSON values that name the bundle and its model.
+        record: folder for the list instead of the bundle; a bundle that may be written is left as it is then.
+
+    Returns:
+        "" where it was kept, else the warning that a command gives: what was not kept, why, and what keeps it.
+    """
+    path = (record or bundle.path) / file
+    try:
+        if record is None:
+            bundle.append_report(file, dict(report))
+        else:
+            record.mkdir(parents=True, exist_ok=True)
+            append_json(path, {"time": now(), **report})
+    except OSError as error:
+        fix = "" if record else " `--record DIR` names a folder that takes it."
+        return f"The report was not kept. {os_error_words(error, place=str(path))}{fix}"
+    except LineproofError as error:
+        return f"The report was not kept. {error} Or name a folder: --record DIR."
+    return ""

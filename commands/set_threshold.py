@@ -1,0 +1,33 @@
+"""``lineproof set-threshold``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from ._options import AsJson, Quiet, Verbose, Who
+
+
+def set_threshold(
+    bundle: Annotated[Path, Argument(help="Bundle.")],
+    value: Annotated[float, Argument(help="The threshold, in units of the score.")],
+    *,
+    engine: Annotated[str, Option(help="Engine whose threshold it is; the bundle's own where left out.")] = "",
+    reason: Annotated[str, Option(help="Why, in words; it stays in the bundle's history.")],
+    who: Who = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Set a threshold by hand, and keep who did it and why."""
+    from ..bundle.decide import set_threshold as decide
+    from ..bundle.store import open_bundle
+    from ..core.environment import user_name
+    from ..core.registry import check_name
+    from ..runtime.engine import ENGINES
+    from ._console import Ui
+
+    ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    if engine:
+        check_name(ENGINES, engine, kind="engine")
+    ui.show(decide(open_bundle(bundle), value, engine=engine, reason=reason, who=who or user_name()))

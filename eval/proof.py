@@ -1,0 +1,116 @@
+"""Keeps what a verify found, and says which engine may stand for the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ..bundle.reports import file_report
+from ..bundle.store import PROOF, REFERENCE, Bundle, now
+from ..core.errors import EnvironmentMissingError, LineproofError
+from ..core.os_errors import os_error_words
+from ..runtime.engine import AUTO_ORDER, availability
+from .parity import ParityReport
+
+NULL_ENGINE = "null"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What became of a report.
+
+    Attributes:
+        bundle: the bundle as it is on disk after that; the one given where it could not be written.
+        warning: what was not kept, or not as a proof, and what to do; "" where the report stands in the bundle.
+    """
+
+    bundle: Bundle
+    warning: str
+
+
+def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None = None) -> Recorded:
+    """Keep a report in proof.json, and make the manifest say what it found.
+
+    A report belongs to the decision that it was made on. Where the bundle decides otherwise meanwhile (a threshold was
+    set, the bundle was exchanged), the report is kept as one about the old decision, and the manifest says nothing new.
+    The manifest never says more than proof.json shows, also where this is killed in between. The null engine is a check
+    of the harness and not of the bundle: its report is not kept. A run that was allowed to fall back proves nothing
+    about its engine: its report is kept, the engine stays as it was.
+
+    Args:
+        bundle: where it lies; its own manifest may be out of date.
+        report: what a verify found.
+        folder: another folder for proof.json, for a bundle that cannot be written to; the manifest stays as it is.
+
+    Returns:
+        The bundle and a warning; an unwritable place is no error here, since the result was computed.
+    """
+    if report.engine == NULL_ENGINE:
+        return Recorded(bundle=bundle, warning="")
+    if folder is not None:
+        return Recorded(bundle=bundle, warning=file_report(bundle, PROOF, report.to_dict(), record=folder))
+    try:
+        return _record_in_bundle(bundle, report)
+    except OSError as error:
+        fix = "`--record DIR` names a folder that takes it."
+        return Recorded(bundle=bundle, warning=f"The report was not kept. {os_error_words(error)} {fix}")
+    except LineproofError as error:
+        return Recorded(bundle=bundle, warning=f"The report was not kept. {error} Or name a folder: --record DIR.")
+
+
+def _record_in_bundle(bundle: Bundle, report: ParityReport) -> Recorded:
+    proof, written = report.to_dict(), report.decision
+    warning = ""
+    with bundle.transaction() as change:
+        current = change.manifest.decision
+        marked = change.manifest.with_parity(report.proof_name, report.state, time=now())
+        if current != written:
+            warning = (
+                f"The bundle's decision changed while this ran ({written[:12]}… became {current[:12]}…): the report is "
+                f"kept as one about the old decision, and {report.engine} stays unverified. Verify again."
+            )
+        elif report.allow_fallback:
+            warning = "A fallback was allowed: the report is kept, and it is no proof of the engine."
+        elif not report.passed:
+            # First the manifest: a kill in between must not leave an older "passed" standing.
+            change.write(marked)
+        change.append_report(PROOF, proof)
+        if not warning and report.passed:
+            change.write(marked)
+        return Recorded(bundle=Bundle(bundle.path, change.manifest), warning=warning)
+
+
+def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[str, str]:
+    """The engine that gives the reference on a data set.
+
+    Args:
+        bundle: whose proofs count.
+        asked: an engine's name, or None: PyTorch, and where it cannot run here the first engine that is proved.
+        engine: the engine under test, which cannot be its own reference.
+
+    Returns:
+        The engine and, where it is not PyTorch though nobody asked for another, a sentence that says so.
+
+    Raises:
+        EnvironmentMissingError: nobody asked, PyTorch cannot run here and no other engine is proved.
+    """
+    if asked is not None:
+        return asked, ""
+    state = availability("torch")
+    if state.is_available and REFERENCE in bundle.manifest.files:
+        return "torch", ""
+    why = f"it holds no {REFERENCE}" if state.is_available else state.found
+    for name in AUTO_ORDER:
+        proved = bundle.manifest.parity_of(name) == "passed"
+        if name != engine and proved and availability(name).is_available:
+            return (
+                name,
+                f"The reference on --data is {name}, which is proved for this bundle: PyTorch cannot run ({why}).",
+            )
+    raise EnvironmentMissingError(
+        f"The reference for --data cannot run: PyTorch cannot ({why}), and no other engine than {engine} is proved for "
+        "this bundle and available here. Verify another engine on the golden frames first, install PyTorch, or leave "
+        "out --data: the golden frames need no reference engine."
+    )

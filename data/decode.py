@@ -5,58 +5,65 @@ The format is told by the first bytes of the file, never by its name. How pixels
 ====================================  =========================================================================
 what the file holds                   what comes out
 ====================================  =========================================================================
-1 bit, 8-bit grey                     0 or 255, the value itself; the same in R, G and B
-palette                               the palette's colour
-RGB, YCbCr, CMYK (8 bit)              RGB as Pillow converts it; embedded colour profiles are not applied
+1, 2, 4 bits, 8-bit grey              0 to 255: the value times 255, 85, 17 or 1; the same in R, G and B
+palette                               the palette's colour; an index outside the palette is refused
+RGB, YCbCr, CMYK (8 bit)              RGB as Pillow converts it; colour profiles and gamma are not applied
 an alpha channel, transparent colour  dropped: the stored colour counts, also where it is fully transparent
-16-bit grey (or 32-bit integer grey)  the upper byte, value >> 8, for values 0 to 65535; other values are refused.
-                                      So a 12-bit camera must be stored shifted to the upper bits
-16-bit RGB                            the upper byte of each channel
-float grey                            round(255 x) for x in [0, 1]; other values and NaN are refused
+16-bit grey, RGB, CMYK                the upper byte, value >> 8. With ``bit_depth=12`` value >> 4, and values
+                                      above 4095 are refused; any ``bit_depth`` from 8 to 16 likewise
+TIFF that declares 10, 12 or 14 bits  value >> 2, 4 or 6
+32-bit or signed integers             as 16 bits, for values 0 to 65535 (8 signed bits: 0 to 127, the value);
+                                      others are refused
+float                                 round(255 x) for x in [0, 1]; other values and NaN are refused
 ====================================  =========================================================================
+
+A TIFF's tags are obeyed in every depth: white-is-zero, byte order, fill order, strips, tiles, channels stored apart,
+differences, extra channels (dropped). What has no rule is refused by the tag's name.
 
 The EXIF orientation is applied. Of a JPEG with previews (MPO) the main picture is read; other files with more than
 one picture (TIFF pages, animated PNG or WebP) are refused, because which one was meant cannot be known.
 """
 
-import struct
-import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from ..core.errors import BadInputError, UsageError
+from .conversions import ImageFacts
+from .raster import read_bmp, read_coded_tiff, read_jpeg, read_png, read_webp
+from .stored import FORMATS, Request, StoredImage, reading
+from .tiff import read_layout
+from .tiff_pixels import read_plain_tiff
 
 #: Suffixes (lower case) that data sets count as images.
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-_FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
-_ORIENTATION_TAG = 0x0112
-_WIDE_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
-_BYTE_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
-# What Pillow's readers raise on broken files, as its own Image.open lists them and as fuzzing shows.
-_BROKEN = (
-    OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError, struct.error,
-    zlib.error, Image.DecompressionBombError,
-)  # fmt: skip
-_warning_filters = threading.Lock()
+
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """One picture and what its file held.
+
+    Attributes:
+        pixels: uint8 (H, W, channels), as :func:`decode_image` gives them.
+        facts: what the file held; :class:`~.conversions.ImageFacts`.
+    """
+
+    pixels: NDArray[np.uint8]
+    facts: ImageFacts
 
 
 def decode_image(
-    path: Path | str, *, channels: int = 3, max_pixels: int = 100_000_000, min_side_px: int = 8
+    path: Path | str,
+    *,
+    channels: int = 3,
+    max_pixels: int = 100_000_000,
+    min_side_px: int = 8,
+    bit_depth: int | None = None,
 ) -> NDArray[np.uint8]:
     """Read one image file.
 
@@ -65,26 +72,46 @@ def decode_image(
         channels: 3 for RGB, 1 for mono (luma 0.299 R + 0.587 G + 0.114 B of what RGB would be).
         max_pixels: largest width x height; compared with the header before any pixel is decoded.
         min_side_px: smallest width and height; anything smaller is no picture of a part.
+        bit_depth: how many of the bits of an integer picture deeper than 8 bits are in use, 8 to 16, the lowest ones;
+            None for the depth that the file declares. Other pictures are not touched by it.
 
     Returns:
         uint8 (H, W, channels), 0 to 255, upright, contiguous and writable.
 
     Raises:
         BadInputError: the file is missing, empty, no image, truncated, too small, too large, has several pictures,
-            or holds pixels the module's table does not name.
-        UsageError: ``channels`` is neither 3 nor 1.
+            or holds pixels the module's table does not name, or values that need more than ``bit_depth`` bits.
+        UsageError: ``channels`` is neither 3 nor 1, or ``bit_depth`` is not 8 to 16.
     """
+    return decode_with_facts(
+        path, channels=channels, max_pixels=max_pixels, min_side_px=min_side_px, bit_depth=bit_depth
+    ).pixels
+
+
+def decode_with_facts(
+    path: Path | str,
+    *,
+    channels: int = 3,
+    max_pixels: int = 100_000_000,
+    min_side_px: int = 8,
+    bit_depth: int | None = None,
+) -> DecodedImage:
+    """Read one image file and say what it held; everything else is as for :func:`decode_image`."""
     if channels not in (1, 3):
         raise UsageError(f"channels={channels} was asked for; an image has 3 (RGB) or 1 (mono).")
-    with _reading(Path(path)) as (path, image):
-        _check_size(image, path, max_pixels, min_side_px)
-        _load(image, path)
-        if image.mode in _WIDE_MODES:
-            pixels = np.repeat(_wide_levels(image, path)[:, :, None], channels, axis=2)
-        else:
-            rgb = _byte_colours(image, path)
-            pixels = np.asarray(rgb) if channels == 3 else np.asarray(rgb.convert("L"))[:, :, None]
-        return np.array(_upright(pixels, _orientation(image)), dtype=np.uint8, order="C")
+    if bit_depth is not None and not 8 <= bit_depth <= 16:
+        raise UsageError(f"bit_depth={bit_depth} was asked for; expected 8 to 16, or none for the file's own depth.")
+    request = Request(
+        path=Path(path), max_pixels=max_pixels, min_side_px=min_side_px, is_exact=bit_depth is not None
+    )  # fmt: skip
+    samples = _read(request)
+    levels = _levels(samples, request.path, bit_depth)
+    if levels.shape[2] > channels:
+        levels = np.asarray(Image.fromarray(np.ascontiguousarray(levels)).convert("L"))[:, :, None]
+    elif levels.shape[2] < channels:
+        levels = np.repeat(levels, channels, axis=2)
+    pixels = np.array(_upright(levels, samples.orientation), dtype=np.uint8, order="C")
+    return DecodedImage(pixels, samples.facts)
 
 
 def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
@@ -102,18 +129,12 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
     Raises:
         BadInputError: as for :func:`decode_image`, or the format is lossy, or the shape is another one.
     """
-    with _reading(Path(path)) as (path, image):
-        if isinstance(image, JpegImageFile | WebPImageFile) or image.info.get("compression") == "jpeg":
-            raise BadInputError(
-                f"{path}: the mask is stored as {image.format}, where lossy coding changes pixels that were zero; "
-                "expected PNG, BMP or TIFF. Export the mask again from the labelling tool as PNG."
-            )
-        _check_size(image, path, 100_000_000, 1)
-        _load(image, path)
-        values = np.asarray(image if image.mode in _WIDE_MODES else _byte_colours(image, path))
-        marked = values.any(axis=2) if values.ndim == 3 else values != 0
-        upright = _upright(np.asarray(marked), _orientation(image))
-        mask: NDArray[np.bool_] = np.ascontiguousarray(upright, dtype=bool)
+    request = Request(
+        path=Path(path), max_pixels=100_000_000, min_side_px=1, is_exact=True, must_be_lossless=True
+    )  # fmt: skip
+    samples = _read(request)
+    upright = _upright((samples.values != 0).any(axis=2), samples.orientation)
+    mask: NDArray[np.bool_] = np.ascontiguousarray(upright, dtype=bool)
     if expected_shape is not None and mask.shape != tuple(expected_shape):
         raise BadInputError(
             f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {expected_shape[1]}x"
@@ -122,120 +143,69 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
     return mask
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[tuple[Path, ImageFile]]:
-    """Open the file, hand out (path, image with its header read), close it; foreign errors become ours."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(16)
-            reader = _reader_for(head, path)
-            stream.seek(0)
-            with _quiet_pillow():
-                image = reader(stream)
-            with image:
-                yield path, image
-    except FileNotFoundError:
-        raise BadInputError(f"{path}: there is no such file; expected an image ({_FORMATS}).") from None
-    except IsADirectoryError:
-        raise BadInputError(f"{path}: this is a folder; expected an image file ({_FORMATS}).") from None
-    except _BROKEN as error:
-        raise BadInputError(
-            f"{path}: the file cannot be read as an image ({type(error).__name__}: {error}); expected a complete "
-            f"{_FORMATS} file. It is damaged or of an unusual kind: copy it again, or export it as PNG."
-        ) from error
+def _read(request: Request) -> StoredImage:
+    with reading(request.path) as stream:
+        reader = _reader_for(stream.read(16), request.path)
+        stream.seek(0)
+        return reader(stream, request)
 
 
-def _reader_for(head: bytes, path: Path) -> Callable[..., ImageFile]:
-    # Pillow's Image.open would warn or raise by its own global pixel limit; its reader classes do not.
+def _reader_for(head: bytes, path: Path) -> Callable[[BinaryIO, Request], StoredImage]:
     if not head:
-        raise BadInputError(f"{path}: the file is empty (0 bytes); expected an image ({_FORMATS}). Copy it again.")
+        raise BadInputError(f"{path}: the file is empty (0 bytes); expected an image ({FORMATS}). Copy it again.")
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImageFile
+        return read_png
     if head.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
+        return read_jpeg
     if head.startswith(b"BM"):
-        return BmpImageFile
+        return read_bmp
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return TiffImageFile
+        return _read_tiff
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return WebPImageFile
+        return read_webp
     raise BadInputError(
-        f"{path}: this is no image that can be read (it begins with {head[:8].hex(' ')}); expected {_FORMATS}. "
+        f"{path}: this is no image that can be read (it begins with {head[:8].hex(' ')}); expected {FORMATS}. "
         "Convert the file, or move it out of the data set."
     )
 
 
-@contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    # Odd metadata is no reason to refuse a part's picture, also where the caller made warnings errors. The filter
-    # list belongs to the process, so two threads must not save and restore it at the same time.
-    with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _read_tiff(stream: BinaryIO, request: Request) -> StoredImage:
+    layout, num_images = read_layout(stream, request.path)
+    request.check_size(layout.width_px, layout.height_px, num_images=num_images)
+    return (read_coded_tiff if layout.is_coded_image else read_plain_tiff)(stream, layout, request)
 
 
-def _check_size(image: ImageFile, path: Path, max_pixels: int, min_side_px: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
+def _levels(samples: StoredImage, path: Path, bit_depth: int | None) -> NDArray[np.uint8]:
+    """uint8 (H, W, 1 or 3) of the stored values."""
+    values, facts = samples.values, samples.facts
+    if values.dtype == np.uint8:
+        return values
+    declared = facts.integer_depth
+    if bit_depth is not None and declared is not None and bit_depth > declared:
         raise BadInputError(
-            f"{path}: the header says {width}x{height} pixels ({width * height / 1e6:.1f} megapixels); at most "
-            f"{max_pixels / 1e6:g} megapixels are decoded. Crop the picture, or raise max_pixels if it is meant."
+            f"{path}: the file declares {declared} bits, bit_depth={bit_depth} was asked for. Ask for {declared} bits "
+            "or fewer, or for none: the declared depth is obeyed."
         )
-    if min(width, height) < min_side_px:
-        raise BadInputError(
-            f"{path}: the picture is {width}x{height} pixels; expected at least {min_side_px} on each side. "
-            "Check that this is a picture of a part."
-        )
-    with _quiet_pillow():
-        num_frames = getattr(image, "n_frames", 1)
-    if num_frames > 1:
-        raise BadInputError(
-            f"{path}: the file holds {num_frames} pictures; expected one. Save the one that is meant as its own file."
-        )
-
-
-def _load(image: ImageFile, path: Path) -> None:
-    if image.mode not in _WIDE_MODES | _BYTE_MODES:
-        raise BadInputError(
-            f"{path}: pixels of mode {image.mode!r} have no rule here; expected grey, palette, RGB, CMYK, with or "
-            "without alpha. Export the picture as 8-bit RGB."
-        )
-    if isinstance(image, TiffImageFile):
-        with _quiet_pillow():
-            image.load()
-    else:
-        image.load()
-
-
-def _byte_colours(image: ImageFile, path: Path) -> Image.Image:
-    """Mode RGB of an image whose mode is one of ``_BYTE_MODES``."""
-    if image.mode not in _BYTE_MODES:
-        raise BadInputError(f"{path}: the pixel mode became {image.mode!r} on loading. Export the picture as PNG.")
-    image.info.pop("transparency", None)
-    unpremultiplied = {"RGBa": "RGBA", "La": "LA", "PA": "RGBA"}.get(image.mode)
-    return (image.convert(unpremultiplied) if unpremultiplied else image).convert("RGB")
-
-
-def _wide_levels(image: ImageFile, path: Path) -> NDArray[np.uint8]:
-    """uint8 (H, W) of a 16-bit, 32-bit integer or float image."""
-    values = np.asarray(image)
+    # Of signed bytes the sign takes one bit.
+    depth = 8 if declared is None else bit_depth or declared
+    limit = 1 if values.dtype.kind == "f" else 2**depth - 1
     low, high = values.min(), values.max()
-    limit = 1 if image.mode == "F" else 65535
     # NaN makes both comparisons false.
     if not (low >= 0 and high <= limit):
-        raise BadInputError(
-            f"{path}: the {'float' if image.mode == 'F' else 'integer'} values run from {low} to {high}; expected "
-            f"0 to {limit}. Scale them when the picture is saved: a scale is never guessed here."
-        )
-    if image.mode == "F":
+        raise _out_of_range(path, low, high, limit=limit, bit_depth=bit_depth if limit > 1 else None)
+    if values.dtype.kind == "f":
         return np.rint(values * np.float32(255)).astype(np.uint8)
-    return (values >> 8).astype(np.uint8)
+    shifted: NDArray[np.uint8] = (values >> (depth - 8)).astype(np.uint8)
+    return shifted
 
 
-def _orientation(image: ImageFile) -> int:
-    with _quiet_pillow():
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    return value if isinstance(value, int) else 1
+def _out_of_range(path: Path, low: Any, high: Any, *, limit: int, bit_depth: int | None) -> BadInputError:
+    kind = "float" if limit == 1 else "integer"
+    if bit_depth is None:
+        advice = "Scale them when the picture is saved: a scale is never guessed here."
+    else:
+        advice = f"bit_depth={bit_depth} was asked for, and this picture uses more bits: give its depth."
+    return BadInputError(f"{path}: the {kind} values run from {low} to {high}; expected 0 to {limit}. {advice}")
 
 
 def _upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.data.decode import decode_image, decode_mask
+from lineproof.data.decode import decode_image, decode_mask, decode_with_facts
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, size=(24, 32, 3), dtype=np.uint8)
@@ -146,6 +146,45 @@ def test_thirty_two_bit_integers(tmp_path: Path) -> None:
         save(path, Image.fromarray(values))
         with pytest.raises(BadInputError, match=r"i\.tif: the integer values run from .*; expected 0 to 65535"):
             decode_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_bit_depth_says_which_bits_of_sixteen_are_in_use(tmp_path: Path, suffix: str) -> None:
+    for bits in range(8, 17):
+        values = (np.arange(24 * 32) * 85 % 2**bits).astype(np.uint16).reshape(24, 32)
+        values[0, 0] = 2**bits - 1
+        path = save(tmp_path / f"w.{suffix}", Image.fromarray(values))
+        np.testing.assert_array_equal(decode_image(path, channels=1, bit_depth=bits)[:, :, 0], values >> (bits - 8))
+        assert decode_with_facts(path, bit_depth=bits).facts.largest_value == 2**bits - 1
+        if bits < 16:
+            values[3, 5] = 2**bits
+            save(path, Image.fromarray(values))
+            message = (
+                rf"values run from [0-9]+ to {2**bits}; expected 0 to {2**bits - 1}\. bit_depth={bits} was asked for"
+            )
+            with pytest.raises(BadInputError, match=message):
+                decode_image(path, bit_depth=bits)
+
+
+def test_a_bit_depth_leaves_other_pictures_alone(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(RGB))
+    np.testing.assert_array_equal(decode_image(path, bit_depth=12), RGB)
+    values = np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
+    path = save(tmp_path / "f.tif", Image.fromarray(values))
+    np.testing.assert_array_equal(decode_image(path, channels=1, bit_depth=12)[:, :, 0], np.rint(values * 255))
+
+
+def test_a_bit_depth_that_the_file_contradicts_is_refused(tmp_path: Path) -> None:
+    content = bytearray(grey16_tiff_bytes(WIDE, order="<"))
+    content[content.index(struct.pack("<HHIH", 258, 3, 1, 16)) + 8] = 12
+    path = tmp_path / "w.tif"
+    path.write_bytes(content)
+    assert decode_image(path, bit_depth=12).shape == (24, 32, 3)
+    with pytest.raises(BadInputError, match=r"w\.tif: the file declares 12 bits, bit_depth=14 was asked for"):
+        decode_image(path, bit_depth=14)
+    for wrong in (7, 17, 0):
+        with pytest.raises(UsageError, match=f"bit_depth={wrong} was asked for; expected 8 to 16"):
+            decode_image(path, bit_depth=wrong)
 
 
 def test_float_grey(tmp_path: Path) -> None:
@@ -325,7 +364,14 @@ def test_a_mode_without_a_rule_is_refused(tmp_path: Path) -> None:
     at = content.index(struct.pack("<HHIH", 262, 3, 1, 2))
     content[at + 8] = 8  # photometric interpretation: CIELab
     path.write_bytes(content)
-    with pytest.raises(BadInputError, match=r"lab\.tif: pixels of mode 'LAB' have no rule here"):
+    with pytest.raises(BadInputError, match=r"lab\.tif: .* PhotometricInterpretation 8 \(CIELab\) has no rule here"):
+        decode_image(path)
+
+
+def test_a_process_that_wants_half_pictures_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    path = save(tmp_path / "a.jpg", Image.fromarray(SMOOTH))
+    with pytest.raises(UsageError, match="LOAD_TRUNCATED_IMAGES is set in this process"):
         decode_image(path)
 
 
@@ -336,6 +382,80 @@ def test_threads_leave_the_warning_filters_alone(tmp_path: Path) -> None:
         shapes = list(pool.map(lambda _: decode_image(path).shape, range(60)))
     assert set(shapes) == {(24, 32, 3)}
     assert list(warnings.filters) == before
+
+
+def bmp_bytes(indices: np.ndarray, colours: list[tuple[int, int, int]], *, bits: int, top_down: bool = False) -> bytes:
+    height, width = indices.shape
+    per_byte = 8 // bits
+    rows = b""
+    for row in indices if top_down else indices[::-1]:
+        padded = [*row.tolist(), *[0] * (-width % (4 * per_byte))]
+        groups = [padded[i : i + per_byte] for i in range(0, len(padded), per_byte)]
+        rows += bytes(sum(value << (8 - bits * (k + 1)) for k, value in enumerate(group)) for group in groups)
+    table = b"".join(bytes([blue, green, red, 0]) for red, green, blue in colours)
+    start = 54 + len(table)
+    head = b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start)
+    head += struct.pack("<IiiHHIIiiII", 40, width, -height if top_down else height, 1, bits, 0, len(rows), 0, 0, 0, 0)
+    return head[:46] + struct.pack("<I", len(colours)) + head[50:] + table + rows
+
+
+@pytest.mark.parametrize("top_down", [False, True])
+@pytest.mark.parametrize("bits", [1, 4, 8])
+@pytest.mark.parametrize("kind", ["black and white", "white and black", "ramp", "black alone", "colours"])
+def test_a_bmp_gives_the_colours_of_its_palette(tmp_path: Path, kind: str, bits: int, top_down: bool) -> None:
+    colours = {
+        "black and white": [(0, 0, 0), (255, 255, 255)],
+        "white and black": [(255, 255, 255), (0, 0, 0)],
+        "ramp": [(k, k, k) for k in range(2**bits)],
+        "black alone": [(0, 0, 0)],
+        "colours": [(k * 7 % 256, k, 255 - k) for k in range(2**bits)],
+    }[kind]
+    indices = (np.arange(11 * 13).reshape(11, 13) * 37) % len(colours)
+    path = tmp_path / "p.bmp"
+    path.write_bytes(bmp_bytes(indices, colours, bits=bits, top_down=top_down))
+    expected = np.array(colours, dtype=np.uint8)[indices]
+    np.testing.assert_array_equal(decode_image(path), expected)
+    np.testing.assert_array_equal(decode_mask(path), expected.any(axis=2))
+
+
+def test_an_index_outside_the_palette_is_refused(tmp_path: Path) -> None:
+    indices = np.zeros((9, 9), np.uint8)
+    indices[4, 4] = 2
+    path = tmp_path / "p.bmp"
+    path.write_bytes(bmp_bytes(indices, [(1, 2, 3), (9, 9, 9)], bits=8))
+    with pytest.raises(BadInputError, match="a pixel has palette index 2, the palette has 2 colours"):
+        decode_image(path)
+    rows = b"".join(b"\0" + row.tobytes() for row in indices)
+    content = png_bytes(9, 9, bits=8, colour=3, rows=rows)
+    for colours in (b"", png_chunk(b"PLTE", bytes(6))):
+        path.write_bytes(content[:33] + colours + content[33:])
+        for read in (decode_image, decode_mask):
+            with pytest.raises(BadInputError, match="a pixel has palette index 2, the palette has"):
+                read(path)
+
+
+def test_the_inks_of_a_cmyk_jpeg_need_adobes_marker(tmp_path: Path) -> None:
+    inks = np.dstack([SMOOTH, np.full((24, 32), 40, np.uint8)])
+    cmyk = Image.frombytes("CMYK", (32, 24), inks.tobytes())
+    path = save(tmp_path / "c.jpg", cmyk, quality=100)
+    np.testing.assert_allclose(decode_image(path).astype(int), np.asarray(cmyk.convert("RGB")), atol=6)
+    content = path.read_bytes()
+    at = content.index(b"\xff\xee")
+    path.write_bytes(content[:at] + content[at + 2 + int.from_bytes(content[at + 2 : at + 4], "big") :])
+    with pytest.raises(BadInputError, match="a CMYK JPEG without Adobe's marker does not say"):
+        decode_image(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_few_bits_of_grey_are_spread_to_255(tmp_path: Path, bits: int) -> None:
+    values = np.arange(9 * 16).reshape(9, 16) % 2**bits
+    per_byte = 8 // bits
+    weights = 2 ** (bits * np.arange(per_byte - 1, -1, -1))
+    packed = (values.reshape(9, -1, per_byte) * weights).sum(axis=2).astype(np.uint8)
+    path = tmp_path / "few.png"
+    path.write_bytes(png_bytes(16, 9, bits=bits, colour=0, rows=b"".join(b"\0" + row.tobytes() for row in packed)))
+    np.testing.assert_array_equal(decode_image(path, channels=1)[:, :, 0], values * 255 // (2**bits - 1))
+    assert decode_with_facts(path).facts.stored_bits == bits
 
 
 MARKED = np.zeros((24, 32), dtype=np.uint8)

@@ -22,6 +22,22 @@ differences, extra channels (dropped). What has no rule is refused by the tag's 
 
 The EXIF orientation is applied. Of a JPEG with previews (MPO) the main picture is read; other files with more than
 one picture (TIFF pages, animated PNG or WebP) are refused, because which one was meant cannot be known.
+
+Which pixels of a ground truth mask are anomalous:
+
+=========================================  ====================================================================
+what varies over the mask                  what is anomalous
+=========================================  ====================================================================
+colours, or grey of any depth              every pixel that is not zero (black), whatever its value
+alpha, zero somewhere; one colour alone    every pixel whose alpha is not zero
+colours and alpha, and they agree          that
+colours and alpha, and they differ         refused
+palette indices, all of one colour         every index but 0; refused where index 0 is not in use
+nothing                                    all or nothing: whether the one colour is black
+=========================================  ====================================================================
+
+A palette's transparency and a transparent colour count as alpha. Alpha that is zero nowhere or everywhere says
+nothing: the colours count, and where they are all black while it varies the mask is refused.
 """
 
 from collections.abc import Callable
@@ -35,6 +51,7 @@ from PIL import Image
 
 from ..core.errors import BadInputError, UsageError
 from .conversions import ImageFacts
+from .mask_rules import marked
 from .raster import read_bmp, read_coded_tiff, read_jpeg, read_png, read_webp
 from .stored import FORMATS, Request, StoredImage, reading
 from .tiff import read_layout
@@ -50,7 +67,7 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8 (H, W, channels), as :func:`decode_image` gives them.
-        facts: what the file held; :class:`~.conversions.ImageFacts`.
+        facts: what the file held; see :class:`~.conversions.ImageFacts`.
     """
 
     pixels: NDArray[np.uint8]
@@ -115,9 +132,7 @@ def decode_with_facts(
 
 
 def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Read one ground truth mask: every pixel that is not zero (black) is anomalous, whatever its value.
-
-    A palette's colour counts, not its index; alpha is ignored.
+    """Read one ground truth mask by the module's table.
 
     Args:
         path: PNG, BMP or TIFF. JPEG and WebP are refused: lossy coding turns black into nearly black.
@@ -127,13 +142,14 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
         bool (H, W), True where anomalous.
 
     Raises:
-        BadInputError: as for :func:`decode_image`, or the format is lossy, or the shape is another one.
+        BadInputError: as for :func:`decode_image`, or the format is lossy, or the shape is another one, or which pixels
+            are meant cannot be known.
     """
     request = Request(
         path=Path(path), max_pixels=100_000_000, min_side_px=1, is_exact=True, must_be_lossless=True
     )  # fmt: skip
     samples = _read(request)
-    upright = _upright((samples.values != 0).any(axis=2), samples.orientation)
+    upright = _upright(marked(samples, request.path), samples.orientation)
     mask: NDArray[np.bool_] = np.ascontiguousarray(upright, dtype=bool)
     if expected_shape is not None and mask.shape != tuple(expected_shape):
         raise BadInputError(
@@ -141,6 +157,15 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
             f"{expected_shape[0]}; they must be equal. Pair the files anew or export the mask at the picture's size."
         )
     return mask
+
+
+def marked_share(mask: NDArray[np.bool_]) -> float:
+    """Share of a mask's pixels that are anomalous, 0 to 1.
+
+    Args:
+        mask: bool (H, W), as :func:`decode_mask` gives it.
+    """
+    return float(np.count_nonzero(mask)) / mask.size
 
 
 def _read(request: Request) -> StoredImage:

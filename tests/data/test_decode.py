@@ -456,6 +456,13 @@ def test_few_bits_of_grey_are_spread_to_255(tmp_path: Path, bits: int) -> None:
     path.write_bytes(png_bytes(16, 9, bits=bits, colour=0, rows=b"".join(b"\0" + row.tobytes() for row in packed)))
     np.testing.assert_array_equal(decode_image(path, channels=1)[:, :, 0], values * 255 // (2**bits - 1))
     assert decode_with_facts(path).facts.stored_bits == bits
+    # The transparent grey is that of the ground: what is opaque is what is not black.
+    content = path.read_bytes()
+    path.write_bytes(content[:33] + png_chunk(b"tRNS", b"\0\0") + content[33:])
+    np.testing.assert_array_equal(decode_mask(path), values > 0)
+    path.write_bytes(content[:33] + png_chunk(b"tRNS", b"\0\1") + content[33:])
+    with pytest.raises(BadInputError, match="its colours mark other pixels than its alpha"):
+        decode_mask(path)
 
 
 MARKED = np.zeros((24, 32), dtype=np.uint8)

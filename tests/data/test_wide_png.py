@@ -113,6 +113,15 @@ def test_a_wide_mask_counts_its_lower_bytes(tmp_path: Path) -> None:
     samples[2:5, 3:9, 1] = 1
     path = saved(tmp_path, wide_png(samples, kinds=[1] * 12))
     np.testing.assert_array_equal(decode_mask(path), samples.any(axis=2))
+    samples[:] = 0
+    samples[4, 4] = (5, 6, 7)
+    # The transparent colour is that of the ground: alpha and colours agree.
+    path = saved(tmp_path, wide_png(samples, kinds=[1] * 12, extra=chunk(b"tRNS", bytes(6))))
+    np.testing.assert_array_equal(decode_mask(path), samples.any(axis=2))
+    key = struct.pack(">HHH", 5, 6, 7)
+    path = saved(tmp_path, wide_png(samples, kinds=[1] * 12, extra=chunk(b"tRNS", key)))
+    with pytest.raises(BadInputError, match="its colours mark other pixels than its alpha"):
+        decode_mask(path)
 
 
 def test_what_is_damaged_is_refused(tmp_path: Path) -> None:

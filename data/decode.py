@@ -67,7 +67,7 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8 (H, W, channels), as :func:`decode_image` gives them.
-        facts: what the file held; see :class:`~.conversions.ImageFacts`.
+        facts: what the file held; :class:`~.conversions.Conversions` counts them over a set.
     """
 
     pixels: NDArray[np.uint8]

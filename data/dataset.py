@@ -1,23 +1,34 @@
-"""Opens a folder as a data set: recognises MVTec AD, MVTec 3D-AD and plain folders."""
+"""Opens a folder as a data set: recognises the layout, reads it, and checks what the files hold."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..core.errors import BadInputError, UsageError
-from . import folder, mvtec_3d, mvtec_ad
+from ..core.registry import resolve
 from .counts import check_counts
-from .records import Dataset, Sample, subfolders, visible
+from .layout import Findings, Layout
+from .leaks import check_leaks
+from .masks import check_masks, read_mask
+from .records import Dataset, Problem, Sample, ordered, subfolders, visible
 
-__all__ = ["Dataset", "Sample", "check_counts", "open_dataset"]
+__all__ = [
+    "LAYOUTS", "Dataset", "Problem", "Sample", "check_contents", "check_counts", "check_leaks", "check_masks",
+    "open_dataset", "read_mask",
+]  # fmt: skip
 
-# Ordered: a category of MVTec 3D-AD could be taken for one of MVTec AD, not the other way round.
-_LAYOUTS = (mvtec_3d, mvtec_ad, folder)
+#: The layouts in the order they are tried: each might be taken for one that stands further down.
+LAYOUTS: Mapping[str, str] = {
+    "visa": "lineproof.data.visa:LAYOUT",
+    "mvtec-3d-ad": "lineproof.data.mvtec_3d:LAYOUT",
+    "mvtec-loco-ad": "lineproof.data.mvtec_loco:LAYOUT",
+    "btad": "lineproof.data.btad:LAYOUT",
+    "mvtec-ad": "lineproof.data.mvtec_ad:LAYOUT",
+    "folder": "lineproof.data.folder:LAYOUT",
+}
 
-_EXPECTED = """expected one of
-  MVTec AD:     train/good/*.png, test/good/*.png, test/DEFECT/*.png, ground_truth/DEFECT/*_mask.png
-  MVTec 3D-AD:  train/good/rgb/*.png, test/DEFECT/{rgb,gt}/*.png
-  plain folder: good/*.png, bad/*.png and, where there are any, masks/*.png
-or a folder of such folders together with the name of a category."""
+#: How many folders are looked into for a hint where no layout fits: the path may be a whole disk's.
+_MOST_SEARCHED = 50
 
 
 def open_dataset(path: Path | str, *, category: str | None = None, strict: bool = False) -> Dataset:
@@ -41,12 +52,11 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
         seen = "is a file" if root.exists() else "does not exist"
         raise BadInputError(f"{root}: {seen}; expected the folder of a data set. Check the path given as data.")
     root = _category_folder(root, category)
-    layout = next((layout for layout in _LAYOUTS if layout.is_category(root)), None)
-    if layout is None:
-        raise BadInputError(f"{root}: {_found(root)}; {_EXPECTED}")
-    dataset: Dataset = layout.read(root)
+    dataset = _read(root)
+    if dataset is None:
+        raise BadInputError(f"{root}: {_found(root)}; {_expected()}")
     if not dataset.samples:
-        raise BadInputError(f"{root}: no picture was found in the folders of layout {dataset.layout}; {_EXPECTED}")
+        raise BadInputError(f"{root}: no picture was found in the folders of layout {dataset.layout}; {_expected()}")
     if strict and dataset.problems:
         listed = "\n  ".join(dataset.problems)
         raise BadInputError(
@@ -56,16 +66,49 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     return dataset
 
 
+def check_contents(dataset: Dataset) -> Dataset:
+    """Check what needs files to be read: masks that cannot be the truth, and pictures that lie in the set twice.
+
+    To be called once before anything is measured; see :func:`check_masks` and :func:`check_leaks`.
+
+    Returns:
+        The data set without unsound masks, with what was found among its problems.
+    """
+    return check_leaks(check_masks(dataset))
+
+
 def enclosing_dataset(folder: Path) -> Dataset | None:
     """The data set to which a folder of pictures belongs, or None where it is part of none."""
     folder = Path(os.path.abspath(folder))
     # The outermost first: train/ of MVTec AD alone looks like a plain folder with good/ in it.
     for parent in reversed(folder.parents[:3]):
-        if _is_category(parent):
-            dataset = open_dataset(parent)
-            if any(sample.path.parent == folder for sample in dataset.samples):
-                return dataset
+        dataset = _read(parent) if _is_category(parent) else None
+        if dataset and any(sample.path.parent == folder for sample in dataset.samples):
+            return dataset
     return None
+
+
+def _layouts() -> dict[str, Layout]:
+    return {name: resolve(LAYOUTS, name, kind="layout") for name in LAYOUTS}
+
+
+def _read(root: Path) -> Dataset | None:
+    """The data set, which may be without pictures, or None where no layout fits."""
+    found = next(((name, layout) for name, layout in _layouts().items() if layout.is_category(root)), None)
+    if found is None:
+        return None
+    name, layout = found
+    findings = Findings(root)
+    samples = ordered(layout.read(root, findings), root)
+    return Dataset(
+        name=layout.title,
+        category=root.name,
+        layout=name,
+        root=root,
+        samples=samples,
+        noticed=tuple(findings.problems),
+        remarks=tuple(findings.remarks),
+    )
 
 
 def _category_folder(root: Path, category: str | None) -> Path:
@@ -88,13 +131,37 @@ def _category_folder(root: Path, category: str | None) -> Path:
 
 
 def _is_category(root: Path) -> bool:
-    return any(layout.is_category(root) for layout in _LAYOUTS)
+    try:
+        return any(layout.is_category(root) for layout in _layouts().values())
+    except BadInputError:
+        # A folder beside the categories that nobody may list, such as lost+found, is none.
+        return False
+
+
+def _categories(folder: Path) -> list[str]:
+    try:
+        return [inner.name for inner in subfolders(folder)[:_MOST_SEARCHED] if _is_category(inner)]
+    except BadInputError:
+        return []
+
+
+def _expected() -> str:
+    trees = "".join(f"\n  {layout.title}: {layout.tree}" for layout in _layouts().values())
+    return (
+        f"expected one of{trees}\n"
+        "or a folder of such folders together with the name of a category. Folders of good parts may be called good, "
+        "ok, okay or normal, in any case."
+    )
 
 
 def _found(root: Path) -> str:
     entries = visible(root)
     if not entries:
         return "the folder is empty"
+    for entry in subfolders(root)[:_MOST_SEARCHED]:
+        if categories := _categories(entry):
+            listed = ", ".join(categories)
+            return f"no known layout, but {entry.name} in it holds the categories {listed}: give that folder"
     names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries[:12]]
     more = f" and {len(entries) - len(names)} more" if len(entries) > len(names) else ""
     return f"no known layout: found {', '.join(names)}{more}"

@@ -1,86 +1,114 @@
 """Plain folders, for pictures that came from a line and not from a benchmark.
 
-    FOLDER/good/*.png
-    FOLDER/bad/*.png            or bad/DEFECT/*.png; may be absent
-    FOLDER/masks/NAME.png       or NAME_mask.png, for bad/NAME.png; masks/DEFECT/NAME.png for bad/DEFECT/NAME.png
+    FOLDER/good/*.png           or ok, okay, normal
+    FOLDER/bad/*.png            or bad/DEFECT/*.png; or ng, ko, defect, anomaly, ... (``BAD_NAMES``); may be absent
+    FOLDER/masks/NAME.png       or NAME_mask.png, or NAME/*.png, for bad/NAME.png; may be absent
+    FOLDER/masks/DEFECT/...     the same for bad/DEFECT/NAME.png
 
-There is no split in these folders, so one is made: of the good pictures in the order of their names every fifth
-(the 5th, the 10th, ...) is a test picture, the others are training pictures; all bad ones are test pictures.
+Names are compared without regard to case. There is no split in these folders, so one is made: of the good pictures in
+the order of their names every fifth (the 5th, the 10th, ...) is a test picture, the others are training pictures; all
+bad ones are test pictures.
 """
 
 from pathlib import Path
 
-from .records import Dataset, Sample, images_in, is_image, ordered, pair_masks, relative, subfolders, visible
+from .layout import (
+    MASKS_OF_GOOD,
+    TEST_EVERY,
+    Findings,
+    Layout,
+    defective_samples,
+    folders_named,
+    held_out_samples,
+    images_in,
+    masks_in,
+    name_doubtful,
+    pair_masks,
+)
+from .names import BAD_NAMES, GOOD_NAMES, is_good_name, spelled
+from .records import Sample, is_image, subfolders, visible
 
-#: Every how many good pictures one is kept for testing.
-TEST_EVERY = 5
-
-_FOLDERS = frozenset({"good", "bad", "masks"})
+_MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 
 
 def is_category(folder: Path) -> bool:
-    """Whether ``folder`` has a folder ``good`` with pictures in it, directly."""
-    return any(is_image(entry) for entry in visible(folder / "good"))
+    """Whether ``folder`` has a folder of good parts with pictures in it, directly."""
+    return any(is_image(entry) for good in folders_named(folder, GOOD_NAMES) for entry in visible(good))
 
 
-def read(root: Path) -> Dataset:
-    """Read the folders good, bad and masks under ``root``.
-
-    Args:
-        root: an absolute path for which :func:`is_category` holds.
-
-    Returns:
-        The data set, with everything odd named in ``problems``.
-    """
-    problems: list[str] = []
-    good = images_in(root / "good", root=root, problems=problems)
-    samples = [_good(picture, test=position % TEST_EVERY == 0) for position, picture in enumerate(good, start=1)]
+def read(root: Path, findings: Findings) -> list[Sample]:
+    """Read the folders of good parts, bad parts and masks under ``root``, for which :func:`is_category` holds."""
+    goods, bads = folders_named(root, GOOD_NAMES), folders_named(root, BAD_NAMES)
+    mask_tops = folders_named(root, _MASK_NAMES)
+    good = [picture for folder in goods for picture in images_in(folder, findings)]
+    samples = held_out_samples(good)
     if len(good) < TEST_EVERY:
-        problems.append(f"good: holds {len(good)} pictures; from {TEST_EVERY} on, every {TEST_EVERY}th tests.")
-    samples.extend(_bad(root, problems))
-    problems.extend(
-        f"{relative(entry, root)}: not one of good, bad, masks; ignored."
-        for entry in visible(root)
-        if entry.name not in _FOLDERS and (entry.is_dir() or is_image(entry))
-    )
-    return Dataset(
-        name=root.name,
-        category=root.name,
-        layout="folder",
-        root=root,
-        samples=ordered(samples, root),
-        problems=tuple(problems),
-    )
-
-
-def _good(picture: Path, *, test: bool) -> Sample:
-    return Sample(path=picture, label=0, defect="good", mask_path=None, split="test" if test else "train")
-
-
-def _bad(root: Path, problems: list[str]) -> list[Sample]:
-    defects = [folder.name for folder in subfolders(root / "bad")]
-    samples = _of_type(root, "", defects, problems)
-    for defect in defects:
-        samples.extend(_of_type(root, defect, [], problems))
-    if not samples:
-        problems.append("bad: holds no picture; how well defects are found cannot be measured.")
-    problems.extend(
-        f"{relative(folder, root)}: masks without a folder bad/{folder.name}; ignored."
-        for folder in subfolders(root / "masks")
-        if folder.name not in defects
-    )
+        kept = f"holds {len(good)} pictures; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
+        findings.problem(goods[0], kept)
+    samples.extend(_bad(bads, mask_tops, findings))
+    for entry in visible(root):
+        if entry not in [*goods, *bads, *mask_tops] and (entry.is_dir() or is_image(entry)):
+            findings.problem(entry, "is called neither good nor bad nor masks; ignored")
     return samples
 
 
-def _of_type(root: Path, defect: str, nested: list[str], problems: list[str]) -> list[Sample]:
-    pictures = images_in(root / "bad" / defect, root=root, problems=problems, skip=nested)
-    mask_folders = [folder.name for folder in subfolders(root / "masks")] if not defect else []
-    masks = images_in(root / "masks" / defect, root=root, problems=problems, skip=mask_folders)
-    if not (root / "masks").is_dir():
-        return [_bad_sample(picture, defect, None) for picture in pictures]
-    pairs = pair_masks(pictures, masks, root=root, problems=problems)
-    return [_bad_sample(picture, defect, mask) for picture, mask in pairs.items()]
+def _bad(bads: list[Path], mask_tops: list[Path], findings: Findings) -> list[Sample]:
+    samples, used, direct = list[Sample](), set[Path](), list[tuple[Path, list[Path], list[Path]]]()
+    for bad in bads:
+        own = _called(bad.name, mask_tops)
+        for folder in subfolders(bad):
+            if is_good_name(folder.name):
+                findings.problem(folder, "a folder of good parts among bad ones; ignored")
+                continue
+            name_doubtful(folder, findings)
+            places = [*_called(folder.name, mask_tops), *_called(folder.name, own)]
+            used.update(places)
+            pictures = images_in(folder, findings)
+            if not pictures:
+                findings.problem(folder, "holds no picture")
+            samples.extend(_paired({folder: pictures}, places, mask_tops, used, findings))
+        direct.append((bad, images_in(bad, findings, skip=subfolders(bad)), own))
+        used.update(own)
+    for bad, pictures, own in direct:
+        if own:
+            samples.extend(_paired({bad: pictures}, own, mask_tops, used, findings))
+    # Several folders of bad parts share the masks that lie in no folder, so that none is given to two pictures.
+    shared = {bad: pictures for bad, pictures, own in direct if not own}
+    samples.extend(_paired(shared, mask_tops, mask_tops, used | _of_good(mask_tops, findings), findings))
+    return samples
 
 
-def _bad_sample(picture: Path, defect: str, mask: Path | None) -> Sample:
-    return Sample(path=picture, label=1, defect=defect or "bad", mask_path=mask, split="test")
+def _paired(
+    pictures_of: dict[Path, list[Path]], places: list[Path], mask_tops: list[Path], used: set[Path], findings: Findings
+) -> list[Sample]:
+    """Samples of the pictures of some folders, with the masks in ``places``; ``used`` folders hold others' masks."""
+    pictures = [picture for inside in pictures_of.values() for picture in inside]
+    pairs: dict[Path, tuple[Path, ...]] = dict.fromkeys(pictures, ())
+    if mask_tops:
+        masks = [mask for place in places for mask in masks_in(place, findings, skip=used)]
+        pairs = pair_masks(pictures, masks, findings)
+    return [
+        sample
+        for folder, inside in pictures_of.items()
+        for sample in defective_samples({picture: pairs[picture] for picture in inside}, folder.name)
+    ]
+
+
+def _called(name: str, tops: list[Path]) -> list[Path]:
+    return [place for top in tops for place in folders_named(top, {spelled(name)})]
+
+
+def _of_good(mask_tops: list[Path], findings: Findings) -> set[Path]:
+    """Folders of masks of good pictures, each named as a problem."""
+    places = {place for top in mask_tops for place in folders_named(top, GOOD_NAMES)}
+    for place in sorted(places):
+        findings.problem(place, MASKS_OF_GOOD)
+    return places
+
+
+LAYOUT = Layout(
+    title="plain folder",
+    tree="good/*.png, bad/*.png and, where there are any, masks/*.png",
+    is_category=is_category,
+    read=read,
+)

@@ -3,59 +3,50 @@
     CATEGORY/{train,validation}/good/{rgb,xyz}/NNN.{png,tiff}
     CATEGORY/test/{good,DEFECT}/{rgb,xyz,gt}/NNN.{png,tiff,png}
 
-A mask is gt > 0: the values name the class of a defect. The gt of test/good is all zeros and not needed.
+A mask is gt > 0: the values name the class of a defect. The gt of test/good is all zeros.
 Data set: Bergmann, Jin, Sattlegger and Steger, "The MVTec 3D-AD Dataset", VISAPP 2022.
 """
 
 from pathlib import Path
 
-from .records import Dataset, Sample, Split, images_in, is_image, ordered, pair_masks, relative, subfolders, visible
+from .layout import (
+    Findings,
+    Layout,
+    defective_samples,
+    folders_named,
+    good_samples,
+    images_in,
+    masks_in,
+    name_doubtful,
+    name_unknown,
+    pair_masks,
+)
+from .names import GOOD_WORDS, is_good_name
+from .records import Sample, Split, subfolders, visible
+from .splits import folders_of, good_folders
 
-_FOLDERS = frozenset({"train", "validation", "test", "calibration"})
 _PARTS = frozenset({"rgb", "xyz", "gt"})
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def is_category(folder: Path) -> bool:
     """Whether ``folder`` is one category in this layout."""
-    tops = (folder / "train" / "good", folder / "test" / "good")
-    return any((top / "rgb").is_dir() for top in tops)
+    return any(folders_named(good, {"rgb"}) for split in ("train", "test") for good in good_folders(folder, split))
 
 
-def read(root: Path) -> Dataset:
-    """Read one category's folder.
-
-    Args:
-        root: an absolute path for which :func:`is_category` holds.
-
-    Returns:
-        The data set, with everything odd named in ``problems``.
-    """
-    problems: list[str] = []
-    samples: list[Sample] = []
-    for split in ("train", "validation", "test"):
-        folders = subfolders(root / split)
-        problems.extend(
-            f"{relative(entry, root)}: a file among folders; ignored."
-            for entry in visible(root / split)
-            if not entry.is_dir()
-        )
-        for folder in folders:
-            samples.extend(_scans(root, folder, split, problems))
-        if root / split / "good" not in folders:
-            problems.append(f"{split}/good: holds no picture.")
-    problems.extend(
-        f"{relative(entry, root)}: not in a folder that the layout knows; ignored."
-        for entry in visible(root)
-        if entry.name not in _FOLDERS and (entry.is_dir() or is_image(entry))
-    )
-    return Dataset(
-        name="MVTec 3D-AD layout",
-        category=root.name,
-        layout="mvtec-3d-ad",
-        root=root,
-        samples=ordered(samples, root),
-        problems=tuple(problems),
-    )
+def read(root: Path, findings: Findings) -> list[Sample]:
+    """Read one category's folder, an absolute path for which :func:`is_category` holds."""
+    samples = []
+    for split in _SPLITS:
+        for top in folders_of(root, split):
+            for entry in visible(top):
+                if not entry.is_dir():
+                    findings.problem(entry, "a file among folders; ignored")
+            for folder in subfolders(top):
+                samples.extend(_scans(folder, split, findings))
+    known = [top for name in (*_SPLITS, "calibration") for top in folders_of(root, name)]
+    name_unknown(root, known, findings)
+    return samples
 
 
 def xyz_path(sample: Sample) -> Path:
@@ -70,21 +61,33 @@ def xyz_path(sample: Sample) -> Path:
     return sample.path.parent.parent / "xyz" / f"{sample.path.stem}.tiff"
 
 
-def _scans(root: Path, folder: Path, split: Split, problems: list[str]) -> list[Sample]:
-    good = folder.name == "good"
-    if split != "test" and not good:
-        problems.append(f"{relative(folder, root)}: only good pictures belong into {split}; ignored.")
+def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
+    is_good = is_good_name(folder.name)
+    if split != "test" and not is_good:
+        findings.problem(folder, f"only good pictures belong into {split}, in a folder {GOOD_WORDS}; ignored")
         return []
-    problems.extend(
-        f"{relative(entry, root)}: not one of rgb, xyz, gt; ignored."
-        for entry in visible(folder)
-        if entry.name not in _PARTS
-    )
-    pictures = images_in(folder / "rgb", root=root, problems=problems)
+    parts = folders_named(folder, _PARTS)
+    for entry in visible(folder):
+        if entry not in parts:
+            findings.problem(entry, "not one of rgb, xyz, gt; ignored")
+    pictures = [picture for rgb in folders_named(folder, {"rgb"}) for picture in images_in(rgb, findings)]
     if not pictures:
-        problems.append(f"{relative(folder / 'rgb', root)}: holds no picture.")
-    if good:
-        return [Sample(path=p, label=0, defect="good", mask_path=None, split=split) for p in pictures]
-    masks = images_in(folder / "gt", root=root, problems=problems)
-    pairs = pair_masks(pictures, masks, root=root, problems=problems)
-    return [Sample(path=p, label=1, defect=folder.name, mask_path=mask, split=split) for p, mask in pairs.items()]
+        findings.problem(folder / "rgb", "holds no picture")
+    if split != "test":
+        return good_samples(pictures, split)
+    # A good scan needs no mask; whether the one it has marks something is seen when the masks are checked.
+    quiet = Findings(findings.root) if is_good else findings
+    masks = [mask for gt in folders_named(folder, {"gt"}) for mask in masks_in(gt, quiet)]
+    pairs = pair_masks(pictures, masks, quiet)
+    if is_good:
+        return [Sample(path=p, label=0, defect="good", mask_paths=m, split="test") for p, m in pairs.items()]
+    name_doubtful(folder, findings)
+    return defective_samples(pairs, folder.name)
+
+
+LAYOUT = Layout(
+    title="MVTec 3D-AD layout",
+    tree="train/good/rgb/*.png, test/good/rgb/*.png, test/DEFECT/{rgb,gt}/*.png",
+    is_category=is_category,
+    read=read,
+)

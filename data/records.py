@@ -1,19 +1,24 @@
-"""What a data set is: samples with a label, a split and a mask, and the problems seen while reading the folders."""
+"""What a data set is: samples with a label, a split and masks, and the problems seen while reading the folders."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from ..core.errors import BadInputError
 from .decode import IMAGE_SUFFIXES
+from .names import GOOD_WORDS
 
 Split = Literal["train", "validation", "test"]
 
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
+_SPLITS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+_MOST_TYPES = 8
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One picture of a data set.
@@ -22,36 +27,59 @@ class Sample:
         path: the image file.
         label: 0 good, 1 defective.
         defect: ``"good"`` or the type of defect, as the data set's folder is called.
-        mask_path: the ground truth mask; None where the picture is good, or defective without a mask.
+        mask_paths: the ground truth masks, whose union marks the defects; empty where there is none. Of a good
+            picture nothing is marked whatever they say; ``check_masks`` names such masks and takes them away.
         split: ``"train"``, ``"validation"`` or ``"test"``. Training and validation pictures are good.
     """
 
     path: Path
     label: Literal[0, 1]
     defect: str
-    mask_path: Path | None
+    mask_paths: tuple[Path, ...] = ()
     split: Split
 
 
+@final
+@dataclass(frozen=True)
+class Problem:
+    """Something missing, left over, unknown or contradictory.
+
+    Attributes:
+        where: the file or folder, relative to the data set's root.
+        what: the rest of the sentence, without its full stop.
+        kind: what problems of this kind have in common; empty where that is ``what``.
+    """
+
+    where: str
+    what: str
+    kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}."
+
+
+@final
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """One category: pictures of one kind of part or surface.
 
     Attributes:
-        name: what the set is called in reports: the layout's name, or the folder's for plain folders.
-        category: the kind of part.
-        layout: ``"mvtec-ad"``, ``"mvtec-3d-ad"`` or ``"folder"``.
+        name: the layout in words, ``"MVTec AD layout"``.
+        category: the kind of part: the name of its folder.
+        layout: key of ``LAYOUTS``, ``"mvtec-ad"``.
         root: the category's folder, absolute.
         samples: all pictures, ordered by split (train, validation, test) and then by relative path.
-        problems: what is missing, left over or unknown under ``root``, one sentence each, naming the file.
+        noticed: what is missing, left over, unknown or contradictory under ``root``.
+        remarks: what was taken for granted in reading, one sentence each, and is no problem.
     """
 
     name: str
     category: str
-    layout: Literal["mvtec-ad", "mvtec-3d-ad", "folder"]
+    layout: str
     root: Path
     samples: tuple[Sample, ...]
-    problems: tuple[str, ...]
+    noticed: tuple[Problem, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def train(self) -> tuple[Sample, ...]:
@@ -70,6 +98,76 @@ class Dataset:
 
     def _of(self, split: Split) -> tuple[Sample, ...]:
         return tuple(sample for sample in self.samples if sample.split == split)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What the set lacks as a whole, then everything noticed, one sentence each; empty where all is well."""
+        return (*self.lacking, *map(str, self.noticed))
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """That there is no good test picture, no defective one, or none to train on; empty where there are all."""
+        num_good, num_bad = (sum(sample.label == label for sample in self.test) for label in (0, 1))
+        sentences = []
+        if not num_good:
+            taken = _folders(self.test, self.root, label=1)
+            listed = f"Taken as defective: {', '.join(taken)}. " if taken else ""
+            sentences.append(
+                f"No good test picture. {listed}Folders of good parts are called {GOOD_WORDS}. How well good and "
+                "defective parts are told apart cannot be measured."
+            )
+        if not num_bad:
+            sentences.append("No defective test picture. Whether defects are found cannot be measured.")
+        if not self.train:
+            sentences.append(f"No training picture. Folders of good parts are called {GOOD_WORDS}.")
+        return tuple(sentences)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Which folders hold the good pictures of each split, and the remarks, one sentence each."""
+        sentences = []
+        for split, word in _SPLITS.items():
+            if folders := _folders(self._of(split), self.root, label=0):
+                holds = "holds" if len(folders) == 1 else "hold"
+                sentences.append(f"{' and '.join(folders)} {holds} the good {word} pictures.")
+        return (*sentences, *self.remarks)
+
+    def summary_lines(self, *, most_names: int = 3) -> list[str]:
+        """The set in brief, for people: what there is, then what it lacks, remarks, and problems a line per kind.
+
+        Args:
+            most_names: how many files or folders of each kind of problem are named; the others are counted.
+
+        Returns:
+            Lines without a line break. The first stands alone: category, counts, layout and the folders of good parts.
+        """
+        kinds: dict[str, list[Problem]] = {}
+        for problem in self.noticed:
+            kinds.setdefault(problem.kind or problem.what, []).append(problem)
+        brief = []
+        for kind, problems in kinds.items():
+            if len(problems) == 1:
+                brief.append(str(problems[0]))
+                continue
+            places = ", ".join(problem.where for problem in problems[:most_names])
+            more = f" and {len(problems) - most_names} more" if len(problems) > most_names else ""
+            brief.append(f"{kind} ({len(problems)}): {places}{more}.")
+        lines = [self._head(), *self.lacking, *self.remarks, *brief]
+        return [" ".join(line.splitlines()) for line in lines]
+
+    def _head(self) -> str:
+        good = [sample for sample in self.test if sample.label == 0]
+        bad = [sample for sample in self.test if sample.label == 1]
+        validation = f", {len(self.validation)} validation" if self.validation else ""
+        types = [f"{defect} {number}" for defect, number in sorted(Counter(s.defect for s in bad).items())]
+        more = f", and {len(types) - _MOST_TYPES} more types" if len(types) > _MOST_TYPES else ""
+        listed = f" ({', '.join(types[:_MOST_TYPES])}{more})" if types else ""
+        masks = f", {sum(bool(sample.mask_paths) for sample in bad)} with masks" if bad else ""
+        folders = ", ".join(_folders(good, self.root, label=0)) or "no folder of the test split"
+        return (
+            f"{self.category}: {len(self.train) or 'NO'} training{validation}, {len(good) or 'NO'} good and "
+            f"{len(bad) or 'NO'} defective test pictures{listed}{masks}; {self.name}; good = {folders}"
+        )
 
     def fingerprint(self) -> str:
         """Identify the training split: the same names and bytes give the same fingerprint on every machine.
@@ -95,10 +193,20 @@ class Dataset:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Entries of ``folder`` by name, without what file managers leave behind; empty where it is no folder."""
-    if not folder.is_dir():
-        return []
-    entries = (e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _LITTER)
+    """Entries of ``folder`` by name, without what file managers leave behind; empty where it is no folder.
+
+    Raises:
+        BadInputError: the folder cannot be listed.
+    """
+    try:
+        if not folder.is_dir():
+            return []
+        entries = [e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in _LITTER]
+    except OSError as error:
+        raise BadInputError(
+            f"{folder}: the folder cannot be listed ({error.strerror}); expected one that may be read. Check its "
+            "permissions, or that its drive is there."
+        ) from error
     return sorted(entries, key=lambda entry: entry.name)
 
 
@@ -112,20 +220,6 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
-def images_in(folder: Path, *, root: Path, problems: list[str], skip: Iterable[str] = ()) -> list[Path]:
-    """Image files directly under ``folder``, by name; everything else there, save ``skip``, becomes a problem."""
-    found, by_stem = [], dict[str, Path]()
-    for entry in visible(folder):
-        if is_image(entry):
-            found.append(entry)
-            if (twin := by_stem.setdefault(entry.stem, entry)) is not entry:
-                problems.append(f"{relative(entry, root)}: has the same name as {twin.name} but for the suffix.")
-        elif entry.name not in skip:
-            kind = "a folder" if entry.is_dir() else "no image file"
-            problems.append(f"{relative(entry, root)}: {kind} among pictures; ignored.")
-    return found
-
-
 def relative(path: Path, root: Path) -> str:
     """``path`` as seen from ``root``, with ``/`` between folders."""
     return path.relative_to(root).as_posix()
@@ -137,22 +231,6 @@ def ordered(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
     return tuple(sorted(samples, key=lambda sample: (rank[sample.split], relative(sample.path, root))))
 
 
-def pair_masks(
-    pictures: Iterable[Path], masks: Iterable[Path], *, root: Path, problems: list[str]
-) -> dict[Path, Path | None]:
-    """Find each picture's mask: ``NAME_mask.*`` before ``NAME.*``, by the name without its suffix.
-
-    Pictures without a mask and masks without a picture are added to ``problems``.
-    """
-    by_stem = {mask.stem: mask for mask in masks}
-    pairs: dict[Path, Path | None] = {}
-    used = set[Path]()
-    for picture in pictures:
-        mask = by_stem.get(f"{picture.stem}_mask", by_stem.get(picture.stem))
-        pairs[picture] = mask
-        if mask is None:
-            problems.append(f"{relative(picture, root)}: has no mask.")
-        else:
-            used.add(mask)
-    problems.extend(f"{relative(m, root)}: is a mask without a picture." for m in by_stem.values() if m not in used)
-    return pairs
+def _folders(samples: Iterable[Sample], root: Path, *, label: Literal[0, 1]) -> list[str]:
+    """Folders with samples of this label, relative to ``root``, in the samples' order."""
+    return list(dict.fromkeys(relative(s.path.parent, root) for s in samples if s.label == label))

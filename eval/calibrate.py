@@ -221,9 +221,7 @@ def good_pictures(folder: Path | str) -> tuple[Sample, ...]:
     """
     folder = Path(folder)
     found = tuple(
-        Sample(path=entry, label=0, defect="good", mask_path=None, split="validation")
-        for entry in visible(folder)
-        if is_image(entry)
+        Sample(path=entry, label=0, defect="good", split="validation") for entry in visible(folder) if is_image(entry)
     )
     if not found:
         seen = "holds no image" if folder.is_dir() else "is not a folder"

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ..core.errors import BadInputError
 from ..core.linear import centre_crop_offset
 from ..core.spec import Preprocessing
-from ..data.dataset import Sample
-from ..data.decode import decode_mask
+from ..data.masks import read_mask
+from ..data.records import Sample
 
 
 def mask_for(sample: Sample, preprocessing: Preprocessing, *, map_shape: tuple[int, int]) -> NDArray[np.bool_] | None:
@@ -26,10 +26,9 @@ def mask_for(sample: Sample, preprocessing: Preprocessing, *, map_shape: tuple[i
     """
     if sample.label == 0:
         return np.zeros(map_shape, dtype=np.bool_)
-    if sample.mask_path is None:
-        return None
     frame_shape = (preprocessing.frame_height_px, preprocessing.frame_width_px)
-    return align_mask(decode_mask(sample.mask_path, expected_shape=frame_shape), preprocessing, map_shape=map_shape)
+    mask = read_mask(sample, expected_shape=frame_shape)
+    return None if mask is None else align_mask(mask, preprocessing, map_shape=map_shape)
 
 
 def align_mask(

@@ -32,7 +32,7 @@ def calibration_samples(data: Path, manifest: Manifest, *, category: str | None)
         missing = [path for path in paths if not path.is_file()]
         if missing:
             raise BadInputError(f"{data}: {len(missing)} of {len(paths)} held-out images are gone, first {missing[0]}.")
-        samples = tuple(Sample(path=path, label=0, defect="good", mask_path=None, split="validation") for path in paths)
+        samples = tuple(Sample(path=path, label=0, defect="good", split="validation") for path in paths)
         return samples, f"held-out images of {data}"
     if data.is_dir() and any(is_image(item) for item in visible(data)):
         _refuse_used(data, manifest)

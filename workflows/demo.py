@@ -15,7 +15,8 @@ from ..core.environment import describe_environment
 from ..core.errors import EnvironmentMissingError
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
-from ..data.decode import decode_image, decode_mask
+from ..data.decode import decode_image
+from ..data.masks import read_mask
 from ..data.overlay import contour
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
@@ -186,8 +187,9 @@ def _pictures(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.nd
             frame = decode_image(sample.path)
             found = line.inspect(frame)
             drawn = draw(frame, found, bundle, limits=limits)
-            if sample.mask_path:
-                drawn = contour(drawn, decode_mask(sample.mask_path), colour=(0, 255, 255))
+            mask = read_mask(sample, expected_shape=frame.shape[:2])
+            if mask is not None:
+                drawn = contour(drawn, mask, colour=(0, 255, 255))
             shown.append((drawn, f"{sample.defect}/{sample.path.name}: {found.verdict}, {found.score:.3f}"))
     return shown
 

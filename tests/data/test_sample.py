@@ -10,7 +10,8 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data import sample as module
 from lineproof.data.counts import Counts, count
 from lineproof.data.dataset import Dataset, open_dataset
-from lineproof.data.decode import decode_image, decode_mask
+from lineproof.data.decode import decode_image
+from lineproof.data.masks import read_mask
 from lineproof.data.sample import MARKER, MASK_LEVELS, write_sample
 
 SMALL = {"num_train": 2, "num_test_good": 1, "num_test_defect": 6, "size_px": 64}
@@ -51,7 +52,7 @@ def test_counts_and_kinds_of_defects(dataset: Dataset) -> None:
 
 
 def test_masks_are_small_and_never_empty(dataset: Dataset) -> None:
-    shares = [decode_mask(s.mask_path, expected_shape=(64, 64)).mean() for s in dataset.test if s.mask_path]
+    shares = [read_mask(s, expected_shape=(64, 64)).mean() for s in dataset.test if s.label]
     assert len(shares) == 24
     assert min(shares) > 0
     assert max(shares) < 0.08

@@ -63,8 +63,8 @@ def test_mask_of_another_size_is_refused():
 
 def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
     preprocessing = Preprocessing(12, 16, 3, 12, 16, 12, 16)
-    bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_path=None, split="test")
-    good = Sample(path=tmp_path / "y.png", label=0, defect="good", mask_path=None, split="test")
+    bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", split="test")
+    good = Sample(path=tmp_path / "y.png", label=0, defect="good", split="test")
     assert mask_for(bad, preprocessing, map_shape=(6, 8)) is None
     np.testing.assert_array_equal(mask_for(good, preprocessing, map_shape=(6, 8)), np.zeros((6, 8), bool))
 
@@ -73,7 +73,7 @@ def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dat
     odd = tiny_dataset.root / "odd.png"
     Image.new("RGB", (20, 12)).save(odd)
     samples = list(tiny_dataset.test)
-    samples.insert(1, Sample(path=odd, label=0, defect="good", mask_path=None, split="test"))
+    samples.insert(1, Sample(path=odd, label=0, defect="good", split="test"))
     heard = []
     items = list(read_batches(tiny_bundle, samples, batch=4, progress=lambda *event: heard.append(event)))
     assert [type(item) for item in items] == [Skipped, FrameBatch, FrameBatch]

@@ -20,7 +20,7 @@ from ..bundle.store import Bundle
 from ..core.environment import describe_environment
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..runtime.engine import Engine, EngineOptions, open_engine, pick_engine
+from ..runtime.engine import Engine, EngineOptions, open_engine, proof_name, resolve_auto
 from .cold_start import ColdStart, measure_cold_start
 from .frames import check_batch_size, tiled_frames
 from .latency import Samples, check_deadline_ms, count_missed, summarise
@@ -161,7 +161,7 @@ def _request(
     schedule: Schedule | None,
     deadline_ms: float | None,
 ) -> _Request:
-    names = tuple(pick_engine(bundle) if name == "auto" else name for name in engines)
+    names = tuple(resolve_auto(bundle, name, options=options) for name in engines)
     if not names or len(set(names)) != len(names):
         raise UsageError(f"Engines to profile: {', '.join(names) or 'none'}; expected one or more, each once.")
     if not batches or len(set(batches)) != len(batches):
@@ -219,6 +219,8 @@ def _report(
     return ProfileReport(
         bundle=bundle.manifest.name,
         model_sha256=bundle.model_sha256,
+        decision=bundle.manifest.decision,
+        parity=bundle.manifest.parity_of(proof_name(name, request.options)),
         detector=bundle.manifest.detector.name,
         engine=name,
         precision=bundle.manifest.precision,

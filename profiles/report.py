@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from ..bundle.manifest import Figures, Manifest
+from ..bundle.record import ProofState
 from ..bundle.store import MODEL
 from ..core.errors import BudgetError, LineproofError
 from .cold_start import ColdStart, Memory
@@ -112,6 +113,8 @@ class ProfileReport:
     Attributes:
         bundle: name of the bundle.
         model_sha256: digest of the graph.
+        decision: digest of the bundle's decision, see ``Manifest.decision``.
+        parity: what was proved of the engine for that decision when it was measured.
         detector: name of the method.
         engine: engine measured.
         precision: precision written in the graph.
@@ -130,6 +133,8 @@ class ProfileReport:
 
     bundle: str
     model_sha256: str
+    decision: str
+    parity: ProofState
     detector: str
     engine: str
     precision: str
@@ -170,6 +175,8 @@ class ProfileReport:
         return {
             "bundle": self.bundle,
             "model_sha256": self.model_sha256,
+            "decision": self.decision,
+            "parity": self.parity,
             "detector": self.detector,
             "engine": self.engine,
             "precision": self.precision,
@@ -194,7 +201,8 @@ class ProfileReport:
 
     def sentences(self) -> tuple[str, ...]:
         """The report for people, a line each."""
-        lines = [f"{self.bundle} on {self.engine} ({self.precision}), {self.environment['cpu']}:"]
+        proof = "" if self.parity == "passed" else f", {self.parity}: no verify has proved its verdicts"
+        lines = [f"{self.bundle} on {self.engine} ({self.precision}), {self.environment['cpu']}{proof}:"]
         for item in self.batches:
             lines.extend(item.sentences())
         if cold := self.cold_start:

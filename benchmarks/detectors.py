@@ -184,8 +184,9 @@ Every detector carried the whole way by `python benchmarks/detectors.py`, which 
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
 pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. Accuracy:
-image / pixel AUROC in percent of the exported graph; published: with full settings, from Tables 1 and 2 of Zheng et al.
-and their sources (eval/published.json). FPS at batch 1, {threads} of {where["cpu"]}, sample pictures; so is training.
+image / pixel AUROC in percent of the exported graph; published: with full settings, Tables 1 and 2 of Zheng et al. as
+printed, another source beside them where it differs (eval/published.json). FPS at batch 1, {threads} of
+{where["cpu"]}, sample pictures; so is training.
 A tie is a picture whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
 farther from the reference's than the tolerance of its precision, or a verdict flipped.
 
@@ -224,10 +225,16 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _published(name: str, table: str) -> str:
+    """The paper's cell, and beside it another source's where that is printed otherwise."""
     from lineproof.eval.published import published
 
-    value = published()["tables"][table]["rows"].get(name, {}).get("categories", {}).get("screw")
-    return "-" if value is None else f"{value:.1f}"
+    found = published()["tables"][table]
+    value = found["paper"].get(name, {}).get("categories", {}).get("screw")
+    if value is None:
+        return "-"
+    others = [(item["source"], item["categories"]["screw"]) for item in found["other"].get(name, ())]
+    differ = [f"{source}: {other:.1f}" for source, other in others if f"{other:.1f}" != f"{value:.1f}"]
+    return f"{value:.1f}" + (f" ({', '.join(differ)})" if differ else "")
 
 
 def _flips(sample: dict[str, Any], keys: list[str]) -> str:

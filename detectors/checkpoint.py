@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..bundle.manifest import DetectorRecord, TrainingRecord
-from ..core.errors import BadInputError
+from ..core.errors import BadInputError, LineproofError
 from ..core.spec import Preprocessing
 from .base import AbstractDetector, build_detector, make_config
+from .finite import describe_not_finite
 from .graph import FrameGraph
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -44,8 +45,18 @@ class CheckpointRecord:
 
 
 def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
-    """Write every tensor of the detector; shared ones are written once per name."""
+    """Write every tensor of the detector; shared ones are written once per name.
+
+    Raises:
+        LineproofError: a tensor holds NaN or infinite values; nothing is written.
+    """
     state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
+    found = describe_not_finite(state)
+    if found:
+        raise LineproofError(
+            f"The fit ended in weights that are not finite, and was not saved: {found}. Look for pictures that are "
+            "all of one value, lower the learning rate where the method has one, and train again, into a new --out."
+        )
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(state, temporary)
     temporary.replace(path)
@@ -78,16 +89,19 @@ def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any
     """Rebuild a detector and load its tensors strictly.
 
     Raises:
-        BadInputError: the file is unreadable or holds the tensors of another detector.
+        BadInputError: the file is unreadable, holds the tensors of another detector, or values that are not finite.
     """
     settings = {**record.parameters, "weights": "random"} if "weights" in record.parameters else record.parameters
     detector = build_detector(record.name, make_config(record.name, settings))
     try:
-        detector.restore(load_file(weights))
+        state = load_file(weights)
+        detector.restore(state)
     except (OSError, SafetensorError) as error:
         raise BadInputError(f"{weights} cannot be read ({error}). Copy it again, or train again.") from None
     except RuntimeError as error:
         raise BadInputError(f"{weights} does not fit {record.name}: {str(error)[:300]}. Train again.") from None
+    if found := describe_not_finite(state):
+        raise BadInputError(f"{weights} cannot be used: {found}. Copy it again, or train again.")
     return detector.eval()
 
 

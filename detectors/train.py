@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from ..bundle.manifest import DetectorRecord, TrainingRecord
 from ..bundle.store import now
 from ..core.environment import describe_environment
-from ..core.errors import BadInputError, EnvironmentMissingError, UsageError
+from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, UsageError
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset
 from ..data.decode import decode_image
@@ -71,6 +72,7 @@ def train(
         BadInputError: no training image, too few to hold any out, or the run was begun with other parameters.
         UsageError: an image size too small for any feature map, or options that cannot be.
         EnvironmentMissingError: CUDA was asked for and is not there.
+        LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
     options = options or TrainOptions()
     if config.crop_px < _MIN_SIZE_PX:
@@ -99,16 +101,23 @@ def _finish(
     frame: tuple[int, int],
     fit: dict[str, Any],
 ) -> CheckpointRecord:
-    """Score the held-out images, then write the weights and last the record, which makes the run a finished one."""
+    """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
+    save_weights(detector, run / CHECKPOINT)
+    scores = score_images(detector, kept)
+    bad = [path.name for path, score in zip(kept.paths, scores, strict=True) if not math.isfinite(score)]
+    if bad:
+        raise LineproofError(
+            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out pictures a score that is not finite "
+            f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
+        )
     record = CheckpointRecord(
         detector=DetectorRecord(name, dataclasses.asdict(detector.config)),
         training=data,
         holdout=tuple(str(path.resolve()) for path in kept.paths),
-        holdout_scores=tuple(score_images(detector, kept)),
+        holdout_scores=tuple(scores),
         frame=frame,
         fit=fit,
     )
-    save_weights(detector, run / CHECKPOINT)
     write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
     return record
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..bundle.atomic import write_atomic
-from ..core.errors import LineproofError, UsageError
+from ..core.errors import BadInputError, LineproofError, UsageError
 from .base import FitContext
+from .finite import describe_not_finite
 
 _STATE = "trainer.safetensors"
 
@@ -86,6 +87,7 @@ class Trainer:
 
         Raises:
             LineproofError: a loss is not finite.
+            BadInputError: the state to go on from holds weights that are not finite.
         """
         self._resume()
         # Asked before each epoch, not after: a run that was killed at its very end must not train on when resumed.
@@ -161,6 +163,10 @@ class Trainer:
         if path is None or not path.exists():
             return
         tensors = load_file(path)
+        # Adam's own state may overflow without harm; what is computed with may not.
+        found = describe_not_finite({name: item for name, item in tensors.items() if not name.startswith("optimiser/")})
+        if found:
+            raise BadInputError(f"{path} cannot be gone on from: {found}. Train again, into a new --out.")
         self._at = _Progress(**json.loads(_metadata(path)["progress"]))
         with torch.no_grad():
             for name, item in self._trained.items():

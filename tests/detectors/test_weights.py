@@ -12,6 +12,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from lineproof.core.errors import BadInputError, EnvironmentMissingError, UsageError  # noqa: E402
 from lineproof.detectors import weights as weights_module  # noqa: E402
+from lineproof.detectors.finite import describe_not_finite  # noqa: E402
 from lineproof.detectors.weights import LITE0_BACKBONE, LITE0_PACKAGE, create_network  # noqa: E402
 
 SMALL = "test_resnet"  # timm's own network for tests: half a million parameters
@@ -164,10 +165,54 @@ def test_an_unreachable_hub_names_the_ways_around_it(monkeypatch, error):
 
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(
-        EnvironmentMissingError, match=rf"resnet18 could not be fetched .*--weights FILE.*{LITE0_PACKAGE}"
+        EnvironmentMissingError,
+        match=rf"resnet18 could not be fetched .*--weights FILE.*{LITE0_PACKAGE}",
     ) as found:
         create_network("resnet18", "imagenet")
     assert found.value.exit_status == 3
+    assert "exist" not in str(found.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_that_are_not_finite_are_refused_by_name(state, tmp_path, suffix, value):
+    broken = {name: item.clone() for name, item in state.items()}
+    name, other = [name for name, item in state.items() if item.ndim == 4][1], "bn1.running_var"
+    broken[name][1, 2, 0, 1] = value
+    broken[name][0, 2, 0, 1] = value
+    broken[other][3] = value
+    path = tmp_path / f"w.{suffix}"
+    (save_file if suffix == "safetensors" else torch.save)(broken, path)
+    with pytest.raises(BadInputError) as found:
+        create_network(SMALL, str(path))
+    assert str(path) in str(found.value)
+    assert f"{name} holds 2 values of {broken[name].numel():,} not finite (first: {value} at [0, 2, 0, 1])" in str(
+        found.value
+    )
+    assert f"{other} holds 1 value of {broken[other].numel()} not finite (first: {value} at [3])" in str(found.value)
+
+
+def test_what_overflows_the_networks_type_is_refused_too(state, tmp_path):
+    wide = {name: item.double() if item.is_floating_point() else item for name, item in state.items()}
+    wide["bn1.bias"][0] = 1e300
+    save_file(wide, tmp_path / "w.safetensors")
+    with pytest.raises(BadInputError, match=r"bn1\.bias holds 1 value .*first: inf at \[0\]"):
+        create_network(SMALL, str(tmp_path / "w.safetensors"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e5m2, torch.complex64])
+def test_every_floating_type_is_looked_at(dtype):
+    good = {"a": torch.ones(3).to(dtype), "b": torch.arange(3), "c": torch.tensor(True)}
+    assert describe_not_finite(good) == ""
+    bad = torch.tensor([1.0, torch.nan, 1.0]).to(dtype)
+    assert describe_not_finite({**good, "a": bad}).startswith("a holds 1 value of 3 not finite (first: ")
+    assert describe_not_finite({**good, "a": bad}).endswith(" at [1])")
+
+
+def test_many_broken_tensors_are_counted():
+    found = describe_not_finite({str(i): torch.full((2,), torch.nan) for i in range(5)})
+    assert found.count("2 values of 2") == 3
+    assert found.endswith("and so do 2 more tensors")
 
 
 def test_a_missing_package_names_its_command(monkeypatch):

@@ -1,0 +1,40 @@
+"""Weights that are not finite are refused: they make every score NaN, or worse, only some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+_NUM_NAMED = 3
+
+
+def describe_not_finite(state: Mapping[str, Tensor]) -> str:
+    """Which tensors hold NaN or infinite values, how many, and where the first one lies.
+
+    Args:
+        state: tensors by name, of any dtype.
+
+    Returns:
+        ``"layer1.weight holds 2 values of 36,864 not finite (first: nan at [0, 1, 2, 0])"``, the first three tensors
+        so, the others counted; empty where every value is finite.
+    """
+    found = [text for name, value in state.items() if (text := _describe(name, value))]
+    others = f", and so do {len(found) - _NUM_NAMED} more tensors" if len(found) > _NUM_NAMED else ""
+    return ", ".join(found[:_NUM_NAMED]) + others
+
+
+def _describe(name: str, value: Tensor) -> str:
+    if not (value.is_floating_point() or value.is_complex()):
+        return ""
+    # The types of 8 bits have no isfinite of their own.
+    wide = value.detach() if value.element_size() > 1 else value.detach().float()
+    is_bad = ~torch.isfinite(wide)
+    num_bad = int(is_bad.sum())
+    if not num_bad:
+        return ""
+    first = is_bad.nonzero()[0].tolist()
+    seen = wide[tuple(first)].item()
+    what = "1 value" if num_bad == 1 else f"{num_bad:,} values"
+    return f"{name} holds {what} of {value.numel():,} not finite (first: {seen} at {first})"

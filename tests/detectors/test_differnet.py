@@ -89,8 +89,9 @@ def test_alexnet_takes_a_file(small_alexnet, tmp_path, suffix):
 
 
 @pytest.mark.usefixtures("small_alexnet")
-def test_alexnet_says_what_is_wrong_with_its_weights(tmp_path):
-    with pytest.raises(EnvironmentMissingError, match=r"of alexnet could not be fetched .*give a file with --weights"):
+def test_alexnet_says_what_is_wrong_with_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr("lineproof.detectors.alexnet.reach_url", lambda _url: None)
+    with pytest.raises(EnvironmentMissingError, match=r"of alexnet are not cached .*route.*give a file with --weights"):
         AlexNet("imagenet")
     with pytest.raises(BadInputError, match=r"nothing\.pth: no such file\. For alexnet give 'imagenet', or a"):
         AlexNet(str(tmp_path / "nothing.pth"))

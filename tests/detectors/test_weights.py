@@ -163,10 +163,11 @@ def test_an_unreachable_hub_names_the_ways_around_it(monkeypatch, error):
     def refuse(*_args, **_given):
         raise error
 
+    monkeypatch.setattr(weights_module, "reach_timm_weights", lambda _backbone: {})
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(
         EnvironmentMissingError,
-        match=rf"resnet18 could not be fetched .*--weights FILE.*{LITE0_PACKAGE}",
+        match=rf"resnet18 are not cached .* could not be fetched .*--weights FILE.*{LITE0_PACKAGE}",
     ) as found:
         create_network("resnet18", "imagenet")
     assert found.value.exit_status == 3

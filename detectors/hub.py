@@ -1,0 +1,99 @@
+"""Where pretrained weights are fetched from: the cache needs no network, and a hub that does not answer is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+import torch
+
+#: The whole probe, from looking up the name to the answer; each step of it may take as long as the client's timeout.
+PROBE_S = 4.5
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+#: Answers after which the hub's client would try again and again: overloaded, or nothing behind the gateway.
+_RETRIED = (408, 429)
+
+
+def reach_timm_weights(backbone: str) -> dict[str, Any]:
+    """Find the pretrained weights of a timm network in the cache, or ask once whether its hub answers.
+
+    Args:
+        backbone: name in timm.
+
+    Returns:
+        What to put over timm's configuration of the network: the cached file, which is then loaded without a word to
+        the hub; or nothing.
+
+    Raises:
+        OSError: not cached, and the hub gives no answer within PROBE_S, or one that says that it cannot serve.
+    """
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(backbone)
+    if config is None or not (config.hf_hub_id or config.url):
+        return {}
+    if not config.hf_hub_id:
+        reach_url(config.url)
+        return {}
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
+    for name in names:
+        found = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(found, str):
+            # Without custom_load: that describes the file behind ``url``, not the hub's.
+            return {"file": found, "custom_load": False}
+    url = hf_hub_url(repository, names[0], revision=revision or None)
+    _probe(url, lambda: _ask_hub(url))
+    return {}
+
+
+def reach_url(url: str) -> None:
+    """Ask once whether a file that torch's hub would fetch can be had, unless it lies in the cache.
+
+    Args:
+        url: of the file.
+
+    Raises:
+        OSError: as for ``reach_timm_weights``.
+    """
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
+        _probe(url, lambda: _ask_url(url))
+
+
+def _ask_hub(url: str) -> int:
+    # The hub's own client knows proxies, certificates and the offline mode.
+    from huggingface_hub import get_session
+
+    return int(get_session().head(url, timeout=PROBE_S).status_code)
+
+
+def _ask_url(url: str) -> int:
+    # torch.hub fetches with urllib, too.
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=PROBE_S) as answer:  # noqa: S310
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def _probe(url: str, ask: Callable[[], int]) -> None:
+    """Ask in a thread that nobody waits for: a resolver without a network may hang for longer than any timeout."""
+    failures: list[BaseException] = []
+    host = urlsplit(url).netloc
+    with ThreadPool(1) as pool:
+        answer = pool.apply_async(ask, error_callback=failures.append)
+        answer.wait(PROBE_S)
+        if not answer.ready():
+            raise TimeoutError(f"no answer from {host} within {PROBE_S:g} s")
+        if failures:
+            raise ConnectionError(f"{host}: {type(failures[0]).__name__}: {failures[0]}")
+        status = answer.get()
+    if status >= 500 or status in _RETRIED:
+        raise ConnectionError(f"{host} answered {status}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, final
 
 from ..core.errors import UsageError
+from ..core.threshold import check_threshold
 from .manifest import Manifest
 from .store import Bundle, now
 
@@ -67,8 +67,7 @@ def set_threshold(bundle: Bundle, value: float, *, engine: str = "", reason: str
         UsageError: the value is not finite, or no reason was given.
         BundleError, BusyError, OSError: the bundle cannot be changed.
     """
-    if not math.isfinite(value):
-        raise UsageError(f"The threshold is {value}; expected a finite number in units of the score.")
+    check_threshold(value)
     if not reason.strip():
         raise UsageError("A threshold is set for a reason, and none was given. Say in a few words why: --reason TEXT.")
     previous = bundle.manifest.threshold_for(engine).value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..core.errors import BundleError
+from ..core.errors import BundleError, UsageError
 from ..core.spec import Preprocessing, TensorSpec
 from ..core.threshold import Threshold
 from .manifest import (
@@ -31,8 +31,8 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         BundleError: not JSON, another format version, or a field that is missing, unknown or of another type.
     """
     try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
+        raw = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
         raise BundleError(f"{where}: manifest.json is not JSON ({error}). Export the bundle again.") from None
     found = raw.get("format_version") if isinstance(raw, dict) else None
     is_known = isinstance(found, int) and (found == FORMAT_VERSION or found in _UPGRADES)
@@ -44,11 +44,16 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         )
     try:
         return _build(raw) if found == FORMAT_VERSION else _upgraded(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise BundleError(
             f"{where}: manifest.json does not follow bundle/FORMAT.md: {type(error).__name__}: {error}. "
             "Export the bundle again."
         ) from None
+
+
+def _refuse_constant(name: str) -> float:
+    """NaN and infinities, which JSON does not have and Python's reader takes all the same."""
+    raise ValueError(f"it holds {name}, which is no number of JSON")
 
 
 def _upgraded(raw: dict[str, Any]) -> Manifest:

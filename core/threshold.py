@@ -13,12 +13,18 @@ from .errors import BadInputError, UsageError
 _EXTRAPOLATION = 0.05
 
 
+def check_threshold(value: float) -> None:
+    """Raise UsageError unless the threshold is finite: every score compares with NaN as good, and with inf too."""
+    if not math.isfinite(value):
+        raise UsageError(f"The threshold is {value}; expected a finite number in units of the score.")
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A calibrated threshold: a frame is NG where ``score > value``, strictly.
 
     Attributes:
-        value: the threshold, in units of the score.
+        value: the threshold, in units of the score; always finite.
         num_good: held-out good parts it was calibrated on.
         num_rejected: how many of them score above it.
         max_false_reject: share of good parts that the user allowed to be rejected, 0..1.
@@ -26,6 +32,9 @@ class Threshold:
         interval_high: upper end, 0..1.
         engine: engine whose scores were used.
         source: what the good parts were, in words.
+
+    Raises:
+        UsageError: the value is not finite.
     """
 
     value: float
@@ -36,6 +45,9 @@ class Threshold:
     interval_high: float
     engine: str
     source: str
+
+    def __post_init__(self) -> None:
+        check_threshold(self.value)
 
     def sentence(self) -> str:
         """The promise in words, as every command prints it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -184,15 +185,25 @@ def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
 
 def _convert(name: str, key: str, value: Any, wanted: type) -> Any:
     if isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool):
-        return value
+        found = value
+    else:
+        found = _parse(value, wanted)
+    if found is None or (isinstance(found, float) and not math.isfinite(found)):
+        finite = "a finite float" if wanted is float else wanted.__name__
+        raise UsageError(f"{name}: parameter {key} is {value!r}; expected {finite}.")
+    return found
+
+
+def _parse(value: Any, wanted: type) -> Any:
+    """The value as the type wanted, or None."""
     try:
         if wanted is bool:
             return {"true": True, "false": False}[str(value).lower()]
         if wanted in (int, float, str) and not isinstance(value, bool):
             return wanted(value)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         pass
-    raise UsageError(f"{name}: parameter {key} is {value!r}; expected {wanted.__name__}.")
+    return None
 
 
 def build_detector(name: str, config: DetectorConfig) -> AbstractDetector[Any]:

@@ -77,6 +77,8 @@ def train(
     options = options or TrainOptions()
     if config.crop_px < _MIN_SIZE_PX:
         raise UsageError(f"crop_px is {config.crop_px}, resize_px {config.resize_px}; expected {_MIN_SIZE_PX} or more.")
+    if not options.time_limit_s >= 0:
+        raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
     fitted, holdout = split_good(dataset, options)
     device = _device(options.device)
     _start(run, name, config=config, dataset=dataset, options=options)

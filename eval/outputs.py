@@ -16,6 +16,7 @@ from ..bundle.store import Bundle
 from ..core.errors import LineproofError
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
+from ..core.threshold import check_threshold
 from ..data.dataset import Dataset, Sample
 from ..data.records import relative
 from ..runtime.engine import EngineOptions, open_engine, resolve_auto
@@ -36,12 +37,15 @@ class Source:
         detector: name of the detector.
         engine: engine that computed.
         precision: precision written in the graph.
-        threshold: the bundle's threshold for that engine, in units of the score.
+        threshold: the bundle's threshold for that engine, in units of the score; always finite.
         dataset: layout of the data set.
         category: its category.
         root: folder of the category when the outputs were made; ``files`` are relative to it.
         preprocessing: of the bundle, to bring a mask into the map's coordinates.
         skipped: pictures that could not be judged: (file, reason).
+
+    Raises:
+        UsageError: the threshold is not finite.
     """
 
     bundle: str
@@ -55,6 +59,9 @@ class Source:
     root: str
     preprocessing: Preprocessing
     skipped: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold)
 
     def __str__(self) -> str:
         return f"{self.bundle} ({self.precision}) on {self.engine}"
@@ -94,7 +101,7 @@ class Outputs:
         return np.asarray(self.score.astype(np.float64) > self.source.threshold)
 
     def with_threshold(self, value: float) -> Outputs:
-        """The same outputs judged by another threshold."""
+        """The same outputs judged by another threshold; UsageError where that is not finite."""
         return dataclasses.replace(self, source=dataclasses.replace(self.source, threshold=value))
 
     def take(self, index: NDArray[np.int64]) -> Outputs:

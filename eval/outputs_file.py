@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..bundle.atomic import open_atomic
-from ..core.errors import BadInputError
+from ..core.errors import BadInputError, UsageError
 from ..core.spec import Preprocessing
 from .outputs import ARRAYS, Outputs, Source
 
@@ -56,7 +56,7 @@ def open_outputs(path: Path) -> Outputs:
         files, defects = (tuple(map(str, arrays[name])) for name in ("files", "defects"))
         score, label, has_mask, anomaly_map, mask = (arrays[name] for name in ARRAYS)
         return Outputs(source, files, defects, score, label, has_mask, anomaly_map, mask)
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, UsageError) as error:
         raise BadInputError(
             f"{path} holds no saved outputs ({type(error).__name__}: {error}). Make them: lineproof evaluate BUNDLE "
             "--data DIR --save-outputs FILE.npz"

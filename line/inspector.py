@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
-from ..core.errors import LineproofError, ParityError, UsageError
+from ..core.errors import LineproofError, ParityError
+from ..core.threshold import check_threshold
 from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, predict, proof_name, resolve_auto
 
 
@@ -65,8 +65,6 @@ class Line:
         options: EngineOptions | None = None,
         threshold: float | None = None,
     ) -> None:
-        if threshold is not None and not math.isfinite(threshold):
-            raise UsageError(f"The threshold is {threshold}; expected a finite number in units of the score.")
         calibrated = bundle.manifest.threshold_for(engine_name)
         self._rule = calibrated if threshold is None else dataclasses.replace(calibrated, value=float(threshold))
         self._lock = threading.Lock()
@@ -181,6 +179,8 @@ def open_line(
         UsageError: no such engine, or a threshold that is not finite.
         EnvironmentMissingError: the engine cannot run here.
     """
+    if threshold is not None:
+        check_threshold(threshold)
     bundle = open_bundle(path)
     name = resolve_auto(bundle, engine, options=options)
     state = bundle.manifest.parity_of(proof_name(name, options or EngineOptions()))

@@ -14,6 +14,7 @@ from ..bundle.store import open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import TERMINAL, aligned
+from ..core.threshold import check_threshold
 from ..data.dataset import check_counts, open_dataset
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
@@ -40,6 +41,9 @@ class Choice:
         threshold: judge by this one instead of the bundle's.
         corrections: file of corrections to the ground truth.
         fpr_limit: end of the AUPRO integral.
+
+    Raises:
+        UsageError: a threshold that is not finite.
     """
 
     data: Path | None = None
@@ -50,6 +54,11 @@ class Choice:
     threshold: float | None = None
     corrections: Path | None = None
     fpr_limit: float = 0.3
+
+    def __post_init__(self) -> None:
+        # Before the pictures are run, which takes long, and not after.
+        if self.threshold is not None:
+            check_threshold(self.threshold)
 
 
 @final

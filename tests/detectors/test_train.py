@@ -186,6 +186,25 @@ def test_cuda_that_is_not_there_is_no_cpu(dataset, tmp_path, monkeypatch):
         train("fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(device="cuda"))
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), -60.0])
+def test_a_time_limit_that_is_no_time_is_refused(dataset, tmp_path, seconds):
+    with pytest.raises(UsageError, match=r"--time-limit is (nan|-1) minutes; expected 0 for none, or more"):
+        train(
+            "fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(time_limit_s=seconds)
+        )
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), float("-inf")])
+def test_a_parameter_that_is_not_finite_is_refused(value):
+    with pytest.raises(UsageError, match=r"fastflow: parameter learning_rate is .*; expected a finite float"):
+        flow_config(learning_rate=value)
+    with pytest.raises(UsageError, match=r"fastflow: parameter steps is 'inf'; expected int"):
+        flow_config(steps="inf")
+    with pytest.raises(UsageError, match=r"fastflow: parameter steps is inf; expected int"):
+        flow_config(steps=float("inf"))
+
+
 def test_an_unfinished_run_is_no_run(tmp_path):
     with pytest.raises(BadInputError, match=r"holds no checkpoint\.json: it is no finished run"):
         read_record(tmp_path)

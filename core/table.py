@@ -35,8 +35,8 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int 
 
 
 def wrapped(text: str, *, width: int = TERMINAL) -> str:
-    """A sentence in lines of at most ``width`` characters, the later ones indented."""
-    return textwrap.fill(text, width, subsequent_indent="  ")
+    """A sentence in lines of at most ``width`` characters, the later ones indented; a long path stays whole."""
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _split(widths: Sequence[int], width: int) -> Iterator[list[int]]:

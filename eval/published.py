@@ -105,14 +105,16 @@ def paper_table(number: str, measured: Mapping[str, Mapping[str, float]]) -> Pap
         (label, *(_cell(figures.get(name), digits=1 if is_percent else 3) for name in columns))
         for label, figures in ordered
     ]
-    seen = {name for figures in measured.values() for name in figures}
+    seen = {name: None for figures in measured.values() for name in figures}
+    others = [name or "a set without categories" for name in seen if name not in names]
+    no_column = [f"* Measured on {', '.join(others)}, of which this table has no column."] if others else []
     return PaperTable(
         title=_title(number, found),
         header=("method", *columns),
         rows=tuple(rows),
         values=tuple(figures for _, figures in ordered),
-        footnotes=(*_notes(table), *(_settings(found["tables"]["4"], table) if number in "56" else ())),
-        hidden=tuple(name for name in names if name not in seen) if seen else (),
+        footnotes=(*no_column, *_notes(table), *(_settings(found["tables"]["4"], table) if number in "56" else ())),
+        hidden=tuple(name for name in names if name not in seen) if seen.keys() & set(names) else (),
     )
 
 

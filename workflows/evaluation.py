@@ -13,7 +13,7 @@ from ..bundle.atomic import write_atomic
 from ..bundle.store import open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..core.table import TERMINAL, aligned
+from ..core.table import TERMINAL, aligned, wrapped
 from ..core.threshold import check_threshold
 from ..data.dataset import check_counts, open_dataset
 from ..eval.accuracy import Accuracy, measure_accuracy
@@ -128,7 +128,9 @@ class Evaluation:
         """The result for people."""
         figures = aligned(_COLUMNS, [row for item in self.items for row in item.rows()], width=TERMINAL)
         lines = [line for item in self.items for line in item.sentences()]
-        return (figures, *lines, *(["", self.table.text()] if self.table else []))
+        if self.table is None:
+            return (figures, *lines)
+        return (figures, *map(wrapped, lines), "", self.table.text())
 
     def write_table(self, path: Path) -> None:
         """Write the paper's table as Markdown or CSV, by the file's name; see ``check_table_file``."""

@@ -55,3 +55,5 @@ def test_no_line_is_too_long_and_no_cell_is_lost(width, num_columns):
 
 def test_sentences_are_wrapped_and_indented():
     assert wrapped("* one two three", width=10) == "* one two\n  three"
+    assert wrapped("  an indent that is kept", width=14) == "  an indent\n  that is kept"
+    assert wrapped("see a/path-that-is/long.png for it", width=12) == "see\n  a/path-that-is/long.png\n  for it"

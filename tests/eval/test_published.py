@@ -266,6 +266,16 @@ def test_what_the_terminal_leaves_out_is_said_and_stands_in_the_files():
     assert "not shown" not in paper_table("1", {}).text()
 
 
+@pytest.mark.parametrize(("category", "words"), [("flange", "flange"), ("", "a set without categories")])
+def test_a_category_that_the_paper_does_not_know_is_said(category, words):
+    table = paper_table("1", {"fastflow": {category: 0.5}})
+    assert table.hidden == ()
+    assert table.text().count(f"* Measured on {words}, of which this table has no column.") == 1
+    table = paper_table("1", {"fastflow": {category: 0.5}, "padim": {"screw": 0.5}})
+    assert "screw" not in table.hidden
+    assert f"* Measured on {words}, of" in table.text()
+
+
 def test_the_table_about_speed_fits_too_and_prints_the_papers_digits():
     figures = {"fps": 10.0, "time_ms": 100.0, "extra_parameters_m": 1.2, "constants_mb": 3.0, "gflop": 2.0}
     name = "fastflow wide_resnet50_2 256 px fp16 on openvino (screw-fastflow-wide_resnet50_2-256px-fp16-second.bundle)"

@@ -93,6 +93,7 @@ def test_the_papers_table_with_ours_beside_it(cpu, choice, tmp_path):
     assert names.index("padim fp32 on ort-cpu, measured") == names.index("PaDiM, published") + 1
     theirs = published()["tables"]["2"]["paper"]["padim"]
     assert float(rows["PaDiM, published"][place]) == theirs["categories"]["carpet"] == 99.1
+    assert max(len(line) for text in found.sentences() for line in text.splitlines()) <= 110
     found.write_table(tmp_path / "t.md")
     found.write_table(tmp_path / "t.csv")
     assert (tmp_path / "t.md").read_text().count("| padim fp32 on ort-cpu, measured |") == 1

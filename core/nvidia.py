@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, final
 
+from .extras import install
+
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _NAME_BYTES = 256
 
@@ -33,10 +35,8 @@ class TensorRtLibrary:
 
 #: The two libraries of one API, by engine name.
 TENSORRT_LIBRARIES = {
-    "trt": TensorRtLibrary(
-        "tensorrt", "TensorRT", "pip install 'lineproof[trt]' --extra-index-url https://pypi.nvidia.com"
-    ),
-    "trt-rtx": TensorRtLibrary("tensorrt_rtx", "TensorRT for RTX", "pip install 'lineproof[rtx]'"),
+    "trt": TensorRtLibrary("tensorrt", "TensorRT", f"{install('trt')} --extra-index-url https://pypi.nvidia.com"),
+    "trt-rtx": TensorRtLibrary("tensorrt_rtx", "TensorRT for RTX", install("rtx")),
 }
 
 

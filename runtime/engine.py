@@ -177,7 +177,7 @@ def pick_engine(bundle: Bundle, *, options: EngineOptions | None = None) -> str:
     if not here:
         raise EnvironmentMissingError(
             f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
-            "Install one: pip install 'lineproof[cpu]' or 'lineproof[openvino]'."
+            f"Install one: {install('cpu')}, or {install('openvino')}."
         )
     states = [bundle.manifest.parity_of(proof_name(name, options or EngineOptions())) for name in here]
     ranks = [("passed", "failed").index(state) * 2 if state in ("passed", "failed") else 1 for state in states]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
+from ..core.extras import install
 from ..core.nvidia import find_gpus
 from .base import AbstractEngine, Array
 from .cuda_bindings import cuda_library, open_cuda
@@ -24,7 +25,7 @@ from .ort_session import (
     open_session,
 )
 
-_GPU_FIX = "pip install 'lineproof[gpu]' (uninstall onnxruntime first: one module, never both)"
+_GPU_FIX = f"{install('gpu')} (uninstall onnxruntime first: one module, never both)"
 
 
 class AbstractOrtEngine(AbstractEngine):
@@ -90,7 +91,7 @@ class OrtCpuEngine(AbstractOrtEngine):
         try:
             ort = import_onnxruntime()
         except EnvironmentMissingError as error:
-            return Availability(cls.name, False, wanted, str(error), "pip install 'lineproof[cpu]'")
+            return Availability(cls.name, False, wanted, str(error), install("cpu"))
         return Availability(cls.name, True, wanted, f"onnxruntime {ort.__version__}", "")
 
     def _providers(self) -> list[Provider]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError
+from ..core.extras import install
 from .engine import EngineOptions
 from .native_log import caught_stderr
 
@@ -38,8 +39,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except (ImportError, OSError) as error:
         raise EnvironmentMissingError(
-            f"onnxruntime cannot be imported ({error}). Install pip install 'lineproof[cpu]', or on a GPU "
-            "machine 'lineproof[gpu]'; never both, they are one module."
+            f"onnxruntime cannot be imported ({error}). Install it: {install('cpu')}, or on a GPU machine: "
+            f"{install('gpu')}; never both, they are one module."
         ) from error
     return onnxruntime
 
@@ -114,7 +115,7 @@ def _fix(wanted: str) -> str:
             "Install onnxruntime-gpu with CUDA 13, cuDNN 9 and TensorRT 10 (libnvinfer.so.10; TensorRT 11 does not "
             "serve it): pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt-cu13<11'."
         )
-    return "Install it with its CUDA libraries: pip install 'lineproof[gpu]' 'onnxruntime-gpu[cuda,cudnn]'."
+    return f"Install it with its CUDA libraries: {install('gpu')} 'onnxruntime-gpu[cuda,cudnn]'."
 
 
 def nodes_per_provider(session: Any) -> dict[str, list[str]]:

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
+from ..core.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 
-_FIX = "pip install 'lineproof[openvino]'"
+_FIX = install("openvino")
 _HINTS = {"f32": "float32", "bf16": "bfloat16"}
 
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from ..bundle.store import REFERENCE
 from ..core.errors import BundleError, EnvironmentMissingError
+from ..core.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 
-_FIX = "pip install 'lineproof[train]'"
+_FIX = install("train")
 
 
 @final

@@ -13,6 +13,7 @@ import numpy as np
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment
 from ..core.errors import EnvironmentMissingError
+from ..core.extras import install
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
 from ..data.decode import decode_image
@@ -124,7 +125,7 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
     engines = tuple(name for name in DEMO_ENGINES if availability(name).is_available)
     if not engines:
         raise EnvironmentMissingError(
-            f"The demo needs one of {', '.join(DEMO_ENGINES)}. Install: pip install 'lineproof[all-cpu]'"
+            f"The demo needs one of {', '.join(DEMO_ENGINES)}. Install one: {install('cpu')}, or {install('openvino')}."
         )
     began = time.perf_counter()
     page = Page("lineproof demo", "From good images to a proved, profiled engine, on the built-in sample.")

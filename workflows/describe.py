@@ -14,6 +14,7 @@ from ..bundle.manifest import Manifest
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment, package_versions
 from ..core.errors import BadInputError
+from ..core.extras import install
 from ..core.registry import resolve
 from ..core.table import aligned
 from ..detectors.table import DETECTORS
@@ -47,7 +48,7 @@ class Diagnosis:
         lines = [
             f"CPU: {seen['cpu']}, {seen['num_cores']} cores, {' '.join(seen['cpu_features'])}",
             f"GPU: {', '.join(gpu['name'] for gpu in seen['gpus']) or 'none that the NVIDIA driver reports'}",
-            f"Training: {'possible' if self.can_train else 'not possible: pip install lineproof[train]'}",
+            f"Training: {'possible' if self.can_train else 'not possible: ' + install('train')}",
         ]
         for engine in self.engines:
             lines.append(f"{engine.name:9} {'yes' if engine.is_available else 'no':4}{engine.found}")
@@ -71,7 +72,7 @@ def _conflicts(packages: dict[str, str]) -> tuple[str, ...]:
     if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
         found.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. "
-            "Keep one: pip uninstall onnxruntime onnxruntime-gpu, then install lineproof[cpu] or lineproof[gpu]."
+            f"Keep one: pip uninstall onnxruntime onnxruntime-gpu, then {install('cpu')} or {install('gpu')}."
         )
     if int(packages.get("tensorrt", "0").split(".")[0]) >= 11 and "onnxruntime-gpu" in packages:
         found.append(

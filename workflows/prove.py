@@ -10,6 +10,7 @@ from typing import Any
 
 from ..bundle.store import MANIFEST, Bundle, now
 from ..core.errors import EnvironmentMissingError, ExportError, UsageError
+from ..core.extras import install
 from ..core.progress import Progress, silent
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
@@ -120,7 +121,7 @@ def prove(
         progress("TensorRT-RTX", 0, 0)
         report = _pass_gate(bundle)
     else:
-        notes.append("Not built by TensorRT for RTX: it is not installed (pip install 'lineproof[rtx]').")
+        notes.append(f"Not built by TensorRT for RTX: it is not installed ({install('rtx')}).")
     if engine in ("trt", "trt-rtx"):
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:

@@ -182,7 +182,7 @@ def test_exporting_twice_gives_the_same_graph(fitted, exported, tmp_path):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(fitted, exported, precision):
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install 'lineproof[rtx]'")
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install tensorrt-rtx")
     from lineproof.export.tensorrt_build import gate
 
     path, _ = exported(fitted, precision)

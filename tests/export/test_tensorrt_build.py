@@ -231,7 +231,8 @@ def test_a_missing_package_is_said(tiny_bundle, monkeypatch):
 
     monkeypatch.setattr(tensorrt_build, "import_module", no_module)
     words = (
-        r"Looked for: the module tensorrt\. Found: No module named 'tensorrt'\. To fix: pip install 'lineproof\[trt\]'"
+        r"Looked for: the module tensorrt\. Found: No module named 'tensorrt'\. To fix: "
+        r"pip install 'tensorrt>=10\.0' 'cuda-python>=12\.6'"
     )
     with pytest.raises(EnvironmentMissingError, match=words):
         build_plan(tiny_bundle, engine="trt")

@@ -30,7 +30,10 @@ def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
 
 def test_no_engine_at_all_says_how_to_get_one(tiny_bundle, monkeypatch):
     monkeypatch.setattr(engines, "availability", _only())
-    with pytest.raises(EnvironmentMissingError, match=r"looked for trt.*pip install 'lineproof\[cpu\]'"):
+    with pytest.raises(
+        EnvironmentMissingError,
+        match=r"looked for trt.*pip install 'onnxruntime>=1\.20', or pip install 'openvino>=2025\.0'",
+    ):
         pick_engine(tiny_bundle)
 
 

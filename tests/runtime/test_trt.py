@@ -46,7 +46,7 @@ def test_without_the_package_it_names_the_command(monkeypatch):
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(trt, "import_module", no_module)
-    assert "pip install 'lineproof[rtx]'" in availability("trt-rtx").fix
+    assert "pip install 'tensorrt-rtx>=1.5' 'cuda-python>=12.6'" in availability("trt-rtx").fix
     assert "pypi.nvidia.com" in availability("trt").fix
 
 

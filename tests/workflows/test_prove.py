@@ -96,7 +96,10 @@ def test_without_tensorrt_rtx_it_is_said(tiny_bundle, gate_says):
     proof = prove(tiny_bundle, engine="onnx")
     assert proof.gate is None
     assert proof.to_dict()["tensorrt_rtx"] is None
-    assert "Not built by TensorRT for RTX: it is not installed (pip install 'lineproof[rtx]')." in proof.sentences()
+    assert (
+        "Not built by TensorRT for RTX: it is not installed (pip install 'tensorrt-rtx>=1.5' 'cuda-python>=12.6')."
+        in proof.sentences()
+    )
 
 
 def test_without_verification_it_is_said(tiny_bundle, gate_says):
@@ -110,7 +113,7 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
 
 def test_where_no_engine_works_the_bundle_is_written_but_unverified(tiny_bundle, gate_says, monkeypatch):
     gate_says(None)
-    absent = Availability("ort-cpu", False, "the package onnxruntime", "no module", "pip install 'lineproof[cpu]'")
+    absent = Availability("ort-cpu", False, "the package onnxruntime", "no module", "pip install 'onnxruntime>=1.20'")
     monkeypatch.setattr(prove_module, "availability", lambda name: dataclasses.replace(absent, name=name))
     with pytest.raises(
         EnvironmentMissingError, match=r"written, but unverified: ort-cpu cannot run here.*then lineproof"

@@ -1,17 +1,30 @@
 """``lineproof doctor``."""
 
+from typing import Annotated
+
+from typer import Option
+
 from ._options import AsJson, Quiet, Verbose
 
 
 def doctor(
     *,
+    command: Annotated[
+        str | None, Option("--for", help="Only what this command needs; something missing is exit 3.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Say which engines work here, and what would make the others work."""
     from ..workflows.describe import examine
+    from ..workflows.readiness import examine_for
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    ui.show(examine())
+    if command is None:
+        ui.show(examine())
+        return
+    ready = examine_for(command)
+    ui.show(ready)
+    ready.check()

@@ -9,25 +9,47 @@ if __name__ == "__main__":  # run as a script from the root: hand over to the in
 
     lineproof.cli.main()
 
+from typing import Annotated
+
 import typer
 
+from . import __version__
+from .commands._status import Commands, run_app
 from .commands.table import COMMANDS
 from .core.registry import resolve
 
 app = typer.Typer(
     help="Carries a trained anomaly detector from PyTorch to the inspection line and proves that it did not change.",
-    epilog="Exit status: 0 done, 1 error, 2 usage, 3 environment missing, 4 parity failed, 5 deadline missed.",
+    epilog="Exit status: 0 done, 1 error, 2 usage, 3 environment missing, 4 parity failed, 5 deadline missed, "
+    "130 stopped by Ctrl-C; what was done by then is kept, and said.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(value: object) -> None:
+    if value:
+        typer.echo(f"lineproof {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Carry a trained anomaly detector from PyTorch to the inspection line and prove that it did not change."""
+
+
 for _name in COMMANDS:
     app.command(name=_name)(resolve(COMMANDS, _name, kind="command"))
 
 
 def main() -> None:
     """Run the command line; every error ends in a message on stderr and its exit status."""
-    from .commands._status import run_app
-
     run_app(app)

@@ -45,6 +45,12 @@ class ParityError(LineproofError):
     exit_status = 4
 
 
+class StoppedError(LineproofError):
+    """Somebody stopped the work (Ctrl-C) before its end; the message says what is kept and how to go on."""
+
+    exit_status = 130
+
+
 class BudgetError(LineproofError):
     """A deadline or budget was missed."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol, final
 
 from rich.console import Console
@@ -15,6 +18,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
 from ..workflows.page import write_report
+from ._status import failure_of
 
 
 class Result(Protocol):
@@ -34,20 +38,23 @@ class ConsoleProgress:
 
     Args:
         is_quiet: show nothing.
+        is_beside_results: results are printed to stdout meanwhile; no bar where both are one terminal.
     """
 
-    def __init__(self, *, is_quiet: bool) -> None:
+    def __init__(self, *, is_quiet: bool, is_beside_results: bool = False) -> None:
         self._console = Console(stderr=True, quiet=is_quiet)
-        self._is_live = sys.stderr.isatty() and not is_quiet
+        is_shared = is_beside_results and sys.stdout.isatty()
+        self._is_live = sys.stderr.isatty() and not is_quiet and not is_shared
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             Elapsed(),
             Remaining(),
         )
-        self._bars = Progress(*columns, console=self._console, transient=False, disable=not self._is_live)
+        # Rich would send to its own console, which is stderr, whatever is printed to stdout meanwhile.
+        self._bars = Progress(*columns, console=self._console, redirect_stdout=False, disable=not self._is_live)
         self._tasks: dict[str, TaskID] = {}
         self._current = ""
 
@@ -74,6 +81,66 @@ class ConsoleProgress:
 
 
 @final
+class Stream:
+    """Values on stdout as they fall: JSON lines, or with --json one object that is complete when the block ends.
+
+    Attributes:
+        summary: what the object holds besides the values; not printed as lines.
+    """
+
+    def __init__(self, name: str, *, as_json: bool) -> None:
+        self._name = name
+        self._as_json = as_json
+        self._num_items = 0
+        self.summary: dict[str, Any] = {}
+
+    def item(self, value: dict[str, Any]) -> None:
+        """Print a value, flushed."""
+        before = ("" if self._num_items else f"{{{json.dumps(self._name)}: [\n") if self._as_json else ""
+        comma = ",\n" if self._as_json and self._num_items else ""
+        self._num_items += 1
+        print(f"{before}{comma}{json.dumps(value)}", end="" if self._as_json else "\n", flush=True)  # noqa: T201
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Complete the object; an error that came after the first value stands in it."""
+        if not self._as_json or isinstance(error, BrokenPipeError) or (error and not self._num_items):
+            return
+        failure = failure_of(error, has_result=True) if error else None
+        last = {**self.summary, **(failure.to_dict() if failure else {})}
+        before = "\n], " if self._num_items else f"{{{json.dumps(self._name)}: [], "
+        print(before + json.dumps(last)[1:], flush=True)  # noqa: T201
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let a first Ctrl-C be asked for between two steps, so that none is lost; a second one ends the work at once.
+
+    Where Ctrl-C is ignored (a job in the background) or the caller is no main thread it changes nothing.
+    """
+    asked = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            signal.default_int_handler(number, frame)
+        asked.set()
+
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@final
 class Ui:
     """What every command shares: one result on stdout, progress on stderr.
 
@@ -88,13 +155,22 @@ class Ui:
         self._is_quiet = is_quiet
         self.is_verbose = is_verbose
 
-    def progress(self) -> ConsoleProgress:
-        """Progress on stderr, to be used in ``with``."""
-        return ConsoleProgress(is_quiet=self._is_quiet)
+    def progress(self, *, is_beside_results: bool = False) -> ConsoleProgress:
+        """Progress on stderr, to be used in ``with``; ``is_beside_results`` where a stream is printed meanwhile."""
+        return ConsoleProgress(is_quiet=self._is_quiet, is_beside_results=is_beside_results)
+
+    def stream(self, name: str) -> Stream:
+        """Values printed as they fall, to be used in ``with``; ``name`` is their key in the object of --json."""
+        return Stream(name, as_json=self._as_json)
 
     def say(self, lines: Sequence[str], value: Any) -> None:
         """Print the lines, or with --json the value, to stdout."""
         print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201
+
+    def note(self, *sentences: str) -> None:
+        """Print what is worth knowing to stderr, not with --quiet."""
+        for sentence in () if self._is_quiet else sentences:
+            print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
 
     def warn(self, *sentences: str) -> None:
         """Print warnings to stderr, also with --quiet; empty ones are none."""

@@ -15,6 +15,10 @@ def run(
     engine: EngineName = "auto",
     threshold: Annotated[float | None, Option(help="Instead of the bundle's.")] = None,
     out: Annotated[Path | None, Option(help="Folder for verdicts.jsonl and overlays/.")] = None,
+    append: Annotated[bool, Option("--append", help="Go on in an --out that holds results of this decision.")] = False,
+    skip_judged: Annotated[
+        bool, Option("--skip-judged", help="With --append: not those judged there and unchanged since.")
+    ] = False,
     allow_failed: Annotated[bool, Option("--allow-failed", help="Run a bundle whose parity failed.")] = False,
     require_proof: Annotated[
         bool, Option("--require-proof", help="Refuse an engine that is not proved for this decision.")
@@ -28,24 +32,52 @@ def run(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Inspect images: verdicts as JSON lines, heat maps as overlays."""
+    from contextlib import ExitStack
+
     from ..runtime.engine import EngineOptions
-    from ..workflows.inspection import inspect_files, open_line
-    from ._console import Ui
+    from ..workflows.filing import Filing, check_out
+    from ..workflows.inspection import decision_of, inspect_files, not_judged_yet, open_line
+    from ..workflows.pictures import find_pictures
+    from ._console import Ui, interruptible
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    with (
-        ui.progress() as progress,
-        open_line(
-            bundle,
-            engine=engine,
-            options=options,
-            threshold=threshold,
-            allow_failed=allow_failed,
-            require_proof=require_proof,
-        ) as line,
-    ):
+    _check_append(out, append=append, skip_judged=skip_judged)
+    if out:
+        check_out(out, append=append)
+    found = find_pictures(paths, out=out)
+    ui.note(*found.notes)
+    with ExitStack() as stack:
+        line = stack.enter_context(
+            open_line(
+                bundle, engine=engine, options=options, threshold=threshold, allow_failed=allow_failed,
+                require_proof=require_proof,
+            )
+        )  # fmt: skip
         ui.warn(*line.warnings())
-        found = inspect_files(line, paths, out=out, progress=progress)
-    ui.say(found.sentences(), found.to_dict())
-    found.check()
+        filing = stack.enter_context(Filing(out, decision_of(line), append=append)) if out else None
+        ui.note(*(filing.notes if filing else ()))
+        files = not_judged_yet(found.files, out) if out and skip_judged else found.files
+        num_skipped = len(found.files) - len(files)
+        if num_skipped:
+            ui.note(
+                f"{num_skipped} of {len(found.files)} files were judged before and have not changed since: skipped."
+            )
+        should_stop = stack.enter_context(interruptible())
+        progress = stack.enter_context(ui.progress(is_beside_results=True))
+        stream = stack.enter_context(ui.stream("verdicts"))
+        result = inspect_files(
+            line, files, show=stream.item, filing=filing, num_skipped=num_skipped, should_stop=should_stop,
+            warn=ui.warn, progress=progress,
+        )  # fmt: skip
+        stream.summary = result.to_dict()
+        result.check()
+
+
+def _check_append(out: Path | None, *, append: bool, skip_judged: bool) -> None:
+    from ..core.errors import UsageError
+
+    if append and out is None:
+        raise UsageError("--append goes on in a folder of results: name it with --out.")
+    if skip_judged and not append:
+        raise UsageError("--skip-judged goes with --append: it asks what --out holds.")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError, UsageError
+from ..core.extras import install
 from ..core.prediction import Prediction
 from ..core.registry import resolve
 

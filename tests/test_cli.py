@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from lineproof import cli
 from lineproof.bundle.store import now, open_bundle
+from lineproof.core.errors import ParityError
 from lineproof.runtime.engine import availability
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,7 +102,15 @@ def test_every_command_and_every_option_has_help(command):
 def test_help_names_the_exit_statuses():
     answer = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "200"})
     assert answer.exit_code == 0
-    for words in ("0 done", "1 error", "2 usage", "3 environment missing", "4 parity failed", "5 deadline missed"):
+    for words in (
+        "0 done",
+        "1 error",
+        "2 usage",
+        "3 environment missing",
+        "4 parity failed",
+        "5 deadline missed",
+        "130 stopped by Ctrl-C",
+    ):
         assert words in " ".join(answer.stdout.split())
 
 
@@ -209,6 +219,8 @@ def test_status_1_a_picture_without_a_verdict(lineproof, tiny_bundle, pictures):
         (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
         (["run", "TINY", "PICTURES", "--threshold", "nan"], "expected a finite number"),
+        (["run", "TINY", "PICTURES", "--append"], "name it with --out"),
+        (["run", "TINY", "PICTURES", "--out", "o", "--skip-judged"], "--skip-judged goes with --append"),
     ],
 )
 def test_status_2_usage(lineproof, tiny_bundle, pictures, words, said):
@@ -238,17 +250,17 @@ def test_status_3_a_package_that_is_not_here():
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 3
     assert "The package torch is missing." in answer.stderr
-    assert "pip install 'lineproof[train]'" in answer.stderr
+    assert "Install it with what goes with it: pip install 'torch>=2.9' 'torchvision>=0.24'" in answer.stderr
 
 
-def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle):
+def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle, pictures):
     status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "null", "--json")
     assert status == 4
     assert only_json(out)["passed"] is False
     assert "null does not give the reference's answers" in err
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()))
-    status, out, err = lineproof("run", tiny_bundle.path, ".", "--engine", "ort-cpu")
+    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu")
     assert (status, out) == (4, "")
     assert "failed its last `lineproof verify --engine ort-cpu`" in err
 
@@ -327,7 +339,7 @@ def test_a_profile_is_printed_before_it_is_filed(lineproof, tiny_bundle, monkeyp
     ]  # fmt: skip
     (tmp_path / "file").write_text("x")
     status, out, err = lineproof(*words, "--record", tmp_path / "file")
-    assert (status, out) == (1, "")
+    assert status == only_json(out)["status"] == 1
     assert "cannot take a report" in err
 
 
@@ -369,6 +381,62 @@ def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, picture
     found = only_json(out)
     assert [item["verdict"] for item in found["verdicts"]] == ["OK", "OK"]
     assert (found["num_files"], found["num_errors"]) == (2, 0)
+
+
+def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bundle, pictures, tmp_path):
+    needs("ort-cpu")
+    tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    words = ("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--out", tmp_path / "out", "--quiet")
+    assert lineproof(*words)[0] == 0
+    before = (tmp_path / "out" / "verdicts.jsonl").read_text()
+    status, out, err = lineproof(*words, "--threshold", "1000")
+    assert (status, out) == (1, "")
+    assert (
+        "holds results of another run; nothing was judged. Give another --out, or go on in this one with --append"
+        in err
+    )
+    status, out, err = lineproof(*words, "--append", "--threshold", "1000")
+    assert (status, out) == (1, "")
+    assert "verdicts of another decision (threshold " in err
+    assert (tmp_path / "out" / "verdicts.jsonl").read_text() == before
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 2
+    status, out, err = lineproof(*words, "--append")
+    assert (status, len(out.splitlines()), err) == (0, 2, "")
+    status, out, err = lineproof(*words[:-1], "--append", "--skip-judged")
+    assert (status, out) == (0, "")
+    assert "note: 2 of 2 files were judged before and have not changed since: skipped." in err
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 4
+
+
+def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, tiny_bundle, pictures, tmp_path):
+    needs("ort-cpu")
+    tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    (pictures / "cut.png").write_bytes(b"x")
+    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--json", "--quiet")
+    found = only_json(out)
+    assert status == found["status"] == 1
+    assert [item["verdict"] for item in found["verdicts"]] == ["NG", "ERR", "OK"]
+    assert found["kind"] == "BadInputError"
+    assert err == f"error: {found['error']}\n" == "error: 1 of 3 files gave no verdict; see the ERR lines.\n"
+    (tmp_path / "o").mkdir()
+    words = ("run", tiny_bundle.path, pictures / "bad.png", "--engine", "ort-cpu", "--json", "--out", tmp_path / "o")
+    assert only_json(lineproof(*words)[1])["num_judged"] == 1
+    found = only_json(lineproof(*words, "--append", "--skip-judged")[1])
+    assert found == {"verdicts": [], "num_files": 0, "num_judged": 0, "num_errors": 0, "num_skipped": 1}
+
+
+def test_the_documented_keys_of_a_verdict_are_the_printed_ones(lineproof, tiny_bundle, pictures, tmp_path):
+    needs("ort-cpu")
+    page = (ROOT / "docs" / "run.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \|", page.split("## A verdict")[1].split("\n## ")[0], re.MULTILINE)
+    (pictures / "cut.png").write_bytes(b"x")
+    _, out, _ = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--out", tmp_path / "out")
+    lines = [json.loads(line) for line in out.splitlines()]
+    only_with_error = {"error", "kind"}
+    for line in lines:
+        missing = {"overlay"} if line["verdict"] == "ERR" else only_with_error
+        assert set(line) == set(documented) - missing
+    assert len(documented) == len(set(documented))
 
 
 def test_calibrate_sets_one_engines_threshold(lineproof, tiny_bundle, tmp_path):
@@ -417,6 +485,122 @@ def test_errors_are_one_sentence_and_verbose_shows_where(lineproof):
     _, _, err = lineproof("inspect", "absent.bundle", "--verbose")
     assert "Traceback" in err
     assert err.endswith("Make one with `lineproof export`.\n")
+
+
+def fail_with(monkeypatch, error):
+    """Let ``lineproof doctor`` raise ``error``."""
+    from lineproof.workflows import describe
+
+    def examine():
+        raise error
+
+    monkeypatch.setattr(describe, "examine", examine)
+
+
+def os_error(code, path):
+    return OSError(code, os.strerror(code), path)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like PyTorch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "said"),
+    [
+        (os_error(errno.ENOSPC, "d/x.bin"), 1, "OSError", "d/x.bin: no space left on device. Free some space"),
+        (os_error(errno.EACCES, "d"), 1, "PermissionError", "d: permission denied. Change its permissions"),
+        (os_error(errno.EIO, None), 1, "OSError", "standard output: input/output error. The disk"),
+        (MemoryError(), 1, "MemoryError", "Out of memory. Give it a smaller --batch"),
+        (
+            OutOfMemoryError("Tried to allocate 2 GiB"),
+            1,
+            "MemoryError",
+            "Out of memory (Tried to allocate 2 GiB). Give",
+        ),
+        (KeyboardInterrupt(), 130, "StoppedError", "Stopped by Ctrl-C before its end. Nothing that was there"),
+        (ModuleNotFoundError("No module", name="timm"), 3, "EnvironmentMissingError", "The package timm is missing."),
+        (
+            ImportError("libx.so: gone", name="torch"),
+            3,
+            "EnvironmentMissingError",
+            "torch cannot be loaded (libx.so: gone)",
+        ),
+        (ParityError("no"), 4, "ParityError", "no"),
+    ],
+)
+def test_every_error_is_a_sentence_and_in_json_an_object(lineproof, monkeypatch, error, status, kind, said):
+    fail_with(monkeypatch, error)
+    found, out, err = lineproof("doctor")
+    assert (found, out) == (status, "")
+    assert err.startswith(f"error: {said}")
+    assert "Traceback" not in err
+    assert err.count("\n") == 1
+    found, out, err = lineproof("doctor", "--json")
+    assert found == status
+    value = only_json(out)
+    assert (value["kind"], value["status"]) == (kind, status)
+    assert err == f"error: {value['error']}\n"
+    _, _, err = lineproof("doctor", "-qv")
+    assert "Traceback" in err
+
+
+def test_a_mistake_of_ours_is_seen_whole_and_still_an_object(monkeypatch, capsys):
+    fail_with(monkeypatch, ZeroDivisionError("division by zero"))
+    monkeypatch.setattr(sys, "argv", ["lineproof", "doctor", "--json"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+    assert only_json(capsys.readouterr().out) == {"error": "division by zero", "kind": "ZeroDivisionError", "status": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("verify", "--frobnicate"), "No such option"),
+        (("exprot",), "No such command 'exprot'"),
+        (("verify", "--batch", "many"), "--batch"),
+        (("run",), "Missing argument"),
+        (("verify", "x.bundle", "--engine", "ort-cpu"), "x.bundle is not a bundle"),
+    ],
+)
+def test_errors_in_json_are_one_object(lineproof, words, said):
+    status, out, err = lineproof(*words, "--json")
+    found = only_json(out)
+    assert said in found["error"]
+    assert found["status"] == status == (1 if "x.bundle" in words else 2)
+    assert found["kind"] == ("BundleError" if "x.bundle" in words else "UsageError")
+    assert said in " ".join(err.split())
+    assert lineproof(*words)[1] == ""
+
+
+def test_a_result_is_the_only_object(lineproof, tiny_bundle):
+    """Where the result says what is wrong there is no second object after it."""
+    status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "null", "--json", "--quiet")
+    assert (status, only_json(out)["passed"]) == (4, False)
+    assert err.startswith("error: ")
+
+
+def test_version(lineproof):
+    from lineproof import __version__
+
+    assert lineproof("--version") == (0, f"lineproof {__version__}\n", "")
+
+
+def test_doctor_for_one_command(lineproof, monkeypatch):
+    from lineproof.workflows import readiness
+
+    status, out, err = lineproof("doctor", "--for", "sample")
+    assert (status, err) == (0, "")
+    assert out.startswith("lineproof sample: ready\nyes the folder ")
+    monkeypatch.setattr(readiness, "find_spec", lambda _: None)
+    status, out, err = lineproof("doctor", "--for", "train")
+    assert status == 3
+    assert "to fix: pip install 'torch>=2.9'" in out
+    assert err == (
+        "error: lineproof train cannot work here; missing: the module torch, the module torchvision, the module timm, "
+        "the module FrEIA, the module safetensors.\n"
+    )
+    assert lineproof("doctor", "--for", "exprot")[0] == 2
 
 
 def test_progress_is_on_stderr_and_quiet_is_quiet(lineproof, tiny_bundle):

@@ -1,81 +1,89 @@
-"""Files to verdicts: JSON lines and heat-map overlays."""
+"""Files to verdicts: one JSON value each as it falls, and heat-map overlays."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..bundle.atomic import write_atomic
+from .. import __version__
 from ..bundle.store import Bundle
-from ..core.errors import BadInputError, LineproofError
+from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.progress import Progress, silent
 from ..data.decode import decode_image
 from ..data.overlay import overlay
-from ..data.records import is_image, visible
 from ..line.inspector import Line, Verdict
 from ..line.inspector import open_line as open_line
+from .filing import Filing, judged_before
 
-VERDICTS = "verdicts.jsonl"
-OVERLAYS = "overlays"
+#: Called with each verdict as it falls.
+Show = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What came of a run over files.
+    """How a run over files went; its verdicts were given away one by one and are not kept.
 
     Attributes:
-        verdicts: one JSON value per file, in order: file, verdict (OK, NG or ERR), score, threshold, time_ms, error.
+        num_files: files that were to be judged.
+        num_judged: files that were, with or without a verdict.
+        num_errors: those that gave no verdict.
+        num_skipped: files left out because they were judged before.
+        is_stopped: whether it was stopped before the end.
+        next_file: the first file that was not judged then, or "".
+        out: results folder, or "".
+        filed: what is on disk, in words; "" without a results folder.
+        unfiled: what is not on disk and why; "" where everything is.
     """
 
-    verdicts: tuple[dict[str, Any], ...]
+    num_files: int
+    num_judged: int
+    num_errors: int
+    num_skipped: int
+    is_stopped: bool
+    next_file: str
+    out: str
+    filed: str
+    unfiled: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"num_files": len(self.verdicts), "num_errors": self.num_errors, "verdicts": list(self.verdicts)}
+        """Plain JSON values, without the verdicts."""
+        return {
+            "num_files": self.num_files,
+            "num_judged": self.num_judged,
+            "num_errors": self.num_errors,
+            "num_skipped": self.num_skipped,
+        }
 
     def check(self) -> None:
-        """Raise BadInputError where a file gave no verdict."""
+        """Raise where not every file gave a verdict, or not all that was judged is on disk.
+
+        Raises:
+            StoppedError: it was stopped before the end.
+            BadInputError: files gave no verdict, or verdicts could not be filed.
+        """
+        if self.is_stopped:
+            kept = f"What was judged is printed, and {self.filed}." if self.out else "What was judged is printed."
+            go_on = (
+                f" To go on with the rest: the same command with --out {self.out} --append --skip-judged."
+                if self.out
+                else f" The first one not judged is {self.next_file}; --out would keep the verdicts on disk."
+            )
+            raise StoppedError(f"Stopped after {self.num_judged} of {self.num_files} files. {kept}{go_on}")
+        parts = []
         if self.num_errors:
-            raise BadInputError(f"{self.num_errors} of {len(self.verdicts)} files gave no verdict; see the ERR lines.")
-
-    @property
-    def num_errors(self) -> int:
-        """Files that gave no verdict."""
-        return sum(item["verdict"] == "ERR" for item in self.verdicts)
-
-    def sentences(self) -> tuple[str, ...]:
-        """One JSON value per file, a line each."""
-        return tuple(json.dumps(item) for item in self.verdicts)
-
-
-def find_images(paths: Sequence[Path]) -> tuple[Path, ...]:
-    """The files given, and every image below the folders given, by name.
-
-    Raises:
-        BadInputError: a path that does not exist, or no image at all.
-    """
-    missing = [str(path) for path in paths if not path.exists()]
-    if missing:
-        raise BadInputError(f"No such file or folder: {', '.join(missing)}.")
-    found = [item for path in paths for item in (_below(path) if path.is_dir() else (path,))]
-    if not found:
-        raise BadInputError(f"No image below {', '.join(map(str, paths))}. Expected PNG, JPEG, BMP, TIFF or WebP.")
-    return tuple(found)
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for item in visible(folder):
-        if item.is_dir():
-            yield from _below(item)
-        elif is_image(item):
-            yield item
+            parts.append(f"{self.num_errors} of {self.num_judged} files gave no verdict; see the ERR lines.")
+        if self.unfiled:
+            parts.append(f"Not everything is on disk: {self.unfiled} {self.filed}; all are printed.")
+        if parts:
+            raise BadInputError(" ".join(parts))
 
 
 def map_limits(bundle: Bundle) -> tuple[float, float]:
@@ -105,44 +113,134 @@ def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[
     return low, max(high, low + 1e-9)
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+def not_judged_yet(files: Sequence[str], out: Path) -> tuple[str, ...]:
+    """The files that have no verdict in ``out``, or have changed since it fell.
+
+    A file counts as judged where its absolute path has a verdict (not ERR) that is younger than its content and its
+    entry in the folder.
+    """
+    before = judged_before(out)
+    return tuple(file for file in files if not _is_judged(file, before.get(os.path.abspath(file))))
+
+
+def _is_judged(file: str, when: float | None) -> bool:
+    if when is None:
+        return False
+    state = os.stat(file)
+    return max(state.st_mtime, state.st_ctime) < when
+
+
 def inspect_files(
-    line: Line, paths: Sequence[Path], *, out: Path | None = None, progress: Progress = silent
+    line: Line,
+    files: Sequence[str],
+    *,
+    show: Show,
+    filing: Filing | None = None,
+    num_skipped: int = 0,
+    should_stop: Callable[[], bool] = never,
+    warn: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Inspection:
-    """Inspect files one by one; a file that cannot be judged becomes an ERR entry and the rest goes on.
+    """Inspect files one by one; each verdict is shown, then filed, as it falls.
+
+    A file that cannot be judged becomes an ERR entry and the rest goes on; so it does where filing fails. No verdict is
+    kept in memory.
 
     Args:
         line: opened line.
-        paths: images, or folders of images, see ``find_images``.
-        out: folder for verdicts.jsonl and overlays/, or None for none.
+        files: image files, see ``pictures.find_pictures``.
+        show: called with each verdict: ``docs/run.md`` lists its keys.
+        filing: open results folder, or None for none.
+        num_skipped: files that were left out before, for the record.
+        should_stop: asked between two files.
+        warn: told once when filing stops.
         progress: told after each file.
     """
-    files = find_images(paths)
-    limits = map_limits(line.bundle) if out else None
-    entries = []
-    for number, path in enumerate(files):
-        entry, drawn = _inspect(line, path, limits=limits)
-        entries.append(entry)
-        if out and drawn is not None:
-            name = f"{number:05d}-{path.stem}-{entry['verdict']}.png"
-            entry["overlay"] = f"{OVERLAYS}/{name}"
-            (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(drawn).save(out / OVERLAYS / name)
-        progress("inspecting", number + 1, len(files))
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / VERDICTS, "".join(json.dumps(entry) + "\n" for entry in entries).encode())
-    return Inspection(tuple(entries))
+    limits = map_limits(line.bundle) if filing else None
+    num_judged = num_errors = 0
+    for file in files:
+        if should_stop():
+            break
+        entry, drawn = _inspect(line, file, limits=limits)
+        if filing and drawn is not None:
+            entry |= filing.add_overlay(drawn, entry)
+        try:
+            show(entry)
+        finally:
+            # What was judged is filed also where nobody reads it any more.
+            if filing:
+                filing.add(entry)
+        num_judged += 1
+        num_errors += entry["verdict"] == "ERR"
+        for problem in filing.news() if filing else ():
+            warn(problem)
+        progress("inspecting", num_judged, len(files))
+    is_stopped = num_judged < len(files)
+    if filing:
+        filing.flush()
+    return Inspection(
+        num_files=len(files),
+        num_judged=num_judged,
+        num_errors=num_errors,
+        num_skipped=num_skipped,
+        is_stopped=is_stopped,
+        next_file=files[num_judged] if is_stopped else "",
+        out=str(filing.out) if filing else "",
+        filed=filing.sentence() if filing else "",
+        unfiled=filing.problems() if filing else "",
+    )
+
+
+def decision_of(line: Line) -> dict[str, Any]:
+    """What decides a verdict besides the picture: engine, bundle, threshold, and whether it was proved; JSON values."""
+    return {
+        "threshold": line.threshold,
+        "engine": line.engine_name,
+        "bundle": line.bundle.manifest.name,
+        "model_sha256": line.bundle.model_sha256,
+        "decision": line.decision,
+        "parity": line.parity,
+    }
+
+
+def read_frame(file: str, bundle: Bundle) -> NDArray[np.uint8]:
+    """A picture as the frame that a bundle takes: uint8 (H, W, C).
+
+    Raises:
+        BadInputError: it cannot be read.
+    """
+    return decode_image(file, channels=bundle.manifest.preprocessing.frame_channels)
 
 
 def _inspect(
-    line: Line, path: Path, *, limits: tuple[float, float] | None
+    line: Line, file: str, *, limits: tuple[float, float] | None
 ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
-    entry: dict[str, Any] = {"file": str(path), "verdict": "ERR", "score": None, "threshold": line.threshold}
+    entry: dict[str, Any] = {
+        "file": file,
+        "verdict": "ERR",
+        "score": None,
+        **decision_of(line),
+        "lineproof": __version__,
+        "path": os.path.abspath(file),
+    }
+    # Before the file is read: whatever changes it afterwards is younger than its verdict.
+    entry["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    began = time.perf_counter_ns()
     try:
-        frame = decode_image(path, channels=line.bundle.manifest.preprocessing.frame_channels)
+        frame = read_frame(file, line.bundle)
         found = line.inspect(frame)
     except LineproofError as error:
-        return {**entry, "error": str(error)}, None
+        return {
+            **entry,
+            "time_ms": (time.perf_counter_ns() - began) / 1e6,
+            "error": str(error),
+            "kind": type(error).__name__,
+        }, None
     entry |= {"verdict": found.verdict, "score": found.score, "time_ms": found.time_ns / 1e6}
     return entry, draw(frame, found, line.bundle, limits=limits) if limits else None
 

@@ -38,6 +38,7 @@ NEEDS = {
     "train": Needs(_TRAINING, writes="runs"),
     "export": Needs(_EXPORT, has_engine=True, writes="."),
     "calibrate": Needs(has_engine=True),
+    "set-threshold": Needs(),
     "verify": Needs(has_engine=True),
     "profile": Needs(has_engine=True),
     "run": Needs(has_engine=True),

@@ -2,15 +2,31 @@
 
 import dataclasses
 import json
+import os
+import tracemalloc
+from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lineproof.core.errors import BadInputError
+from lineproof import __version__
+from lineproof.core.errors import BadInputError, StoppedError
 from lineproof.core.spec import Preprocessing
+from lineproof.line.inspector import Verdict
 from lineproof.runtime.engine import availability
-from lineproof.workflows.inspection import find_images, inspect_files, map_limits, open_line, seen_part, show_limits
+from lineproof.workflows.filing import Filing
+from lineproof.workflows.inspection import (
+    decision_of,
+    inspect_files,
+    map_limits,
+    not_judged_yet,
+    open_line,
+    seen_part,
+    show_limits,
+)
+from lineproof.workflows.pictures import find_pictures
 
 
 @pytest.fixture
@@ -33,45 +49,69 @@ def spoiled(pictures):
     return pictures
 
 
+def judge(line, *paths, out=None, append=False, **options):
+    """Verdicts of the pictures below ``paths``, and how the run went."""
+    verdicts = []
+    files = find_pictures(paths, out=out).files
+    if out is None:
+        return verdicts, inspect_files(line, files, show=verdicts.append, **options)
+    with Filing(out, decision_of(line), append=append) as filing:
+        return verdicts, inspect_files(line, files, show=verdicts.append, filing=filing, **options)
+
+
 def test_verdicts_are_those_of_the_frames(line, pictures):
-    found = inspect_files(line, [pictures])
+    before = datetime.now(UTC)
+    verdicts, found = judge(line, pictures)
     found.check()
-    assert [entry["verdict"] for entry in found.verdicts] == ["OK", "OK", "NG"]
-    for entry in found.verdicts:
+    assert [entry["verdict"] for entry in verdicts] == ["OK", "OK", "NG"]
+    for entry in verdicts:
         frame = np.asarray(Image.open(entry["file"]))
         np.testing.assert_allclose(entry["score"], frame.mean(2).max() / 255, rtol=1e-6)
         assert entry["threshold"] == line.threshold
         assert entry["time_ms"] > 0
-        assert "error" not in entry
+        assert abs((datetime.fromisoformat(entry["time"]) - before).total_seconds()) < 60
+        assert datetime.fromisoformat(entry["time"]).utcoffset().total_seconds() == 0
+        assert not {"error", "kind", "overlay"} & set(entry)
+
+
+def test_whoever_reads_a_verdict_finds_what_is_behind_it(line, pictures, tiny_bundle, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (entry,), _ = judge(line, Path("2.png"))
+    expected = {
+        "file": "2.png", "path": str(pictures / "2.png"), "engine": "ort-cpu", "bundle": "tiny",
+        "model_sha256": tiny_bundle.model_sha256, "decision": tiny_bundle.manifest.decision, "parity": "unverified",
+        "lineproof": __version__,
+    }  # fmt: skip
+    assert {key: entry[key] for key in expected} == expected
 
 
 def test_bad_files_are_err_and_the_rest_goes_on(line, spoiled):
     told = []
-    found = inspect_files(line, [spoiled], progress=lambda *item: told.append(item))
-    verdicts = {entry["file"].rpartition("/")[2]: entry for entry in found.verdicts}
+    entries, found = judge(line, spoiled, progress=lambda *item: told.append(item))
+    verdicts = {entry["file"].rpartition("/")[2]: entry for entry in entries}
     assert {name: entry["verdict"] for name, entry in verdicts.items()} == {
         "0.png": "OK", "0b-cut.png": "ERR", "1.png": "OK", "1b-large.png": "ERR", "1c-empty.png": "ERR",
         "1d-text.png": "ERR", "2.png": "NG",
     }  # fmt: skip
-    for entry in found.verdicts:
-        assert (entry["score"] is None) == (entry["verdict"] == "ERR") == ("error" in entry)
+    for entry in entries:
+        is_error = entry["verdict"] == "ERR"
+        assert (entry["score"] is None) == ("error" in entry) == ("kind" in entry) == is_error
     assert "uint8 (1, 30, 40, 3)" in verdicts["1b-large.png"]["error"]
-    assert found.num_errors == 4
+    assert verdicts["1b-large.png"]["kind"] == "BadInputError"
     assert told[-1] == ("inspecting", 7, 7)
     with pytest.raises(BadInputError, match=r"4 of 7 files gave no verdict; see the ERR lines") as error:
         found.check()
     assert error.value.exit_status == 1
-    assert [json.loads(text) for text in found.sentences()] == list(found.verdicts)
-    assert found.to_dict()["num_errors"] == 4
+    assert found.to_dict() == {"num_files": 7, "num_judged": 7, "num_errors": 4, "num_skipped": 0}
 
 
 def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):
     out = tmp_path / "out" / "deep"
-    found = inspect_files(line, [spoiled], out=out)
+    verdicts, found = judge(line, spoiled, out=out)
     written = [json.loads(text) for text in (out / "verdicts.jsonl").read_text().splitlines()]
-    assert written == list(found.verdicts)
+    assert written == verdicts
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [
-        "00000-0-OK.png", "00002-1-OK.png", "00006-2-NG.png",
+        "000000-0-OK.png", "000002-1-OK.png", "000006-2-NG.png",
     ]  # fmt: skip
     for entry in written:
         assert ("overlay" in entry) == (entry["verdict"] != "ERR")
@@ -79,27 +119,122 @@ def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):
     assert drawn.shape == (12, 16, 3)
     frame = np.asarray(Image.open(spoiled / "2.png"))
     assert np.abs(drawn.astype(int) - frame).max() > 20
+    assert found.filed == f"7 verdicts are in {out / 'verdicts.jsonl'}, with 3 overlays"
+    assert found.unfiled == ""
+
+
+def test_each_verdict_is_shown_and_on_disk_before_the_next_picture_is_read(line, pictures, tmp_path):
+    out, seen = tmp_path / "out", []
+
+    def show(entry):
+        path = out / "verdicts.jsonl"
+        seen.append((entry["file"], len(path.read_text().splitlines())))
+
+    with Filing(out, decision_of(line)) as filing:
+        inspect_files(line, find_pictures([pictures]).files, show=show, filing=filing)
+    assert [num for _, num in seen] == [0, 1, 2]
+
+
+def test_a_reader_that_went_away_takes_no_verdict_with_it(line, pictures, tmp_path):
+    def show(_):
+        raise BrokenPipeError
+
+    with Filing(tmp_path / "out", decision_of(line)) as filing, pytest.raises(BrokenPipeError):
+        inspect_files(line, find_pictures([pictures]).files, show=show, filing=filing)
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 1
+
+
+def test_stopped_between_two_pictures(line, pictures, tmp_path):
+    out = tmp_path / "out"
+    answers = iter([False, False, True])
+    verdicts, found = judge(line, pictures, out=out, should_stop=lambda: next(answers))
+    assert len(verdicts) == len((out / "verdicts.jsonl").read_text().splitlines()) == 2
+    with pytest.raises(StoppedError) as error:
+        found.check()
+    assert str(error.value) == (
+        f"Stopped after 2 of 3 files. What was judged is printed, and 2 verdicts are in {out / 'verdicts.jsonl'}, "
+        f"with 2 overlays. To go on with the rest: the same command with --out {out} --append --skip-judged."
+    )
+    assert error.value.exit_status == 130
+    answers = iter([False, True])
+    _, found = judge(line, pictures, should_stop=lambda: next(answers))
+    with pytest.raises(
+        StoppedError, match=r"after 1 of 3 files\. What was judged is printed\. The first one not judged is "
+    ):
+        found.check()
+
+
+def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, pictures, tmp_path):
+    out = tmp_path / "out"
+    (pictures / "2.png").rename(tmp_path / "2.png")
+    (pictures / "cut.png").write_bytes(b"x")
+    judge(line, pictures, out=out)
+    (tmp_path / "2.png").rename(pictures / "2.png")
+    files = find_pictures([pictures]).files
+    left = not_judged_yet(files, out)
+    assert [Path(file).name for file in left] == ["2.png", "cut.png"]
+    judge(line, *map(Path, left), out=out, append=True)
+    written = [json.loads(text) for text in (out / "verdicts.jsonl").read_text().splitlines()]
+    assert [Path(entry["file"]).name for entry in written] == ["0.png", "1.png", "cut.png", "2.png", "cut.png"]
+    assert [entry.get("overlay", "").removeprefix("overlays/") for entry in written] == [
+        "000000-0-OK.png", "000001-1-OK.png", "", "000003-2-NG.png", "",
+    ]  # fmt: skip
+    content = (pictures / "0.png").read_bytes()
+    (pictures / "0.png").write_bytes(content)
+    assert [Path(file).name for file in not_judged_yet(files, out)] == ["0.png", "cut.png"]
+
+
+class FakeLine:
+    """A line without an engine: every frame is good."""
+
+    threshold = 0.5
+    engine_name = "none"
+    parity = "unverified"
+    decision = "ab"
+
+    def __init__(self, bundle):
+        self.bundle = bundle
+
+    def inspect(self, frame):
+        return Verdict(0.1, "OK", 0.5, np.zeros(frame.shape[:2], np.float32), 1)
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tiny_bundle, pictures):
+    """As in a run over 100,000: the list of names is all that grows with them."""
+    num_shown, sizes = 0, {}
+    files = (str(pictures / "0.png"),) * 3000
+
+    def show(_):
+        nonlocal num_shown
+        num_shown += 1
+        if num_shown in (500, 3000):
+            sizes[num_shown] = tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    inspect_files(FakeLine(tiny_bundle), files, show=show)
+    tracemalloc.stop()
+    assert sizes[3000] - sizes[500] < 50_000
 
 
 def test_a_file_can_be_named_alone_whatever_its_suffix(line, pictures):
     (pictures / "0.png").rename(pictures / "frame.dat")
-    assert [entry["verdict"] for entry in inspect_files(line, [pictures / "frame.dat"]).verdicts] == ["OK"]
+    verdicts, _ = judge(line, pictures / "frame.dat")
+    assert [entry["verdict"] for entry in verdicts] == ["OK"]
 
 
-def test_folders_are_searched_below_and_in_order(pictures):
-    (pictures / "b" / "c").mkdir(parents=True)
-    (pictures / "0.png").rename(pictures / "b" / "c" / "0.png")
-    (pictures / "notes.txt").write_text("x")
-    (pictures / ".hidden.png").write_bytes(b"x")
-    found = [path.relative_to(pictures).as_posix() for path in find_images([pictures / "2.png", pictures])]
-    assert found == ["2.png", "1.png", "2.png", "b/c/0.png"]
-
-
-def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(BadInputError, match=r"No such file or folder: .*absent, .*gone\.png"):
-        find_images([tmp_path, tmp_path / "absent", tmp_path / "gone.png"])
-    with pytest.raises(BadInputError, match=r"No image below .*Expected PNG, JPEG, BMP, TIFF or WebP"):
-        find_images([tmp_path])
+def test_names_of_any_length_and_the_same_name_in_two_folders(line, pictures, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        os.link(pictures / "0.png", tmp_path / "set" / folder / "0.png")
+    for name in ("y" * 251, "ä" * 125, "検" * 83, "\udcff" * 200):
+        os.link(pictures / "0.png", tmp_path / "set" / f"{name}.png")
+    verdicts, found = judge(line, tmp_path / "set", out=tmp_path / "out")
+    found.check()
+    overlays = [entry["overlay"] for entry in verdicts]
+    assert len(set(overlays)) == len(verdicts) == 6
+    assert all((tmp_path / "out" / name).is_file() for name in overlays)
+    assert overlays[0] == "overlays/000000-0-OK.png"
+    assert overlays[1] == "overlays/000001-0-OK.png"
 
 
 def test_maps_are_shown_from_what_good_parts_reach(tiny_bundle):

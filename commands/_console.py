@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol, final
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
+from ..core.errors import BadInputError
 from ..workflows.page import write_report
 from ._status import failure_of
 
@@ -154,6 +156,25 @@ class Ui:
         self._as_json = as_json
         self._is_quiet = is_quiet
         self.is_verbose = is_verbose
+
+    def check_places(self, places: Mapping[str, Path | None]) -> None:
+        """Ask before the work whether files named by options can be written.
+
+        Args:
+            places: option to path, or None where it was not given; the path may also be a folder.
+
+        Raises:
+            BadInputError: a folder above it is a file or cannot be written, or the file itself cannot.
+        """
+        for option, path in places.items():
+            if path is None:
+                continue
+            place = next(item for item in (path, *path.absolute().parents) if item.exists())
+            is_folder = place.is_dir()
+            if place != path and not is_folder:
+                raise BadInputError(f"{option} {path} cannot be written: {place} is a file. Name another place.")
+            if not os.access(place, os.W_OK | os.X_OK if is_folder else os.W_OK):
+                raise BadInputError(f"{option} {path} cannot be written: {place} is not writable. Name another place.")
 
     def progress(self, *, is_beside_results: bool = False) -> ConsoleProgress:
         """Progress on stderr, to be used in ``with``; ``is_beside_results`` where a stream is printed meanwhile."""

@@ -50,6 +50,7 @@ def badcases(
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.check_places({"--out": out})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
     with ui.progress() as progress:

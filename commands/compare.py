@@ -50,6 +50,7 @@ def compare(
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.check_places({"--report": report})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
     first, second = (Choice(data, category, name, options, batch) for name in engines)

@@ -53,11 +53,12 @@ def evaluate(
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.check_places({"--report": report, "--table-file": table_file, "--save-outputs": save_outputs})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     check_table_file(table_file, table)
     choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
     with ui.progress() as progress:
         found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
+    ui.show(found, report=report)
     if table_file:
         found.write_table(table_file)
-    ui.show(found, report=report)

@@ -50,6 +50,7 @@ def profile(
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.check_places({"--report": report})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms, samples)
     check_record(record)

@@ -59,6 +59,7 @@ def verify(
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    ui.check_places({"--report": report})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     check_record(record)
     opened = open_named(bundle, precision=precision)

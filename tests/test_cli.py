@@ -694,6 +694,28 @@ def _parts(folder):
 
 
 @pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("evaluate", "gone.npz"), "--report"),
+        (("evaluate", "gone.npz"), "--save-outputs"),
+        (("evaluate", "gone.npz", "--table", "1"), "--table-file"),
+        (("compare", "a.npz", "b.npz"), "--report"),
+        (("badcases", "a.npz"), "--out"),
+        (("verify", "gone.bundle"), "--report"),
+        (("profile", "gone.bundle"), "--report"),
+    ],
+)
+def test_places_are_asked_before_the_work(lineproof, monkeypatch, words, option):
+    Path("file").write_text("x")
+    status, out, err = lineproof(*words, option, "file/below.md")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {option} file/below.md cannot be written: ")
+    assert err.endswith("file is a file. Name another place.\n")
+    monkeypatch.setattr("lineproof.commands._console.os.access", lambda *_: False)
+    assert f"error: {option} new/page.md cannot be written: " in lineproof(*words, option, "new/page.md")[2]
+
+
+@pytest.mark.parametrize(
     ("words", "status", "said"),
     [
         (("evaluate", "gone.bundle", "--data", "."), 1, "gone.bundle is not a bundle"),

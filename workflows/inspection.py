@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, LineproofError, StoppedError
+from ..core.geometry import enlarge_map, seen_part
 from ..core.progress import Progress, silent
 from ..data.decode import decode_image
 from ..data.overlay import overlay
@@ -248,22 +249,10 @@ def _inspect(
 def draw(frame: NDArray[np.uint8], found: Verdict, bundle: Bundle, *, limits: tuple[float, float]) -> NDArray[np.uint8]:
     """The frame with its heat map over the part that the detector sees: uint8 (H, W, 3)."""
     colour = np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
-    rows, columns = seen_part(bundle)
+    spec = bundle.manifest.preprocessing
+    part = seen_part(spec)
     drawn = colour.copy()
-    drawn[rows, columns] = overlay(
-        np.ascontiguousarray(colour[rows, columns]), found.anomaly_map, low=limits[0], high=limits[1]
+    drawn[part] = overlay(
+        np.ascontiguousarray(colour[part]), enlarge_map(found.anomaly_map, spec), low=limits[0], high=limits[1]
     )
     return drawn
-
-
-def seen_part(bundle: Bundle) -> tuple[slice, slice]:
-    """Rows and columns of the frame that the centre crop keeps."""
-    spec = bundle.manifest.preprocessing
-    parts = []
-    for frame, resized, crop in (
-        (spec.frame_height_px, spec.resize_height_px, spec.crop_height_px),
-        (spec.frame_width_px, spec.resize_width_px, spec.crop_width_px),
-    ):
-        margin = round(frame * (resized - crop) / resized / 2)
-        parts.append(slice(margin, frame - margin))
-    return parts[0], parts[1]

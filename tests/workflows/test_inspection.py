@@ -19,11 +19,11 @@ from lineproof.runtime.engine import availability
 from lineproof.workflows.filing import Filing
 from lineproof.workflows.inspection import (
     decision_of,
+    draw,
     inspect_files,
     map_limits,
     not_judged_yet,
     open_line,
-    seen_part,
     show_limits,
 )
 from lineproof.workflows.pictures import find_pictures
@@ -251,14 +251,16 @@ def test_maps_are_shown_where_no_part_is_good():
     assert show_limits(np.zeros_like(maps), np.ones(2, np.bool_)) == (0.0, 1e-9)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "rows", "columns"),
-    [
-        ((12, 16, 3, 12, 16, 12, 16), (0, 12), (0, 16)),
-        ((512, 512, 3, 256, 256, 224, 224), (32, 480), (32, 480)),
-        ((100, 300, 3, 256, 256, 224, 128), (6, 94), (75, 225)),
-    ],
-)
-def test_seen_part_is_what_the_crop_keeps(tiny_bundle, sizes, rows, columns):
-    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=Preprocessing(*sizes)))
-    assert seen_part(bundle) == (slice(*rows), slice(*columns))
+def test_an_overlay_lies_where_the_graph_saw_it(tiny_bundle):
+    """Frame 900, resized to 256, the middle 225 kept: a spot of the map is drawn over its own spot of the frame."""
+    spec = Preprocessing(900, 900, 3, 256, 256, 225, 225)
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
+    anomaly_map = np.zeros((225, 225), np.float32)
+    anomaly_map[10:13, 100:103] = 1.0
+    frame = np.full((900, 900, 3), 128, np.uint8)
+    drawn = draw(frame, Verdict(1.0, "NG", 0.5, anomaly_map, 1), bundle, limits=(0.0, 1.0))
+    change = np.abs(drawn.astype(np.float64) - frame).sum(axis=2)
+    centre = [(np.arange(900) + 0.5) @ change.sum(axis=1 - axis) / change.sum() for axis in (0, 1)]
+    # Row 11.5 of the map is row 16 + 11.5 of the resized picture.
+    np.testing.assert_allclose(centre, [27.5 * 900 / 256, 117.5 * 900 / 256], atol=0.1)
+    assert np.flatnonzero(change.sum(axis=1)).min() >= 56

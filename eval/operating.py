@@ -1,0 +1,187 @@
+"""What a detector is good for: at a share of rejected good parts, how many defective ones pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import BadInputError
+from ..core.table import aligned
+from ..core.threshold import clopper_pearson
+
+#: Shares of rejected good parts that the table shows.
+SHARES = (0.0, 0.01, 0.05, 0.10)
+#: Beyond this share of passing defects the calibrated threshold is called useless, first of all.
+_MOSTLY_MISSED = 0.5
+_HEADER = ("rejected good parts", "threshold", "good rejected (95 % interval)", "defective passed (95 % interval)")
+
+
+@final
+@dataclass(frozen=True)
+class Share:
+    """So many of so many.
+
+    Attributes:
+        num: how many; of ``total``.
+    """
+
+    num: int
+    total: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Exact 95 % interval of the rate, 0 to 1; None of none."""
+        return clopper_pearson(self.num, self.total) if self.total else None
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return "-"
+        low, high = self.interval
+        return f"{self.num} of {self.total} ({low:.1%}–{high:.1%})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rate = self.num / self.total if self.total else None
+        return {"num": self.num, "total": self.total, "rate": rate, "interval_95": self.interval}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """One threshold and what it does.
+
+    Attributes:
+        allowed: share of good parts that may be rejected, 0 to 1; None at the calibrated threshold.
+        threshold: a part is rejected where its score is above, strictly; None without good pictures.
+        rejected_good: good pictures that are rejected.
+        passed_defective: defective pictures that are accepted.
+    """
+
+    allowed: float | None
+    threshold: float | None
+    rejected_good: Share
+    passed_defective: Share
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table."""
+        name = "calibrated" if self.allowed is None else f"at most {self.allowed:.0%}"
+        if self.threshold is None:
+            return (name, "-", "-", "-")
+        return (name, f"{self.threshold:.6g}", str(self.rejected_good), str(self.passed_defective))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        rejected, passed = (
+            None if self.threshold is None else share.to_dict() for share in (self.rejected_good, self.passed_defective)
+        )
+        return {
+            "allowed": self.allowed,
+            "threshold": self.threshold,
+            "rejected_good": rejected,
+            "passed_defective": passed,
+        }
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class OperatingTable:
+    """Points at stated shares of rejected good parts, and the one at the calibrated threshold.
+
+    Attributes:
+        points: one for each of SHARES, with thresholds read off these very pictures.
+        calibrated: at the threshold that was calibrated on other, held-out good parts.
+        num_good: good pictures.
+        num_defective: defective pictures.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    calibrated: OperatingPoint
+    num_good: int
+    num_defective: int
+
+    def warnings(self) -> list[str]:
+        """What is said before anything else: nothing to judge by, or a threshold that lets most defects pass."""
+        missing = [noun for noun, num in (("good", self.num_good), ("defective", self.num_defective)) if not num]
+        lines = [f'No {noun} test picture: figures that need one are "-".' for noun in missing]
+        passed = self.calibrated.passed_defective
+        if passed.total and passed.num > _MOSTLY_MISSED * passed.total:
+            value = self.calibrated.threshold
+            lines.append(f"Misses {passed.num} of {passed.total} defects at this threshold ({value:.6g}).")
+        return lines
+
+    def sentences(self) -> list[str]:
+        """The table, with what its thresholds are."""
+        return [
+            f"Operating table on {self.num_good} good and {self.num_defective} defective test pictures:",
+            aligned(_HEADER, [point.cells() for point in (*self.points, self.calibrated)]),
+            "Thresholds but the calibrated one are read off the test pictures, for orientation only.",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "num_good": self.num_good,
+            "num_defective": self.num_defective,
+            "thresholds_from": "these test pictures, for orientation only",
+            "points": [point.to_dict() for point in self.points],
+            "calibrated": self.calibrated.to_dict(),
+            "warnings": self.warnings(),
+        }
+
+
+def operating_table(
+    scores: NDArray[np.floating[Any]] | Sequence[float], labels: NDArray[np.bool_] | Sequence[bool], *, threshold: float
+) -> OperatingTable:
+    """Say what each share of rejected good parts costs in defects that pass.
+
+    Args:
+        scores: (N,), finite, larger is more anomalous.
+        labels: bool (N,), True for defective pictures.
+        threshold: the calibrated one, in units of the score.
+
+    Raises:
+        BadInputError: a score is not finite, or there are as many labels as scores not.
+    """
+    values, is_defective = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
+    if values.shape != is_defective.shape or values.ndim != 1 or not np.isfinite(values).all():
+        raise BadInputError(
+            f"An operating table needs one finite score per label; got scores {values.shape}, of which "
+            f"{int((~np.isfinite(values)).sum())} are not finite, and labels {is_defective.shape}."
+        )
+    good, defective = values[~is_defective], values[is_defective]
+    points = [_point(good, defective, share, _threshold_at(good, share)) for share in SHARES]
+    return OperatingTable(
+        points=tuple(points),
+        calibrated=_point(good, defective, None, threshold),
+        num_good=len(good),
+        num_defective=len(defective),
+    )
+
+
+def _threshold_at(good: NDArray[np.float64], share: float) -> float | None:
+    """The lowest threshold that rejects at most this share of the good scores; None without any.
+
+    It is a good part's own score, which itself passes: with ties fewer are rejected than allowed, never more.
+    """
+    if not len(good):
+        return None
+    # Rounded first: 0.07 * 100 is 7.000000000000001, and 0.29 * 100 is 28.999999999999996.
+    num_allowed = math.floor(round(share * len(good), 9))
+    return float(np.sort(good)[::-1][num_allowed])
+
+
+def _point(
+    good: NDArray[np.float64], defective: NDArray[np.float64], allowed: float | None, threshold: float | None
+) -> OperatingPoint:
+    limit = np.inf if threshold is None else threshold
+    return OperatingPoint(
+        allowed=allowed,
+        threshold=threshold,
+        rejected_good=Share(int((good > limit).sum()), len(good)),
+        passed_defective=Share(int((defective <= limit).sum()), len(defective)),
+    )

@@ -148,13 +148,15 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
 def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
     """Train and export; the accuracy of the exported graph."""
     from lineproof.runtime.engine import EngineOptions
-    from lineproof.workflows.evaluation import Choice, evaluate
+    from lineproof.workflows.evaluation import evaluate
+    from lineproof.workflows.targets import Choice
     from lineproof.workflows.training import ExportRequest, export_and_prove
 
     run, found = train(name, data, category, given)
     out = given.work / f"{category or data.name}-{name}.bundle"
     export_and_prove(ExportRequest(str(run), out=out, is_verified=False), options={})
-    choice = Choice(data, category, "ort-cpu", EngineOptions(num_threads=given.threads), batch=4)
+    options = EngineOptions(num_threads=given.threads)
+    choice = Choice(data=data, category=category, engine="ort-cpu", options=options, batch=4)
     (item,) = evaluate([out], choice).items
     values = {metric: item.accuracy.value(metric) for metric in ("image_auroc", "pixel_auroc", "aupro")}
     return {**found, **values}

@@ -18,6 +18,8 @@ Corrections = Annotated[Path | None, Option("--corrections", help="JSON of label
 FprLimit = Annotated[float, Option("--fpr-limit", help="End of the AUPRO integral.")]
 Record = Annotated[Path | None, Option("--record", help="Keep the report in this folder, not in the bundle.")]
 Who = Annotated[str | None, Option("--who", help="Who does it, for the bundle's history; your login where left out.")]
+ResolutionName = Annotated[str, Option("--resolution", help="image (MVTec's protocol: maps enlarged), or map.")]
+MinUsed = Annotated[str, Option("--min-used", help="Share of the pictures that must be usable: 90% or 0.9.")]
 ReportPage = Annotated[Path | None, Option("--report", help="Write the result as an HTML page as well.")]
 
 # Of every command.

@@ -14,9 +14,11 @@ from ._options import (
     Device,
     EngineName,
     FprLimit,
+    MinUsed,
     OtherThreshold,
     OwnCategory,
     Quiet,
+    ResolutionName,
     TestData,
     Threads,
     Verbose,
@@ -33,6 +35,8 @@ def badcases(
     threshold: OtherThreshold = None,
     corrections: Corrections = None,
     fpr_limit: FprLimit = 0.3,
+    resolution: ResolutionName = "image",
+    min_used: MinUsed = "90%",
     top: Annotated[int, Option(help="At most so many of each kind.")] = 20,
     out: Annotated[Path, Option(help="Page to write.")] = Path("badcases.html"),
     as_json: AsJson = False,
@@ -44,15 +48,22 @@ def badcases(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Show false accepts, false rejects and hot spots outside the masks."""
+    from ..eval.masks import check_resolution
     from ..runtime.engine import EngineOptions
-    from ..workflows.evaluation import Choice
+    from ..workflows.find import parse_min_used
     from ..workflows.gallery import show_bad_cases
+    from ..workflows.targets import Choice
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--out": out})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
+    choice = Choice(
+        data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
+        corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
+        min_used=parse_min_used(min_used), lists_all=verbose,
+    )  # fmt: skip
     with ui.progress() as progress:
         found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
     ui.show(found)
+    found.check()

@@ -12,9 +12,11 @@ from ._options import (
     ComputeDtype,
     Device,
     FprLimit,
+    MinUsed,
     OwnCategory,
     Quiet,
     ReportPage,
+    ResolutionName,
     TestData,
     Threads,
     Verbose,
@@ -30,6 +32,8 @@ def compare(
     engine: Annotated[list[str], Option(help="Engine of both sides; given twice, of left and right.")] = ["auto"],  # noqa: B006
     batch: BatchSize = 1,
     fpr_limit: FprLimit = 0.3,
+    resolution: ResolutionName = "image",
+    min_used: MinUsed = "90%",
     resamples: Annotated[int, Option(help="Sets of pictures drawn for the intervals.")] = 1000,
     seed: Annotated[int, Option(help="Of that draw.")] = 0,
     report: ReportPage = None,
@@ -42,18 +46,27 @@ def compare(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Say what two engines or two bundles differ in, with statistics."""
+    from ..eval.masks import check_resolution
     from ..eval.statistics import Resampling
     from ..runtime.engine import EngineOptions
     from ..workflows.compare import compare as compare_sides
     from ..workflows.compare import one_each
-    from ..workflows.evaluation import Choice
+    from ..workflows.find import parse_min_used
+    from ..workflows.targets import Choice
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
-    first, second = (Choice(data, category, name, options, batch) for name in engines)
+    first, second = (
+        Choice(
+            data=data, category=category, engine=name, options=options, batch=batch,
+            resolution=check_resolution(resolution), min_used=parse_min_used(min_used), lists_all=verbose,
+        )
+        for name in engines
+    )  # fmt: skip
     with ui.progress() as progress:
         found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
     ui.show(found)
+    found.check()

@@ -14,10 +14,12 @@ from ._options import (
     Device,
     EngineName,
     FprLimit,
+    MinUsed,
     OtherThreshold,
     OwnCategory,
     Quiet,
     ReportPage,
+    ResolutionName,
     TestData,
     Threads,
     Verbose,
@@ -34,6 +36,8 @@ def evaluate(
     threshold: OtherThreshold = None,
     corrections: Corrections = None,
     fpr_limit: FprLimit = 0.3,
+    resolution: ResolutionName = "image",
+    min_used: MinUsed = "90%",
     table: Annotated[str | None, Option(help="Table of the paper to fill: 1, 2, 5 or 6.")] = None,
     table_file: Annotated[Path | None, Option(help="Write that table: a .md or .csv file.")] = None,
     save_outputs: Annotated[Path | None, Option(help="Keep scores and maps: .npz file, or a folder.")] = None,
@@ -47,18 +51,26 @@ def evaluate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Measure accuracy on a data set, beside the paper's tables."""
+    from ..eval.masks import check_resolution
     from ..runtime.engine import EngineOptions
-    from ..workflows.evaluation import Choice, check_table_file
+    from ..workflows.evaluation import check_table_file
     from ..workflows.evaluation import evaluate as measure_all
+    from ..workflows.find import parse_min_used
+    from ..workflows.targets import Choice
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report, "--table-file": table_file, "--save-outputs": save_outputs})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     check_table_file(table_file, table)
-    choice = Choice(data, category, engine, options, batch, threshold, corrections, fpr_limit)
+    choice = Choice(
+        data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
+        corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
+        min_used=parse_min_used(min_used), lists_all=verbose,
+    )  # fmt: skip
     with ui.progress() as progress:
         found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
     ui.show(found, report=report)
     if table_file:
         found.write_table(table_file)
+    found.check()

@@ -18,6 +18,7 @@ from ._options import (
     Quiet,
     Record,
     ReportPage,
+    ResolutionName,
     Threads,
     Verbose,
 )
@@ -39,6 +40,7 @@ def verify(
         bool, Option("--accept-undecided", help="Exit 0 although too many frames are ties.")
     ] = False,
     record: Record = None,
+    resolution: ResolutionName = "image",
     report: ReportPage = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -51,6 +53,7 @@ def verify(
     """Prove that an engine gives the reference's verdicts."""
     from ..bundle.reports import check_record
     from ..data.dataset import open_dataset
+    from ..eval.masks import check_resolution
     from ..eval.parity import check
     from ..eval.proof import pick_reference, record_parity
     from ..eval.verify import verify as compare
@@ -71,8 +74,9 @@ def verify(
         ui.warn(notice)
     with ui.progress() as progress:
         found = compare(
-            opened, engine=name, options=options, dataset=dataset, reference=truth, batch=batch, progress=progress
-        )
+            opened, engine=name, options=options, dataset=dataset, reference=truth, batch=batch,
+            resolution=check_resolution(resolution), progress=progress,
+        )  # fmt: skip
     ui.show(
         found, report=report, passed=found.passed,
         keep=lambda: [record_parity(opened, found, folder=record).warning],

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from ..core.threshold import clopper_pearson
+from .masks import RESOLUTIONS, Resolution
 from .metrics import ImageMetrics, ImageResult, PixelMetrics, PixelResult
 from .outputs import Outputs
 
@@ -45,7 +46,7 @@ class Verdicts:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """Figures of one set of outputs.
 
@@ -53,11 +54,13 @@ class Accuracy:
         image: metrics of the scores.
         pixel: metrics of the maps, over the pictures whose pixels are known; None where no defect has a mask.
         verdicts: at the threshold of the outputs.
+        resolution: of the pixels that ``pixel`` is about.
     """
 
     image: ImageResult
     pixel: PixelResult | None
     verdicts: Verdicts
+    resolution: Resolution
 
     def value(self, metric: str) -> float | None:
         """``image_auroc``, ``pixel_auroc`` or ``aupro``: 0 to 1, None where it is undefined."""
@@ -73,23 +76,39 @@ class Accuracy:
             "image": self.image.to_dict(),
             "pixel": None if self.pixel is None else self.pixel.to_dict(),
             "verdicts": dataclasses.asdict(self.verdicts),
+            "pixel_resolution": self.resolution,
         }
 
+    def pixel_sentence(self) -> str:
+        """Which pixels the pixel figures are about; "" where there are none."""
+        if self.pixel is None:
+            return ""
+        return (
+            f"Pixel figures {RESOLUTIONS[self.resolution]}: {self.pixel.num_images} pictures, "
+            f"{self.pixel.num_components} defects."
+        )
 
-def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3) -> Accuracy:
+
+def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3, resolution: Resolution = "image") -> Accuracy:
     """Exact image and pixel metrics, and what the threshold makes of the pictures.
 
     Args:
         outputs: labelled; read picture by picture, so that mapped files stay on disk.
         fpr_limit: end of the AUPRO integral, 0 < limit ≤ 1.
+        resolution: where map and mask meet, see ``masks``.
     """
     image = ImageMetrics()
     image.update(outputs.score, outputs.label)
     pixel = PixelMetrics(fpr_limit)
-    for index in np.flatnonzero(outputs.has_mask):
-        pixel.update(outputs.anomaly_map[index], outputs.mask[index])
+    for index in np.flatnonzero(outputs.has_mask).tolist():
+        pixel.update(*outputs.pixels_of(index, resolution=resolution))
     has_masks = bool((outputs.has_mask & outputs.label).any())
-    return Accuracy(image.compute(), pixel.compute() if has_masks else None, judge(outputs))
+    return Accuracy(
+        image=image.compute(),
+        pixel=pixel.compute() if has_masks else None,
+        verdicts=judge(outputs),
+        resolution=resolution,
+    )
 
 
 def judge(outputs: Outputs) -> Verdicts:

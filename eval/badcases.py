@@ -12,7 +12,9 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.geometry import seen_part
 from .components import component_sizes
+from .masks import Resolution
 from .outputs import Outputs
 
 Kind = Literal["false accept", "false reject", "hot spot"]
@@ -34,7 +36,8 @@ class BadCase:
         defect: its type of defect, or ``"good"``.
         score: its score.
         margin: how far on the wrong side: |score − threshold|, or for a hot spot its peak above the level.
-        box: top, left, bottom, right of the hot spot in pixels of the map, the last two exclusive; None otherwise.
+        box: top, left, bottom, right of the hot spot, the last two exclusive; None otherwise. In pixels of the picture
+            at the image's resolution, of the map at the map's.
     """
 
     kind: Kind
@@ -46,12 +49,13 @@ class BadCase:
     box: tuple[int, int, int, int] | None = None
 
 
-def find_bad_cases(outputs: Outputs, *, top: int = 20) -> tuple[BadCase, ...]:
+def find_bad_cases(outputs: Outputs, *, top: int = 20, resolution: Resolution = "image") -> tuple[BadCase, ...]:
     """Find what should be looked at, the worst first within each kind.
 
     Args:
         outputs: labelled.
         top: at most so many of each kind.
+        resolution: at which hot spots are looked for, see ``masks``.
     """
     rejected, label = outputs.is_rejected, outputs.label
     cases = []
@@ -62,15 +66,16 @@ def find_bad_cases(outputs: Outputs, *, top: int = 20) -> tuple[BadCase, ...]:
     for kind, members in kinds:
         found = [_case(outputs, kind, int(i)) for i in np.flatnonzero(members)]
         cases += sorted(found, key=lambda case: -case.margin)[:top]
-    return (*cases, *_hot_spots(outputs)[:top])
+    return (*cases, *_hot_spots(outputs, resolution)[:top])
 
 
-def hot_level(outputs: Outputs) -> float | None:
+def hot_level(outputs: Outputs, *, resolution: Resolution = "image") -> float | None:
     """Map value that 95 % of the good pictures stay below everywhere; None without good pictures."""
     good = np.flatnonzero(~outputs.label)
     if not len(good):
         return None
-    return float(np.quantile([float(outputs.anomaly_map[i].max()) for i in good], _LEVEL_QUANTILE))
+    peaks = [float(outputs.map_of(index, resolution=resolution).max()) for index in good.tolist()]
+    return float(np.quantile(peaks, _LEVEL_QUANTILE))
 
 
 def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
@@ -79,19 +84,22 @@ def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
     return BadCase(kind, index, outputs.files[index], outputs.defects[index], score, margin)
 
 
-def _hot_spots(outputs: Outputs) -> list[BadCase]:
+def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
     """The highest spot apart from the mask of each defective picture, where there is one; the highest first."""
-    level = hot_level(outputs)
+    level = hot_level(outputs, resolution=resolution)
     if level is None:
         return []
+    rows, columns = seen_part(outputs.source.preprocessing)
+    top, left = (rows.start, columns.start) if resolution == "image" else (0, 0)
     found = []
-    for index in np.flatnonzero(outputs.label & outputs.has_mask):
-        anomaly_map = np.asarray(outputs.anomaly_map[index])
-        near = grow(np.asarray(outputs.mask[index]), max(1, round(max(anomaly_map.shape) * _BORDER)))
+    for index in np.flatnonzero(outputs.label & outputs.has_mask).tolist():
+        anomaly_map, mask = outputs.pixels_of(index, resolution=resolution)
+        near = grow(mask, max(1, round(max(anomaly_map.shape) * _BORDER)))
         peak, box = _highest_apart(anomaly_map, near, level)
         if box:
             case = (outputs.files[index], outputs.defects[index], float(outputs.score[index]))
-            found.append(BadCase("hot spot", int(index), *case, peak - level, box))
+            placed = (box[0] + top, box[1] + left, box[2] + top, box[3] + left)
+            found.append(BadCase("hot spot", index, *case, peak - level, placed))
     return sorted(found, key=lambda case: -case.margin)
 
 
@@ -119,8 +127,12 @@ def grow(mask: NDArray[np.bool_], num_px: int) -> NDArray[np.bool_]:
     """The mask grown by a square of ``2 num_px + 1`` pixels: bool (h, w)."""
     grown = mask
     for axis in (0, 1):
+        # How many pixels are set before each place; a window holds one where that rises from its start to its end.
         padding = [(0, 0), (0, 0)]
-        padding[axis] = (num_px, num_px)
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(grown, padding), 2 * num_px + 1, axis=axis)
-        grown = np.asarray(windows.any(axis=-1))
+        padding[axis] = (1, 0)
+        before = np.cumsum(np.pad(grown, padding), axis=axis, dtype=np.int32)
+        places = np.arange(mask.shape[axis])
+        ends = np.minimum(places + num_px + 1, mask.shape[axis])
+        starts = np.maximum(places - num_px, 0)
+        grown = np.take(before, ends, axis=axis) > np.take(before, starts, axis=axis)
     return grown

@@ -3,12 +3,13 @@
 A resample gives every image a weight: how often it was drawn. Sorting again for each would cost as much as the metric
 itself, a thousand times. Here each defect pixel asks every image once how many of its anomaly-free pixels lie above; a
 product with the weights then gives that pixel's false-positive rate in every resample, and the area under either curve
-is a sum over defect pixels of a function of that rate. Nothing is binned.
+is a sum over defect pixels of a function of that rate, which is linear up to the limit of the PRO and 0 beyond. Nothing
+is binned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..core.progress import Progress, silent
 from .components import component_sizes
+from .ranks import Ranking
 
 _BLOCK = 2048
 
@@ -48,10 +50,10 @@ def image_evidence(score: NDArray[np.float32], label: NDArray[np.bool_]) -> Evid
     return Evidence(negatives, score[owners], owners, np.ones(len(owners)), label.astype(np.int64))
 
 
-def pixel_evidence(maps: Sequence[NDArray[np.float32]], masks: Sequence[NDArray[np.bool_]]) -> Evidence:
-    """Evidence of anomaly maps, N of float32 (h, w), with their masks, bool (h, w); 4 bytes per pixel are kept."""
+def pixel_evidence(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Evidence:
+    """Evidence of N anomaly maps float32 (h, w), each with its mask bool (h, w); 4 bytes per pixel are kept."""
     negatives, found, owners, shares, counts = [], [], [], [], []
-    for index, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
+    for index, (anomaly_map, mask) in enumerate(pairs):
         negatives.append(np.sort(anomaly_map[~mask]))
         pixels = np.flatnonzero(mask)
         if not len(pixels):
@@ -107,29 +109,95 @@ def resampled_areas(
     Returns:
         AUROC and AUPRO, float64 (B,) each; NaN in a resample that has no defect or no anomaly-free pixel.
     """
-    sizes = np.array([len(item) for item in evidence.negatives], np.float64)
-    num_negatives = sizes @ weights
-    roc, pro = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
-    order = np.argsort(evidence.positives, kind="stable")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        for start in range(0, len(order), _BLOCK):
-            part = order[start : start + _BLOCK]
-            above, reaching = (counts @ weights / num_negatives for counts in _counts(evidence, part))
-            drawn = weights[evidence.owners[part]]
-            roc += (drawn * (1.0 - 0.5 * (above + reaching))).sum(0)
-            pro += evidence.shares[part] @ (drawn * _within(above, reaching, fpr_limit))
-            progress("resampling", min(start + _BLOCK, len(order)), len(order))
+    sums = _Sums(evidence, weights, fpr_limit)
+    order = np.argsort(-evidence.positives, kind="stable")
+    for start in range(0, len(order), _BLOCK):
+        sums.add(order[start : start + _BLOCK])
+        progress("resampling", min(start + _BLOCK, len(order)), len(order))
+    return sums.areas()
+
+
+@final
+class _Sums:
+    """Sums over the defect pixels seen so far, the highest scores first, for all resamples at once.
+
+    While a resample's false-positive rate is below the limit, what a pixel adds to its PRO is a product of the weights
+    of two images, its own and the one whose anomaly-free pixels lie above; so is what it adds to the ROC, everywhere.
+    Those parts are summed in one matrix of images × images, whatever the number of resamples. Only the block of pixels
+    in which a resample reaches the limit is taken pixel by pixel.
+    """
+
+    def __init__(self, evidence: Evidence, weights: NDArray[np.float64], fpr_limit: float) -> None:
+        num_images, num_resamples = weights.shape
+        self._evidence, self._weights, self._limit = evidence, weights, fpr_limit
+        self._num_negatives = np.array([len(item) for item in evidence.negatives], np.float64) @ weights
+        self._roc_pairs, self._pro_pairs = np.zeros((2, num_images, num_images))
+        self._gains = np.zeros(num_images)
+        self._pro = np.zeros(num_resamples)
+        self._is_linear = np.ones(num_resamples, np.bool_)
+
+    def add(self, part: NDArray[np.int64]) -> None:
+        """Add the next defect pixels, by their places, in descending order of their scores."""
+        evidence, owners = self._evidence, self._evidence.owners[part]
+        above, reaching = _counts(evidence, part)
+        self._end_linear(reaching[-1])
+        middle = 0.5 * (above + reaching)
+        shares = evidence.shares[part]
+        _add_by_owner(self._roc_pairs, owners, middle)
+        ending = np.flatnonzero(~self._is_linear & (above[0] @ self._weights < self._limit * self._num_negatives))
+        if len(ending):
+            self._add_each(owners, shares, above, reaching, ending)
+        if self._is_linear.any():
+            _add_by_owner(self._pro_pairs, owners, middle * shares[:, None])
+            self._gains += np.bincount(owners, shares, minlength=len(self._gains))
+
+    def _end_linear(self, lowest: NDArray[np.float64]) -> None:
+        """Take what has been summed for those resamples that reach the limit by the lowest score of this block."""
+        reached = self._is_linear & (lowest @ self._weights > self._limit * self._num_negatives)
+        self._pro[reached] = self._linear_part(reached)
+        self._is_linear &= ~reached
+
+    def _linear_part(self, of: NDArray[np.bool_]) -> NDArray[np.float64]:
+        weights = self._weights[:, of]
+        lost = ((self._pro_pairs.T @ weights) * weights).sum(0) / self._num_negatives[of]
+        return np.asarray(self._limit * (self._gains @ weights) - lost)
+
+    def _add_each(
+        self,
+        owners: NDArray[np.int64],
+        shares: NDArray[np.float64],
+        above: NDArray[np.float64],
+        reaching: NDArray[np.float64],
+        ending: NDArray[np.int64],
+    ) -> None:
+        weights, num_negatives = self._weights[:, ending], self._num_negatives[ending]
+        rates = above @ weights / num_negatives, reaching @ weights / num_negatives
+        self._pro[ending] += shares @ (weights[owners] * _within(rates[0], rates[1], self._limit))
+
+    def areas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """AUROC and AUPRO of every resample, (B,) each."""
+        evidence, weights = self._evidence, self._weights
         num_positives = np.bincount(evidence.owners, minlength=len(weights)) @ weights
-        return roc / num_positives, pro / (evidence.num_components @ weights) / fpr_limit
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self._pro[self._is_linear] = self._linear_part(self._is_linear)
+            lost = ((self._roc_pairs.T @ weights) * weights).sum(0) / self._num_negatives
+            pro = self._pro / (evidence.num_components @ weights) / self._limit
+            return (num_positives - lost) / num_positives, pro
+
+
+def _add_by_owner(pairs: NDArray[np.float64], owners: NDArray[np.int64], rows: NDArray[np.float64]) -> None:
+    """Add each row, (p, N), to the row of ``pairs``, (N, N), of the image that it belongs to."""
+    order = np.argsort(owners, kind="stable")
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    pairs[owners[order[starts]]] += np.add.reduceat(rows[order], starts, axis=0)
 
 
 def _counts(evidence: Evidence, part: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How many anomaly-free scores of each image lie above, and at or above, each defect score: (p, N) each."""
-    scores = evidence.positives[part]
+    rising = np.ascontiguousarray(evidence.positives[part][::-1])
     above, reaching = np.empty((2, len(part), len(evidence.negatives)))
     for index, negatives in enumerate(evidence.negatives):
-        above[:, index] = len(negatives) - np.searchsorted(negatives, scores, side="right")
-        reaching[:, index] = len(negatives) - np.searchsorted(negatives, scores, side="left")
+        above[::-1, index], reaching[::-1, index] = Ranking([negatives]).count(rising)
     return above, reaching
 
 

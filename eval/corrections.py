@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import BadInputError
 from ..data.decode import decode_mask
-from .masks import align_mask
+from .masks import pack_mask
 from .outputs import Outputs
 
 _KEYS = frozenset({"label", "mask", "ignore", "why"})
@@ -102,7 +102,7 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
             f"{len(unknown)} of {len(corrections)} corrected pictures are not among these {len(outputs)}: "
             f"{', '.join(unknown[:5])}. Pictures are named like {outputs.files[0]}."
         )
-    label, has_mask, mask = outputs.label.copy(), outputs.has_mask.copy(), np.array(outputs.mask)
+    label, has_mask, mask = outputs.label.copy(), outputs.has_mask.copy(), np.array(outputs.packed_mask)
     defects, kept = list(outputs.defects), np.ones(len(outputs), np.bool_)
     for file, item in corrections.items():
         at = places[file]
@@ -111,17 +111,17 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
             changed = label[at] != (item.label == "defective")
             label[at] = item.label == "defective"
             defects[at] = "good" if item.label == "good" else (defects[at] if not changed else "corrected")
-            mask[at], has_mask[at] = (False, item.label == "good") if changed else (mask[at], has_mask[at])
+            mask[at], has_mask[at] = (0, item.label == "good") if changed else (mask[at], has_mask[at])
         if item.mask is not None:
             if not label[at]:
                 raise BadInputError(f'{file}: a mask for a good picture; add "label": "defective".')
             mask[at], has_mask[at] = _mask(item.mask, outputs), True
-    changed_outputs = dataclasses.replace(outputs, defects=tuple(defects), label=label, has_mask=has_mask, mask=mask)
+    changed_outputs = dataclasses.replace(
+        outputs, defects=tuple(defects), label=label, has_mask=has_mask, packed_mask=mask
+    )
     return changed_outputs if kept.all() else changed_outputs.take(np.flatnonzero(kept))
 
 
-def _mask(path: Path, outputs: Outputs) -> NDArray[np.bool_]:
+def _mask(path: Path, outputs: Outputs) -> NDArray[np.uint8]:
     spec = outputs.source.preprocessing
-    mask = decode_mask(path, expected_shape=(spec.frame_height_px, spec.frame_width_px))
-    height, width = outputs.mask.shape[1:]
-    return align_mask(mask, spec, map_shape=(height, width))
+    return pack_mask(decode_mask(path, expected_shape=(spec.frame_height_px, spec.frame_width_px)))

@@ -1,67 +1,107 @@
-"""Ground truth masks in the coordinates of the anomaly map."""
+"""Anomaly maps and ground truth masks brought together, pixel by pixel, at one of two resolutions.
+
+``"image"`` is MVTec's own protocol: the map is enlarged bilinearly to the picture, the mask stays as it was drawn. With
+a centre crop those pixels of the picture count whose centres lie in the cropped region. ``"map"`` shrinks the mask to
+the map (nearest), which is cheaper, and may split a thin defect in two or lose a small one.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import BadInputError
-from ..core.linear import centre_crop_offset
+from ..core.errors import BadInputError, UsageError
+from ..core.geometry import enlarge_map, mask_on_map, seen_part
 from ..core.spec import Preprocessing
 from ..data.masks import read_mask
 from ..data.records import Sample
 
+Resolution = Literal["image", "map"]
+#: What each resolution means, for tables and reports.
+RESOLUTIONS: dict[Resolution, str] = {
+    "image": "at the image's resolution (maps enlarged bilinearly, masks as drawn)",
+    "map": "at the map's resolution (masks shrunk to the map)",
+}
 
-def mask_for(sample: Sample, preprocessing: Preprocessing, *, map_shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """The mask of a picture at the map's size.
+
+def check_resolution(name: str) -> Resolution:
+    """The resolution of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for known in RESOLUTIONS:
+        if name == known:
+            return known
+    raise UsageError(f"--resolution is {name!r}; expected {' or '.join(RESOLUTIONS)}.")
+
+
+def mask_for(sample: Sample, preprocessing: Preprocessing) -> NDArray[np.bool_] | None:
+    """The mask of a picture, as it was drawn.
 
     Returns:
-        bool (h, w), True where anomalous; all False for a good picture; None for a defective one without a mask,
-        whose pixels are unknown.
+        bool (H, W) at the frame's size, True where anomalous; all False for a good picture; None for a defective one
+        without a mask, whose pixels are unknown.
 
     Raises:
         BadInputError: the mask cannot be read, or is not of the frame's size.
     """
-    if sample.label == 0:
-        return np.zeros(map_shape, dtype=np.bool_)
-    frame_shape = (preprocessing.frame_height_px, preprocessing.frame_width_px)
-    mask = read_mask(sample, expected_shape=frame_shape)
-    return None if mask is None else align_mask(mask, preprocessing, map_shape=map_shape)
+    return read_mask(sample, expected_shape=(preprocessing.frame_height_px, preprocessing.frame_width_px))
 
 
-def align_mask(
-    mask: NDArray[np.bool_], preprocessing: Preprocessing, *, map_shape: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Resize and crop a mask as the graph does with the frame: each pixel of the map takes the mask at its centre.
-
-    Nearest, so that the mask stays a mask. What the crop cuts away counts nowhere.
+def judged_pixels(
+    anomaly_map: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    preprocessing: Preprocessing,
+    *,
+    resolution: Resolution,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Map and mask of one picture, of one size, as the metrics take them.
 
     Args:
+        anomaly_map: float32 (h, w), covering the crop.
         mask: bool (H, W) at the frame's size.
         preprocessing: of the bundle.
-        map_shape: (h, w) of the map, which covers the crop.
+        resolution: ``"image"`` enlarges the map to the part of the picture that the detector sees, ``"map"`` shrinks
+            the mask.
+
+    Returns:
+        float32 and bool of the same shape.
 
     Raises:
         BadInputError: the mask is not of the frame's size.
     """
-    seen = (preprocessing.frame_height_px, preprocessing.frame_width_px)
-    if mask.shape != seen:
+    check_mask_shape(mask, preprocessing)
+    if resolution == "image":
+        return judged_map(anomaly_map, preprocessing, resolution=resolution), mask[seen_part(preprocessing)]
+    map_shape = (anomaly_map.shape[0], anomaly_map.shape[1])
+    return anomaly_map, mask_on_map(mask, preprocessing, map_shape=map_shape)
+
+
+def judged_map(
+    anomaly_map: NDArray[np.float32], preprocessing: Preprocessing, *, resolution: Resolution
+) -> NDArray[np.float32]:
+    """The map alone, as ``judged_pixels`` gives it."""
+    return enlarge_map(anomaly_map, preprocessing) if resolution == "image" else np.asarray(anomaly_map)
+
+
+def check_mask_shape(mask: NDArray[np.bool_], preprocessing: Preprocessing) -> None:
+    """Raise BadInputError unless a mask has the size of the frames."""
+    height, width = preprocessing.frame_height_px, preprocessing.frame_width_px
+    if mask.shape != (height, width):
         raise BadInputError(
-            f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels, the frames {seen[1]}x{seen[0]}; they must be equal. "
+            f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels, the frames {width}x{height}; they must be equal. "
             "Export the mask at the picture's size."
         )
-    rows = _source_index(
-        map_shape[0], preprocessing.crop_height_px, preprocessing.resize_height_px, preprocessing.frame_height_px
-    )
-    columns = _source_index(
-        map_shape[1], preprocessing.crop_width_px, preprocessing.resize_width_px, preprocessing.frame_width_px
-    )
-    return np.asarray(mask[rows[:, None], columns[None, :]])
 
 
-def _source_index(num_map: int, crop: int, resized: int, frame: int) -> NDArray[Any]:
-    in_crop = (np.arange(num_map) + 0.5) * crop / num_map
-    in_frame = (in_crop + centre_crop_offset(resized, crop)) * frame / resized
-    return np.clip(np.floor(in_frame).astype(np.int64), 0, frame - 1)
+def pack_mask(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A mask as bits: bool (…, W) → uint8 (…, ceil(W / 8)), the first pixel in the highest bit (``np.packbits``)."""
+    return np.packbits(mask, axis=-1)
+
+
+def unpack_mask(packed: NDArray[np.uint8], width_px: int) -> NDArray[np.bool_]:
+    """Undo ``pack_mask``: bool (…, W)."""
+    return np.unpackbits(np.asarray(packed), axis=-1, count=width_px).view(np.bool_)

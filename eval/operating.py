@@ -118,7 +118,7 @@ class OperatingTable:
         """The table, with what its thresholds are."""
         return [
             f"Operating table on {self.num_good} good and {self.num_defective} defective test pictures:",
-            aligned(_HEADER, [point.cells() for point in (*self.points, self.calibrated)]),
+            *aligned(_HEADER, [point.cells() for point in (*self.points, self.calibrated)]).splitlines(),
             "Thresholds but the calibrated one are read off the test pictures, for orientation only.",
         ]
 

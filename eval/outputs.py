@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.store import Bundle
-from ..core.errors import LineproofError
+from ..core.errors import BadInputError, LineproofError
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..core.threshold import check_threshold
 from ..data.dataset import Dataset, Sample
 from ..data.records import relative
 from ..runtime.engine import EngineOptions, open_engine, resolve_auto
-from .masks import mask_for
-from .predictions import Judged, Skipped, no_frames_left, predict_files
+from .masks import Resolution, judged_map, judged_pixels, mask_for, pack_mask, unpack_mask
+from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
 
-ARRAYS = ("score", "label", "has_mask", "anomaly_map", "mask")
+ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
 
 
 @final
@@ -41,7 +41,7 @@ class Source:
         dataset: layout of the data set.
         category: its category.
         root: folder of the category when the outputs were made; ``files`` are relative to it.
-        preprocessing: of the bundle, to bring a mask into the map's coordinates.
+        preprocessing: of the bundle: the size of the frames, and where the map lies on them.
         skipped: pictures that could not be judged: (file, reason).
 
     Raises:
@@ -80,7 +80,7 @@ class Outputs:
         label: bool (N,), True for a defective picture.
         has_mask: bool (N,), False where a defective picture came without a mask: its pixels are unknown.
         anomaly_map: float32 (N, h, w).
-        mask: bool (N, h, w) in the coordinates of the map, True where anomalous.
+        packed_mask: uint8 (N, H, ceil(W / 8)), the masks at the size of the frames as bits, see ``pack_mask``.
     """
 
     source: Source
@@ -90,10 +90,38 @@ class Outputs:
     label: NDArray[np.bool_]
     has_mask: NDArray[np.bool_]
     anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    packed_mask: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        spec, num = self.source.preprocessing, len(self.files)
+        lengths = {len(self.defects), *(len(getattr(self, name)) for name in ARRAYS)}
+        expected = (num, spec.frame_height_px, -(-spec.frame_width_px // 8))
+        if lengths != {num} or self.packed_mask.shape != expected or self.anomaly_map.ndim != 3:
+            raise BadInputError(
+                f"Outputs of {num} pictures hold masks {self.packed_mask.shape} and maps {self.anomaly_map.shape}; "
+                f"expected masks {expected} of bits at the frames' size, and everything once per picture."
+            )
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def mask_of(self, index: int) -> NDArray[np.bool_]:
+        """The mask of one picture at the frame's size: bool (H, W); all False where it is unknown."""
+        return unpack_mask(self.packed_mask[index], self.source.preprocessing.frame_width_px)
+
+    def pixels_of(self, index: int, *, resolution: Resolution) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Map and mask of one picture at one size, see ``judged_pixels``."""
+        mask = self.mask_of(index)
+        return judged_pixels(self.anomaly_map[index], mask, self.source.preprocessing, resolution=resolution)
+
+    def map_of(self, index: int, *, resolution: Resolution) -> NDArray[np.float32]:
+        """The map of one picture as it is judged: float32."""
+        return judged_map(self.anomaly_map[index], self.source.preprocessing, resolution=resolution)
+
+    @property
+    def used(self) -> UsedShare:
+        """How many of the data set's test pictures these are."""
+        return UsedShare(num_total=len(self) + len(self.source.skipped), skipped=self.source.skipped)
 
     @property
     def is_rejected(self) -> NDArray[np.bool_]:
@@ -139,11 +167,11 @@ def collect_outputs(
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
     """
     name = resolve_auto(bundle, engine, options=options)
-    height, width = map(int, bundle.manifest.outputs[1].shape[1:])
-    writer = _Writer((len(dataset.test), height, width), scratch)
+    map_shape = tuple(map(int, bundle.manifest.outputs[1].shape[1:]))
+    writer = _Writer(len(dataset.test), map_shape, bundle.manifest.preprocessing, folder=scratch)
     with closing(open_engine(bundle, name, options=options)) as opened:
         for item in predict_files(opened, bundle, dataset.test, batch=batch, progress=progress):
-            writer.add(item, bundle.manifest.preprocessing, root=dataset.root)
+            writer.add(item, root=dataset.root)
     if not writer.num_frames:
         raise no_frames_left(writer.skipped, what="pictures of the test split")
     return writer.finish(_source(bundle, name, dataset, writer.skipped))
@@ -162,7 +190,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
         category=dataset.category,
         root=str(dataset.root),
         preprocessing=manifest.preprocessing,
-        skipped=tuple((relative(item.sample.path, dataset.root), item.reason) for item in skipped),
+        skipped=tuple((item.name(dataset.root), item.short_reason) for item in skipped),
     )
 
 
@@ -170,9 +198,11 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
 class _Writer:
     """Takes one picture after the other; maps and masks go to a file where a folder is given."""
 
-    def __init__(self, shape: tuple[int, int, int], folder: Path | None) -> None:
-        self._maps = _room(shape, np.float32, folder / "anomaly_map.npy" if folder else None)
-        self._masks = _room(shape, np.bool_, folder / "mask.npy" if folder else None)
+    def __init__(self, num: int, map_shape: tuple[int, ...], spec: Preprocessing, *, folder: Path | None) -> None:
+        mask_shape = (spec.frame_height_px, -(-spec.frame_width_px // 8))
+        self._spec = spec
+        self._maps = _room((num, *map_shape), np.float32, folder / "anomaly_map.npy" if folder else None)
+        self._masks = _room((num, *mask_shape), np.uint8, folder / "packed_mask.npy" if folder else None)
         self._rows: list[tuple[str, str, float, bool, bool]] = []
         self.skipped: list[Skipped] = []
 
@@ -180,7 +210,7 @@ class _Writer:
     def num_frames(self) -> int:
         return len(self._rows)
 
-    def add(self, item: Judged | Skipped, preprocessing: Preprocessing, *, root: Path) -> None:
+    def add(self, item: Judged | Skipped, *, root: Path) -> None:
         if isinstance(item, Skipped):
             self.skipped.append(item)
             return
@@ -191,10 +221,10 @@ class _Writer:
                 f"The engine's answer on {name} is not finite (score {item.score}): nothing can be measured on it. Run "
                 "lineproof verify; an fp16 graph that overflows is the usual cause."
             )
-        mask = mask_for(sample, preprocessing, map_shape=(item.anomaly_map.shape[0], item.anomaly_map.shape[1]))
+        mask = mask_for(sample, self._spec)
         place = len(self._rows)
         self._maps[place] = item.anomaly_map
-        self._masks[place] = False if mask is None else mask
+        self._masks[place] = 0 if mask is None else pack_mask(mask)
         self._rows.append((name, sample.defect, item.score, bool(sample.label), mask is not None))
 
     def finish(self, source: Source) -> Outputs:
@@ -212,5 +242,5 @@ class _Writer:
         )
 
 
-def _room(shape: tuple[int, int, int], dtype: Any, path: Path | None) -> NDArray[Any]:
+def _room(shape: tuple[int, ...], dtype: Any, path: Path | None) -> NDArray[Any]:
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape) if path else np.empty(shape, dtype)

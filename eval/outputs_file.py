@@ -1,4 +1,8 @@
-"""Outputs on disk: an uncompressed ``.npz``, which any NumPy reads; here its maps are mapped into memory, not read."""
+"""Outputs on disk: an uncompressed ``.npz``, which any NumPy reads; here its maps are mapped into memory, not read.
+
+Version 2 holds the masks at the size of the frames, as bits: ``np.unpackbits(packed_mask, axis=2, count=W)``. Version 1
+held them shrunk to the map, from which nothing can be measured at the image's resolution; it is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from ..core.errors import BadInputError, UsageError
 from ..core.spec import Preprocessing
 from .outputs import ARRAYS, Outputs, Source
 
-OUTPUTS_VERSION = 1
+OUTPUTS_VERSION = 2
+_SHRUNK = " (its masks are shrunk to the map: nothing can be measured at the image's resolution)"
 
 
 def save_outputs(outputs: Outputs, path: Path) -> None:
@@ -50,12 +55,13 @@ def open_outputs(path: Path) -> Outputs:
         version = header.pop("outputs_version")
         if version != OUTPUTS_VERSION:
             raise BadInputError(
-                f"{path}: outputs of version {version}; this release reads {OUTPUTS_VERSION}. Save them again."
+                f"{path}: outputs of version {version}; this release reads {OUTPUTS_VERSION}"
+                f"{_SHRUNK if version == 1 else ''}. Save them again: lineproof evaluate BUNDLE --data DIR "
+                "--save-outputs FILE.npz"
             )
         source = _read_source(header)
         files, defects = (tuple(map(str, arrays[name])) for name in ("files", "defects"))
-        score, label, has_mask, anomaly_map, mask = (arrays[name] for name in ARRAYS)
-        return Outputs(source, files, defects, score, label, has_mask, anomaly_map, mask)
+        return Outputs(source, files, defects, **{name: arrays[name] for name in ARRAYS})
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, UsageError) as error:
         raise BadInputError(
             f"{path} holds no saved outputs ({type(error).__name__}: {error}). Make them: lineproof evaluate BUNDLE "

@@ -8,7 +8,9 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.spec import Preprocessing
 from ..core.threshold import Threshold
+from .masks import Resolution, judged_map, judged_pixels
 from .metrics import PixelMetrics, image_metrics
 from .statistics import Difference, McNemar, Resampling, image_difference, mcnemar
 
@@ -23,7 +25,7 @@ class Pair:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairedAccuracy:
     """Figures of both, each 0 to 1; None where there are no labels, no masks, or one class only.
 
@@ -31,11 +33,13 @@ class PairedAccuracy:
         image_auroc: area under the ROC curve over the scores.
         pixel_auroc: the same over the pixels of the maps.
         aupro: area under the per-region overlap up to a false positive rate of 0.3.
+        pixel_resolution: where maps and masks met.
     """
 
     image_auroc: Pair = Pair()
     pixel_auroc: Pair = Pair()
     aupro: Pair = Pair()
+    pixel_resolution: Resolution = "image"
 
 
 @final
@@ -54,9 +58,16 @@ class PairedStatistics:
 
 @final
 class PairedMeter:
-    """Collects labelled frames of both sides; maps are not kept, only what the exact metrics need."""
+    """Collects labelled frames of both sides; maps are not kept, only what the exact metrics need.
 
-    def __init__(self) -> None:
+    Args:
+        preprocessing: of the bundle.
+        resolution: where map and mask meet, see ``masks``.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, *, resolution: Resolution = "image") -> None:
+        self._preprocessing = preprocessing
+        self._resolution = resolution
         self._scores: list[tuple[float, float]] = []
         self._labels: list[bool] = []
         self._pixel = (PixelMetrics(), PixelMetrics())
@@ -70,10 +81,12 @@ class PairedMeter:
     def update_map(
         self, reference: NDArray[np.float32], engine: NDArray[np.float32], *, mask: NDArray[np.bool_]
     ) -> None:
-        """Add one frame's maps (h, w) with its mask (h, w)."""
+        """Add one frame's maps float32 (h, w) with its mask bool (H, W) at the frame's size."""
         self._num_masks += 1
-        for metrics, anomaly_map in zip(self._pixel, (reference, engine), strict=True):
-            metrics.update(anomaly_map, mask)
+        first, judged_mask = judged_pixels(reference, mask, self._preprocessing, resolution=self._resolution)
+        second = judged_map(engine, self._preprocessing, resolution=self._resolution)
+        for metrics, anomaly_map in zip(self._pixel, (first, second), strict=True):
+            metrics.update(anomaly_map, judged_mask)
 
     def statistics(self, threshold: Threshold) -> PairedStatistics:
         """Paired test and interval over all frames added so far."""
@@ -95,4 +108,6 @@ class PairedMeter:
             found = [metrics.compute() for metrics in self._pixel]
             pixel_auroc = Pair(*(item.auroc for item in found))
             aupro = Pair(*(item.aupro for item in found))
-        return PairedAccuracy(image_auroc, pixel_auroc, aupro)
+        return PairedAccuracy(
+            image_auroc=image_auroc, pixel_auroc=pixel_auroc, aupro=aupro, pixel_resolution=self._resolution
+        )

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from ..bundle.record import ParityState
 from ..core.errors import LineproofError, ParityError
+from .masks import RESOLUTIONS, Resolution
 from .paired import Pair
 from .predictions import Skipped, json_number
 from .statistics import Difference, McNemar
@@ -96,6 +97,7 @@ class ParityReport:
         image_auroc: of the data set's frames, where it has both classes.
         pixel_auroc: of the data set's frames, where they have masks.
         aupro: the same, up to a false positive rate of 0.3.
+        pixel_resolution: where maps and masks met for these two.
         mcnemar: paired test of the verdicts on the data set's frames; left is the reference, right the engine.
         image_auroc_difference: engine minus reference on them, with a paired bootstrap interval.
         worst_frames: up to ten frames whose maps differ most, the worst first: (file, largest |engine − reference|).
@@ -133,6 +135,7 @@ class ParityReport:
     image_auroc: Pair
     pixel_auroc: Pair
     aupro: Pair
+    pixel_resolution: Resolution
     mcnemar: McNemar | None
     image_auroc_difference: Difference | None
     worst_frames: tuple[tuple[str, float], ...]
@@ -217,6 +220,8 @@ class ParityReport:
             for name, pair in named
             if pair.reference is not None or pair.engine is not None
         )
+        if self.aupro != Pair():
+            lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
         if self.mcnemar:
             test = self.mcnemar
             lines.append(

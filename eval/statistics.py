@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -127,22 +128,20 @@ def image_difference(
 
 
 def pixel_differences(
-    left: Evidence, right: Evidence, label: NDArray[np.bool_], *, how: Resampling, progress: Progress = silent
+    sides: Iterable[Evidence], label: NDArray[np.bool_], *, how: Resampling, progress: Progress = silent
 ) -> tuple[Difference | None, Difference | None]:
     """Differences of pixel AUROC and AUPRO; None where a class of pixels is absent.
 
     Args:
-        left: pixel evidence of the left side.
-        right: of the right side, of the same pictures.
+        sides: pixel evidence of the left side, then of the right one, of the same pictures; where an iterator makes
+            them, only one is in memory at a time.
         label: bool (N,), True for pictures with a defect: good and defective pictures are drawn apart.
         how: number of resamples, seed, limit.
         progress: told about every block of pixels.
     """
     weights = _weights(label, how)
-    limit = how.fpr_limit
-    first = resampled_areas(left, weights, fpr_limit=limit, progress=progress)
-    second = resampled_areas(right, weights, fpr_limit=limit, progress=progress)
-    roc, pro = (_difference(a, b, unseen=_unseen(label)) for a, b in zip(first, second, strict=True))
+    left, right = (resampled_areas(side, weights, fpr_limit=how.fpr_limit, progress=progress) for side in sides)
+    roc, pro = (_difference(a, b, unseen=_unseen(label)) for a, b in zip(left, right, strict=True))
     return roc, pro
 
 

@@ -26,7 +26,7 @@ from ..runtime.engine import (
     resolve_auto,
 )
 from .comparison import Comparison
-from .masks import mask_for
+from .masks import Resolution, mask_for
 from .paired import PairedMeter
 from .parity import ParityReport
 from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
@@ -40,6 +40,7 @@ def verify(
     dataset: Dataset | None = None,
     reference: str = "torch",
     batch: int = 1,
+    resolution: Resolution = "image",
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
@@ -53,6 +54,7 @@ def verify(
         dataset: its test split is compared as well, with ``reference`` run on the same frames.
         reference: engine that gives the reference on the data set.
         batch: frames per call of both engines.
+        resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
         progress: told after each picture.
 
     Raises:
@@ -63,7 +65,8 @@ def verify(
     options = options or EngineOptions()
     name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as under_test:
-        trial = _Trial(bundle, under_test, bundle.manifest.threshold_for(name), batch, progress)
+        meter = PairedMeter(bundle.manifest.preprocessing, resolution=resolution)
+        trial = _Trial(bundle, under_test, bundle.manifest.threshold_for(name), batch, progress, meter=meter)
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
@@ -93,7 +96,14 @@ class _Trial:
     """One engine under test, and what is known about it so far."""
 
     def __init__(
-        self, bundle: Bundle, under_test: Engine, threshold: Threshold, batch: int, progress: Progress
+        self,
+        bundle: Bundle,
+        under_test: Engine,
+        threshold: Threshold,
+        batch: int,
+        progress: Progress,
+        *,
+        meter: PairedMeter,
     ) -> None:
         self._bundle = bundle
         self._under_test = under_test
@@ -101,7 +111,7 @@ class _Trial:
         self._batch = batch
         self._progress = progress
         self._comparison = Comparison(bundle.manifest, threshold=threshold)
-        self._meter = PairedMeter()
+        self._meter = meter
         self._skipped: list[Skipped] = []
         self._num_golden = 0
         self._details = under_test.describe()
@@ -142,7 +152,7 @@ class _Trial:
         if np.isfinite(scores).all():
             self._meter.update_score(*scores, label=sample.label)
         maps = expected.anomaly_map[index], found.anomaly_map[index]
-        mask = mask_for(sample, self._bundle.manifest.preprocessing, map_shape=maps[0].shape)
+        mask = mask_for(sample, self._bundle.manifest.preprocessing)
         if mask is not None and all(np.isfinite(item).all() for item in maps):
             self._meter.update_map(*maps, mask=mask)
 

@@ -670,6 +670,12 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
     assert (status, err) == (0, "")
     assert "2 of 2 good pictures rejected" in out
+    assert "at the image's resolution" in out
+    status, out, err = lineproof("evaluate", "kept.npz", "--resolution", "map", "--quiet")
+    assert (status, err) == (0, "")
+    assert "at the map's resolution" in out
+    status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "1.0", "--quiet")
+    assert out.splitlines()[0] == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (1)."
     status, out, err = lineproof("compare", "kept.npz", "kept.npz", "--resamples", 100, "--quiet", "--report", "c.html")
     assert (status, err) == (0, "")
     assert "0 of 5 differ" in out
@@ -678,6 +684,25 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     assert (status, err) == (0, "")
     assert "false rejects shown: 2" in out
     assert Path("badcases.html").is_file()
+
+
+def test_too_few_usable_pictures_are_an_error_after_the_result(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    parts = _parts(tmp_path / "parts")
+    for index in (0, 1):
+        Image.new("RGB", (20, 12)).save(parts / "bad" / f"{index:03d}.png")
+    words = ("--data", parts, "--engine", "ort-cpu", "--quiet")
+    for command in ("evaluate", "badcases"):
+        status, out, err = lineproof(command, tiny_bundle.path, *words)
+        assert status == 1
+        first = out.splitlines()[0]
+        assert "Only 3 of 5 pictures could be used (60.0%). Not used: bad/000.png, bad/001.png: the picture is" in first
+        assert "Only 3 of 5 pictures could be used (60.0%); expected at least 90%" in err
+        assert lineproof(command, tiny_bundle.path, *words, "--min-used", "60%")[0] == 0
+    status, out, err = lineproof("evaluate", tiny_bundle.path, *words, "-v")
+    assert "  bad/001.png: the picture is 20x12 pixels" in out
+    assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words)[0] == 1
+    assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words, "--min-used", "0.5")[0] == 0
 
 
 def _parts(folder):
@@ -724,6 +749,8 @@ def test_places_are_asked_before_the_work(lineproof, monkeypatch, words, option)
         (("compare", "a.npz", "b.npz", "--engine", "x", "--engine", "y", "--engine", "z"), 2, "given 3 times"),
         (("compare", "a.npz", "b.npz", "--resamples", "5"), 1, "at least 100"),
         (("badcases", "a.npz", "--top", "0"), 2, "--top is 0"),
+        (("evaluate", "gone.npz", "--resolution", "frame"), 2, "--resolution is 'frame'; expected image or map"),
+        (("badcases", "gone.npz", "--min-used", "2"), 2, "--min-used is '2'; expected a share"),
         (("profile", "--table", "2"), 2, "lineproof evaluate --table 2"),
     ],
 )

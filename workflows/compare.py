@@ -11,16 +11,19 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import BadInputError, UsageError
+from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.decode import decode_image
 from ..data.overlay import heat_map
 from ..eval.bootstrap import Evidence, pixel_evidence
 from ..eval.correlation import rank_correlation
+from ..eval.masks import RESOLUTIONS, Resolution
 from ..eval.outputs import Outputs
+from ..eval.predictions import UsedShare
 from ..eval.statistics import Difference, McNemar, Resampling, image_difference, mcnemar, pixel_differences, to_dict
-from .evaluation import Choice, target_outputs
 from .page import Page
+from .pairs import check_masks, in_step, same_pixels, used_share
+from .targets import Choice, target_outputs
 
 _NUM_WORST = 10
 
@@ -70,6 +73,9 @@ class Compared:
         aupro: of the AUPRO.
         worst: the pictures whose maps differ most, the worst first: (file, largest |right − left|).
         how: how the intervals were made.
+        pixel_resolution: where maps and masks met.
+        used: how many of the pictures of either side were compared.
+        choice: how the left side was run: what share must be used, and whether all others are named.
     """
 
     left: str
@@ -85,6 +91,13 @@ class Compared:
     aupro: Difference | None
     worst: tuple[tuple[str, float], ...]
     how: Resampling
+    pixel_resolution: Resolution
+    used: UsedShare
+    choice: Choice
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the pictures were compared than was asked for."""
+        self.used.check(self.choice.min_used)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -92,6 +105,7 @@ class Compared:
             "left": self.left,
             "right": self.right,
             "num_frames": self.num_frames,
+            "used": self.used.to_dict(),
             "verdict_flips": [vars(flip) for flip in self.flips],
             "mcnemar": to_dict(self.mcnemar),
             "score_max_abs_error": self.score_max_abs_error,
@@ -100,6 +114,7 @@ class Compared:
             "image_auroc": to_dict(self.image_auroc),
             "pixel_auroc": to_dict(self.pixel_auroc),
             "aupro": to_dict(self.aupro),
+            "pixel_resolution": self.pixel_resolution,
             "worst": [{"file": file, "map_max_abs_error": error} for file, error in self.worst],
             "resampling": to_dict(self.how),
         }
@@ -108,6 +123,7 @@ class Compared:
         """The result for people, a line each."""
         test, map_error = self.mcnemar, self.map_max_abs_error
         lines = [
+            *self.used.lines(lists_all=self.choice.lists_all),
             f"Left: {self.left}. Right: {self.right}. {self.num_frames} pictures.",
             f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
             "such pictures do.",
@@ -121,6 +137,8 @@ class Compared:
             lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
         named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
         lines += [found.sentence(name) for name, found in named if found]
+        if self.aupro:
+            lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
         lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the pictures, seed {self.how.seed}.")
         return tuple(lines)
 
@@ -163,38 +181,20 @@ def compare(
             stack.enter_context(target_outputs(target, choice, progress=progress))
             for target, choice in zip((left, right), choices, strict=True)
         ]
-        first, second = _in_step(*sides)
-        found = _compare(first, second, how or Resampling(), progress)
+        first, second = in_step(*sides)
+        used = used_share(*sides, num_compared=len(first))
+        found = _compare(first, second, how or Resampling(), choice=choices[0], used=used, progress=progress)
         if report:
             _write_page(report, found, first, second)
     return found
 
 
-def _in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
-    """Both sides with the same pictures in the same order."""
-    places = {file: index for index, file in enumerate(right.files)}
-    shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
-    if len(shared) < 2:
-        raise BadInputError(
-            f"Only {len(shared)} pictures are on both sides: left has {len(left)} such as {left.files[0]}, right "
-            f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
-        )
-    if left.files != right.files:
-        mine, theirs = (np.array(column) for column in zip(*shared, strict=True))
-        left, right = left.take(mine), right.take(theirs)
-    differing = np.flatnonzero(left.label != right.label)
-    if len(differing):
-        raise BadInputError(
-            f"{len(differing)} pictures are labelled differently on the two sides, first {left.files[differing[0]]}. "
-            "Compare outputs of one version of the data set."
-        )
-    return left, right
-
-
-def _compare(left: Outputs, right: Outputs, how: Resampling, progress: Progress) -> Compared:
+def _compare(
+    left: Outputs, right: Outputs, how: Resampling, *, choice: Choice, used: UsedShare, progress: Progress
+) -> Compared:
     same_size = left.anomaly_map.shape == right.anomaly_map.shape
     errors = _map_errors(left, right) if same_size else np.empty(0)
-    roc, pro = _pixels(left, right, how, progress) if same_size else (None, None)
+    roc, pro = _pixels(left, right, how, resolution=choice.resolution, progress=progress)
     worst = np.argsort(-errors, kind="stable")[:_NUM_WORST]
     return Compared(
         left=str(left.source),
@@ -210,6 +210,9 @@ def _compare(left: Outputs, right: Outputs, how: Resampling, progress: Progress)
         aupro=pro,
         worst=tuple((left.files[i], float(errors[i])) for i in worst),
         how=how,
+        pixel_resolution=choice.resolution,
+        used=used,
+        choice=choice,
     )
 
 
@@ -219,16 +222,19 @@ def _map_errors(left: Outputs, right: Outputs) -> NDArray[np.float64]:
 
 
 def _pixels(
-    left: Outputs, right: Outputs, how: Resampling, progress: Progress
+    left: Outputs, right: Outputs, how: Resampling, *, resolution: Resolution, progress: Progress
 ) -> tuple[Difference | None, Difference | None]:
+    """Differences of the pixel figures; none where the two sides judge other pixels, or no defect has a mask."""
     known = np.flatnonzero(left.has_mask & right.has_mask)
-    if not left.label[known].any():
+    if not (left.label[known].any() and same_pixels(left, right, resolution)):
         return None, None
+    check_masks(left, right, known)
 
     def evidence(side: Outputs) -> Evidence:
-        return pixel_evidence([side.anomaly_map[i] for i in known], [np.asarray(left.mask[i]) for i in known])
+        return pixel_evidence(side.pixels_of(index, resolution=resolution) for index in known.tolist())
 
-    return pixel_differences(evidence(left), evidence(right), left.label[known], how=how, progress=progress)
+    sides = (evidence(side) for side in (left, right))
+    return pixel_differences(sides, left.label[known], how=how, progress=progress)
 
 
 def _flips(left: Outputs, right: Outputs) -> tuple[Flip, ...]:

@@ -2,67 +2,45 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
 from ..bundle.atomic import write_atomic
-from ..bundle.store import open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import TERMINAL, aligned, wrapped
-from ..core.threshold import check_threshold
 from ..data.dataset import check_counts, open_dataset
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
-from ..eval.outputs import Outputs, collect_outputs
-from ..eval.outputs_file import open_outputs, save_outputs
+from ..eval.masks import RESOLUTIONS, Resolution
+from ..eval.operating import OperatingTable, operating_table
+from ..eval.outputs import Outputs
+from ..eval.outputs_file import save_outputs
+from ..eval.predictions import UsedShare
 from ..eval.published import PaperTable, paper_table, published
-from ..runtime.engine import EngineOptions
+from .targets import Choice, target_outputs
 
-_COLUMNS = ("bundle", "engine", "category", "image AUROC", "AP", "F1-max", "pixel AUROC", "AP", "F1-max", "AUPRO")
+_COLUMNS = (
+    "bundle",
+    "engine",
+    "category",
+    "image AUROC",
+    "AP",
+    "F1-max",
+    "pixels of",
+    "AUROC",
+    "AP",
+    "F1-max",
+    "AUPRO",
+)
 _WRITERS = {".md": PaperTable.markdown, ".csv": PaperTable.csv}
 
 
 @final
-@dataclass(frozen=True)
-class Choice:
-    """What to run, and how.
-
-    Attributes:
-        data: data set folder; None where only saved outputs are read.
-        category: its category; None takes the one that the bundle was trained on.
-        engine: engine, or ``"auto"``.
-        options: of the engine.
-        batch: frames per call.
-        threshold: judge by this one instead of the bundle's.
-        corrections: file of corrections to the ground truth.
-        fpr_limit: end of the AUPRO integral.
-
-    Raises:
-        UsageError: a threshold that is not finite.
-    """
-
-    data: Path | None = None
-    category: str | None = None
-    engine: str = "auto"
-    options: EngineOptions = field(default_factory=EngineOptions)
-    batch: int = 1
-    threshold: float | None = None
-    corrections: Path | None = None
-    fpr_limit: float = 0.3
-
-    def __post_init__(self) -> None:
-        # Before the pictures are run, which takes long, and not after.
-        if self.threshold is not None:
-            check_threshold(self.threshold)
-
-
-@final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """One bundle, or one file of outputs.
 
@@ -70,13 +48,25 @@ class Evaluated:
         outputs: as they came, judged by the threshold chosen.
         accuracy: their figures.
         corrected: figures with the corrected truth; None where nothing was corrected.
+        operating: what the detector is good for, by the corrected truth where there is one.
         problems: what the data set lacks, in sentences.
     """
 
     outputs: Outputs
     accuracy: Accuracy
     corrected: Accuracy | None
+    operating: OperatingTable
     problems: tuple[str, ...]
+
+    @property
+    def used(self) -> UsedShare:
+        """How many of the data set's test pictures were used."""
+        return self.outputs.used
+
+    def warnings(self, *, lists_all: bool = False) -> list[str]:
+        """What is said before the figures, a line each."""
+        lines = [*self.operating.warnings(), *self.used.lines(lists_all=lists_all)]
+        return [f"{self.outputs.source}: {line}" if line[0] != " " else line for line in lines]
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells of _COLUMNS: one row, and one for the corrected truth."""
@@ -94,8 +84,10 @@ class Evaluated:
         if judged.verdicts.missed:
             missed = ", ".join(f"{kind} {num} of {total}" for kind, (num, total) in judged.verdicts.missed.items())
             lines.append(f"  Accepted by type of defect: {missed}.")
-        lines += [f"  Not judged: {file}: {reason}" for file, reason in source.skipped]
-        return [*lines, *(f"  Data: {problem}" for problem in self.problems)]
+        if judged.pixel:
+            lines.append(f"  {judged.pixel_sentence()}")
+        lines += [f"  Data: {problem}" for problem in self.problems]
+        return [*lines, *self.operating.sentences()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -104,33 +96,51 @@ class Evaluated:
             **{name: getattr(source, name) for name in ("bundle", "detector", "engine", "precision", "category")},
             "threshold": source.threshold,
             "num_frames": len(self.outputs),
-            "skipped_frames": [{"file": file, "reason": reason} for file, reason in source.skipped],
+            "used": self.used.to_dict(),
             "data_problems": list(self.problems),
             "accuracy": self.accuracy.to_dict(),
             "corrected": None if self.corrected is None else self.corrected.to_dict(),
+            "operating": self.operating.to_dict(),
         }
 
 
 @final
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was evaluated, and the paper's table where one was asked for."""
+    """All that was evaluated, and the paper's table where one was asked for.
+
+    Attributes:
+        items: one for each bundle or file.
+        table: the paper's table; None where none was asked for.
+        choice: how it was evaluated.
+    """
 
     items: tuple[Evaluated, ...]
     table: PaperTable | None
+    choice: Choice
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        for item in self.items:
+            item.used.check(self.choice.min_used)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         table = None if self.table is None else self.table.to_dict()
-        return {"evaluated": [item.to_dict() for item in self.items], "table": table}
+        return {
+            "pixel_resolution": self.choice.resolution,
+            "evaluated": [item.to_dict() for item in self.items],
+            "table": table,
+        }
 
     def sentences(self) -> tuple[str, ...]:
-        """The result for people."""
+        """The result for people: first what is wrong, then the figures."""
+        warnings = [line for item in self.items for line in item.warnings(lists_all=self.choice.lists_all)]
         figures = aligned(_COLUMNS, [row for item in self.items for row in item.rows()], width=TERMINAL)
         lines = [line for item in self.items for line in item.sentences()]
         if self.table is None:
-            return (figures, *lines)
-        return (figures, *map(wrapped, lines), "", self.table.text())
+            return (*warnings, figures, *lines)
+        return (*map(wrapped, warnings), figures, *map(wrapped, lines), "", self.table.text())
 
     def write_table(self, path: Path) -> None:
         """Write the paper's table as Markdown or CSV, by the file's name; see ``check_table_file``."""
@@ -149,41 +159,12 @@ def check_table_file(path: Path | None, number: str | None) -> None:
 
 def _cells(accuracy: Accuracy) -> tuple[str, ...]:
     image, pixel = accuracy.image, accuracy.pixel
-    values = [image.auroc, image.ap, image.f1_max]
-    values += [None] * 4 if pixel is None else [pixel.auroc, pixel.ap, pixel.f1_max, pixel.aupro]
-    return tuple("-" if value is None else f"{value:.4f}" for value in values)
-
-
-@contextmanager
-def target_outputs(target: Path, choice: Choice, *, progress: Progress = silent) -> Iterator[Outputs]:
-    """Outputs of a bundle, which is run for it, or those saved in a file; judged by the threshold chosen.
-
-    Raises:
-        UsageError: a bundle without a data set.
-        BadInputError: no such bundle, file or data set.
-    """
-    with tempfile.TemporaryDirectory(prefix="lineproof-") as scratch:
-        outputs = _load(target, choice, Path(scratch), progress)
-        yield outputs if choice.threshold is None else outputs.with_threshold(choice.threshold)
-
-
-def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Outputs:
-    if target.is_file():
-        return open_outputs(target)
-    bundle = open_bundle(target)
-    if choice.data is None:
-        raise UsageError(f"{target} is a bundle, and no pictures were given to run it on. Give --data DIR.")
-    category = choice.category or bundle.manifest.training.category or None
-    dataset = open_dataset(choice.data, category=category)
-    return collect_outputs(
-        bundle,
-        dataset,
-        engine=choice.engine,
-        options=choice.options,
-        batch=choice.batch,
-        scratch=scratch,
-        progress=progress,
+    of_pixels = [None] * 4 if pixel is None else [pixel.auroc, pixel.ap, pixel.f1_max, pixel.aupro]
+    left, right = (
+        ["-" if value is None else f"{value:.4f}" for value in values]
+        for values in ((image.auroc, image.ap, image.f1_max), of_pixels)
     )
+    return (*left, accuracy.resolution if pixel else "-", *right)
 
 
 def evaluate(
@@ -216,16 +197,22 @@ def evaluate(
             items.append(_evaluate(outputs, choice))
             if save:
                 save_outputs(outputs, _file(save, outputs))
-    return Evaluation(tuple(items), _table(table, items) if table else None)
+    return Evaluation(tuple(items), _table(table, items, choice.resolution) if table else None, choice)
 
 
 def _evaluate(outputs: Outputs, choice: Choice) -> Evaluated:
-    accuracy = measure_accuracy(outputs, fpr_limit=choice.fpr_limit)
-    corrected = None
+    accuracy = measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+    corrected, judged = None, outputs
     if choice.corrections:
-        changed = correct(outputs, read_corrections(choice.corrections))
-        corrected = measure_accuracy(changed, fpr_limit=choice.fpr_limit)
-    return Evaluated(outputs, accuracy, corrected, _problems(outputs))
+        judged = correct(outputs, read_corrections(choice.corrections))
+        corrected = measure_accuracy(judged, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+    return Evaluated(
+        outputs=outputs,
+        accuracy=accuracy,
+        corrected=corrected,
+        operating=operating_table(judged.score, judged.label, threshold=outputs.source.threshold),
+        problems=_problems(outputs),
+    )
 
 
 def _problems(outputs: Outputs) -> tuple[str, ...]:
@@ -241,7 +228,7 @@ def _file(save: Path, outputs: Outputs) -> Path:
     return save / f"{source.bundle}-{source.precision}-{source.engine}.npz"
 
 
-def _table(number: str, items: Sequence[Evaluated]) -> PaperTable:
+def _table(number: str, items: Sequence[Evaluated], resolution: Resolution) -> PaperTable:
     """Figures by method; precision and engine are named where a method was measured more than once."""
     metric = published()["tables"][number]["metric"]
     measured: dict[str, dict[str, float]] = {}
@@ -251,4 +238,7 @@ def _table(number: str, items: Sequence[Evaluated]) -> PaperTable:
         if value is not None:
             row = f"{source.detector} {source.precision} on {source.engine}"
             measured.setdefault(row, {})[source.category] = value
-    return paper_table(number, measured)
+    table = paper_table(number, measured)
+    if metric == "image_auroc":
+        return table
+    return dataclasses.replace(table, title=f"{table.title} Measured rows: pixels {RESOLUTIONS[resolution]}.")

@@ -128,14 +128,31 @@ def parse_share(text: str) -> float:
     Raises:
         UsageError: another form, or outside 0 ≤ share < 1.
     """
-    number, is_percent = (text[:-1], True) if text.endswith("%") else (text, False)
-    try:
-        share = float(number) / (100.0 if is_percent else 1.0)
-    except ValueError:
-        share = -1.0
+    share = _share(text)
     if not 0.0 <= share < 1.0:
         raise UsageError(f"--max-false-reject is {text!r}; expected a share such as 1% or 0.01.")
     return share
+
+
+def parse_min_used(text: str) -> float:
+    """``90%`` or ``0.9`` → 0.9; from none to all of them.
+
+    Raises:
+        UsageError: another form, or outside 0 ≤ share ≤ 1.
+    """
+    share = _share(text)
+    if not 0.0 <= share <= 1.0:
+        raise UsageError(f"--min-used is {text!r}; expected a share such as 90% or 0.9.")
+    return share
+
+
+def _share(text: str) -> float:
+    """A number, or a number of per cent as a share; -1 for any other form."""
+    number, divisor = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
+    try:
+        return float(number) / divisor
+    except ValueError:
+        return -1.0
 
 
 def parse_settings(items: list[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import UsageError
-from ..core.linear import centre_crop_offset
+from ..core.geometry import axes, mask_on_map
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..data.decode import decode_image
@@ -19,10 +19,12 @@ from ..data.overlay import contour, heat_map, overlay
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.badcases import BadCase, find_bad_cases
 from ..eval.corrections import correct, read_corrections
+from ..eval.masks import RESOLUTIONS, Resolution
 from ..eval.outputs import Outputs
-from .evaluation import Choice, target_outputs
+from ..eval.predictions import UsedShare
 from .inspection import show_limits
 from .page import Page
+from .targets import Choice, target_outputs
 
 _TITLES = {
     "false accept": "False accepts: defective, and let through",
@@ -33,7 +35,7 @@ _METRICS = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AU
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gallery:
     """Bad cases, and what corrections of the ground truth change.
 
@@ -44,6 +46,8 @@ class Gallery:
         before: accuracy by the ground truth as it came.
         after: accuracy by the corrected one; None without corrections.
         page: the page written.
+        used: how many of the data set's test pictures were judged.
+        choice: how they were judged.
     """
 
     source: str
@@ -52,12 +56,20 @@ class Gallery:
     before: Accuracy
     after: Accuracy | None
     page: Path
+    used: UsedShare
+    choice: Choice
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        self.used.check(self.choice.min_used)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
             "source": self.source,
             "category": self.category,
+            "used": self.used.to_dict(),
+            "pixel_resolution": self.choice.resolution,
             "cases": [{key: value for key, value in vars(case).items() if key != "index"} for case in self.cases],
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
@@ -66,7 +78,11 @@ class Gallery:
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
-        lines = [f"{self.source}, {self.category}: {self.before.verdicts.sentence()}."]
+        lines = [
+            *self.used.lines(lists_all=self.choice.lists_all),
+            f"{self.source}, {self.category}: {self.before.verdicts.sentence()}.",
+            f"Hot spots {RESOLUTIONS[self.choice.resolution]}.",
+        ]
         for kind in _TITLES:
             found = [case for case in self.cases if case.kind == kind]
             lines.append(f"{kind}s shown: {len(found)}")
@@ -103,14 +119,28 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
     if top < 1:
         raise UsageError(f"--top is {top}; expected at least 1.")
     with target_outputs(target, choice, progress=progress) as outputs:
-        before, after = measure_accuracy(outputs, fpr_limit=choice.fpr_limit), None
+        before, after = _measure(outputs, choice), None
+        used = outputs.used
         if choice.corrections:
             outputs = correct(outputs, read_corrections(choice.corrections))
-            after = measure_accuracy(outputs, fpr_limit=choice.fpr_limit)
-        cases = find_bad_cases(outputs, top=top)
-        gallery = Gallery(str(outputs.source), outputs.source.category, cases, before, after, out)
+            after = _measure(outputs, choice)
+        cases = find_bad_cases(outputs, top=top, resolution=choice.resolution)
+        gallery = Gallery(
+            source=str(outputs.source),
+            category=outputs.source.category,
+            cases=cases,
+            before=before,
+            after=after,
+            page=out,
+            used=used,
+            choice=choice,
+        )
         _write_page(gallery, outputs)
     return gallery
+
+
+def _measure(outputs: Outputs, choice: Choice) -> Accuracy:
+    return measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
 
 
 def _write_page(gallery: Gallery, outputs: Outputs) -> None:
@@ -125,22 +155,25 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
         if not found:
             page.lines(["None."])
         for case in found:
-            page.pictures(_pictures(case, outputs, limits))
+            page.pictures(_pictures(case, outputs, limits, resolution=gallery.choice.resolution))
     page.write(gallery.page)
 
 
-def _pictures(case: BadCase, outputs: Outputs, limits: tuple[float, float]) -> list[tuple[NDArray[np.uint8], str]]:
+def _pictures(
+    case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution
+) -> list[tuple[NDArray[np.uint8], str]]:
+    """Drawn at the map's size, whatever was measured: a page of pictures at a camera's size could not be opened."""
     anomaly_map = np.asarray(outputs.anomaly_map[case.index])
     low, high = limits
+    spec, shape = outputs.source.preprocessing, (anomaly_map.shape[0], anomaly_map.shape[1])
     heat = heat_map(anomaly_map, low=low, high=high)
-    frame = _seen(Path(outputs.source.root) / case.file, outputs.source.preprocessing, anomaly_map.shape)
-    mask = np.asarray(outputs.mask[case.index])
+    frame = _seen(Path(outputs.source.root) / case.file, spec, shape)
+    mask = mask_on_map(outputs.mask_of(case.index), spec, map_shape=shape)
     base = heat if frame is None else frame
     laid = overlay(base, anomaly_map, low=low, high=high)
     if case.box:
-        top, left, bottom, right = case.box
         spot = np.zeros(mask.shape, np.bool_)
-        spot[max(top - 2, 0) : bottom + 2, max(left - 2, 0) : right + 2] = True
+        spot[_drawn_box(case.box, spec, shape, resolution)] = True
         laid = contour(laid, spot, colour=(255, 64, 64))
     drawn = contour(base, mask) if mask.any() else base
     words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
@@ -153,13 +186,22 @@ def _pictures(case: BadCase, outputs: Outputs, limits: tuple[float, float]) -> l
     ]
 
 
-def _seen(path: Path, spec: Preprocessing, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+def _drawn_box(
+    box: tuple[int, int, int, int], spec: Preprocessing, shape: tuple[int, int], resolution: Resolution
+) -> tuple[slice, slice]:
+    """A hot spot's rows and columns on the map, with two pixels around it."""
+    sides = []
+    for axis_px, num_map, ends in zip(axes(spec), shape, ((box[0], box[2]), (box[1], box[3])), strict=True):
+        first, last = axis_px.to_map(np.array(ends), num_map) if resolution == "image" else ends
+        sides.append(slice(max(int(np.floor(first)) - 2, 0), int(np.ceil(last)) + 2))
+    return sides[0], sides[1]
+
+
+def _seen(path: Path, spec: Preprocessing, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The part of the picture that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
     if not path.is_file():
         return None
-    frame = Image.fromarray(decode_image(path))
-    frame = frame.resize((spec.resize_width_px, spec.resize_height_px), Image.Resampling.BOX)
-    left = centre_crop_offset(spec.resize_width_px, spec.crop_width_px)
-    top = centre_crop_offset(spec.resize_height_px, spec.crop_height_px)
-    frame = frame.crop((left, top, left + spec.crop_width_px, top + spec.crop_height_px))
-    return np.asarray(frame.resize((shape[1], shape[0]), Image.Resampling.BOX))
+    (top, bottom), (left, right) = (axis_px.edges_px for axis_px in axes(spec))
+    size = (shape[1], shape[0])
+    part = Image.fromarray(decode_image(path)).resize(size, Image.Resampling.BOX, box=(left, top, right, bottom))
+    return np.asarray(part)

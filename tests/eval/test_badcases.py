@@ -8,6 +8,7 @@ from scipy.ndimage import binary_dilation
 
 from lineproof.core.spec import Preprocessing
 from lineproof.eval.badcases import find_bad_cases, grow, hot_level
+from lineproof.eval.masks import pack_mask
 from lineproof.eval.outputs import Outputs, Source
 
 SIDE = 64
@@ -30,7 +31,7 @@ def outputs():
     source = Source("b", "0", "d", "e", "fp32", 0.5, "folder", "c", "/nowhere", spec)
     files = tuple(f"{i}.png" for i in range(10))
     defects = tuple("cut" if is_bad else "good" for is_bad in label)
-    return Outputs(source, files, defects, maps.max(axis=(1, 2)), label, np.ones(10, np.bool_), maps, masks)
+    return Outputs(source, files, defects, maps.max(axis=(1, 2)), label, np.ones(10, np.bool_), maps, pack_mask(masks))
 
 
 def test_each_kind_the_worst_first(outputs):
@@ -64,3 +65,22 @@ def test_growing_is_dilation_by_a_square(num_px):
     mask = np.random.default_rng(0).random((20, 31)) < 0.03
     expected = binary_dilation(mask, np.ones((2 * num_px + 1, 2 * num_px + 1)))
     np.testing.assert_array_equal(grow(mask, num_px), expected)
+
+
+def test_a_hot_spot_is_placed_on_the_picture_or_on_the_map():
+    """A map of 16 x 16 over the middle 448 of a picture of 512: each of its pixels is 28 pixels of the picture."""
+    spec = Preprocessing(512, 512, 3, 256, 256, 224, 224)
+    maps = np.full((4, 16, 16), 0.1, np.float32)
+    maps[3, 10:12, 4:6] = 0.9
+    masks = np.zeros((4, 512, 512), np.bool_)
+    masks[3, 60:80, 300:330] = True
+    label = np.arange(4) >= 3
+    source = Source("b", "0", "d", "e", "fp32", 0.5, "folder", "c", "/nowhere", spec)
+    files = tuple(f"{i}.png" for i in range(4))
+    defects = tuple("cut" if is_bad else "good" for is_bad in label)
+    outputs = Outputs(source, files, defects, maps.max((1, 2)), label, np.ones(4, np.bool_), maps, pack_mask(masks))
+    (on_map,) = find_bad_cases(outputs, resolution="map")
+    assert on_map.box == (10, 4, 12, 6)
+    (on_picture,) = find_bad_cases(outputs)
+    # Interpolation reaches to the centres of the neighbours, 14 pixels beyond.
+    assert on_picture.box == (32 + 266, 32 + 98, 32 + 350, 32 + 182)

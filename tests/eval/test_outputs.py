@@ -27,8 +27,11 @@ def test_what_an_engine_said_and_the_truth_beside_it(outputs, tiny_bundle, tiny_
     assert outputs.files == ("bad/000.png", "bad/001.png", "bad/002.png", "bad/003.png", "good/004.png", "good/009.png")
     np.testing.assert_array_equal(outputs.label, [True] * 4 + [False] * 2)
     assert outputs.has_mask.all()
-    assert outputs.mask[0, 3:6, 4:9].all()
-    assert outputs.mask.sum() == 4 * 15
+    masks = np.stack([outputs.mask_of(index) for index in range(6)])
+    assert masks.shape == (6, 12, 16)
+    assert masks[:4, 3:6, 4:9].all()
+    assert masks.sum() == 4 * 15
+    assert outputs.packed_mask.shape == (6, 12, 2)
     np.testing.assert_array_equal(outputs.score, outputs.anomaly_map.max(axis=(1, 2)))
     assert outputs.source.threshold == tiny_bundle.manifest.threshold.value
     assert outputs.source.root == str(tiny_dataset.root)
@@ -42,11 +45,13 @@ def test_saved_outputs_are_mapped_and_the_same(outputs, tmp_path):
     assert isinstance(found.anomaly_map, np.memmap)
     assert not found.anomaly_map.flags.writeable
     assert (found.source, found.files, found.defects) == (outputs.source, outputs.files, outputs.defects)
-    for name in ("score", "label", "has_mask", "anomaly_map", "mask"):
+    for name in ("score", "label", "has_mask", "anomaly_map", "packed_mask"):
         np.testing.assert_array_equal(getattr(found, name), getattr(outputs, name))
         assert getattr(found, name).dtype == getattr(outputs, name).dtype
     with np.load(path, allow_pickle=False) as plain:
         np.testing.assert_array_equal(plain["anomaly_map"], outputs.anomaly_map)
+        masks = np.unpackbits(plain["packed_mask"], axis=2, count=16)
+        np.testing.assert_array_equal(masks[0], outputs.mask_of(0))
 
 
 def test_maps_go_to_a_folder_where_one_is_given(tiny_bundle, tiny_dataset, outputs, tmp_path):
@@ -54,7 +59,7 @@ def test_maps_go_to_a_folder_where_one_is_given(tiny_bundle, tiny_dataset, outpu
     assert isinstance(found.anomaly_map, np.memmap)
     assert (tmp_path / "anomaly_map.npy").stat().st_size > outputs.anomaly_map.nbytes
     np.testing.assert_array_equal(found.anomaly_map, outputs.anomaly_map)
-    np.testing.assert_array_equal(found.mask, outputs.mask)
+    np.testing.assert_array_equal(found.packed_mask, outputs.packed_mask)
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None])
@@ -74,9 +79,13 @@ def test_a_compressed_file_and_another_version(outputs, tmp_path):
     with np.load(tmp_path / "o.npz") as arrays:
         kept = dict(arrays)
     header = json.loads(kept["header"].tobytes())
+    kept["header"] = np.frombuffer(json.dumps({**header, "outputs_version": 1}).encode(), np.uint8)
+    np.savez(tmp_path / "o.npz", **kept)
+    with pytest.raises(BadInputError, match=r"version 1; this release reads 2 \(its masks are shrunk .*--save-outputs"):
+        open_outputs(tmp_path / "o.npz")
     kept["header"] = np.frombuffer(json.dumps({**header, "outputs_version": 99}).encode(), np.uint8)
     np.savez(tmp_path / "o.npz", **kept)
-    with pytest.raises(BadInputError, match="outputs of version 99; this release reads 1"):
+    with pytest.raises(BadInputError, match="outputs of version 99; this release reads 2"):
         open_outputs(tmp_path / "o.npz")
 
 
@@ -107,13 +116,15 @@ def test_pictures_that_do_not_fit_are_kept_by_name(tiny_bundle, tiny_dataset, ad
     found = collect_outputs(tiny_bundle, open_dataset(tiny_dataset.root), engine="numpy")
     ((file, reason),) = found.source.skipped
     assert file == "bad/large.png"
+    assert found.used.lines()[0].startswith("Only 6 of 7 pictures could be used (85.7%). Not used: bad/large.png: the ")
     assert "this bundle takes 16x12" in reason
 
 
 def test_accuracy_is_that_of_the_metrics(outputs):
     found = measure_accuracy(outputs, fpr_limit=0.05)
     assert found.image == image_metrics(outputs.score, outputs.label)
-    assert found.pixel == pixel_metrics(outputs.anomaly_map, outputs.mask, fpr_limit=0.05)
+    masks = [outputs.mask_of(index) for index in range(6)]
+    assert found.pixel == pixel_metrics(outputs.anomaly_map, masks, fpr_limit=0.05)
     assert found.value("image_auroc") == found.value("pixel_auroc") == found.value("aupro") == 1.0
 
 
@@ -151,7 +162,7 @@ def test_corrections_change_the_truth_and_nothing_else(outputs, tmp_path):
     assert found.files == ("bad/000.png", "bad/002.png", "bad/003.png", "good/004.png", "good/009.png")
     np.testing.assert_array_equal(found.label, [False, True, True, True, True])
     np.testing.assert_array_equal(found.has_mask, [True, True, True, False, True])
-    np.testing.assert_array_equal(found.mask.sum(axis=(1, 2)), [0, 1, 15, 0, 1])
+    assert [int(found.mask_of(index).sum()) for index in range(5)] == [0, 1, 15, 0, 1]
     assert found.defects == ("good", "bad", "bad", "corrected", "corrected")
     np.testing.assert_array_equal(found.score, outputs.score[[0, 2, 3, 4, 5]])
     assert outputs.label.sum() == 4

@@ -12,6 +12,10 @@ from lineproof.eval.metrics import image_metrics, pixel_metrics
 from lineproof.eval.statistics import Resampling, image_difference, mcnemar, pixel_differences
 
 
+def evidence_of(maps, masks):
+    return pixel_evidence(zip(maps, masks, strict=True))
+
+
 @st.composite
 def labelled_maps(draw_value):
     rng = np.random.default_rng(draw_value(st.integers(0, 2**32 - 1)))
@@ -28,7 +32,7 @@ def labelled_maps(draw_value):
 def test_the_areas_of_a_resample_are_the_metrics_of_the_repeated_pictures(case, limit, seed):
     maps, masks = case
     weights = draw(masks.any(axis=(1, 2)), num_resamples=5, seed=seed)
-    roc, pro = resampled_areas(pixel_evidence(maps, masks), weights, fpr_limit=limit)
+    roc, pro = resampled_areas(evidence_of(maps, masks), weights, fpr_limit=limit)
     for column in range(5):
         taken = np.repeat(np.arange(len(maps)), weights[:, column].astype(int))
         expected = pixel_metrics(maps[taken], masks[taken], fpr_limit=limit)
@@ -53,9 +57,9 @@ def test_many_blocks_are_one(monkeypatch):
     rng = np.random.default_rng(0)
     maps, masks = rng.random((4, 32, 32), np.float32), rng.random((4, 32, 32)) < 0.4
     weights = draw(np.ones(4, np.bool_), num_resamples=3, seed=1)
-    whole = resampled_areas(pixel_evidence(maps, masks), weights)
+    whole = resampled_areas(evidence_of(maps, masks), weights)
     monkeypatch.setattr("lineproof.eval.bootstrap._BLOCK", 7)
-    parts = resampled_areas(pixel_evidence(maps, masks), weights)
+    parts = resampled_areas(evidence_of(maps, masks), weights)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
 
 
@@ -136,8 +140,8 @@ def test_identical_maps_are_bounded_by_the_number_of_pictures():
     rng = np.random.default_rng(0)
     maps, masks = rng.random((6, 8, 8), np.float32), rng.random((6, 8, 8)) < 0.2
     masks[:2] = False
-    evidence = pixel_evidence(maps, masks)
-    for found in pixel_differences(evidence, evidence, masks.any(axis=(1, 2)), how=Resampling(100)):
+    evidence = evidence_of(maps, masks)
+    for found in pixel_differences((evidence, evidence), masks.any(axis=(1, 2)), how=Resampling(100)):
         assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
         np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / 8), rtol=1e-6)
 
@@ -155,7 +159,7 @@ def test_pixel_differences_are_those_of_the_metrics():
     other = (maps + 0.3 * masks).astype(np.float32)
     label = masks.any(axis=(1, 2))
     how = Resampling(200, 0, 0.3)
-    roc, pro = pixel_differences(pixel_evidence(maps, masks), pixel_evidence(other, masks), label, how=how)
+    roc, pro = pixel_differences((evidence_of(maps, masks), evidence_of(other, masks)), label, how=how)
     before, after = pixel_metrics(maps, masks), pixel_metrics(other, masks)
     np.testing.assert_allclose(roc.value, after.auroc - before.auroc, rtol=0, atol=1e-12)
     np.testing.assert_allclose(pro.value, after.aupro - before.aupro, rtol=0, atol=1e-12)

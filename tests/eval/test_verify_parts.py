@@ -14,8 +14,8 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample
 from lineproof.eval.correlation import average_ranks, rank_correlation
-from lineproof.eval.masks import align_mask, mask_for
-from lineproof.eval.predictions import FrameBatch, Judged, Skipped, predict_files, read_batches
+from lineproof.eval.masks import mask_for
+from lineproof.eval.predictions import FrameBatch, Judged, Skipped, UsedShare, predict_files, read_batches
 from lineproof.runtime.engine import EngineOptions, open_engine
 
 
@@ -40,33 +40,48 @@ def test_rank_correlation_is_none_where_undefined(first):
     assert rank_correlation(np.array(first), np.arange(len(first), dtype=np.float64)) is None
 
 
-def test_mask_of_the_frame_size_stays_as_it_is():
-    mask = np.random.default_rng(0).random((12, 16)) > 0.5
-    same = Preprocessing(12, 16, 3, 12, 16, 12, 16)
-    np.testing.assert_array_equal(align_mask(mask, same, map_shape=(12, 16)), mask)
-
-
-def test_mask_follows_resize_and_crop():
-    """Frame 8x8 is halved to 4x4, then the middle 2x2 is kept: rows and columns 2..5 of the frame remain."""
-    mask = np.zeros((8, 8), dtype=bool)
-    mask[2:4, 4:6] = True
-    mask[0, 0] = True
-    preprocessing = Preprocessing(8, 8, 3, 4, 4, 2, 2)
-    np.testing.assert_array_equal(align_mask(mask, preprocessing, map_shape=(2, 2)), [[False, True], [False, False]])
-    np.testing.assert_array_equal(align_mask(mask, preprocessing, map_shape=(4, 4)), mask[2:6, 2:6])
-
-
-def test_mask_of_another_size_is_refused():
-    with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
-        align_mask(np.zeros((8, 8), dtype=bool), Preprocessing(12, 16, 3, 12, 16, 12, 16), map_shape=(12, 16))
-
-
 def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
     preprocessing = Preprocessing(12, 16, 3, 12, 16, 12, 16)
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", split="test")
     good = Sample(path=tmp_path / "y.png", label=0, defect="good", split="test")
-    assert mask_for(bad, preprocessing, map_shape=(6, 8)) is None
-    np.testing.assert_array_equal(mask_for(good, preprocessing, map_shape=(6, 8)), np.zeros((6, 8), bool))
+    assert mask_for(bad, preprocessing) is None
+    np.testing.assert_array_equal(mask_for(good, preprocessing), np.zeros((12, 16), bool))
+
+
+def test_a_set_used_in_part_is_said_briefly():
+    assert UsedShare(7).lines() == []
+    size = "the picture is 20x12 pixels; this bundle takes 16x12"
+    skipped = tuple((f"bad/{index}.png", size) for index in range(5))
+    found = UsedShare(20, skipped)
+    (line,) = found.lines()
+    names = "bad/0.png, bad/1.png, bad/2.png and 2 more"
+    assert line == f"Only 15 of 20 pictures could be used (75.0%). Not used: {names}: {size}."
+    assert found.lines(lists_all=True)[1:] == [f"  bad/{index}.png: {size}" for index in range(5)]
+    mixed = UsedShare(20, (*skipped, ("x.png", "empty")))
+    assert mixed.lines()[0].endswith("takes 16x12 (and 1 other reason; -v lists all).")
+    assert found.to_dict()["num_used"] == 15
+    assert len(found.to_dict()["skipped"]) == 5
+
+
+def test_too_small_a_share_is_an_error():
+    found = UsedShare(10, (("a.png", "empty"),))
+    found.check(0.9)
+    with pytest.raises(BadInputError, match=r"Only 9 of 10 pictures could be used \(90\.0%\); expected at least 95%"):
+        found.check(0.95)
+    UsedShare(0).check(1.0)
+
+
+def test_equal_reasons_of_other_files_are_one(tiny_bundle, tiny_dataset):
+    for name in ("a", "b"):
+        (tiny_dataset.root / f"{name}.png").write_bytes(b"")
+    samples = [
+        Sample(path=tiny_dataset.root / f"{name}.png", label=0, defect="good", split="test") for name in ("a", "b")
+    ]
+    items = list(read_batches(tiny_bundle, samples, batch=1))
+    found = UsedShare.of(items, num_total=2, root=tiny_dataset.root)
+    assert [file for file, _ in found.skipped] == ["a.png", "b.png"]
+    assert len({reason for _, reason in found.skipped}) == 1
+    assert "other reason" not in found.lines()[0]
 
 
 def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dataset):

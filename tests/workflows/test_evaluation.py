@@ -15,8 +15,9 @@ from lineproof.eval.published import paper_table, published
 from lineproof.eval.statistics import Resampling
 from lineproof.runtime.engine import availability
 from lineproof.workflows.compare import compare, one_each
-from lineproof.workflows.evaluation import Choice, check_table_file, evaluate
+from lineproof.workflows.evaluation import check_table_file, evaluate
 from lineproof.workflows.gallery import show_bad_cases
+from lineproof.workflows.targets import Choice
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def cpu(tiny_bundle):
 
 @pytest.fixture
 def choice(parts):
-    return Choice(parts, engine="ort-cpu")
+    return Choice(data=parts, engine="ort-cpu")
 
 
 @pytest.fixture
@@ -73,6 +74,51 @@ def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved
     assert "0 of 4 good pictures rejected" in text
     assert "Data: carpet: " in text
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_what_is_wrong_comes_first(cpu, choice, parts):
+    """A threshold above nearly every defect, and a picture that does not fit."""
+    Image.new("RGB", (20, 12)).save(parts / "carpet/test/good/large.png")
+    found = evaluate([cpu.path], dataclasses.replace(choice, threshold=0.8))
+    first, second, header = "\n".join(found.sentences()).splitlines()[:3]
+    assert first == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (0.8)."
+    words = "tiny (fp32) on ort-cpu: Only 7 of 8 pictures could be used (87.5%). Not used: test/good/large.png: the "
+    assert second.startswith(words)
+    assert header.split()[:2] == ["bundle", "engine"]
+    with pytest.raises(BadInputError, match=r"Only 7 of 8 pictures .*expected at least 90%.*--min-used"):
+        found.check()
+    dataclasses.replace(found, choice=dataclasses.replace(choice, min_used=0.8)).check()
+    (item,) = found.to_dict()["evaluated"]
+    assert item["used"]["num_used"] == 7
+    assert item["operating"]["calibrated"]["passed_defective"]["num"] == 3
+
+
+def test_the_operating_table_is_part_of_the_result(cpu, choice):
+    found = evaluate([cpu.path], choice)
+    lines = "\n".join(found.sentences()).splitlines()
+    place = lines.index("Operating table on 4 good and 3 defective test pictures:")
+    assert lines[place + 1].startswith("rejected good parts")
+    assert lines[place + 2].split()[:3] == ["at", "most", "0%"]
+    assert "0 of 3 (0.0%–70.8%)" in lines[place + 2]
+    assert not any("Misses" in line for line in lines)
+
+
+def test_without_good_pictures_it_is_said_first(cpu, choice, parts):
+    for path in (parts / "carpet/test/good").iterdir():
+        path.unlink()
+    found = evaluate([cpu.path], choice)
+    assert found.sentences()[0].endswith('No good test picture: figures that need one are "-".')
+    assert found.items[0].rows()[0][3] == "-"
+
+
+@pytest.mark.parametrize("resolution", ["image", "map"])
+def test_the_resolution_is_said_everywhere(cpu, choice, resolution):
+    found = evaluate([cpu.path], dataclasses.replace(choice, resolution=resolution), table="2")
+    assert found.to_dict()["pixel_resolution"] == resolution
+    assert found.to_dict()["evaluated"][0]["accuracy"]["pixel_resolution"] == resolution
+    assert resolution in found.items[0].rows()[0]
+    assert f"Pixel figures at the {resolution}'s resolution" in "\n".join(found.sentences())
+    assert f"Measured rows: pixels at the {resolution}'s resolution" in found.table.title
 
 
 def test_several_are_saved_into_a_folder(cpu, choice, tmp_path):
@@ -159,7 +205,8 @@ def test_a_side_that_is_worse_shows(saved, tmp_path):
     outputs = open_outputs(saved)
     score = outputs.score.copy()
     score[list(outputs.files).index("test/hole/001.png")] = 0.0
-    maps = np.where(outputs.mask, 0.0, outputs.anomaly_map).astype(np.float32)
+    masks = np.stack([outputs.mask_of(index) for index in range(len(outputs))])
+    maps = np.where(masks, 0.0, outputs.anomaly_map).astype(np.float32)
     worse = dataclasses.replace(outputs, score=score, anomaly_map=maps)
     save_outputs(worse.take(np.arange(len(worse))[::-1]), tmp_path / "worse.npz")
     found = compare(saved, tmp_path / "worse.npz", (Choice(), Choice()), how=Resampling(200))
@@ -187,14 +234,39 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
     assert one_each(["a"]) == ("a", "a")
 
 
+def test_pictures_on_one_side_only_are_named(saved, tmp_path):
+    outputs = open_outputs(saved)
+    save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
+    found = compare(saved, tmp_path / "fewer.npz", (Choice(min_used=0.5), Choice()))
+    assert found.sentences()[0] == (
+        f"Only 6 of 7 pictures could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
+    )
+    found.check()
+    with pytest.raises(BadInputError, match="Only 6 of 7"):
+        dataclasses.replace(found, choice=Choice()).check()
+
+
+def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
+    outputs = open_outputs(saved)
+    masks = outputs.packed_mask.copy()
+    masks[list(outputs.files).index("test/hole/001.png"), 0, 0] = 255
+    save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
+    with pytest.raises(BadInputError, match=r"1 pictures have another mask on the two sides, first test/hole/001\.png"):
+        compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
+
+
 def test_maps_of_another_size_are_left_out(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(
-        dataclasses.replace(outputs, anomaly_map=outputs.anomaly_map[:, ::2], mask=outputs.mask[:, ::2]),
+        dataclasses.replace(outputs, anomaly_map=outputs.anomaly_map[:, ::2]),
         tmp_path / "half.npz",
     )
-    found = compare(saved, tmp_path / "half.npz", (Choice(), Choice()))
+    small = Choice(resolution="map")
+    found = compare(saved, tmp_path / "half.npz", (small, small))
     assert (found.map_max_abs_error, found.pixel_auroc, found.aupro, found.worst) == (None, None, None, ())
+    enlarged = compare(saved, tmp_path / "half.npz", (Choice(), Choice()))
+    assert (enlarged.map_max_abs_error, enlarged.worst) == (None, ())
+    assert enlarged.aupro.value < 0
     assert found.image_auroc.value == 0.0
     assert any("their sizes differ" in line for line in found.sentences())
 

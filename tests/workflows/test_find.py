@@ -15,6 +15,7 @@ from lineproof.workflows.find import (
     open_named,
     parse_batches,
     parse_frame,
+    parse_min_used,
     parse_settings,
     parse_share,
     run_detector,
@@ -131,6 +132,17 @@ def test_share(text, value):
 def test_no_share(text):
     with pytest.raises(UsageError, match=r"expected a share such as 1% or 0\.01"):
         parse_share(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("90%", 0.9), ("0.5", 0.5), ("0", 0.0), ("100%", 1.0), ("1", 1.0)])
+def test_share_that_must_be_used(text, value):
+    assert parse_min_used(text) == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "%", "101%", "-1%", "nan", "1.1", "most"])
+def test_no_share_that_must_be_used(text):
+    with pytest.raises(UsageError, match=r"--min-used is .*expected a share such as 90% or 0\.9"):
+        parse_min_used(text)
 
 
 def test_settings():

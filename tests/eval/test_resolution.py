@@ -1,0 +1,207 @@
+"""Pixel figures at the image's resolution are MVTec's: an independent, slow evaluation on the same maps agrees."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import label as scipy_label
+
+from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.spec import Preprocessing
+from lineproof.data.dataset import Sample, open_dataset
+from lineproof.eval.accuracy import measure_accuracy
+from lineproof.eval.masks import check_resolution, judged_pixels, mask_for, pack_mask, unpack_mask
+from lineproof.eval.outputs import Outputs, Source
+from lineproof.eval.paired import PairedMeter
+
+HEIGHT, WIDTH = 90, 120
+
+
+def published_evaluation(maps, masks, limit=0.3):
+    """MVTec's evaluation of AU-PRO in our own words.
+
+    All pixels of the set are put in the order of their scores, the highest first. Each anomaly-free one raises the
+    false-positive rate by 1 / their number, each defect pixel the overlap by 1 / (size of its component × number of
+    components). Only the last of equal scores is a point of the curve. It is integrated by trapezoids up to the limit,
+    with a point interpolated there, and divided by the limit.
+    """
+    regions = [scipy_label(mask, structure=np.ones((3, 3), int)) for mask in masks]
+    num_regions = sum(number for _, number in regions)
+    num_good = sum(int((~mask).sum()) for mask in masks)
+    scores, false_steps, overlap_steps = [], [], []
+    for anomaly_map, (labels, number) in zip(maps, regions, strict=True):
+        sizes = np.bincount(labels.ravel(), minlength=number + 1)
+        overlap = np.where(labels > 0, 1.0 / sizes[labels] / max(num_regions, 1), 0.0)
+        scores.append(anomaly_map.ravel())
+        false_steps.append((labels == 0).ravel() / num_good)
+        overlap_steps.append(overlap.ravel())
+    scores, false_steps, overlap_steps = map(np.concatenate, (scores, false_steps, overlap_steps))
+    order = np.argsort(-scores, kind="stable")
+    is_last = np.append(np.diff(scores[order]) != 0, True)
+    fpr = np.concatenate([[0.0], np.cumsum(false_steps[order])[is_last]])
+    pro = np.concatenate([[0.0], np.cumsum(overlap_steps[order])[is_last]])
+    kept = fpr <= limit
+    at_limit = np.interp(limit, fpr, pro)
+    return np.trapezoid(np.append(pro[kept], at_limit), np.append(fpr[kept], limit)) / limit
+
+
+def make_outputs(spec, map_shape, seed=0, num=8):
+    """Blobs on maps, and masks drawn at the size of the frames: compact ones, thin lines, several per picture."""
+    rng = np.random.default_rng(seed)
+    maps = rng.random((num, *map_shape)).astype(np.float32)
+    maps += np.roll(maps, 1, 1) + np.roll(maps, 1, 2)
+    masks = np.zeros((num, spec.frame_height_px, spec.frame_width_px), np.bool_)
+    for index in range(3, num):
+        for _ in range(3):
+            top, left = rng.integers(0, spec.frame_height_px - 9), rng.integers(0, spec.frame_width_px - 9)
+            masks[index, top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)] = True
+        masks[index, np.arange(30), np.arange(40, 70)] = True
+    label = masks.any(axis=(1, 2))
+    for index in np.flatnonzero(label):
+        rows, columns = np.nonzero(masks[index])
+        scale = np.array(map_shape) / masks.shape[1:]
+        maps[index, (rows * scale[0]).astype(int), (columns * scale[1]).astype(int)] += 0.7
+    source = Source("b", "0", "d", "e", "fp32", 2.0, "folder", "c", "/nowhere", spec)
+    names = tuple(f"{index}.png" for index in range(num))
+    kinds = tuple("cut" if is_bad else "good" for is_bad in label)
+    return Outputs(source, names, kinds, maps.max(axis=(1, 2)), label, np.ones(num, np.bool_), maps, pack_mask(masks))
+
+
+def enlarged_by_torch(maps, size):
+    torch = pytest.importorskip("torch")
+    stack = torch.from_numpy(np.asarray(maps)).double()[:, None]
+    return torch.nn.functional.interpolate(stack, size=size, mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("map_shape", [(32, 32), (28, 40), (90, 120)])
+@pytest.mark.parametrize("limit", [0.05, 0.3])
+def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit):
+    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), map_shape, seed)
+    found = measure_accuracy(outputs, fpr_limit=limit)
+    maps = enlarged_by_torch(outputs.anomaly_map, (HEIGHT, WIDTH)).astype(np.float32)
+    expected = published_evaluation(maps, [outputs.mask_of(index) for index in range(len(outputs))], limit)
+    assert 0.2 < expected < 1.0
+    np.testing.assert_allclose(found.pixel.aupro, expected, rtol=0, atol=5e-6)
+    assert found.pixel.num_pixels == len(outputs) * HEIGHT * WIDTH
+
+
+def test_ties_are_one_point_of_the_curve():
+    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, HEIGHT, WIDTH, HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    coarse = np.round(np.asarray(outputs.anomaly_map) * 4) / np.float32(4)
+    tied = Outputs(**{**vars(outputs), "anomaly_map": coarse})
+    expected = published_evaluation(coarse, [outputs.mask_of(index) for index in range(len(outputs))])
+    np.testing.assert_allclose(measure_accuracy(tied).pixel.aupro, expected, rtol=0, atol=5e-6)
+
+
+def test_with_a_crop_only_seen_pixels_count():
+    """Rows and columns whose centres lie in the cropped region, counted by hand: 90 · 8/64 = 11.25 to 78.75."""
+    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 48, 48), (48, 48))
+    found = measure_accuracy(outputs).pixel
+    part = np.s_[11:79, 15:105]
+    masks = [outputs.mask_of(index)[part] for index in range(len(outputs))]
+    assert found.num_pixels == len(outputs) * 68 * 90
+    assert found.num_defect_pixels == sum(int(mask.sum()) for mask in masks)
+    assert found.num_components == sum(scipy_label(mask, np.ones((3, 3)))[1] for mask in masks)
+
+
+def test_shrinking_a_mask_can_split_a_defect():
+    """A thin line leaves the row on which the map's centres lie, and comes back: one defect, or two."""
+    spec = Preprocessing(HEIGHT, WIDTH, 3, 15, 20, 15, 20)
+    outputs = make_outputs(spec, (15, 20))
+    masks = np.zeros((8, HEIGHT, WIDTH), np.bool_)
+    masks[5, 9, 3:51] = masks[5, 10, 51:71] = masks[5, 9, 71:111] = True
+    # And a small one lies between the centres: it is lost.
+    masks[6, 40:42, 40:42] = masks[6, 60:70, 60:70] = True
+    outputs = Outputs(**{**vars(outputs), "packed_mask": pack_mask(masks), "label": masks.any(axis=(1, 2))})
+    image, shrunk = (measure_accuracy(outputs, resolution=name).pixel for name in ("image", "map"))
+    assert (image.num_components, shrunk.num_components) == (3, 3)
+    assert image.num_defect_pixels == 108 + 4 + 100
+    assert shrunk.num_defect_pixels == 8 + 6 + 4
+    assert (image.num_pixels, shrunk.num_pixels) == (8 * HEIGHT * WIDTH, 8 * 15 * 20)
+
+
+def test_every_result_says_its_resolution():
+    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), (32, 32))
+    image, shrunk = measure_accuracy(outputs), measure_accuracy(outputs, resolution="map")
+    assert (image.to_dict()["pixel_resolution"], shrunk.to_dict()["pixel_resolution"]) == ("image", "map")
+    assert image.pixel_sentence().startswith("Pixel figures at the image's resolution (maps enlarged bilinearly")
+    assert shrunk.pixel_sentence().startswith("Pixel figures at the map's resolution (masks shrunk to the map)")
+    assert image.pixel.aupro != shrunk.pixel.aupro
+    assert check_resolution("map") == "map"
+    with pytest.raises(UsageError, match=r"--resolution is 'frame'; expected image or map"):
+        check_resolution("frame")
+
+
+@pytest.mark.parametrize("resolution", ["image", "map"])
+def test_both_sides_of_a_verification_are_measured_alike(resolution):
+    spec = Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 48, 48)
+    outputs = make_outputs(spec, (48, 48))
+    meter = PairedMeter(spec, resolution=resolution)
+    for index in range(len(outputs)):
+        one = np.asarray(outputs.anomaly_map[index])
+        meter.update_score(1.0, 1.0, label=int(outputs.label[index]))
+        meter.update_map(one, 1 - one, mask=outputs.mask_of(index))
+    found = meter.compute()
+    expected = measure_accuracy(outputs, resolution=resolution).pixel
+    assert (found.pixel_auroc.reference, found.aupro.reference) == (expected.auroc, expected.aupro)
+    np.testing.assert_allclose(found.pixel_auroc.engine, 1 - expected.auroc, atol=1e-9)
+    assert found.pixel_resolution == resolution
+
+
+def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
+    spec = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    drawn = np.random.default_rng(0).random((12, 16)) < 0.3
+    Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.png")
+    bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_paths=(tmp_path / "m.png",), split="test")
+    np.testing.assert_array_equal(mask_for(bad, spec), drawn)
+    with pytest.raises(BadInputError, match="16x12"):
+        mask_for(bad, Preprocessing(24, 32, 3, 12, 16, 12, 16))
+    with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
+        judged_pixels(np.zeros((4, 4), np.float32), np.zeros((8, 8), np.bool_), spec, resolution="image")
+
+
+@pytest.mark.parametrize("width", [1, 7, 8, 9, 512])
+def test_masks_are_bits_and_come_back(width):
+    mask = np.random.default_rng(0).random((3, 5, width)) < 0.5
+    packed = pack_mask(mask)
+    assert packed.nbytes == 3 * 5 * -(-width // 8)
+    np.testing.assert_array_equal(unpack_mask(packed, width), mask)
+    assert unpack_mask(packed, width).dtype == np.bool_
+
+
+def test_outputs_whose_parts_do_not_belong_together_are_refused():
+    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), (32, 32))
+    for change in ({"packed_mask": outputs.packed_mask[:, :45]}, {"label": outputs.label[:3]}):
+        with pytest.raises(BadInputError, match=r"Outputs of 8 pictures .*expected masks \(8, 90, 15\)"):
+            Outputs(**{**vars(outputs), **change})
+
+
+@pytest.mark.realdata
+def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
+    dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
+    spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
+    counted = {"image": 0, "map": 0}
+    for sample in (sample for sample in dataset.test if sample.label):
+        mask = mask_for(sample, spec)
+        for resolution in counted:
+            _, judged = judged_pixels(np.zeros((256, 256), np.float32), mask, spec, resolution=resolution)
+            counted[resolution] += scipy_label(judged, np.ones((3, 3)))[1]
+    assert counted == {"image": 135, "map": 136}
+
+
+@pytest.mark.realdata
+def test_real_masks_are_evaluated_as_published(shared_data):
+    """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
+    dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
+    spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
+    masks = np.stack([mask_for(sample, spec) for sample in dataset.test[::8]])
+    rng = np.random.default_rng(0)
+    maps = rng.random((len(masks), 64, 64)).astype(np.float32)
+    maps += masks.reshape(len(masks), 64, 8, 64, 8).mean((2, 4), dtype=np.float32)
+    label = masks.any(axis=(1, 2))
+    assert 10 < label.sum() < len(label)
+    source = Source("b", "0", "d", "e", "fp32", 2.0, "mvtec-ad", "screw", "/nowhere", spec)
+    names, score, has_mask = tuple(map(str, range(len(masks)))), maps.max((1, 2)), np.ones(len(masks), np.bool_)
+    outputs = Outputs(source, names, names, score, label, has_mask, maps, pack_mask(masks))
+    expected = published_evaluation(enlarged_by_torch(maps, (512, 512)).astype(np.float32), masks)
+    np.testing.assert_allclose(measure_accuracy(outputs).pixel.aupro, expected, rtol=0, atol=5e-6)

@@ -1,0 +1,63 @@
+"""The same pictures on two sides: which both judge, and whether their pixels can be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.errors import BadInputError
+from ..core.geometry import axes, seen_part
+from ..eval.masks import Resolution
+from ..eval.outputs import Outputs
+from ..eval.predictions import UsedShare
+
+
+def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
+    """Both sides with the same pictures in the same order."""
+    places = {file: index for index, file in enumerate(right.files)}
+    shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
+    if len(shared) < 2:
+        raise BadInputError(
+            f"Only {len(shared)} pictures are on both sides: left has {len(left)} such as {left.files[0]}, right "
+            f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
+        )
+    if left.files != right.files:
+        mine, theirs = (np.array(column) for column in zip(*shared, strict=True))
+        left, right = left.take(mine), right.take(theirs)
+    differing = np.flatnonzero(left.label != right.label)
+    if len(differing):
+        raise BadInputError(
+            f"{len(differing)} pictures are labelled differently on the two sides, first {left.files[differing[0]]}. "
+            "Compare outputs of one version of the data set."
+        )
+    return left, right
+
+
+def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare:
+    """Of the pictures of either side, those that are not on both, and why."""
+    skipped = {**dict(right.source.skipped), **dict(left.source.skipped)}
+    for files, others, word in ((left.files, set(right.files), "right"), (right.files, set(left.files), "left")):
+        for file in files:
+            if file not in others:
+                skipped.setdefault(file, f"not on the {word} side")
+    return UsedShare(num_compared + len(skipped), tuple(skipped.items()))
+
+
+def same_pixels(left: Outputs, right: Outputs, resolution: Resolution) -> bool:
+    """Whether both sides judge the same pixels of the same frames."""
+    first, second = left.source.preprocessing, right.source.preprocessing
+    if [side.frame_px for side in axes(first)] != [side.frame_px for side in axes(second)]:
+        return False
+    if resolution == "image":
+        return seen_part(first) == seen_part(second)
+    return axes(first) == axes(second) and left.anomaly_map.shape == right.anomaly_map.shape
+
+
+def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None:
+    """Raise BadInputError unless both sides have the same masks."""
+    differing = [int(i) for i in known if not np.array_equal(left.packed_mask[i], right.packed_mask[i])]
+    if differing:
+        raise BadInputError(
+            f"{len(differing)} pictures have another mask on the two sides, first {left.files[differing[0]]}. Compare "
+            "outputs of one version of the data set."
+        )

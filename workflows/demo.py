@@ -28,6 +28,7 @@ from ..profiles.report import ProfileComparison
 from ..profiles.timing import Schedule
 from ..runtime.engine import availability
 from .inspection import draw, map_limits
+from .operating import RunOperation
 from .page import Page
 from .prove import Proof
 from .training import SAMPLE_CATEGORY, ExportRequest, export_and_prove, train_on_sample
@@ -54,6 +55,11 @@ class DemoStep:
     parity: tuple[ParityReport, ...]
     profile: ProfileComparison
     seconds: float
+
+    @property
+    def operation(self) -> RunOperation:
+        """What its threshold does to the sample's test pictures."""
+        return self.proof.operation or RunOperation(reason="the bundle was not exported from a run.")
 
 
 @dataclass(frozen=True)
@@ -101,12 +107,13 @@ class Demo:
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
-        lines = []
+        lines = [f"{step.name}: {line}" for step in self.steps for line in step.operation.warnings()]
         for step in self.steps:
             gate = step.proof.gate
             built = f"built for {', '.join(gate.targets)}" if gate else "not installed"
             lines.append(f"{step.name}: {step.proof.bundle.path}, TensorRT-RTX {built}, {step.seconds:.0f} s")
             lines += [f"  {report.sentences()[0]}" for report in step.parity]
+            lines += step.operation.sentences()
         verdict = "Every verdict is the reference's." if self.passed else "PARITY FAILED."
         return (*lines, verdict, f"{self.seconds:.0f} s in all. Open {self.page}")
 

@@ -17,6 +17,7 @@ from ..eval.proof import record_parity
 from ..eval.verify import verify
 from ..export.tensorrt_build import GateReport, build_plan, gate
 from ..runtime.engine import availability
+from .operating import RunOperation
 
 #: What ``--engine`` of export may be, and the engines that prove it, the first available one taken.
 EXPORT_ENGINES = {
@@ -36,12 +37,14 @@ class Proof:
         gate: what TensorRT for RTX said; None where it is not installed.
         parity: verification on the golden frames; None where no engine could run it.
         notes: what was left out, and why.
+        operation: what its threshold does to the test pictures of its run; None where there is no run.
     """
 
     bundle: Bundle
     gate: GateReport | None
     parity: ParityReport | None
     notes: tuple[str, ...]
+    operation: RunOperation | None = None
 
     def check(self) -> None:
         """Raise ParityError where the verification failed."""
@@ -61,6 +64,7 @@ class Proof:
             "parity": None if self.parity is None else self.parity.to_dict(),
             "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
             "notes": list(self.notes),
+            "operating": None if self.operation is None else self.operation.to_dict(),
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -68,6 +72,7 @@ class Proof:
         manifest = self.bundle.manifest
         frames = " × ".join(map(str, manifest.inputs[0].shape))
         lines = [
+            *(self.operation.warnings() if self.operation else []),
             f"Bundle: {self.bundle.path} ({manifest.detector.name}, {manifest.precision}, frames {frames}).",
             f"Threshold {manifest.threshold.value:.6g}: {manifest.threshold.sentence()}.",
         ]
@@ -77,7 +82,8 @@ class Proof:
                 f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
             )
         lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
-        return (*lines, *(self.parity.sentences() if self.parity else ()), *self.notes)
+        lines += [*(self.parity.sentences() if self.parity else ()), *self.notes]
+        return (*lines, *(self.operation.sentences() if self.operation else ()))
 
 
 def _counts(counted: dict[str, int]) -> str:

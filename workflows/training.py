@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,20 @@ from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
-from ..data.dataset import open_dataset
+from ..core.threshold import calibrate
+from ..data.dataset import Dataset, open_dataset
 from ..data.sample import write_sample
 from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run, run_detector
+from .operating import RunOperation, operation_of_run, score_test_split
 from .prove import Proof, check_engine, is_bundle, prove
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
 #: Defaults of ``ExportOptions``, which cannot be imported where PyTorch is missing.
-DEFAULTS = {"frame": None, "max_batch": 8, "precision": "fp32", "max_false_reject": 0.01, "has_reference": True}
+MAX_FALSE_REJECT = 0.01
+DEFAULTS = {
+    "frame": None, "max_batch": 8, "precision": "fp32", "max_false_reject": MAX_FALSE_REJECT, "has_reference": True,
+}  # fmt: skip
 OPTION_NAMES = {
     "max_batch": "--batch",
     "max_false_reject": "--max-false-reject",
@@ -37,25 +42,30 @@ class Trained:
         run: its folder.
         record: what checkpoint.json says.
         problems: what is odd about the data set, in sentences.
+        operation: what it does to the test pictures, at the threshold that ``export`` sets by default.
     """
 
     run: Path
     record: dict[str, Any]
     problems: tuple[str, ...]
+    operation: RunOperation
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"run": str(self.run), **self.record, "problems": list(self.problems)}
+        found = {"problems": list(self.problems), "operating": self.operation.to_dict()}
+        return {"run": str(self.run), **self.record, **found}
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         training, fit = self.record["training"], self.record["fit"]
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
         return (
+            *self.operation.warnings(),
             f"Trained {self.record['detector']['name']} on {training['num_images']} good images of "
             f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
             ", ".join(f"{key} {value}" for key, value in short.items()),
             *(f"Data: {problem}" for problem in self.problems),
+            *self.operation.sentences(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
         )
 
@@ -88,7 +98,17 @@ def train_detector(
     dataset = open_dataset(data, category=category)
     run = out or new_run_folder(name, dataset.category)
     train(name, config, dataset=dataset, run=run, options=TrainOptions(**options), progress=progress)
-    return Trained(run, json.loads((run / CHECKPOINT_RECORD).read_text()), dataset.problems)
+    record = json.loads((run / CHECKPOINT_RECORD).read_text())
+    return Trained(run, record, dataset.problems, _operation(run, dataset, record["holdout_scores"], progress))
+
+
+def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
+    """What the detector does to the test pictures at the threshold that ``export`` sets by default."""
+    found = score_test_split(run, dataset, progress=progress)
+    if found is None:
+        return RunOperation(reason=f"{dataset.root} has no defective test picture that can be read.")
+    threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
+    return found.at(threshold.value)
 
 
 def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SAMPLE, run: Path | None = None) -> Path:
@@ -139,6 +159,7 @@ def export_and_prove(
         UsageError: something was asked for that would have no effect, or an engine that export does not know.
     """
     check_engine(request.engine, request.targets)
+    run = None
     if is_bundle(Path(request.source)):
         bundle = _finished(request, options or {})
     else:
@@ -150,13 +171,19 @@ def export_and_prove(
         name, category = record["detector"]["name"], record["training"]["category"]
         out = request.out or bundle_folder(category, name, choice.precision)
         bundle = export_bundle(run, out, options=choice, progress=progress)
-    return prove(
+    proof = prove(
         bundle,
         engine=request.engine,
         targets=request.targets,
         is_verified=request.is_verified,
         progress=progress,
     )
+    if run is None:
+        return proof
+    manifest = bundle.manifest
+    frame, threshold = manifest.preprocessing.frames.shape[1:], manifest.threshold.value
+    operation = operation_of_run(run, frame=tuple(map(int, frame)), threshold=threshold, progress=progress)
+    return replace(proof, operation=operation)
 
 
 def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:

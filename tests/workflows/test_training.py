@@ -1,12 +1,18 @@
 """Training and export from the command line's words."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
+from lineproof.data.dataset import open_dataset
+from lineproof.data.records import relative
 from lineproof.workflows import training as training_module
+from lineproof.workflows.operating import TEST_SCORES, operation_of_run, score_test_split, stored_scores
+from lineproof.workflows.prove import Proof
 from lineproof.workflows.training import DEFAULTS, ExportRequest, export_and_prove, train_detector
 
 
@@ -17,7 +23,7 @@ def quick(monkeypatch):
 
     def prove(bundle, **options):
         asked.append((bundle, options))
-        return bundle
+        return Proof(bundle, None, None, ())
 
     monkeypatch.setattr(training_module, "prove", prove)
     return asked
@@ -34,6 +40,75 @@ def test_a_run_says_what_came_of_it(trained):
     assert plain["problems"] == []
 
 
+def test_a_run_ends_in_an_operating_table(trained, sample_folder):
+    """The figures are those of the detector on the test split, whose scores stay in the run."""
+    dataset = open_dataset(sample_folder, category="flange")
+    table = trained.operation.table
+    assert (table.num_good, table.num_defective) == (2, 6)
+    assert trained.operation.used.num_total == len(dataset.test)
+    lines = "\n".join(trained.sentences()).splitlines()
+    place = lines.index("Operating table on 2 good and 6 defective test pictures:")
+    assert max(map(len, lines[place : place + 7])) < 110
+    kept = stored_scores(trained.run)
+    assert kept.labels == tuple(bool(sample.label) for sample in dataset.test)
+    defective = np.array(kept.scores)[np.array(kept.labels)]
+    passed = int((defective <= table.calibrated.threshold).sum())
+    assert table.calibrated.passed_defective.num == passed
+    assert trained.to_dict()["operating"]["table"]["calibrated"]["passed_defective"]["num"] == passed
+
+
+@pytest.mark.usefixtures("quick")
+def test_export_shows_what_its_threshold_does(trained, here):
+    options = {"max_false_reject": 0.6}
+    found = export_and_prove(ExportRequest(str(trained.run), out=here / "x.bundle"), options=options)
+    assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
+    assert "Operating table on 2 good and 6 defective test pictures:" in found.sentences()
+    assert found.to_dict()["operating"]["table"]["num_defective"] == 6
+
+
+def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
+    from lineproof.detectors.checkpoint import read_record
+
+    run = here / "run"
+    shutil.copytree(trained.run, run)
+    frame = (*read_record(run).frame, 3)
+    kept = operation_of_run(run, frame=frame, threshold=1.0)
+    (run / TEST_SCORES).unlink()
+    assert operation_of_run(run, frame=frame, threshold=1.0) == kept
+    assert stored_scores(run) == stored_scores(trained.run)
+    assert operation_of_run(run, frame=(128, 128, 3), threshold=1.0).sentences() == [
+        "No operating table: the bundle's frames are not those of the training pictures. lineproof evaluate BUNDLE "
+        "--data DIR measures it on pictures of yours."
+    ]
+
+
+def test_scores_of_other_weights_are_not_taken(trained, here):
+    from lineproof.detectors.checkpoint import read_record
+
+    run = here / "run"
+    shutil.copytree(trained.run, run)
+    raw = json.loads((run / TEST_SCORES).read_text())
+    (run / TEST_SCORES).write_text(json.dumps({**raw, "checkpoint_sha256": "0" * 64}))
+    assert stored_scores(run) is None
+    started = json.loads((run / "train.json").read_text())
+    (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
+    found = operation_of_run(run, frame=(*read_record(run).frame, 3), threshold=1.0)
+    assert found.sentences()[0].startswith("No operating table: no labelled test pictures are at hand.")
+
+
+def test_a_test_picture_that_cannot_be_read_costs_no_training(trained, sample_folder, here):
+    shutil.copytree(sample_folder, here / "sample")
+    dataset = open_dataset(here / "sample", category="flange")
+    dataset.test[0].path.write_bytes(b"")
+    run = here / "run"
+    shutil.copytree(trained.run, run)
+    found = score_test_split(run, dataset)
+    ((file, reason),) = found.skipped
+    assert file == relative(dataset.test[0].path, dataset.root)
+    assert "empty" in reason
+    assert found.scores == pytest.approx(stored_scores(trained.run).scores[1:])
+
+
 def test_a_run_without_a_name_goes_under_runs(sample_folder, here):
     pytest.importorskip("timm")
     settings = {"backbone": "test_resnet", "weights": "random", "resize_px": 32, "crop_px": None, "num_features": 3}
@@ -47,12 +122,12 @@ def test_a_run_without_a_name_goes_under_runs(sample_folder, here):
 def test_export_takes_the_newest_run(trained, here, quick):
     (here / "runs").mkdir()
     (here / "runs" / "one").symlink_to(trained.run)
-    bundle = export_and_prove(ExportRequest("padim"))
+    bundle = export_and_prove(ExportRequest("padim")).bundle
     assert bundle.path.name == "flange-padim.bundle"
     assert quick[0][1]["engine"] == "onnx"
     assert quick[0][1]["is_verified"] is True
     named = export_and_prove(ExportRequest("padim", checkpoint=trained.run, out=here / "x.bundle"))
-    assert open_bundle(here / "x.bundle").manifest == named.manifest
+    assert open_bundle(here / "x.bundle").manifest == named.bundle.manifest
 
 
 @pytest.mark.usefixtures("here")

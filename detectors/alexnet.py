@@ -46,6 +46,10 @@ class AlexNet(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
+    def late_stages(self) -> tuple[str, ...]:
+        """Module paths of what comes after the first convolution and its pooling; see ``Backbone.late_stages``."""
+        return tuple(f"layers.{index}" for index in range(3, len(self.layers)))
+
     def forward(self, images: Tensor) -> tuple[Tensor]:
         """Normalised images float32 (N, 3, H, W), H, W ≥ 63 → one map float32 (N, 256, about H / 32, W / 32)."""
         return (self.layers(images),)

@@ -99,7 +99,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     """
 
     config_class: ClassVar[type[DetectorConfig]]
-    half_scopes: ClassVar[tuple[str, ...]] = ("backbone",)
+    half_scopes: tuple[str, ...] = ("backbone",)
     localises: ClassVar[bool] = True
 
     def __init__(self, config: ConfigT) -> None:

@@ -94,12 +94,14 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
     """CS-Flow in its training form: FrEIA's flow over packed scales."""
 
     config_class = CsFlowConfig
-    half_scopes = ("backbone", "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
 
     def __init__(self, config: CsFlowConfig) -> None:
         super().__init__(config)
         self.sizes = _sizes(config)
         self.backbone = _backbone(config)
+        # The score is a mean over everything: rounding in the backbone's first stages would move it as a whole.
+        late = (f"backbone.network.{path}" for path in self.backbone.late_stages())
+        self.half_scopes = (*late, "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
         self.standardise = Standardise(self.backbone.channels[0])
         self.flow: Any = build_glow(
             self.backbone.channels[0],

@@ -95,12 +95,14 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
     """DifferNet in its training form: FrEIA's flow."""
 
     config_class = DifferNetConfig
-    half_scopes = ("backbone", "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
     localises: ClassVar[bool] = False
 
     def __init__(self, config: DifferNetConfig) -> None:
         super().__init__(config)
         self.backbone = _backbone(config)
+        # The score is a mean over everything: rounding in the backbone's first stages would move it as a whole.
+        late = (f"backbone.network.{path}" for path in self.backbone.late_stages())
+        self.half_scopes = (*late, "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
         self.rotate = Rotate(config.crop_px, fixed_angles(config.num_rotations), black=self._black())
         num_features = NUM_SCALES * self.backbone.channels[0]
         self.standardise = Standardise(num_features)

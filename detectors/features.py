@@ -61,12 +61,36 @@ class Backbone(nn.Module):
         maps = network.forward_intermediates(images, indices=self.indices, intermediates_only=True, stop_early=True)
         return tuple(maps)
 
+    def late_stages(self) -> tuple[str, ...]:
+        """Module paths below this module of what comes after the network's map at stride 4.
+
+        Rounding in the earliest stages is carried through all that follow: a method whose score is a mean over
+        everything keeps them in fp32.
+        """
+        return tuple(f"network.{path}" for path in late_stages(self.network))
+
     def map_sizes(self, image_size_px: int) -> tuple[int, ...]:
         """Height (= width) of each tapped map for a square image."""
         probe = next(self.parameters())
         with torch.no_grad():
             maps = self(torch.zeros(1, 3, image_size_px, image_size_px, device=probe.device))
         return tuple(int(item.shape[-1]) for item in maps)
+
+
+def late_stages(network: nn.Module) -> tuple[str, ...]:
+    """Module paths of a timm network after its last feature map at stride 4 or finer, in order.
+
+    Args:
+        network: it names the modules that end its feature maps (``feature_info``).
+    """
+    information: Any = network.feature_info
+    taps = [(int(info["reduction"]), str(info["module"])) for info in information]
+    containers = {module.rpartition(".")[0] for _, module in taps} - {""}
+    modules: list[str] = []
+    for name, child in network.named_children():
+        modules += [f"{name}.{index}" for index, _ in child.named_children()] if name in containers else [name]
+    early = [module for reduction, module in taps if reduction <= 4]
+    return tuple(modules[modules.index(early[-1]) + 1 :]) if early else ()
 
 
 def cache_features(

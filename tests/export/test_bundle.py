@@ -53,7 +53,7 @@ def traced(bundle_of, monkeypatch):
 def test_the_engines_give_the_golden_answers(bundle_of, require, options, engine):
     require(engine)
     bundle = bundle_of(**options)
-    report = verify(bundle, engine=engine, record=False)
+    report = verify(bundle, engine=engine)
     assert report.passed, report.failures
     assert report.verdict_flips == ()
     assert report.num_golden == 4
@@ -167,7 +167,7 @@ def test_weights_beside_the_graph_are_hashed_and_found(run_folder, tmp_path, bun
             opened.close()
         assert isinstance(answers[0], Prediction)
         np.testing.assert_allclose(answers[0].score, answers[1].score, rtol=1e-6)
-        assert verify(bundle, engine=engine, record=False).passed
+        assert verify(bundle, engine=engine).passed
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 1
     data.write_bytes(content)
@@ -225,4 +225,4 @@ def test_a_batch_of_one_is_a_fixed_promise(run_folder, tmp_path):
     bundle = export_bundle(run_folder, tmp_path / "one.bundle", options=ExportOptions(max_batch=1))
     with pytest.raises(UsageError, match="this bundle takes 1 to 1"):
         predict(open_engine(bundle, "ort-cpu"), bundle.golden().frames[:2])
-    assert verify(bundle, engine="ort-cpu", record=False).passed
+    assert verify(bundle, engine="ort-cpu").passed

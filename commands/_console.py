@@ -184,6 +184,11 @@ class Ui:
         """Values printed as they fall, to be used in ``with``; ``name`` is their key in the object of --json."""
         return Stream(name, as_json=self._as_json)
 
+    def notice(self, sentences: Sequence[str]) -> None:
+        """Print what a person should know besides the result to stderr, also with --quiet."""
+        for sentence in sentences:
+            print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
+
     def say(self, lines: Sequence[str], value: Any) -> None:
         """Print the lines, or with --json the value, to stdout."""
         print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201

@@ -12,6 +12,12 @@ ExpectedPrecision = Annotated[str | None, Option("--precision", help="Refuse a b
 MaxFalseReject = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
 TestData = Annotated[Path | None, Option("--data", help="Data set whose test pictures are run.")]
 OwnCategory = Annotated[str | None, Option("--category", help="Category; the bundle's own where left out.")]
+FitRule = Annotated[
+    str | None, Option("--fit", help="How pictures of another size become frames: stretch, pad or crop.")
+]
+OtherData = Annotated[
+    bool, Option("--other-data", help="Accept a data set of another name than the bundle was trained on.")
+]
 BatchSize = Annotated[int, Option("--batch", help="Frames per call.")]
 OtherThreshold = Annotated[float | None, Option("--threshold", help="Judge by this one instead of the bundle's.")]
 Corrections = Annotated[Path | None, Option("--corrections", help="JSON of labels and masks to replace or ignore.")]

@@ -15,6 +15,7 @@ from ._options import (
     EngineName,
     FprLimit,
     MinUsed,
+    OtherData,
     OtherThreshold,
     OwnCategory,
     Quiet,
@@ -39,6 +40,7 @@ def badcases(
     min_used: MinUsed = "90%",
     top: Annotated[int, Option(help="At most so many of each kind.")] = 20,
     out: Annotated[Path, Option(help="Page to write.")] = Path("badcases.html"),
+    other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -61,9 +63,10 @@ def badcases(
     choice = Choice(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
-        min_used=parse_min_used(min_used), lists_all=verbose,
+        min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
         found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
+    ui.notice(found.notices)
     ui.show(found)
     found.check()

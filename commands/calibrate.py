@@ -14,6 +14,7 @@ from ._options import (
     Device,
     EngineName,
     MaxFalseReject,
+    OtherData,
     Quiet,
     Record,
     Threads,
@@ -31,6 +32,7 @@ def calibrate(
     max_false_reject: MaxFalseReject = "1%",
     who: Who = None,
     record: Record = None,
+    other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -56,6 +58,7 @@ def calibrate(
     with ui.progress() as progress:
         found = calibrate_on(
             opened, data, category=category, engine=engine, max_false_reject=share, options=options,
-            progress=progress,
+            other_data=other_data, progress=progress,
         )  # fmt: skip
+    ui.notice(found.notices)
     ui.show(found, keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)])

@@ -13,6 +13,7 @@ from ._options import (
     Device,
     FprLimit,
     MinUsed,
+    OtherData,
     OwnCategory,
     Quiet,
     ReportPage,
@@ -37,6 +38,7 @@ def compare(
     resamples: Annotated[int, Option(help="Sets of pictures drawn for the intervals.")] = 1000,
     seed: Annotated[int, Option(help="Of that draw.")] = 0,
     report: ReportPage = None,
+    other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -63,10 +65,12 @@ def compare(
         Choice(
             data=data, category=category, engine=name, options=options, batch=batch,
             resolution=check_resolution(resolution), min_used=parse_min_used(min_used), lists_all=verbose,
+            other_data=other_data,
         )
         for name in engines
     )  # fmt: skip
     with ui.progress() as progress:
         found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
+    ui.notice(found.notices)
     ui.show(found)
     found.check()

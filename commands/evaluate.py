@@ -15,6 +15,7 @@ from ._options import (
     EngineName,
     FprLimit,
     MinUsed,
+    OtherData,
     OtherThreshold,
     OwnCategory,
     Quiet,
@@ -42,6 +43,7 @@ def evaluate(
     table_file: Annotated[Path | None, Option(help="Write that table: a .md or .csv file.")] = None,
     save_outputs: Annotated[Path | None, Option(help="Keep scores and maps: .npz file, or a folder.")] = None,
     report: ReportPage = None,
+    other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -66,10 +68,11 @@ def evaluate(
     choice = Choice(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
-        min_used=parse_min_used(min_used), lists_all=verbose,
+        min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
         found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
+    ui.notice(found.notices)
     ui.show(found, report=report)
     if table_file:
         found.write_table(table_file)

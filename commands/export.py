@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ._options import AsJson, MaxFalseReject, Quiet, Verbose
+from ._options import AsJson, FitRule, MaxFalseReject, Quiet, Verbose
 
 
 def export(
@@ -13,6 +13,7 @@ def export(
     *,
     checkpoint: Annotated[Path | None, Option(help="Run folder to export.")] = None,
     frame: Annotated[str | None, Option(help="Camera frame HEIGHTxWIDTH, or HEIGHTxWIDTHx1 for mono.")] = None,
+    fit: FitRule = None,
     batch: Annotated[str, Option(help="Largest batch, or smallest:usual:largest.")] = "1:1:8",
     precision: Annotated[str, Option(help="fp32 or fp16, written into the graph.")] = "fp32",
     engine: Annotated[str, Option(help="onnx, openvino, trt or trt-rtx.")] = "onnx",
@@ -38,9 +39,11 @@ def export(
         "precision": precision,
         "max_false_reject": parse_share(max_false_reject),
         "has_reference": reference,
+        "fit": fit,
     }
     request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify)
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)
+    ui.notice(proof.conversions)
     ui.show(proof)
     proof.check()

@@ -14,6 +14,7 @@ def run(
     *,
     engine: EngineName = "auto",
     threshold: Annotated[float | None, Option(help="Instead of the bundle's.")] = None,
+    order: Annotated[str | None, Option(help="bgr: the files hold blue first; see docs/frames.md.")] = None,
     out: Annotated[Path | None, Option(help="Folder for verdicts.jsonl and overlays/.")] = None,
     append: Annotated[bool, Option("--append", help="Go on in an --out that holds results of this decision.")] = False,
     skip_judged: Annotated[
@@ -51,7 +52,7 @@ def run(
         line = stack.enter_context(
             open_line(
                 bundle, engine=engine, options=options, threshold=threshold, allow_failed=allow_failed,
-                require_proof=require_proof,
+                require_proof=require_proof, order=order,
             )
         )  # fmt: skip
         ui.warn(*line.warnings())
@@ -70,6 +71,7 @@ def run(
             line, files, show=stream.item, filing=filing, num_skipped=num_skipped, should_stop=should_stop,
             warn=ui.warn, progress=progress,
         )  # fmt: skip
+        ui.notice(result.conversions)
         stream.summary = result.to_dict()
         result.check()
 

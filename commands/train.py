@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ._options import AsJson, Category, Quiet, Verbose
+from ._options import AsJson, Category, FitRule, Quiet, Verbose
 
 
 def train(
@@ -17,6 +17,9 @@ def train(
     weights: Annotated[str | None, Option(help="imagenet, a .safetensors or .pth file, or a package.")] = None,
     image_size: Annotated[int | None, Option(help="Side after the resize; not cropped unless --crop says so.")] = None,
     crop: Annotated[int | None, Option(help="Side of the centre crop.")] = None,
+    fit: FitRule = None,
+    frame: Annotated[str | None, Option(help="Frame HEIGHTxWIDTH; chosen by the pictures where left out.")] = None,
+    bit_depth: Annotated[int | None, Option(help="Bits that the camera used in 16-bit pictures: 12.")] = None,
     epochs: Annotated[int | None, Option(help="Largest number of epochs.")] = None,
     settings: Annotated[list[str], Option("--set", help="KEY=VALUE of the detector; may be repeated.")] = [],  # noqa: B006
     holdout: Annotated[float, Option(help="Share of the good images held out.")] = 0.2,
@@ -29,16 +32,25 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a detector on good images."""
-    from ..workflows.find import parse_settings
+    from ..workflows.find import parse_settings, parse_size
     from ..workflows.training import train_detector
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     sizes = {"resize_px": image_size, "crop_px": crop or image_size}
     chosen = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
-    options = {"holdout": holdout, "seed": seed, "device": device, "time_limit_s": 60.0 * time_limit}
+    options = {
+        "holdout": holdout,
+        "seed": seed,
+        "device": device,
+        "time_limit_s": 60.0 * time_limit,
+        "fit": fit or "none",
+        "frame": parse_size(frame) if frame else None,
+        "bit_depth": bit_depth,
+    }
     with ui.progress() as progress:
         found = train_detector(
             detector, data, category=category, settings=chosen, out=out, options=options, progress=progress
         )
+    ui.notice(found.conversions)
     ui.show(found)

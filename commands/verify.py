@@ -15,6 +15,7 @@ from ._options import (
     Device,
     EngineName,
     ExpectedPrecision,
+    OtherData,
     Quiet,
     Record,
     ReportPage,
@@ -42,6 +43,7 @@ def verify(
     record: Record = None,
     resolution: ResolutionName = "image",
     report: ReportPage = None,
+    other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -75,8 +77,9 @@ def verify(
     with ui.progress() as progress:
         found = compare(
             opened, engine=name, options=options, dataset=dataset, reference=truth, batch=batch,
-            resolution=check_resolution(resolution), progress=progress,
+            resolution=check_resolution(resolution), other_data=other_data, progress=progress,
         )  # fmt: skip
+    ui.notice(found.notices)
     ui.show(
         found, report=report, passed=found.passed,
         keep=lambda: [record_parity(opened, found, folder=record).warning],

@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "torch>=2.9",
         "torchvision>=0.24",
         "timm>=1.0.15",
+        "huggingface_hub>=0.30",
         "FrEIA>=0.2",
         "scikit-learn>=1.5",
         "safetensors>=0.5",

@@ -1,7 +1,9 @@
 """Specifications of tensors and of the preprocessing that stands in the graph."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,10 @@ from .errors import BadInputError, UsageError
 PRECISIONS = ("fp32", "fp16", "int8")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: How a picture of another size is brought to the frame, see ``data.frames``.
+Fit = Literal["none", "stretch", "pad", "crop"]
+FITS: tuple[Fit, ...] = get_args(Fit)
+_ORDERS = {1: "mono", 3: "rgb"}
 
 
 @dataclass(frozen=True)
@@ -41,11 +47,71 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class FrameRule:
+    """How a picture becomes a frame, before the graph; ``Preprocessing`` says the same of a bundle.
+
+    Attributes:
+        frame_height_px: height H of the frame.
+        frame_width_px: width W of the frame.
+        frame_channels: 3 (RGB) or 1 (mono).
+        fit: how a picture of another size is brought to the frame; ``"none"`` refuses it.
+        bit_depth: see ``Preprocessing``.
+    """
+
+    frame_height_px: int
+    frame_width_px: int
+    frame_channels: int = 3
+    fit: Fit = "none"
+    bit_depth: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fit(self.fit)
+        check_bit_depth(self.bit_depth)
+
+
+def check_fit(fit: str) -> Fit:
+    """Return ``fit`` if there is such a rule, else raise UsageError."""
+    for known in FITS:
+        if fit == known:
+            return known
+    raise UsageError(
+        f"--fit is {fit!r}; expected {', '.join(FITS[1:])}; leave it out where all pictures have one size."
+    )
+
+
+def check_bit_depth(bit_depth: int | None) -> None:
+    """Raise UsageError unless ``bit_depth`` is None or 8 to 16."""
+    if bit_depth is not None and not 8 <= bit_depth <= 16:
+        raise UsageError(
+            f"--bit-depth is {bit_depth}; expected 8 to 16: how many bits of a 16-bit picture the camera used, for "
+            "example 12. Leave it out for 8-bit pictures, and where the values reach up to 65535."
+        )
+
+
+def is_swapped(preprocessing: Preprocessing, order: str | None) -> bool:
+    """Whether frames in this order of channels must be turned round for the graph.
+
+    Args:
+        preprocessing: of the bundle.
+        order: ``"rgb"``, ``"bgr"`` or ``"mono"``; None is the bundle's own order.
+
+    Raises:
+        UsageError: the bundle cannot take that order.
+    """
+    own = preprocessing.channel_order
+    known = ("rgb", "bgr") if own == "rgb" else ("mono",)
+    if order is not None and order not in known:
+        raise UsageError(f"--order is {order!r}; this bundle takes {own} frames: expected {' or '.join(known)}.")
+    return order == "bgr"
+
+
+@dataclass(frozen=True)
 class Preprocessing:
-    """What the graph does to a camera frame before the backbone: resize, centre crop, normalise.
+    """How a picture becomes a frame, and what the graph does to the frame: resize, centre crop, normalise.
 
     The resize is the antialiased bilinear one (a triangle filter whose support grows with the down-scale
-    factor), in float32, without rounding to grey levels in between.
+    factor), in float32, without rounding to grey levels in between. The last three fields concern pictures in files,
+    before the graph; see ``data.frames``.
 
     Attributes:
         frame_height_px: height H of the camera frame.
@@ -57,6 +123,11 @@ class Preprocessing:
         crop_width_px: width after the centre crop.
         mean: per-channel mean on RGB in [0, 1].
         std: per-channel standard deviation on RGB in [0, 1].
+        fit: how a picture of another size is brought to the frame; ``"none"`` refuses it.
+        bit_depth: bits that the camera used in 16-bit pictures, so that value >> (bit_depth - 8) is the grey level;
+            None takes all 16.
+        channel_order: ``"rgb"`` or ``"mono"``, the order in which the graph takes channels; it follows from
+            ``frame_channels`` where left out.
     """
 
     frame_height_px: int
@@ -68,10 +139,22 @@ class Preprocessing:
     crop_width_px: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    fit: Fit = "none"
+    bit_depth: int | None = None
+    channel_order: str = ""
 
     def __post_init__(self) -> None:
-        if self.frame_channels not in (1, 3):
+        if self.frame_channels not in _ORDERS:
             raise UsageError(f"A frame has {self.frame_channels} channels; expected 3 (RGB) or 1 (mono).")
+        if not self.channel_order:
+            object.__setattr__(self, "channel_order", _ORDERS[self.frame_channels])
+        if self.channel_order != _ORDERS[self.frame_channels]:
+            raise UsageError(
+                f"channel_order is {self.channel_order!r} for {self.frame_channels} channels; expected "
+                f"{_ORDERS[self.frame_channels]!r}."
+            )
+        check_fit(self.fit)
+        check_bit_depth(self.bit_depth)
         if self.crop_height_px > self.resize_height_px or self.crop_width_px > self.resize_width_px:
             raise UsageError(
                 f"The crop {self.crop_height_px}x{self.crop_width_px} is larger than the resized image "

@@ -65,7 +65,7 @@ def _problems(sample: Sample, root: Path) -> list[Problem]:
     """What is wrong with a picture's masks; a good picture's are wrong where they mark something."""
     if sample.label == 0:
         return _of_good(sample, root)
-    expected = _upright_shape(sample.path) if sample.mask_paths else None
+    expected = upright_shape(sample.path) if sample.mask_paths else None
     problems, marked = list[Problem](), None
     for path in sample.mask_paths:
         where = relative(path, root)
@@ -112,7 +112,7 @@ def _reason(error: BadInputError, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ").partition("; ")[0].rstrip(".")
 
 
-def _upright_shape(path: Path) -> tuple[int, int] | None:
+def upright_shape(path: Path) -> tuple[int, int] | None:
     """(H, W) by the picture's header; None for a picture that cannot be read, as whoever reads it will tell."""
     try:
         with warnings.catch_warnings():

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..bundle.manifest import DetectorRecord, TrainingRecord
 from ..core.errors import BadInputError, LineproofError
-from ..core.spec import Preprocessing
+from ..core.spec import Fit, Preprocessing, check_fit
 from .base import AbstractDetector, build_detector, make_config
 from .finite import describe_not_finite
 from .graph import FrameGraph
@@ -32,8 +32,13 @@ class CheckpointRecord:
         training: data, seed.
         holdout: held-out good images, absolute paths.
         holdout_scores: the reference's score of each, at its own frame size.
-        frame: height, width of the first training image.
+        frame: height, width of the frames that training saw.
         fit: what the fit reported.
+        frame_fit: how pictures of another size became frames, see ``data.frames``; None in a run of an earlier release,
+            which took each picture at its own size and ``frame`` from the first.
+        bit_depth: bits that the camera used in 16-bit pictures; None for all.
+        frame_note: what became of the pictures' sizes, in words; "" where all were the frame's.
+        conversions: what decoding did to the training pictures, in sentences.
     """
 
     detector: DetectorRecord
@@ -42,6 +47,10 @@ class CheckpointRecord:
     holdout_scores: tuple[float, ...]
     frame: tuple[int, int]
     fit: dict[str, Any]
+    frame_fit: Fit | None = None
+    bit_depth: int | None = None
+    frame_note: str = ""
+    conversions: tuple[str, ...] = ()
 
 
 def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
@@ -80,6 +89,10 @@ def read_record(run: Path) -> CheckpointRecord:
             holdout_scores=tuple(raw["holdout_scores"]),
             frame=(raw["frame"][0], raw["frame"][1]),
             fit=raw["fit"],
+            frame_fit=check_fit(raw["frame_fit"]) if "frame_fit" in raw else None,
+            bit_depth=raw.get("bit_depth"),
+            frame_note=raw.get("frame_note", ""),
+            conversions=tuple(raw.get("conversions", ())),
         )
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise BadInputError(f"{path} is not a checkpoint record of this release ({error!r}). Train again.") from None

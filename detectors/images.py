@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import BadInputError
-from ..core.spec import Preprocessing
+from ..core.spec import FrameRule, Preprocessing
 from ..data.decode import decode_image
+from ..data.frames import read_frame
 from .graph import Preprocess
 
 _MEMORY_LIMIT_BYTES = 1 << 30
@@ -17,7 +18,8 @@ _MEMORY_LIMIT_BYTES = 1 << 30
 class ImageSet:
     """Good images by path, given as normalised batches.
 
-    Preprocessing is the module that the exported graph holds, so that training and the line see the same pixels.
+    Preprocessing is the module that the exported graph holds, so that training and the line see the same pixels; and
+    with a rule every picture becomes the frame that the bundle takes, as everywhere else.
 
     Args:
         paths: image files.
@@ -25,6 +27,7 @@ class ImageSet:
         crop_px: side of the centre crop.
         mean: normalisation mean, RGB in [0, 1].
         std: normalisation standard deviation.
+        rule: how each picture becomes a frame; None takes each at its own size, for files that are no frames.
     """
 
     def __init__(
@@ -35,12 +38,14 @@ class ImageSet:
         crop_px: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        rule: FrameRule | None = None,
     ) -> None:
         if not paths:
             raise BadInputError("There is no image to train on. Expected good images under train/good.")
         self.paths = tuple(paths)
         self._sizes = (resize_px, crop_px)
         self._normalisation = (mean, std)
+        self._rule = rule
         self._modules: dict[tuple[int, int], Preprocess] = {}
         self._kept: dict[int, Tensor] = {}
         self._may_keep = 12 * crop_px * crop_px * len(paths) <= _MEMORY_LIMIT_BYTES
@@ -55,7 +60,8 @@ class ImageSet:
     def _image(self, index: int) -> Tensor:
         if index in self._kept:
             return self._kept[index]
-        frame = decode_image(self.paths[index])
+        path = self.paths[index]
+        frame = decode_image(path) if self._rule is None else read_frame(path, self._rule)
         module = self._modules.get(frame.shape[:2])
         if module is None:
             module = self._modules[frame.shape[:2]] = Preprocess(self.preprocessing(frame.shape[0], frame.shape[1]))

@@ -18,8 +18,9 @@ from ..bundle.store import now
 from ..core.environment import describe_environment
 from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, UsageError
 from ..core.progress import Progress, silent
+from ..core.spec import Fit, FrameRule, check_bit_depth, check_fit
 from ..data.dataset import Dataset
-from ..data.decode import decode_image
+from ..data.sizes import choose_frame, frame_sentence, survey
 from .base import AbstractDetector, DetectorConfig, FitContext, build_detector
 from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, save_weights, score_images
 from .images import ImageSet
@@ -40,12 +41,18 @@ class TrainOptions:
         seed: of everything random.
         device: ``"cpu"`` or ``"cuda"``, never chosen silently.
         time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
+        fit: how pictures of several sizes become frames of one, see ``data.frames``.
+        frame: height and width of the frames; None chooses, see ``choose_frame``.
+        bit_depth: bits that the camera used in 16-bit pictures; None for all.
     """
 
     holdout: float = 0.2
     seed: int = 0
     device: str = "cpu"
     time_limit_s: float = 0.0
+    fit: Fit = "none"
+    frame: tuple[int, int] | None = None
+    bit_depth: int | None = None
 
 
 def train(
@@ -69,7 +76,8 @@ def train(
         progress: told about every step.
 
     Raises:
-        BadInputError: no training image, too few to hold any out, or the run was begun with other parameters.
+        BadInputError: no training image, too few to hold any out, one that cannot be decoded, pictures of several sizes
+            without a fit, or the run was begun with other parameters.
         UsageError: an image size too small for any feature map, or options that cannot be.
         EnvironmentMissingError: CUDA was asked for and is not there.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
@@ -81,16 +89,17 @@ def train(
         raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
     fitted, holdout = split_good(dataset, options)
     device = _device(options.device)
+    frames = _look_at(fitted + holdout, options, progress)
     _start(run, name, config=config, dataset=dataset, options=options)
     _seed(options.seed)
     detector = build_detector(name, config)
-    images, kept = (image_set(detector, paths) for paths in (fitted, holdout))
+    images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, holdout))
     fit = detector.fit(images, kept, context=FitContext(options.seed, device, progress, run, options.time_limit_s))
     progress("scores", 0, 0)
     data = TrainingRecord(
         dataset.name, dataset.category, dataset.fingerprint(), len(fitted), len(holdout), options.seed
     )  # fmt: skip
-    return _finish(run, detector, name=name, data=data, kept=kept, frame=decode_image(fitted[0]).shape[:2], fit=fit)
+    return _finish(run, detector, name=name, data=data, kept=kept, frames=frames, fit=fit)
 
 
 def _finish(
@@ -100,7 +109,7 @@ def _finish(
     name: str,
     data: TrainingRecord,
     kept: ImageSet,
-    frame: tuple[int, int],
+    frames: _Frames,
     fit: dict[str, Any],
 ) -> CheckpointRecord:
     """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
@@ -117,17 +126,40 @@ def _finish(
         training=data,
         holdout=tuple(str(path.resolve()) for path in kept.paths),
         holdout_scores=tuple(scores),
-        frame=frame,
+        frame=(frames.rule.frame_height_px, frames.rule.frame_width_px),
         fit=fit,
+        frame_fit=frames.rule.fit,
+        bit_depth=frames.rule.bit_depth,
+        frame_note=frames.note,
+        conversions=frames.conversions,
     )
     write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
     return record
 
 
-def image_set(detector: AbstractDetector[Any], paths: list[Path]) -> ImageSet:
-    """Images by path, preprocessed as this detector wants them."""
+@dataclass(frozen=True)
+class _Frames:
+    """How the training pictures become frames, and what is to be said about it."""
+
+    rule: FrameRule
+    note: str
+    conversions: tuple[str, ...]
+
+
+def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
+    """Decode every picture once, before any work: a broken file or a size without a rule costs no training."""
+    fit = check_fit(options.fit)
+    check_bit_depth(options.bit_depth)
+    seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
+    frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
+    rule = FrameRule(*frame, fit=fit, bit_depth=options.bit_depth)
+    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.sentences())
+
+
+def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:
+    """Images by path, preprocessed as this detector wants them; without a rule each at its own size."""
     mean, std = detector.normalisation
-    return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std)
+    return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
 
 
 def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], list[Path]]:
@@ -180,6 +212,10 @@ def _start(run: Path, name: str, *, config: DetectorConfig, dataset: Dataset, op
         "category": dataset.category,
         "holdout": options.holdout,
         "seed": options.seed,
+        # None, as in the file of a run that was begun by an earlier release.
+        "fit": None if options.fit == "none" else options.fit,
+        "frame": None if options.frame is None else list(options.frame),
+        "bit_depth": options.bit_depth,
     }
     path = run / _STARTED
     # A folder that holds nothing yet but this file is a run that failed at its first step: it may be begun anew.

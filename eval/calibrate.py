@@ -17,6 +17,7 @@ from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
 from ..data.dataset import Dataset, Sample
+from ..data.frames import conversions_of
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, open_engine, resolve_auto
 from .predictions import Judged, Skipped, no_frames_left, predict_files
@@ -35,6 +36,8 @@ class Calibration:
         previous: the threshold that the engine used before.
         skipped_frames: pictures that could not be used, and why.
         warning: what the number of parts cannot show, or "".
+        conversions: what was done to the pictures to make frames of them, in sentences.
+        part_note: how their data set differs from what the bundle was trained on, or "".
     """
 
     bundle: Bundle
@@ -42,6 +45,13 @@ class Calibration:
     previous: Threshold
     skipped_frames: tuple[Skipped, ...]
     warning: str
+    conversions: tuple[str, ...] = ()
+    part_note: str = ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know about the pictures, in sentences."""
+        return (*([self.part_note] if self.part_note else []), *self.conversions)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -57,6 +67,8 @@ class Calibration:
             "source": self.threshold.source,
             "skipped_frames": [item.to_dict() for item in self.skipped_frames],
             "warning": self.warning,
+            "conversions": list(self.conversions),
+            "part_note": self.part_note,
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -103,15 +115,17 @@ def calibrate_bundle(
     """
     _refuse_defective(samples)
     name = resolve_auto(bundle, engine, options=options)
+    conversions = conversions_of(bundle.manifest.preprocessing)
     with closing(open_engine(bundle, name, options=options)) as opened:
-        items = list(_without_maps(predict_files(opened, bundle, samples, batch=batch, progress=progress)))
+        judged = predict_files(opened, bundle, samples, batch=batch, conversions=conversions, progress=progress)
+        items = list(_without_maps(judged))
     skipped = tuple(item for item in items if isinstance(item, Skipped))
     scores = [item for item in items if not isinstance(item, Skipped)]
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
     found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
-    previous = bundle.manifest.threshold_for(name)
-    return Calibration(bundle, found, previous, skipped, resolution_warning(found))
+    previous, warning = bundle.manifest.threshold_for(name), resolution_warning(found)
+    return Calibration(bundle, found, previous, skipped, warning, conversions.sentences())
 
 
 def record_calibration(bundle: Bundle, found: Threshold, *, who: str = "") -> Bundle:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..core.errors import BadInputError, UsageError
 from ..core.geometry import enlarge_map, mask_on_map, seen_part
 from ..core.spec import Preprocessing
-from ..data.masks import read_mask
+from ..data.frames import read_frame_mask
 from ..data.records import Sample
 
 Resolution = Literal["image", "map"]
@@ -46,9 +46,9 @@ def mask_for(sample: Sample, preprocessing: Preprocessing) -> NDArray[np.bool_] 
         without a mask, whose pixels are unknown.
 
     Raises:
-        BadInputError: the mask cannot be read, or is not of the frame's size.
+        BadInputError: the mask cannot be read, or is not of its picture's size.
     """
-    return read_mask(sample, expected_shape=(preprocessing.frame_height_px, preprocessing.frame_width_px))
+    return read_frame_mask(sample, preprocessing)
 
 
 def judged_pixels(

@@ -18,9 +18,11 @@ from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..core.threshold import check_threshold
 from ..data.dataset import Dataset, Sample
+from ..data.frames import conversions_of
 from ..data.records import relative
 from ..runtime.engine import EngineOptions, open_engine, resolve_auto
 from .masks import Resolution, judged_map, judged_pixels, mask_for, pack_mask, unpack_mask
+from .part import check_same_part
 from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
 
 ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
@@ -43,6 +45,8 @@ class Source:
         root: folder of the category when the outputs were made; ``files`` are relative to it.
         preprocessing: of the bundle: the size of the frames, and where the map lies on them.
         skipped: pictures that could not be judged: (file, reason).
+        conversions: what was done to the pictures to make frames of them, in sentences.
+        part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
 
     Raises:
         UsageError: the threshold is not finite.
@@ -59,6 +63,13 @@ class Source:
     root: str
     preprocessing: Preprocessing
     skipped: tuple[tuple[str, str], ...] = ()
+    conversions: tuple[str, ...] = ()
+    part_note: str = ""
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know about the pictures, in sentences."""
+        return (*([self.part_note] if self.part_note else []), *self.conversions)
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -147,6 +158,7 @@ def collect_outputs(
     options: EngineOptions | None = None,
     batch: int = 1,
     scratch: Path | None = None,
+    other_data: bool = False,
     progress: Progress = silent,
 ) -> Outputs:
     """Run the test pictures of a data set through an engine and keep what it says.
@@ -159,22 +171,28 @@ def collect_outputs(
         batch: frames per call.
         scratch: folder in which maps and masks are kept, mapped into memory; it must outlive the outputs. None keeps
             them in memory.
+        other_data: accept a data set of another part than the bundle was trained on.
         progress: told after each picture.
 
     Raises:
-        BadInputError: no test picture fits the bundle, or a mask does not.
+        BadInputError: no test picture fits the bundle, or a mask does not, or they are of another part.
         LineproofError: an answer is not finite.
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
     """
+    part_note = check_same_part(bundle.manifest, dataset, other_data=other_data)
+    conversions = conversions_of(bundle.manifest.preprocessing)
     name = resolve_auto(bundle, engine, options=options)
     map_shape = tuple(map(int, bundle.manifest.outputs[1].shape[1:]))
     writer = _Writer(len(dataset.test), map_shape, bundle.manifest.preprocessing, folder=scratch)
     with closing(open_engine(bundle, name, options=options)) as opened:
-        for item in predict_files(opened, bundle, dataset.test, batch=batch, progress=progress):
+        for item in predict_files(
+            opened, bundle, dataset.test, batch=batch, conversions=conversions, progress=progress
+        ):
             writer.add(item, root=dataset.root)
     if not writer.num_frames:
         raise no_frames_left(writer.skipped, what="pictures of the test split")
-    return writer.finish(_source(bundle, name, dataset, writer.skipped))
+    source = _source(bundle, name, dataset, writer.skipped)
+    return writer.finish(dataclasses.replace(source, conversions=conversions.sentences(), part_note=part_note))
 
 
 def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Skipped]) -> Source:

@@ -73,7 +73,10 @@ def _read_source(header: Mapping[str, Any]) -> Source:
     raw: Mapping[str, Any] = header["preprocessing"]
     spec: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     skipped = tuple((str(file), str(reason)) for file, reason in header["skipped"])
-    return Source(**{**header, "preprocessing": Preprocessing(**spec), "skipped": skipped})
+    # Files of earlier releases do not know conversions.
+    conversions = tuple(map(str, header.get("conversions", ())))
+    changed = {"preprocessing": Preprocessing(**spec), "skipped": skipped, "conversions": conversions}
+    return Source(**{**header, **changed})
 
 
 def _members(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -105,6 +105,8 @@ class ParityReport:
         failures: why the engine failed, one sentence each; empty where it passed.
         engine_details: what the engine says about itself.
         environment: what this ran on.
+        conversions: what was done to the data set's pictures to make frames of them, in sentences.
+        part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
     """
 
     bundle: str
@@ -143,12 +145,19 @@ class ParityReport:
     failures: tuple[str, ...]
     engine_details: dict[str, Any]
     environment: dict[str, Any]
+    conversions: tuple[str, ...] = ()
+    part_note: str = ""
 
     def __post_init__(self) -> None:
         if not self.environment:
             raise LineproofError(
                 "A parity report was made without the environment it ran on; expected core.environment's description."
             )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know about the data set's pictures, in sentences."""
+        return (*([self.part_note] if self.part_note else []), *self.conversions)
 
     @property
     def passed(self) -> bool:
@@ -164,7 +173,7 @@ class ParityReport:
         """Plain JSON values; numbers that are not finite are None."""
         plain = dataclasses.asdict(self)
         plain["skipped_frames"] = [item.to_dict() for item in self.skipped_frames]
-        plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures")})
+        plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures", "conversions")})
         return {"passed": self.passed, "tie_share": self.tie_share, **plain}
 
     def sentences(self) -> tuple[str, ...]:

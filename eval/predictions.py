@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
-from ..core.spec import Preprocessing
+from ..data.conversions import Conversions
 from ..data.dataset import Sample
-from ..data.decode import decode_image
+from ..data.frames import read_frame
 from ..data.records import relative
 from ..runtime.engine import Engine, Frames, predict
 
@@ -152,34 +152,21 @@ def check_batch_size(bundle: Bundle, batch: int) -> None:
         )
 
 
-def load_frame(sample: Sample, preprocessing: Preprocessing) -> Frames:
-    """Decode a picture as the camera frame that the bundle takes.
-
-    Returns:
-        uint8 (H, W, C). Nothing is resized or cropped: the graph does that.
-
-    Raises:
-        BadInputError: the file cannot be decoded, or has another size than the bundle's frames.
-    """
-    frame = decode_image(sample.path, channels=preprocessing.frame_channels)
-    height, width = preprocessing.frame_height_px, preprocessing.frame_width_px
-    if frame.shape[:2] != (height, width):
-        raise BadInputError(
-            f"the picture is {frame.shape[1]}x{frame.shape[0]} pixels; this bundle takes {width}x{height}, and "
-            "pictures are never resized silently. Give pictures of that size, or export for this one with --frame"
-        )
-    return frame
-
-
 def read_batches(
-    bundle: Bundle, samples: Sequence[Sample], *, batch: int, progress: Progress = silent
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    *,
+    batch: int,
+    conversions: Conversions | None = None,
+    progress: Progress = silent,
 ) -> Iterator[FrameBatch | Skipped]:
-    """Decode pictures into batches; those that do not fit come out as ``Skipped`` and are never altered.
+    """Read pictures as frames, in batches; those that the bundle's rule does not take come out as ``Skipped``.
 
     Args:
         bundle: whose frames are wanted.
         samples: pictures, in the order in which they are read.
         batch: frames per batch; the last one may hold fewer.
+        conversions: is told what was done to the pictures' values.
         progress: told after each picture.
 
     Raises:
@@ -189,7 +176,8 @@ def read_batches(
     waiting: list[tuple[Sample, Frames]] = []
     for done, sample in enumerate(samples, start=1):
         try:
-            waiting.append((sample, load_frame(sample, bundle.manifest.preprocessing)))
+            frame = read_frame(sample.path, bundle.manifest.preprocessing, conversions=conversions)
+            waiting.append((sample, frame))
         except BadInputError as error:
             yield Skipped(sample, str(error))
         if len(waiting) == batch:
@@ -206,14 +194,28 @@ def _stack(waiting: list[tuple[Sample, Frames]]) -> FrameBatch:
 
 
 def predict_files(
-    engine: Engine, bundle: Bundle, samples: Sequence[Sample], *, batch: int = 1, progress: Progress = silent
+    engine: Engine,
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    *,
+    batch: int = 1,
+    conversions: Conversions | None = None,
+    progress: Progress = silent,
 ) -> Iterator[Judged | Skipped]:
     """Run pictures through an engine and hand out one answer at a time; only one batch is held.
+
+    Args:
+        engine: open engine.
+        bundle: whose frames it takes.
+        samples: pictures, in the order in which they are read.
+        batch: frames per call.
+        conversions: is told what was done to the pictures' values.
+        progress: told after each picture.
 
     Raises:
         UsageError: the bundle does not take ``batch`` frames at once.
     """
-    for item in read_batches(bundle, samples, batch=batch, progress=progress):
+    for item in read_batches(bundle, samples, batch=batch, conversions=conversions, progress=progress):
         if isinstance(item, Skipped):
             yield item
             continue

@@ -16,6 +16,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold
 from ..data.dataset import Dataset, Sample
+from ..data.frames import conversions_of
 from ..data.records import relative
 from ..runtime.engine import (
     Engine,
@@ -29,6 +30,7 @@ from .comparison import Comparison
 from .masks import Resolution, mask_for
 from .paired import PairedMeter
 from .parity import ParityReport
+from .part import check_same_part
 from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
 
 
@@ -41,6 +43,7 @@ def verify(
     reference: str = "torch",
     batch: int = 1,
     resolution: Resolution = "image",
+    other_data: bool = False,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
@@ -55,13 +58,15 @@ def verify(
         reference: engine that gives the reference on the data set.
         batch: frames per call of both engines.
         resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
+        other_data: accept a data set of another part than the bundle was trained on, see ``check_same_part``.
         progress: told after each picture.
 
     Raises:
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
-        BadInputError: no picture of the test split fits the bundle.
+        BadInputError: no picture of the test split fits the bundle, or they are of another part.
     """
     check_batch_size(bundle, batch)
+    part_note = check_same_part(bundle.manifest, dataset, other_data=other_data) if dataset else ""
     options = options or EngineOptions()
     name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as under_test:
@@ -71,7 +76,8 @@ def verify(
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
                 trial.compare_pictures(dataset, truth)
-    return trial.report(name, options, reference="golden" if dataset is None else reference)
+    report = trial.report(name, options, reference="golden" if dataset is None else reference)
+    return dataclasses.replace(report, part_note=part_note)
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
@@ -113,6 +119,7 @@ class _Trial:
         self._comparison = Comparison(bundle.manifest, threshold=threshold)
         self._meter = meter
         self._skipped: list[Skipped] = []
+        self._conversions = conversions_of(bundle.manifest.preprocessing)
         self._num_golden = 0
         self._details = under_test.describe()
 
@@ -128,7 +135,9 @@ class _Trial:
 
     def compare_pictures(self, dataset: Dataset, truth: Engine) -> None:
         num_compared = 0
-        for item in read_batches(self._bundle, dataset.test, batch=self._batch, progress=self._progress):
+        for item in read_batches(
+            self._bundle, dataset.test, batch=self._batch, conversions=self._conversions, progress=self._progress
+        ):
             if isinstance(item, Skipped):
                 self._skipped.append(item)
                 continue
@@ -171,6 +180,7 @@ class _Trial:
             threshold=self._threshold.value,
             threshold_engine=self._threshold.engine,
             skipped_frames=tuple(self._skipped),
+            conversions=self._conversions.sentences(),
             engine_details=self._details,
             environment=describe_environment(),
             **_fields(self._comparison.judge()),

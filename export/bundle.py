@@ -18,13 +18,15 @@ from ..core.environment import package_versions
 from ..core.errors import UsageError
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
-from ..core.spec import Preprocessing
+from ..core.spec import Fit, Preprocessing, check_fit
 from ..core.threshold import Threshold, calibrate
+from ..data.conversions import Conversions
+from ..data.frames import conversions_of, read_frame
 from ..detectors.base import AbstractDetector
 from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
 from ..detectors.graph import FrameGraph
 from .figures import count_figures, prove_precision
-from .golden import frame_of, golden_frames
+from .golden import golden_frames
 from .half import to_half
 from .to_onnx import export_onnx, output_specs
 
@@ -44,6 +46,7 @@ class ExportOptions:
         precision: ``fp32`` or ``fp16``.
         max_false_reject: share of good parts that may be rejected, for the threshold.
         has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
+        fit: how pictures of another size become frames, see ``data.frames``; None takes what the run was trained with.
     """
 
     frame: tuple[int, int, int] | None = None
@@ -51,30 +54,44 @@ class ExportOptions:
     precision: str = "fp32"
     max_false_reject: float = 0.01
     has_reference: bool = True
+    fit: Fit | None = None
 
 
-def export_bundle(run: Path, out: Path, *, options: ExportOptions | None = None, progress: Progress = silent) -> Bundle:
+def export_bundle(
+    run: Path,
+    out: Path,
+    *,
+    options: ExportOptions | None = None,
+    conversions: list[str] | None = None,
+    progress: Progress = silent,
+) -> Bundle:
     """Export a finished run; an older bundle at ``out`` is replaced in one step, or stays.
 
+    Args:
+        run: folder of the run.
+        out: folder of the bundle.
+        options: what the bundle shall be.
+        conversions: is extended by what was done to pictures to make frames of them, in sentences.
+        progress: told about every step.
+
     Raises:
-        UsageError: a precision or batch that cannot be.
+        UsageError: a precision or batch that cannot be; another fit than the run's; frames of another size without one.
         BadInputError: the run is unfinished, or its held-out images are gone.
         ExportError: the detector does not trace, or the graph does not have the precision asked for.
     """
     options = options or ExportOptions()
-    if options.precision not in EXPORT_PRECISIONS:
-        raise UsageError(f"--precision {options.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
-    if options.max_batch < 1:
-        raise UsageError(f"--batch ends at {options.max_batch}; expected at least 1.")
+    _check_options(options)
     check_place(out)
     record = read_record(run)
+    fit = check_frame(record, options)
     detector = load_detector(record.detector, run / CHECKPOINT)
-    spec = _preprocessing(detector, record, options)
+    spec = _preprocessing(detector, record, options, fit=fit)
     reference = FrameGraph(spec, detector).eval()
     holdout = [Path(path) for path in record.holdout]
-    frames, names = golden_frames(holdout, spec)
+    converted = conversions_of(spec)
+    frames, names = golden_frames(holdout, spec, conversions=converted)
     answer = predict_reference(reference, frames)
-    scores = _holdout_scores(record, reference, spec=spec, progress=progress)
+    scores = _holdout_scores(record, reference, spec=spec, conversions=converted, progress=progress)
     threshold = calibrate(
         scores,
         max_false_reject=options.max_false_reject,
@@ -100,7 +117,16 @@ def export_bundle(run: Path, out: Path, *, options: ExportOptions | None = None,
         if options.has_reference:
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
 
+    if conversions is not None:
+        conversions += [*_frame_notes(record, spec), *converted.sentences()]
     return write_bundle(out, manifest, fill)
+
+
+def _check_options(options: ExportOptions) -> None:
+    if options.precision not in EXPORT_PRECISIONS:
+        raise UsageError(f"--precision {options.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
+    if options.max_batch < 1:
+        raise UsageError(f"--batch ends at {options.max_batch}; expected at least 1.")
 
 
 def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Prediction:
@@ -111,25 +137,70 @@ def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Predic
     return Prediction(score, anomaly_map)
 
 
-def _preprocessing(detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions) -> Preprocessing:
+def check_frame(record: CheckpointRecord, options: ExportOptions) -> Fit:
+    """How pictures become frames in the bundle: as in training, or as asked for where training had one size.
+
+    Raises:
+        UsageError: another fit than the run's; frames of another size than training saw, without a fit.
+    """
+    trained = f"The run was trained on frames of {record.frame[0]}x{record.frame[1]} (height x width)"
+    learned = record.frame_fit or "none"
+    if options.fit is not None and learned not in ("none", options.fit):
+        raise UsageError(
+            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: pictures would be seen "
+            f"otherwise than in training. Leave --fit out, or train again with --fit {options.fit}."
+        )
+    fit = learned if options.fit is None else check_fit(options.fit)
+    if options.frame is not None and options.frame[:2] != record.frame and fit == "none":
+        raise UsageError(
+            f"{trained}; --frame {options.frame[0]}x{options.frame[1]} differs, and pictures are never resized "
+            "silently. Leave --frame out, say how pictures become such frames with --fit stretch, pad or crop, or "
+            "train on pictures of the new camera."
+        )
+    return fit
+
+
+def _preprocessing(
+    detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions, *, fit: Fit
+) -> Preprocessing:
     height, width, channels = options.frame or (*record.frame, 3)
     resize, crop = detector.config.resize_px, detector.config.crop_px
     mean, std = detector.normalisation
-    return Preprocessing(height, width, channels, resize, resize, crop, crop, mean, std)
+    return Preprocessing(
+        height, width, channels, resize, resize, crop, crop, mean, std, fit=fit, bit_depth=record.bit_depth
+    )
 
 
 def _holdout_scores(
-    record: CheckpointRecord, reference: nn.Module, *, spec: Preprocessing, progress: Progress
+    record: CheckpointRecord,
+    reference: nn.Module,
+    *,
+    spec: Preprocessing,
+    conversions: Conversions,
+    progress: Progress,
 ) -> list[float]:
     """Scores of the held-out good images as frames of this size; the training run's own where they are such."""
-    if spec.frames.shape[1:] == (*record.frame, 3):
+    if spec.frames.shape[1:] == (*record.frame, 3) and record.frame_fit is not None:
         return list(record.holdout_scores)
     scores: list[float] = []
     for number, path in enumerate(record.holdout):
-        frame = frame_of(Path(path), spec)
+        frame = read_frame(Path(path), spec, conversions=conversions)
         scores += predict_reference(reference, frame[None]).score.tolist()
         progress("held-out scores", number + 1, len(record.holdout))
     return scores
+
+
+def _frame_notes(record: CheckpointRecord, spec: Preprocessing) -> list[str]:
+    """How frames of the bundle differ from what training saw."""
+    notes = []
+    if (spec.frame_height_px, spec.frame_width_px) != record.frame:
+        notes.append(
+            f"Frames are {spec.frame_height_px}x{spec.frame_width_px} (height x width), training saw "
+            f"{record.frame[0]}x{record.frame[1]}: pictures are brought to them with fit {spec.fit}."
+        )
+    if spec.frame_channels == 1:
+        notes.append("Frames are mono, repeated to three channels in the graph; training read its pictures as RGB.")
+    return notes
 
 
 def _manifest(

@@ -7,36 +7,31 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..core.errors import BadInputError
 from ..core.spec import Preprocessing
-from ..data.decode import decode_image
+from ..data.conversions import Conversions
+from ..data.frames import read_frame
 
 NUM_GOOD = 6
 NUM_MARKED = 2
 
 
-def frame_of(path: Path, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Decode an image as a frame of the camera: uint8 (H, W, C); one of another size is resampled to fit."""
-    image = decode_image(path, channels=spec.frame_channels)
-    size = (spec.frame_width_px, spec.frame_height_px)
-    if image.shape[:2] == size[::-1]:
-        return image
-    plane = Image.fromarray(image.squeeze(2) if spec.frame_channels == 1 else image)
-    # A copy, since Pillow's own memory is read-only and torch.from_numpy warns of that.
-    resampled = np.array(plane.resize(size, Image.Resampling.BILINEAR))
-    return resampled.reshape(spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
-
-
-def golden_frames(paths: Sequence[Path], spec: Preprocessing) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+def golden_frames(
+    paths: Sequence[Path], spec: Preprocessing, *, conversions: Conversions | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
     """Held-out good frames, and copies of the first ones with a drawn mark, so that scores span a range.
+
+    Args:
+        paths: held-out good pictures.
+        spec: how they become frames.
+        conversions: is told what was done to their values.
 
     Returns:
         frames uint8 (N, H, W, C) and their names.
 
     Raises:
-        BadInputError: none of the files is left.
+        BadInputError: none of the files is left, or one cannot become a frame.
     """
     present = [path for path in paths if path.is_file()]
     if not present:
@@ -45,7 +40,7 @@ def golden_frames(paths: Sequence[Path], spec: Preprocessing) -> tuple[NDArray[n
             "Put the data back, or train again: golden frames are taken from them."
         )
     chosen = present[:: max(1, len(present) // NUM_GOOD)][:NUM_GOOD]
-    frames = [frame_of(path, spec) for path in chosen]
+    frames = [read_frame(path, spec, conversions=conversions) for path in chosen]
     names = [f"{path.parent.name}/{path.name}" for path in chosen]
     marked = [_marked(frame, seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
     return np.stack([*frames, *marked]), np.array([*names, *(f"{name}+mark" for name in names[:NUM_MARKED])])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError
+from ..core.spec import is_swapped
 from ..core.threshold import check_threshold
 from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, predict, proof_name, resolve_auto
 
@@ -64,10 +65,12 @@ class Line:
         engine_name: str,
         options: EngineOptions | None = None,
         threshold: float | None = None,
+        order: str | None = None,
     ) -> None:
         calibrated = bundle.manifest.threshold_for(engine_name)
         self._rule = calibrated if threshold is None else dataclasses.replace(calibrated, value=float(threshold))
         self._lock = threading.Lock()
+        self._is_swapped = is_swapped(bundle.manifest.preprocessing, order)
         self.bundle = bundle
         self.engine = engine
         self.engine_name = engine_name
@@ -103,13 +106,14 @@ class Line:
         """Inspect frames in order, in as many batches as the bundle's largest batch needs.
 
         Args:
-            frames: uint8 (N, H, W, C).
+            frames: uint8 (N, H, W, C), channels in the order that the line was opened with.
 
         Raises:
             BadInputError: another dtype, size or channel count.
             LineproofError: the engine failed, or an answer is not finite; no verdict of the call is returned.
         """
         self.bundle.manifest.inputs[0].check(frames)
+        frames = np.ascontiguousarray(frames[..., ::-1]) if self._is_swapped else frames
         size = self.bundle.manifest.max_batch
         verdicts: list[Verdict] = []
         with self._lock:
@@ -159,6 +163,7 @@ def open_line(
     threshold: float | None = None,
     allow_failed: bool = False,
     require_proof: bool = False,
+    order: str | None = None,
 ) -> Line:
     """Open a bundle for inspection.
 
@@ -171,12 +176,14 @@ def open_line(
         threshold: use this threshold instead of the calibrated one, in units of the score.
         allow_failed: open an engine that failed ``verify`` nevertheless.
         require_proof: refuse every engine that is not proved for the decision that it would make.
+        order: order of the channels in the frames given: ``"rgb"`` or ``"bgr"`` (OpenCV's, turned to RGB exactly) for a
+            colour bundle, ``"mono"`` for a mono one; None is the bundle's own.
 
     Raises:
         BundleError: not a bundle, or an altered one.
         ParityError: the engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
             ``require_proof`` is True.
-        UsageError: no such engine, or a threshold that is not finite.
+        UsageError: no such engine, a threshold that is not finite, or an order that the bundle cannot take.
         EnvironmentMissingError: the engine cannot run here.
     """
     if threshold is not None:
@@ -188,7 +195,7 @@ def open_line(
         raise _refused(bundle, name)
     opened = open_engine(bundle, name, options=options)
     try:
-        line = Line(bundle, opened, engine_name=name, options=options, threshold=threshold)
+        line = Line(bundle, opened, engine_name=name, options=options, threshold=threshold, order=order)
         if require_proof and line.warnings():
             raise ParityError(
                 f"A proof was required. {' '.join(line.warnings())} Prove it: lineproof verify {bundle.path} --engine "

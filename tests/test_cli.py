@@ -1,5 +1,6 @@
 """The command line: help, exit statuses, one JSON object, short forms."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -422,7 +423,14 @@ def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, t
     words = ("run", tiny_bundle.path, pictures / "bad.png", "--engine", "ort-cpu", "--json", "--out", tmp_path / "o")
     assert only_json(lineproof(*words)[1])["num_judged"] == 1
     found = only_json(lineproof(*words, "--append", "--skip-judged")[1])
-    assert found == {"verdicts": [], "num_files": 0, "num_judged": 0, "num_errors": 0, "num_skipped": 1}
+    assert found == {
+        "verdicts": [],
+        "num_files": 0,
+        "num_judged": 0,
+        "num_errors": 0,
+        "num_skipped": 1,
+        "conversions": [],
+    }
 
 
 def test_the_documented_keys_of_a_verdict_are_the_printed_ones(lineproof, tiny_bundle, pictures, tmp_path):
@@ -437,6 +445,51 @@ def test_the_documented_keys_of_a_verdict_are_the_printed_ones(lineproof, tiny_b
         missing = {"overlay"} if line["verdict"] == "ERR" else only_with_error
         assert set(line) == set(documented) - missing
     assert len(documented) == len(set(documented))
+
+
+def test_run_says_once_what_was_converted_and_swaps_the_channels_where_asked(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    for name, level in (("a", 30), ("b", 200)):
+        Image.fromarray(np.full((12, 16), level, np.uint8)).save(tmp_path / f"{name}.png")
+    words = (
+        "run",
+        tiny_bundle.path,
+        tmp_path / "a.png",
+        tmp_path / "b.png",
+        "--engine",
+        "ort-cpu",
+        "--json",
+        "--quiet",
+    )
+    status, out, err = lineproof(*words)
+    said = "2 of 2 pictures: grey, repeated to R, G and B for a colour bundle."
+    assert status == 0
+    assert err.count("note: ") == 1
+    assert err.endswith(f"note: {said}\n")
+    assert only_json(out)["conversions"] == [said]
+    status, out, _ = lineproof(*words, "--order", "bgr")
+    assert status == 0
+    assert [item["verdict"] for item in only_json(out)["verdicts"]] == ["OK", "NG"]
+    status, out, err = lineproof(*words, "--order", "grb")
+    assert status == 2
+    assert "--order is 'grb'; this bundle takes rgb frames: expected rgb or bgr." in err
+
+
+def test_other_data_must_be_accepted(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    training = dataclasses.replace(tiny_bundle.manifest.training, category="hazelnut")
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, training=training)).path
+    parts = _parts(tmp_path / "screw")
+    words = (bundle, "--data", parts, "--engine", "ort-cpu", "--quiet")
+    for command in (("evaluate",), ("verify", "--reference", "openvino"), ("badcases",)):
+        status, out, err = lineproof(*command, *words)
+        assert (status, out) == (1, "")
+        assert "tiny was trained on hazelnut; the pictures of" in err
+        assert "accept these with --other-data" in err
+    status, out, err = lineproof("evaluate", *words, "--other-data", "--json")
+    assert status == 0
+    assert err.startswith("note: Other data: tiny was trained on hazelnut")
+    assert only_json(out)["evaluated"][0]["part_note"].startswith("Other data: ")
 
 
 def test_calibrate_sets_one_engines_threshold(lineproof, tiny_bundle, tmp_path):
@@ -663,12 +716,14 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
         "evaluate", bundle, "--data", parts, "--engine", "ort-cpu", "--save-outputs", "kept.npz", "--table", "1",
         "--table-file", "table.md", "--json", "--quiet",
     )  # fmt: skip
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("note: The training pictures of ")
     found = only_json(out)
     assert found["evaluated"][0]["accuracy"]["image"]["auroc"] == 1.0
     assert Path("table.md").read_text().startswith("Table 1:")
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("note: The training pictures of ")
     assert "2 of 2 good pictures rejected" in out
     assert "at the image's resolution" in out
     status, out, err = lineproof("evaluate", "kept.npz", "--resolution", "map", "--quiet")
@@ -677,11 +732,13 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "1.0", "--quiet")
     assert out.splitlines()[0] == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (1)."
     status, out, err = lineproof("compare", "kept.npz", "kept.npz", "--resamples", 100, "--quiet", "--report", "c.html")
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("note: The training pictures of ")
     assert "0 of 5 differ" in out
     assert "Pictures whose maps differ most" in Path("c.html").read_text()
     status, out, err = lineproof("badcases", "kept.npz", "--threshold", "0.0", "--quiet")
-    assert (status, err) == (0, "")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("note: The training pictures of ")
     assert "false rejects shown: 2" in out
     assert Path("badcases.html").is_file()
 
@@ -700,7 +757,7 @@ def test_too_few_usable_pictures_are_an_error_after_the_result(lineproof, tiny_b
         assert "Only 3 of 5 pictures could be used (60.0%); expected at least 90%" in err
         assert lineproof(command, tiny_bundle.path, *words, "--min-used", "60%")[0] == 0
     status, out, err = lineproof("evaluate", tiny_bundle.path, *words, "-v")
-    assert "  bad/001.png: the picture is 20x12 pixels" in out
+    assert "  bad/001.png: the picture is 12x20 (height x width)" in out
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words)[0] == 1
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words, "--min-used", "0.5")[0] == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..core.progress import Progress, silent
 from ..data.dataset import Sample, enclosing_dataset, open_dataset
 from ..data.records import is_image, visible
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
+from ..eval.part import check_same_category, check_same_part
 from ..runtime.engine import EngineOptions
 from .find import CHECKPOINT_RECORD, is_run
 
@@ -69,11 +71,13 @@ def calibrate_on(
     engine: str,
     max_false_reject: float,
     options: EngineOptions,
+    other_data: bool = False,
     progress: Progress = silent,
 ) -> Calibration:
     """Find the good pictures under ``data`` and set the engine's threshold by them; see ``calibrate_bundle``."""
     samples, source = calibration_samples(data, bundle.manifest, category=category)
-    return calibrate_bundle(
+    part_note = _check_part(data, bundle.manifest, category=category, other_data=other_data)
+    found = calibrate_bundle(
         bundle,
         samples,
         engine=engine,
@@ -82,3 +86,21 @@ def calibrate_on(
         options=options,
         progress=progress,
     )
+    return dataclasses.replace(found, part_note=part_note)
+
+
+def _check_part(data: Path, manifest: Manifest, *, category: str | None, other_data: bool) -> str:
+    """Whether the pictures are of the bundle's part; nothing is known of a folder that belongs to no data set.
+
+    Raises:
+        BadInputError: they are of another part, and ``other_data`` is False.
+    """
+    if is_run(data):
+        training = json.loads((data / CHECKPOINT_RECORD).read_text())["training"]
+        if training["fingerprint"] == manifest.training.fingerprint:
+            return ""
+        return check_same_category(manifest, training["category"], other_data=other_data, where=str(data))
+    if data.is_dir() and any(is_image(item) for item in visible(data)):
+        enclosing = enclosing_dataset(data)
+        return check_same_part(manifest, enclosing, other_data=other_data) if enclosing else ""
+    return check_same_part(manifest, open_dataset(data, category=category), other_data=other_data)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..data.decode import decode_image
+from ..data.frames import as_rgb, read_frame
 from ..data.overlay import heat_map
 from ..eval.bootstrap import Evidence, pixel_evidence
 from ..eval.correlation import rank_correlation
@@ -76,6 +76,7 @@ class Compared:
         pixel_resolution: where maps and masks met.
         used: how many of the pictures of either side were compared.
         choice: how the left side was run: what share must be used, and whether all others are named.
+        notices: what a person should know about the pictures, in sentences.
     """
 
     left: str
@@ -94,6 +95,7 @@ class Compared:
     pixel_resolution: Resolution
     used: UsedShare
     choice: Choice
+    notices: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise BadInputError where fewer of the pictures were compared than was asked for."""
@@ -117,6 +119,7 @@ class Compared:
             "pixel_resolution": self.pixel_resolution,
             "worst": [{"file": file, "map_max_abs_error": error} for file, error in self.worst],
             "resampling": to_dict(self.how),
+            "conversions": list(self.notices),
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -213,6 +216,7 @@ def _compare(
         pixel_resolution=choice.resolution,
         used=used,
         choice=choice,
+        notices=tuple(dict.fromkeys((*left.source.notices, *right.source.notices))),
     )
 
 
@@ -261,6 +265,6 @@ def _write_page(path: Path, found: Compared, left: Outputs, right: Outputs) -> N
         shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
         picture = Path(left.source.root) / file
         if picture.is_file():
-            shown.insert(0, (decode_image(picture), file))
+            shown.insert(0, (as_rgb(read_frame(picture, left.source.preprocessing)), file))
         page.pictures(shown)
     page.write(path)

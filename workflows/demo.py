@@ -16,8 +16,7 @@ from ..core.errors import EnvironmentMissingError
 from ..core.extras import install
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
-from ..data.decode import decode_image
-from ..data.masks import read_mask
+from ..data.frames import read_frame, read_frame_mask
 from ..data.overlay import contour
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
@@ -192,10 +191,10 @@ def _pictures(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.nd
     shown = []
     with open_line(bundle.path, engine=engine) as line:
         for sample in _one_of_each(dataset.test):
-            frame = decode_image(sample.path)
+            frame = read_frame(sample.path, bundle.manifest.preprocessing)
             found = line.inspect(frame)
             drawn = draw(frame, found, bundle, limits=limits)
-            mask = read_mask(sample, expected_shape=frame.shape[:2])
+            mask = read_frame_mask(sample, bundle.manifest.preprocessing)
             if mask is not None:
                 drawn = contour(drawn, mask, colour=(0, 255, 255))
             shown.append((drawn, f"{sample.defect}/{sample.path.name}: {found.verdict}, {found.score:.3f}"))

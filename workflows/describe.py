@@ -157,6 +157,7 @@ def _interface(bundle: Bundle) -> list[str]:
         *_proofs(manifest),
         f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
         f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
+        f"Pictures in files: of another size {_FITS[spec.fit]}; 16-bit pictures hold {spec.bit_depth or 16} bits.",
         f"In the graph: antialiased resize to {spec.resize_height_px}x{spec.resize_width_px}, centre crop to "
         f"{spec.crop_height_px}x{spec.crop_width_px}, mean {spec.mean}, std {spec.std}.",
         *(f"Output: {item.name} {item.dtype} ({', '.join(map(str, item.shape))})." for item in manifest.outputs),
@@ -183,6 +184,14 @@ def _proofs(manifest: Manifest) -> list[str]:
             "threshold with `lineproof set-threshold`, and verify again."
         )
     return lines
+
+
+_FITS = {
+    "none": "are refused",
+    "stretch": "are resized to the frame (fit stretch)",
+    "pad": "are padded to the frame, larger ones refused (fit pad)",
+    "crop": "are cropped to the frame, smaller ones refused (fit crop)",
+}
 
 
 def _origin(manifest: Manifest) -> list[str]:

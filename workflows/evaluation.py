@@ -12,7 +12,7 @@ from ..bundle.atomic import write_atomic
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import TERMINAL, aligned, wrapped
-from ..data.dataset import check_counts, open_dataset
+from ..data.dataset import Dataset, check_counts, open_dataset
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
 from ..eval.masks import RESOLUTIONS, Resolution
@@ -98,6 +98,8 @@ class Evaluated:
             "num_frames": len(self.outputs),
             "used": self.used.to_dict(),
             "data_problems": list(self.problems),
+            "conversions": list(source.conversions),
+            "part_note": source.part_note,
             "accuracy": self.accuracy.to_dict(),
             "corrected": None if self.corrected is None else self.corrected.to_dict(),
             "operating": self.operating.to_dict(),
@@ -123,6 +125,11 @@ class Evaluation:
         """Raise BadInputError where fewer of the pictures were used than was asked for."""
         for item in self.items:
             item.used.check(self.choice.min_used)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know about the pictures, each sentence once."""
+        return tuple(dict.fromkeys(note for item in self.items for note in item.outputs.source.notices))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -165,6 +172,19 @@ def _cells(accuracy: Accuracy) -> tuple[str, ...]:
         for values in ((image.auroc, image.ap, image.f1_max), of_pixels)
     )
     return (*left, accuracy.resolution if pixel else "-", *right)
+
+
+def _open(data: Path, category: str | None, *, own: str) -> Dataset:
+    """The category named, else the bundle's own; else the one that the folder is, whose name is checked later."""
+    if category or not own:
+        return open_dataset(data, category=category)
+    try:
+        return open_dataset(data, category=own)
+    except UsageError as error:
+        try:
+            return open_dataset(data)
+        except UsageError:
+            raise error from None
 
 
 def evaluate(

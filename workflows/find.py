@@ -108,6 +108,21 @@ def parse_frame(text: str) -> tuple[int, int, int]:
     raise UsageError(f"--frame is {text!r}; expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280.")
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """``HxW`` → height, width in pixels.
+
+    Raises:
+        UsageError: another form.
+    """
+    height, width, channels = parse_frame(text)
+    if channels != 3:
+        raise UsageError(
+            f"--frame is {text!r}: training reads pictures as RGB. Give HEIGHTxWIDTH here, and HEIGHTxWIDTHx1 for mono "
+            "frames when it is exported."
+        )
+    return height, width
+
+
 def parse_batches(text: str) -> tuple[int, ...]:
     """``1:4:8`` → (1, 4, 8), rising.
 

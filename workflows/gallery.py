@@ -14,7 +14,7 @@ from ..core.errors import UsageError
 from ..core.geometry import axes, mask_on_map
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
-from ..data.decode import decode_image
+from ..data.frames import as_rgb, read_frame
 from ..data.overlay import contour, heat_map, overlay
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.badcases import BadCase, find_bad_cases
@@ -48,6 +48,7 @@ class Gallery:
         page: the page written.
         used: how many of the data set's test pictures were judged.
         choice: how they were judged.
+        notices: what a person should know about the pictures, in sentences.
     """
 
     source: str
@@ -58,6 +59,7 @@ class Gallery:
     page: Path
     used: UsedShare
     choice: Choice
+    notices: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise BadInputError where fewer of the pictures were used than was asked for."""
@@ -74,6 +76,7 @@ class Gallery:
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
             "page": str(self.page),
+            "conversions": list(self.notices),
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -134,6 +137,7 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
             page=out,
             used=used,
             choice=choice,
+            notices=outputs.source.notices,
         )
         _write_page(gallery, outputs)
     return gallery
@@ -203,5 +207,5 @@ def _seen(path: Path, spec: Preprocessing, shape: tuple[int, int]) -> NDArray[np
         return None
     (top, bottom), (left, right) = (axis_px.edges_px for axis_px in axes(spec))
     size = (shape[1], shape[0])
-    part = Image.fromarray(decode_image(path)).resize(size, Image.Resampling.BOX, box=(left, top, right, bottom))
-    return np.asarray(part)
+    frame = Image.fromarray(as_rgb(read_frame(path, spec)))
+    return np.asarray(frame.resize(size, Image.Resampling.BOX, box=(left, top, right, bottom)))

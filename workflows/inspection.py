@@ -18,7 +18,8 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.geometry import enlarge_map, seen_part
 from ..core.progress import Progress, silent
-from ..data.decode import decode_image
+from ..data.conversions import Conversions
+from ..data.frames import as_rgb, conversions_of, read_frame
 from ..data.overlay import overlay
 from ..line.inspector import Line, Verdict
 from ..line.inspector import open_line as open_line
@@ -42,6 +43,7 @@ class Inspection:
         out: results folder, or "".
         filed: what is on disk, in words; "" without a results folder.
         unfiled: what is not on disk and why; "" where everything is.
+        conversions: what was done to the pictures to make frames of them, in sentences.
     """
 
     num_files: int
@@ -53,6 +55,7 @@ class Inspection:
     out: str
     filed: str
     unfiled: str
+    conversions: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, without the verdicts."""
@@ -61,6 +64,7 @@ class Inspection:
             "num_judged": self.num_judged,
             "num_errors": self.num_errors,
             "num_skipped": self.num_skipped,
+            "conversions": list(self.conversions),
         }
 
     def check(self) -> None:
@@ -163,11 +167,12 @@ def inspect_files(
         progress: told after each file.
     """
     limits = map_limits(line.bundle) if filing else None
+    conversions = conversions_of(line.bundle.manifest.preprocessing)
     num_judged = num_errors = 0
     for file in files:
         if should_stop():
             break
-        entry, drawn = _inspect(line, file, limits=limits)
+        entry, drawn = _inspect(line, file, limits=limits, conversions=conversions)
         if filing and drawn is not None:
             entry |= filing.add_overlay(drawn, entry)
         try:
@@ -194,6 +199,7 @@ def inspect_files(
         out=str(filing.out) if filing else "",
         filed=filing.sentence() if filing else "",
         unfiled=filing.problems() if filing else "",
+        conversions=conversions.sentences(),
     )
 
 
@@ -209,17 +215,8 @@ def decision_of(line: Line) -> dict[str, Any]:
     }
 
 
-def read_frame(file: str, bundle: Bundle) -> NDArray[np.uint8]:
-    """A picture as the frame that a bundle takes: uint8 (H, W, C).
-
-    Raises:
-        BadInputError: it cannot be read.
-    """
-    return decode_image(file, channels=bundle.manifest.preprocessing.frame_channels)
-
-
 def _inspect(
-    line: Line, file: str, *, limits: tuple[float, float] | None
+    line: Line, file: str, *, limits: tuple[float, float] | None, conversions: Conversions
 ) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
     entry: dict[str, Any] = {
         "file": file,
@@ -233,7 +230,7 @@ def _inspect(
     entry["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     began = time.perf_counter_ns()
     try:
-        frame = read_frame(file, line.bundle)
+        frame = read_frame(file, line.bundle.manifest.preprocessing, conversions=conversions)
         found = line.inspect(frame)
     except LineproofError as error:
         return {
@@ -248,7 +245,7 @@ def _inspect(
 
 def draw(frame: NDArray[np.uint8], found: Verdict, bundle: Bundle, *, limits: tuple[float, float]) -> NDArray[np.uint8]:
     """The frame with its heat map over the part that the detector sees: uint8 (H, W, 3)."""
-    colour = np.repeat(frame, 3, axis=2) if frame.shape[2] == 1 else frame
+    colour = as_rgb(frame)
     spec = bundle.manifest.preprocessing
     part = seen_part(spec)
     drawn = colour.copy()

@@ -38,6 +38,7 @@ class Proof:
         parity: verification on the golden frames; None where no engine could run it.
         notes: what was left out, and why.
         operation: what its threshold does to the test pictures of its run; None where there is no run.
+        conversions: what was done to pictures to make frames of them, in sentences.
     """
 
     bundle: Bundle
@@ -45,6 +46,7 @@ class Proof:
     parity: ParityReport | None
     notes: tuple[str, ...]
     operation: RunOperation | None = None
+    conversions: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise ParityError where the verification failed."""
@@ -65,6 +67,7 @@ class Proof:
             "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
             "notes": list(self.notes),
             "operating": None if self.operation is None else self.operation.to_dict(),
+            "conversions": list(self.conversions),
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -104,6 +107,7 @@ def prove(
     engine: str,
     targets: tuple[str, ...] = (),
     is_verified: bool = True,
+    conversions: tuple[str, ...] = (),
     progress: Progress = silent,
 ) -> Proof:
     """Build and verify a bundle that was just written; a failed one stays on disk, marked as failed.
@@ -113,6 +117,7 @@ def prove(
         engine: a key of EXPORT_ENGINES: what it is meant for.
         targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
         is_verified: False leaves out the verification.
+        conversions: what was done to the pictures behind the golden frames, to be shown with the result.
         progress: told about every step.
 
     Raises:
@@ -131,14 +136,14 @@ def prove(
     if engine in ("trt", "trt-rtx"):
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:
-        return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."))
+        return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."), conversions=conversions)
     verifier = _verifier(engine)
     if verifier != engine and engine == "trt-rtx":
         notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
     parity = verify(bundle, engine=verifier, progress=progress)
     recorded = record_parity(bundle, parity)
     notes += [recorded.warning] if recorded.warning else []
-    return Proof(recorded.bundle, report, parity, tuple(notes))
+    return Proof(recorded.bundle, report, parity, tuple(notes), conversions=conversions)
 
 
 def _pass_gate(bundle: Bundle) -> GateReport:

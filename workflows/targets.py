@@ -13,7 +13,7 @@ from ..bundle.store import open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.threshold import check_threshold
-from ..data.dataset import open_dataset
+from ..data.dataset import Dataset, check_contents, open_dataset
 from ..eval.masks import Resolution
 from ..eval.outputs import Outputs, collect_outputs
 from ..eval.outputs_file import open_outputs
@@ -38,6 +38,7 @@ class Choice:
         resolution: where maps and masks meet, see ``eval.masks``.
         min_used: share of the pictures that must be usable, 0 to 1.
         lists_all: name every picture that was not used, in the sentences too.
+        other_data: accept a data set of another part than the bundle was trained on.
 
     Raises:
         UsageError: a threshold that is not finite.
@@ -54,6 +55,7 @@ class Choice:
     resolution: Resolution = "image"
     min_used: float = MIN_USED
     lists_all: bool = False
+    other_data: bool = False
 
     def __post_init__(self) -> None:
         # Before the pictures are run, which takes long, and not after.
@@ -80,8 +82,7 @@ def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Ou
     bundle = open_bundle(target)
     if choice.data is None:
         raise UsageError(f"{target} is a bundle, and no pictures were given to run it on. Give --data DIR.")
-    category = choice.category or bundle.manifest.training.category or None
-    dataset = open_dataset(choice.data, category=category)
+    dataset = _open(choice.data, choice.category, own=bundle.manifest.training.category)
     return collect_outputs(
         bundle,
         dataset,
@@ -89,5 +90,22 @@ def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Ou
         options=choice.options,
         batch=choice.batch,
         scratch=scratch,
+        other_data=choice.other_data,
         progress=progress,
     )
+
+
+def _open(data: Path, category: str | None, *, own: str) -> Dataset:
+    """The category named, else the bundle's own; else the one that the folder is, whose name is checked later.
+
+    What its masks hold is looked at, so that a mask that says nothing is none.
+    """
+    if category or not own:
+        return check_contents(open_dataset(data, category=category))
+    try:
+        return check_contents(open_dataset(data, category=own))
+    except UsageError as error:
+        try:
+            return check_contents(open_dataset(data))
+        except UsageError:
+            raise error from None

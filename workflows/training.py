@@ -12,6 +12,7 @@ from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
+from ..core.spec import check_fit
 from ..core.threshold import calibrate
 from ..data.dataset import Dataset, open_dataset
 from ..data.sample import write_sample
@@ -24,8 +25,13 @@ SAMPLE_CATEGORY = "flange"
 #: Defaults of ``ExportOptions``, which cannot be imported where PyTorch is missing.
 MAX_FALSE_REJECT = 0.01
 DEFAULTS = {
-    "frame": None, "max_batch": 8, "precision": "fp32", "max_false_reject": MAX_FALSE_REJECT, "has_reference": True,
-}  # fmt: skip
+    "frame": None,
+    "max_batch": 8,
+    "precision": "fp32",
+    "max_false_reject": MAX_FALSE_REJECT,
+    "has_reference": True,
+    "fit": None,
+}
 OPTION_NAMES = {
     "max_batch": "--batch",
     "max_false_reject": "--max-false-reject",
@@ -50,9 +56,19 @@ class Trained:
     problems: tuple[str, ...]
     operation: RunOperation
 
+    @property
+    def conversions(self) -> tuple[str, ...]:
+        """What was done to the pictures to make frames of them, in sentences."""
+        note: str = self.record["frame_note"]
+        return (*([note] if note else []), *self.record["conversions"])
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        found = {"problems": list(self.problems), "operating": self.operation.to_dict()}
+        found = {
+            "conversions": list(self.conversions),
+            "problems": list(self.problems),
+            "operating": self.operation.to_dict(),
+        }
         return {"run": str(self.run), **self.record, **found}
 
     def sentences(self) -> tuple[str, ...]:
@@ -160,6 +176,9 @@ def export_and_prove(
     """
     check_engine(request.engine, request.targets)
     run = None
+    conversions = list[str]()
+    if options and options.get("fit") is not None:
+        check_fit(options["fit"])
     if is_bundle(Path(request.source)):
         bundle = _finished(request, options or {})
     else:
@@ -170,12 +189,13 @@ def export_and_prove(
         choice = ExportOptions(**(options or {}))
         name, category = record["detector"]["name"], record["training"]["category"]
         out = request.out or bundle_folder(category, name, choice.precision)
-        bundle = export_bundle(run, out, options=choice, progress=progress)
+        bundle = export_bundle(run, out, options=choice, conversions=conversions, progress=progress)
     proof = prove(
         bundle,
         engine=request.engine,
         targets=request.targets,
         is_verified=request.is_verified,
+        conversions=tuple(conversions),
         progress=progress,
     )
     if run is None:

@@ -346,3 +346,38 @@ def test_many_processes_change_a_bundle_and_a_kill_loses_nothing(tiny_bundle):
     # What a kill left half written goes away with the next change.
     tiny_bundle.change(lambda manifest: manifest)
     assert [item.name for item in tiny_bundle.path.iterdir() if item.name.endswith(".tmp")] == []
+
+
+def test_a_manifest_written_before_the_rules_for_pictures_is_read_with_their_defaults(tiny_bundle):
+    file = tiny_bundle.path / "manifest.json"
+    raw = json.loads(file.read_text())
+    assert [raw["preprocessing"].pop(key) for key in ("fit", "bit_depth", "channel_order")] == ["none", None, "rgb"]
+    file.write_text(json.dumps(raw))
+    assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
+    raw["preprocessing"]["frame_channels"] = 1
+    assert parse_manifest(json.dumps(raw), where="x").preprocessing.channel_order == "mono"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fit": "squeeze"}, "--fit is 'squeeze'; expected stretch, pad, crop"),
+        ({"bit_depth": 40}, "--bit-depth is 40; expected 8 to 16"),
+        ({"channel_order": "bgr"}, "channel_order is 'bgr' for 3 channels; expected 'rgb'"),
+        ({"channel_order": "mono"}, "channel_order is 'mono' for 3 channels"),
+    ],
+)
+def test_a_rule_for_pictures_that_cannot_be_is_refused(tiny_bundle, change, message):
+    file = tiny_bundle.path / "manifest.json"
+    raw = json.loads(file.read_text())
+    raw["preprocessing"].update(change)
+    file.write_text(json.dumps(raw))
+    with pytest.raises(BundleError, match=message):
+        open_bundle(tiny_bundle.path)
+
+
+def test_the_rules_for_pictures_survive_a_round_trip(tiny_bundle):
+    spec = dataclasses.replace(tiny_bundle.manifest.preprocessing, fit="pad", bit_depth=12)
+    changed = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
+    assert open_bundle(changed.path).manifest.preprocessing == spec
+    assert json.loads((changed.path / "manifest.json").read_text())["preprocessing"]["bit_depth"] == 12

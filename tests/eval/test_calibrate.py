@@ -109,13 +109,13 @@ def test_pictures_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine
     found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x", max_false_reject=0.1)
     assert found.threshold.num_good == 20
     assert [item.sample.path.name for item in found.skipped_frames] == ["wide.png"]
-    assert any("wide.png: the picture is 40x12 pixels" in line for line in found.sentences())
+    assert any("wide.png: the picture is 12x40 (height x width)" in line for line in found.sentences())
 
 
 def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset, tmp_path, add_engine):
     add_engine("numpy", lambda score, anomaly_map: (score * np.float32("nan"), anomaly_map))
     Image.new("RGB", (40, 12)).save(tmp_path / "wide.png")
-    with pytest.raises(BadInputError, match=r"None of the 1 held-out good pictures can be used.*40x12"):
+    with pytest.raises(BadInputError, match=r"None of the 1 held-out good pictures can be used.*12x40"):
         calibrate_bundle(tiny_bundle, good_pictures(tmp_path), engine="numpy", source="x")
     with pytest.raises(BadInputError, match=r"at least two finite scores .* got 8 \(8 not finite\)"):
         calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x")

@@ -117,7 +117,7 @@ def test_pictures_that_do_not_fit_are_kept_by_name(tiny_bundle, tiny_dataset, ad
     ((file, reason),) = found.source.skipped
     assert file == "bad/large.png"
     assert found.used.lines()[0].startswith("Only 6 of 7 pictures could be used (85.7%). Not used: bad/large.png: the ")
-    assert "this bundle takes 16x12" in reason
+    assert "frames are 12x16" in reason
 
 
 def test_accuracy_is_that_of_the_metrics(outputs):

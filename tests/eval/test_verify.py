@@ -408,13 +408,13 @@ def test_pictures_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_
     report = verify(tiny_bundle, engine="numpy", dataset=open_dataset(tiny_dataset.root), reference="truth", batch=2)
     reasons = {item.sample.path.name: item.reason for item in report.skipped_frames}
     assert set(reasons) == {"large.png", "broken.png"}
-    assert "32x24 pixels; this bundle takes 16x12" in reasons["large.png"]
+    assert "the picture is 24x32 (height x width); frames are 12x16" in reasons["large.png"]
     assert report.num_frames == 14
     assert [item["file"] for item in report.to_dict()["skipped_frames"]] == [
         str(bad / "broken.png"),
         str(bad / "large.png"),
     ]
-    assert any("large.png: the picture is 32x24" in line for line in report.sentences())
+    assert any("large.png: the picture is 24x32" in line for line in report.sentences())
 
 
 def test_no_picture_left_is_an_error(tiny_bundle, tmp_path, add_engine):
@@ -423,7 +423,7 @@ def test_no_picture_left_is_an_error(tiny_bundle, tmp_path, add_engine):
         Image.new("RGB", (32, 24)).save(tmp_path / "big" / "good" / f"{index}.png")
     add_engine("truth")
     add_engine("numpy")
-    with pytest.raises(BadInputError, match=r"None of the 1 pictures of the test split can be used\. .*32x24"):
+    with pytest.raises(BadInputError, match=r"None of the 1 pictures of the test split can be used\. .*24x32"):
         verify(tiny_bundle, engine="numpy", dataset=open_dataset(tmp_path / "big"), reference="truth")
     assert not (tiny_bundle.path / "proof.json").exists()
 

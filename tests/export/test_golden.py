@@ -6,11 +6,11 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError
 from lineproof.core.spec import Preprocessing
-from lineproof.export.golden import NUM_GOOD, NUM_MARKED, frame_of, golden_frames
+from lineproof.export.golden import NUM_GOOD, NUM_MARKED, golden_frames
 
 
-def make_spec(height=12, width=18, channels=3):
-    return Preprocessing(height, width, channels, 6, 6, 6, 6)
+def make_spec(height=12, width=18, channels=3, fit="none"):
+    return Preprocessing(height, width, channels, 6, 6, 6, 6, fit=fit)
 
 
 @pytest.fixture
@@ -86,9 +86,15 @@ def test_mono_frames_are_the_decoders_grey(pictures):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(24, 36), (7, 5), (12, 9)])
-def test_another_frame_size_is_resampled(pictures, height, width, channels):
-    frame = frame_of(pictures[0], make_spec(height, width, channels))
+def test_another_frame_size_is_resampled_where_the_rule_says_so(pictures, height, width, channels):
+    frames, _ = golden_frames(pictures, make_spec(height, width, channels, fit="stretch"))
+    frame = frames[0]
     assert frame.shape == (height, width, channels)
     with Image.open(pictures[0]) as image:
         want = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(frame.squeeze(), np.asarray(want))
+
+
+def test_another_frame_size_without_a_rule_is_refused(pictures):
+    with pytest.raises(BadInputError, match=r"00\.png: the picture is 12x18 \(height x width\); frames are 24x36 here"):
+        golden_frames(pictures, make_spec(24, 36))

@@ -267,3 +267,42 @@ def test_a_manifest_changed_by_hand_is_said(cpu):
         assert "manifest.json was changed by hand" in line.warnings()[1]
     with pytest.raises(ParityError, match="A proof was required"):
         open_line(cpu.path, engine="ort-cpu", require_proof=True)
+
+
+class Recorder(Scripted):
+    """Keeps the frames it was given."""
+
+    def upload(self, frames):
+        super().upload(frames)
+        self.frames = frames
+
+
+@pytest.mark.parametrize("order", ["bgr", "rgb", None])
+def test_the_engine_gets_rgb_whatever_order_the_camera_gives(tiny_bundle, order):
+    engine = Recorder(np.zeros(4))
+    frames = np.random.default_rng(0).integers(0, 256, (4, 12, 16, 3), dtype=np.uint8)
+    with Line(tiny_bundle, engine, engine_name="x", order=order) as line:
+        line.inspect_batch(frames)
+        np.testing.assert_array_equal(engine.frames, frames[..., ::-1] if order == "bgr" else frames)
+        assert engine.frames.flags.c_contiguous
+        line.inspect(frames[2])
+        np.testing.assert_array_equal(engine.frames[0], frames[2, ..., ::-1] if order == "bgr" else frames[2])
+
+
+@pytest.mark.parametrize(("channels", "order"), [(3, "mono"), (3, "BGR"), (3, ""), (1, "bgr"), (1, "rgb")])
+def test_an_order_that_the_bundle_cannot_take_is_refused(tiny_bundle, channels, order):
+    spec = dataclasses.replace(tiny_bundle.manifest.preprocessing, frame_channels=channels, channel_order="")
+    bundle = dataclasses.replace(tiny_bundle, manifest=dataclasses.replace(tiny_bundle.manifest, preprocessing=spec))
+    own, known = ("rgb", "rgb or bgr") if channels == 3 else ("mono", "mono")
+    with pytest.raises(UsageError, match=rf"--order is '{order}'; this bundle takes {own} frames: expected {known}\."):
+        Line(bundle, Scripted([0.0]), engine_name="x", order=order)
+
+
+def test_open_line_swaps_exactly(cpu):
+    frames = cpu.golden().frames
+    with open_line(cpu.path, engine="ort-cpu") as line, open_line(cpu.path, engine="ort-cpu", order="bgr") as swapped:
+        want = [verdict.score for verdict in line.inspect_batch(frames)]
+        got = [verdict.score for verdict in swapped.inspect_batch(frames[..., ::-1])]
+    assert want == got
+    with pytest.raises(UsageError, match="--order is 'mono'"):
+        open_line(cpu.path, engine="ort-cpu", order="mono")

@@ -96,13 +96,13 @@ def test_bad_files_are_err_and_the_rest_goes_on(line, spoiled):
     for entry in entries:
         is_error = entry["verdict"] == "ERR"
         assert (entry["score"] is None) == ("error" in entry) == ("kind" in entry) == is_error
-    assert "uint8 (1, 30, 40, 3)" in verdicts["1b-large.png"]["error"]
+    assert "1b-large.png: the picture is 30x40 (height x width); frames are 12x16" in verdicts["1b-large.png"]["error"]
     assert verdicts["1b-large.png"]["kind"] == "BadInputError"
     assert told[-1] == ("inspecting", 7, 7)
     with pytest.raises(BadInputError, match=r"4 of 7 files gave no verdict; see the ERR lines") as error:
         found.check()
     assert error.value.exit_status == 1
-    assert found.to_dict() == {"num_files": 7, "num_judged": 7, "num_errors": 4, "num_skipped": 0}
+    assert found.to_dict() == {"num_files": 7, "num_judged": 7, "num_errors": 4, "num_skipped": 0, "conversions": []}
 
 
 def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):

@@ -1,0 +1,120 @@
+"""The sizes of a training set's pictures, and the size of the frames that they become."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from ..core.errors import BadInputError, UsageError
+from ..core.progress import Progress, silent
+from ..core.spec import Fit
+from .conversions import Conversions
+from .decode import decode_with_facts
+from .frames import Size, size_words, takes
+
+_SHOWN = 5
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a set of pictures holds, each decoded once.
+
+    Attributes:
+        sizes: (height, width) in pixels → number of pictures.
+        conversions: what decoding did to their values.
+    """
+
+    sizes: Mapping[Size, int]
+    conversions: Conversions
+
+    def describe_sizes(self) -> str:
+        """The sizes with their counts, the most common first; five at most."""
+        return describe_sizes(self.sizes)
+
+
+def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Progress = silent) -> Survey:
+    """Decode every picture as RGB; nothing is kept of it but its size and what was converted.
+
+    Raises:
+        BadInputError: a file cannot be decoded.
+    """
+    files = tuple(paths)
+    sizes: Counter[Size] = Counter()
+    conversions = Conversions(channels=3, bit_depth=bit_depth)
+    for number, path in enumerate(files, start=1):
+        image = decode_with_facts(path, channels=3, bit_depth=bit_depth)
+        height, width, _ = image.pixels.shape
+        sizes[height, width] += 1
+        conversions.add(image.facts)
+        progress("pictures", number, len(files))
+    return Survey(sizes, conversions)
+
+
+def describe_sizes(sizes: Mapping[Size, int]) -> str:
+    """The sizes with their counts, the most common first; five at most."""
+    ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{size_words(size)} ({num})" for size, num in ordered[:_SHOWN])
+    num_more = len(ordered) - _SHOWN
+    return shown + (f" and {num_more} more size{'s' * (num_more > 1)}" if num_more > 0 else "")
+
+
+def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | None = None) -> Size:
+    """The size of the frames that the pictures of a training set become.
+
+    Without a ``frame``: the one size that all pictures have; stretched, the most common size; padded, the smallest
+    frame that holds all of them; cropped, the largest that all of them fill.
+
+    Args:
+        sizes: (height, width) → number of pictures.
+        fit: how pictures of another size are brought to the frame.
+        frame: height and width, where they were named.
+
+    Raises:
+        BadInputError: several sizes and no fit, or a picture that the fit does not take.
+        UsageError: a frame of another size and no fit.
+    """
+    seen = f"The {sum(sizes.values())} training pictures have {_counted(sizes)}: {describe_sizes(sizes)}"
+    if fit == "none" and len(sizes) > 1:
+        raise BadInputError(
+            f"{seen} (height x width). A detector is trained on frames of one size. Say how the others are brought to "
+            "it: --fit pad (unscaled, border repeated), --fit crop (unscaled, centre alone) or --fit stretch (resized)."
+        )
+    chosen = frame or _default_frame(sizes, fit)
+    if fit == "none" and chosen not in sizes:
+        raise UsageError(
+            f"--frame is {size_words(chosen)}. {seen} (height x width), and pictures are never resized silently. Leave "
+            "--frame out, or say how pictures become frames: --fit stretch, pad or crop."
+        )
+    outside = {size: num for size, num in sizes.items() if size != chosen and not takes(fit, size, chosen)}
+    if outside:
+        raise BadInputError(
+            f"--frame is {size_words(chosen)} (height x width), and fit {fit} cannot bring {sum(outside.values())} of "
+            f"the {sum(sizes.values())} training pictures to it: {describe_sizes(outside)}. Leave --frame out, name a "
+            f"{'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
+        )
+    return chosen
+
+
+def frame_sentence(sizes: Mapping[Size, int], frame: Size, *, fit: Fit) -> str:
+    """What became of the pictures' sizes; "" where all of them have the frame's."""
+    if set(sizes) == {frame}:
+        return ""
+    return (
+        f"Frames are {size_words(frame)} (height x width), fit {fit}: {sizes.get(frame, 0)} of {sum(sizes.values())} "
+        f"pictures have that size; they have {_counted(sizes)}: {describe_sizes(sizes)}."
+    )
+
+
+def _counted(sizes: Mapping[Size, int]) -> str:
+    return "1 size" if len(sizes) == 1 else f"{len(sizes)} sizes"
+
+
+def _default_frame(sizes: Mapping[Size, int], fit: Fit) -> Size:
+    if fit in ("none", "stretch"):
+        return max(sizes, key=lambda size: (sizes[size], size[0] * size[1], size))
+    side = max if fit == "pad" else min
+    return side(height for height, _ in sizes), side(width for _, width in sizes)

@@ -1,0 +1,70 @@
+"""Is a data set of the part that a bundle was trained on? An engine agrees with itself on any part whatever."""
+
+from __future__ import annotations
+
+from ..bundle.manifest import Manifest, TrainingRecord
+from ..core.errors import BadInputError
+from ..data.dataset import Dataset
+
+
+def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:
+    """Say how a data set differs from the one that a bundle was trained on.
+
+    The same training pictures are the same part, whatever the folder is called. Otherwise the category's name decides:
+    another one is refused unless the caller accepts it. The same name with other training pictures, or with none to
+    compare, is said: a newer copy looks so, and a target that holds test pictures alone.
+
+    Args:
+        manifest: of the bundle.
+        dataset: whose pictures are to be judged.
+        other_data: accept another category.
+
+    Returns:
+        One sentence, or "" where the training pictures are the same.
+
+    Raises:
+        BadInputError: another category, and ``other_data`` is False.
+    """
+    training = manifest.training
+    if dataset.train and dataset.fingerprint() == training.fingerprint:
+        return ""
+    return check_same_category(manifest, dataset.category, other_data=other_data, where=str(dataset.root)) or (
+        _pictures_sentence(training, dataset)
+    )
+
+
+def check_same_category(manifest: Manifest, category: str, *, other_data: bool, where: str) -> str:
+    """Compare the names of categories alone, without regard to case; a name that is not known differs from none.
+
+    Args:
+        manifest: of the bundle.
+        category: of the pictures.
+        other_data: accept another category.
+        where: folder of the pictures, for the message.
+
+    Returns:
+        One sentence where the names differ, else "".
+
+    Raises:
+        BadInputError: they differ, and ``other_data`` is False.
+    """
+    trained = manifest.training.category
+    if not trained or not category or trained.casefold() == category.casefold():
+        return ""
+    seen = f"{manifest.name} was trained on {trained}; the pictures of {where} are of {category}"
+    if not other_data:
+        raise BadInputError(
+            f"{seen}, and none of them is known from its training. Give pictures of {trained} (a plain folder is "
+            "called by its own name), or accept these with --other-data where they show the same part."
+        )
+    return f"Other data: {seen}; accepted by --other-data."
+
+
+def _pictures_sentence(training: TrainingRecord, dataset: Dataset) -> str:
+    if not dataset.train:
+        return f"{dataset.root} holds no training pictures: that it is the bundle's part is told by its name alone."
+    return (
+        f"The training pictures of {dataset.root} are not those that the bundle was trained on (fingerprint "
+        f"{dataset.fingerprint()[:12]}… and {training.fingerprint[:12]}…): another copy or version of "
+        f"{dataset.category}."
+    )

@@ -91,6 +91,19 @@ def replace_directory(new: Path, target: Path) -> None:
         shutil.rmtree(new)
 
 
+def exchange_directory(new: Path, target: Path, *, old: Path) -> None:
+    """Put folder ``new`` at ``target``, and what was there at ``old``, a name that is free.
+
+    On Linux ``target`` names the old or the new content at every moment, see ``replace_directory``.
+    """
+    if _exchange(new, target):
+        os.rename(new, old)
+    else:
+        os.rename(target, old)
+        os.rename(new, target)
+    _sync(target.parent)
+
+
 def _exchange(first: Path, second: Path) -> bool:
     if not sys.platform.startswith("linux"):
         return False

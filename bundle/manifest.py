@@ -111,6 +111,9 @@ class TrainingRecord:
         num_images: images it was fitted on.
         num_holdout: good images held out for the threshold and for early stopping.
         seed: seed of the run.
+        fitted: content hash (see ``data.content``) of every image it was fitted on; empty where an older release
+            trained it.
+        held_out: content hash of every image held out.
     """
 
     dataset: str
@@ -119,6 +122,13 @@ class TrainingRecord:
     num_images: int
     num_holdout: int
     seed: int
+    fitted: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("fitted", "held_out"):
+            # JSON knows lists only.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .atomic import file_sha256, replace_directory, sync_tree, write_atomic
 from .lock import exclusive
 from .manifest import FileRecord, Manifest, PlanRecord
 from .parse import parse_manifest
+from .run_folder import refuse_run
 from .transaction import MANIFEST as MANIFEST
 from .transaction import PROFILE as PROFILE
 from .transaction import PROOF as PROOF
@@ -218,6 +219,7 @@ def read_manifest(path: Path) -> Manifest:
     try:
         text = (path / MANIFEST).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        refuse_run(path)
         seen = "a folder without manifest.json" if path.is_dir() else ("a file" if path.exists() else "nothing there")
         raise BundleError(f"{path} is not a bundle ({seen}). Make one with `lineproof export`.") from None
     except UnicodeDecodeError as error:

@@ -28,6 +28,7 @@ def calibrate(
     *,
     data: Annotated[Path, Option(help="Folder of good pictures, a training run, or a set with a validation split.")],
     category: Category = None,
+    root: Annotated[Path | None, Option(help="Where the data set of the run in --data lies now, if moved.")] = None,
     engine: EngineName = "auto",
     max_false_reject: MaxFalseReject = "1%",
     who: Who = None,
@@ -46,7 +47,7 @@ def calibrate(
     from ..core.environment import user_name
     from ..eval.calibrate import keep_calibration
     from ..runtime.engine import EngineOptions
-    from ..workflows.calibration import calibrate_on
+    from ..workflows.calibration import GoodParts, calibrate_on
     from ..workflows.find import open_named, parse_share
     from ._console import Ui
 
@@ -55,10 +56,8 @@ def calibrate(
     share = parse_share(max_false_reject)
     check_record(record)
     opened = open_named(bundle)
+    source = GoodParts(data, category, root, other_data)
     with ui.progress() as progress:
-        found = calibrate_on(
-            opened, data, category=category, engine=engine, max_false_reject=share, options=options,
-            other_data=other_data, progress=progress,
-        )  # fmt: skip
+        found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
     ui.notice(found.notices)
     ui.show(found, keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)])

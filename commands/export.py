@@ -23,6 +23,8 @@ def export(
     reference: Annotated[bool, Option(help="Carry the PyTorch weights in the bundle.")] = True,
     verify: Annotated[bool, Option(help="Verify the bundle on its golden frames.")] = True,
     out: Annotated[Path | None, Option(help="Folder of the bundle.")] = None,
+    replace: Annotated[bool, Option("--replace", help="Replace a bundle that holds proofs or more.")] = False,
+    data: Annotated[Path | None, Option(help="Where the run's data set lies now, if it was moved.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -40,8 +42,9 @@ def export(
         "max_false_reject": parse_share(max_false_reject),
         "has_reference": reference,
         "fit": fit,
+        "data": data,
     }
-    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify)
+    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace)
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)
     ui.notice(proof.conversions)

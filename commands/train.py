@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from ._options import AsJson, Category, FitRule, Quiet, Verbose
 
 
 def train(
+    context: Context,
     detector: Annotated[str, Argument(help="Detector; `lineproof models` lists them.")],
     *,
     data: Annotated[Path, Option(help="Data set: MVTec AD, MVTec 3D-AD, or good/ bad/ masks/.")],
@@ -34,6 +35,7 @@ def train(
     """Train a detector on good images."""
     from ..workflows.find import parse_settings, parse_size
     from ..workflows.training import train_detector
+    from ._again import typed_line
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -47,6 +49,7 @@ def train(
         "fit": fit or "none",
         "frame": parse_size(frame) if frame else None,
         "bit_depth": bit_depth,
+        "command": typed_line(context, without=("out", "as_json", "quiet", "verbose")),
     }
     with ui.progress() as progress:
         found = train_detector(

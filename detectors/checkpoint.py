@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,45 +10,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..bundle.manifest import DetectorRecord, TrainingRecord
+from ..bundle.manifest import DetectorRecord
+from ..bundle.run_folder import CHECKPOINT as CHECKPOINT
+from ..bundle.run_folder import RECORD as RECORD
 from ..core.errors import BadInputError, LineproofError
-from ..core.spec import Fit, Preprocessing, check_fit
+from ..core.spec import Preprocessing
 from .base import AbstractDetector, build_detector, make_config
 from .finite import describe_not_finite
 from .graph import FrameGraph
-
-CHECKPOINT = "checkpoint.safetensors"
-RECORD = "checkpoint.json"
-
-
-@dataclass(frozen=True)
-class CheckpointRecord:
-    """What a run folder says about its checkpoint.
-
-    Attributes:
-        detector: name and parameters.
-        training: data, seed.
-        holdout: held-out good images, absolute paths.
-        holdout_scores: the reference's score of each, at its own frame size.
-        frame: height, width of the frames that training saw.
-        fit: what the fit reported.
-        frame_fit: how pictures of another size became frames, see ``data.frames``; None in a run of an earlier release,
-            which took each picture at its own size and ``frame`` from the first.
-        bit_depth: bits that the camera used in 16-bit pictures; None for all.
-        frame_note: what became of the pictures' sizes, in words; "" where all were the frame's.
-        conversions: what decoding did to the training pictures, in sentences.
-    """
-
-    detector: DetectorRecord
-    training: TrainingRecord
-    holdout: tuple[str, ...]
-    holdout_scores: tuple[float, ...]
-    frame: tuple[int, int]
-    fit: dict[str, Any]
-    frame_fit: Fit | None = None
-    bit_depth: int | None = None
-    frame_note: str = ""
-    conversions: tuple[str, ...] = ()
+from .record import CheckpointRecord as CheckpointRecord
+from .record import read_record as read_record
 
 
 def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
@@ -69,33 +38,6 @@ def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(state, temporary)
     temporary.replace(path)
-
-
-def read_record(run: Path) -> CheckpointRecord:
-    """Read ``checkpoint.json`` of a run folder.
-
-    Raises:
-        BadInputError: it is missing or not what this release writes.
-    """
-    path = run / RECORD
-    if not path.is_file():
-        raise BadInputError(f"{run} holds no {RECORD}: it is no finished run. See lineproof train --help")
-    try:
-        raw = json.loads(path.read_text())
-        return CheckpointRecord(
-            detector=DetectorRecord(**raw["detector"]),
-            training=TrainingRecord(**raw["training"]),
-            holdout=tuple(raw["holdout"]),
-            holdout_scores=tuple(raw["holdout_scores"]),
-            frame=(raw["frame"][0], raw["frame"][1]),
-            fit=raw["fit"],
-            frame_fit=check_fit(raw["frame_fit"]) if "frame_fit" in raw else None,
-            bit_depth=raw.get("bit_depth"),
-            frame_note=raw.get("frame_note", ""),
-            conversions=tuple(raw.get("conversions", ())),
-        )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise BadInputError(f"{path} is not a checkpoint record of this release ({error!r}). Train again.") from None
 
 
 def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any]:

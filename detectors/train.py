@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import random
 from dataclasses import dataclass
@@ -13,20 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..bundle.lock import exclusive
 from ..bundle.manifest import DetectorRecord, TrainingRecord
+from ..bundle.run_folder import is_finished, unfinished_words
 from ..bundle.store import now
 from ..core.environment import describe_environment
-from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, UsageError
+from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ..core.progress import Progress, silent
 from ..core.spec import Fit, FrameRule, check_bit_depth, check_fit
+from ..data.content import content_hashes
 from ..data.dataset import Dataset
+from ..data.records import relative
 from ..data.sizes import choose_frame, frame_sentence, survey
 from .base import AbstractDetector, DetectorConfig, FitContext, build_detector
-from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, save_weights, score_images
+from .beginning import begin, check_beginning, describe_run
+from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images
 from .images import ImageSet
 from .trainer import write_json
 
-_STARTED = "train.json"
 #: Below it the coarsest feature maps of common backbones have no whole position left.
 _MIN_SIZE_PX = 32
 
@@ -44,6 +47,8 @@ class TrainOptions:
         fit: how pictures of several sizes become frames of one, see ``data.frames``.
         frame: height and width of the frames; None chooses, see ``choose_frame``.
         bit_depth: bits that the camera used in 16-bit pictures; None for all.
+        command: the command line that asked for this, without its ``--out``: what an unfinished run names as the way
+            to finish it. "" where there is none.
     """
 
     holdout: float = 0.2
@@ -53,6 +58,7 @@ class TrainOptions:
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
     bit_depth: int | None = None
+    command: str = ""
 
 
 def train(
@@ -70,14 +76,20 @@ def train(
         name: detector.
         config: its parameters.
         dataset: good images are taken from its training split only, never from the test split.
-        run: folder of the run. Where it holds an unfinished run, that must have been started with the same
-            parameters.
+        run: folder of the run, which one training at a time may have. A run that is there must have been begun with
+            the same parameters, weights and images, compared by content; an unfinished one goes on, of a finished one
+            the record is given back.
         options: hold-out, seed, device.
         progress: told about every step.
 
+    Returns:
+        The record; its ``beginning`` says what was found in the folder.
+
     Raises:
-        BadInputError: no training image, too few to hold any out, one that cannot be decoded, pictures of several sizes
-            without a fit, or the run was begun with other parameters.
+        BadInputError: no training image, too few to hold any out, one that cannot be decoded, images of several sizes
+            without a fit, or the run was begun with other parameters or images.
+        BusyError: another process trains in this folder.
+        StoppedError: Ctrl-C; the message says what is kept and how to go on.
         UsageError: an image size too small for any feature map, or options that cannot be.
         EnvironmentMissingError: CUDA was asked for and is not there.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
@@ -87,19 +99,69 @@ def train(
         raise UsageError(f"crop_px is {config.crop_px}, resize_px {config.resize_px}; expected {_MIN_SIZE_PX} or more.")
     if not options.time_limit_s >= 0:
         raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
-    fitted, holdout = split_good(dataset, options)
+    fitted, held_out = split_good(dataset, options)
     device = _device(options.device)
-    frames = _look_at(fitted + holdout, options, progress)
-    _start(run, name, config=config, dataset=dataset, options=options)
-    _seed(options.seed)
-    detector = build_detector(name, config)
-    images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, holdout))
-    fit = detector.fit(images, kept, context=FitContext(options.seed, device, progress, run, options.time_limit_s))
-    progress("scores", 0, 0)
+    frames = _look_at(fitted + held_out, options, progress)
+    run.mkdir(parents=True, exist_ok=True)
+    with exclusive(run, what="a training run"):
+        material = _begin(run, describe_run(name, config), dataset=dataset, options=options, progress=progress)
+        if is_finished(run):
+            return dataclasses.replace(read_record(run), beginning=material.beginning)
+        if material.beginning:
+            progress(material.beginning, 0, 0)
+        _seed(options.seed)
+        detector = build_detector(name, config)
+        images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
+        context = FitContext(options.seed, device, progress, run, options.time_limit_s)
+        try:
+            fit = detector.fit(images, kept, context=context)
+            progress("scores", 0, 0)
+            return _finish(run, detector, name=name, material=material, kept=kept, frames=frames, fit=fit)
+        except KeyboardInterrupt:
+            raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a run learns from.
+
+    Attributes:
+        record: the same for the records.
+        root: folder of the data set.
+        beginning: how the run begins, in words.
+    """
+
+    record: TrainingRecord
+    root: Path
+    beginning: str
+
+
+def _begin(
+    run: Path, wanted: dict[str, Any], *, dataset: Dataset, options: TrainOptions, progress: Progress
+) -> _Material:
+    """Begin a run, or find that it goes on; what is quick to compare is compared first."""
+    wanted |= {
+        "category": dataset.category,
+        "holdout": options.holdout,
+        "seed": options.seed,
+        "fit": options.fit,
+        "frame": None if options.frame is None else list(options.frame),
+        "bit_depth": options.bit_depth,
+    }
+    check_beginning(run, wanted)
+    fitted, held_out = (content_hashes(paths, progress=progress) for paths in split_good(dataset, options))
     data = TrainingRecord(
-        dataset.name, dataset.category, dataset.fingerprint(), len(fitted), len(holdout), options.seed
-    )  # fmt: skip
-    return _finish(run, detector, name=name, data=data, kept=kept, frames=frames, fit=fit)
+        dataset=dataset.name,
+        category=dataset.category,
+        fingerprint=dataset.fingerprint(),
+        num_images=len(fitted),
+        num_holdout=len(held_out),
+        seed=options.seed,
+        fitted=fitted,
+        held_out=held_out,
+    )
+    wanted |= {"data": str(dataset.root), "fitted": list(fitted), "held_out": list(held_out)}
+    return _Material(data, dataset.root, begin(run, wanted, command=options.command))
 
 
 def _finish(
@@ -107,7 +169,7 @@ def _finish(
     detector: AbstractDetector[Any],
     *,
     name: str,
-    data: TrainingRecord,
+    material: _Material,
     kept: ImageSet,
     frames: _Frames,
     fit: dict[str, Any],
@@ -123,8 +185,8 @@ def _finish(
         )
     record = CheckpointRecord(
         detector=DetectorRecord(name, dataclasses.asdict(detector.config)),
-        training=data,
-        holdout=tuple(str(path.resolve()) for path in kept.paths),
+        training=material.record,
+        holdout=tuple(relative(path, material.root) for path in kept.paths),
         holdout_scores=tuple(scores),
         frame=(frames.rule.frame_height_px, frames.rule.frame_width_px),
         fit=fit,
@@ -132,6 +194,8 @@ def _finish(
         bit_depth=frames.rule.bit_depth,
         frame_note=frames.note,
         conversions=frames.conversions,
+        root=str(material.root),
+        beginning=material.beginning,
     )
     write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
     return record
@@ -200,30 +264,3 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     # FrEIA draws its permutations from NumPy's global generator.
     np.random.seed(seed)  # noqa: NPY002
-
-
-def _start(run: Path, name: str, *, config: DetectorConfig, dataset: Dataset, options: TrainOptions) -> None:
-    """Write what this run is, or check that the unfinished run found here is the same."""
-    run.mkdir(parents=True, exist_ok=True)
-    wanted: dict[str, Any] = {
-        "detector": name,
-        "parameters": dataclasses.asdict(config),
-        "data": str(dataset.root.resolve()),
-        "category": dataset.category,
-        "holdout": options.holdout,
-        "seed": options.seed,
-        # None, as in the file of a run that was begun by an earlier release.
-        "fit": None if options.fit == "none" else options.fit,
-        "frame": None if options.frame is None else list(options.frame),
-        "bit_depth": options.bit_depth,
-    }
-    path = run / _STARTED
-    # A folder that holds nothing yet but this file is a run that failed at its first step: it may be begun anew.
-    if path.exists() and any(item.name != _STARTED for item in run.iterdir()):
-        found = json.loads(path.read_text())
-        changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-        if changed:
-            raise BadInputError(
-                f"{run} holds a run begun with another {', '.join(changed)}. Give another --out, or the same values."
-            )
-    write_json(path, wanted)

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..bundle.atomic import write_atomic
+from ..bundle.run_folder import STATE
 from ..core.errors import BadInputError, LineproofError, UsageError
 from .base import FitContext
 from .finite import describe_not_finite
-
-_STATE = "trainer.safetensors"
 
 
 @dataclass(frozen=True)
@@ -153,13 +152,13 @@ class Trainer:
         state = self._optimiser.state_dict()["state"]
         for index, slots in state.items():
             tensors |= {f"optimiser/{index}/{slot}": torch.as_tensor(value).cpu() for slot, value in slots.items()}
-        temporary = self._context.run / f".{_STATE}.tmp"
-        metadata = {"progress": json.dumps(asdict(self._at))}
+        temporary = self._context.run / f".{STATE}.tmp"
+        metadata = {"progress": json.dumps(asdict(self._at)), "epochs": str(self._schedule.epochs)}
         save_file({name: item.contiguous().clone() for name, item in tensors.items()}, temporary, metadata)
-        temporary.replace(self._context.run / _STATE)
+        temporary.replace(self._context.run / STATE)
 
     def _resume(self) -> None:
-        path = self._context.run / _STATE if self._context.run else None
+        path = self._context.run / STATE if self._context.run else None
         if path is None or not path.exists():
             return
         tensors = load_file(path)

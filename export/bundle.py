@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..data.frames import conversions_of, read_frame
 from ..detectors.base import AbstractDetector
 from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
 from ..detectors.graph import FrameGraph
+from ..detectors.record import held_out_images
 from .figures import count_figures, prove_precision
 from .golden import golden_frames
 from .half import to_half
@@ -47,6 +49,7 @@ class ExportOptions:
         max_false_reject: share of good parts that may be rejected, for the threshold.
         has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
         fit: how pictures of another size become frames, see ``data.frames``; None takes what the run was trained with.
+        data: where the data set of the run lies now; None for where it lay when the run was trained.
     """
 
     frame: tuple[int, int, int] | None = None
@@ -55,6 +58,16 @@ class ExportOptions:
     max_false_reject: float = 0.01
     has_reference: bool = True
     fit: Fit | None = None
+    data: Path | None = None
+
+    def check(self) -> None:
+        """Raise UsageError where a bundle cannot be that."""
+        if self.precision not in EXPORT_PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
+        if self.max_batch < 1:
+            raise UsageError(f"--batch ends at {self.max_batch}; expected at least 1.")
+        if self.fit is not None:
+            check_fit(self.fit)
 
 
 def export_bundle(
@@ -76,22 +89,22 @@ def export_bundle(
 
     Raises:
         UsageError: a precision or batch that cannot be; another fit than the run's; frames of another size without one.
-        BadInputError: the run is unfinished, or its held-out images are gone.
+        BadInputError: the run is unfinished, or its held-out images are gone or changed.
         ExportError: the detector does not trace, or the graph does not have the precision asked for.
     """
     options = options or ExportOptions()
-    _check_options(options)
+    options.check()
     check_place(out)
     record = read_record(run)
     fit = check_frame(record, options)
     detector = load_detector(record.detector, run / CHECKPOINT)
     spec = _preprocessing(detector, record, options, fit=fit)
     reference = FrameGraph(spec, detector).eval()
-    holdout = [Path(path) for path in record.holdout]
+    holdout = held_out_images(record, run, data=options.data, progress=progress)
     converted = conversions_of(spec)
     frames, names = golden_frames(holdout, spec, conversions=converted)
     answer = predict_reference(reference, frames)
-    scores = _holdout_scores(record, reference, spec=spec, conversions=converted, progress=progress)
+    scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
     threshold = calibrate(
         scores,
         max_false_reject=options.max_false_reject,
@@ -120,13 +133,6 @@ def export_bundle(
     if conversions is not None:
         conversions += [*_frame_notes(record, spec), *converted.sentences()]
     return write_bundle(out, manifest, fill)
-
-
-def _check_options(options: ExportOptions) -> None:
-    if options.precision not in EXPORT_PRECISIONS:
-        raise UsageError(f"--precision {options.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
-    if options.max_batch < 1:
-        raise UsageError(f"--batch ends at {options.max_batch}; expected at least 1.")
 
 
 def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Prediction:
@@ -175,6 +181,7 @@ def _holdout_scores(
     record: CheckpointRecord,
     reference: nn.Module,
     *,
+    holdout: Sequence[Path],
     spec: Preprocessing,
     conversions: Conversions,
     progress: Progress,
@@ -183,10 +190,10 @@ def _holdout_scores(
     if spec.frames.shape[1:] == (*record.frame, 3) and record.frame_fit is not None:
         return list(record.holdout_scores)
     scores: list[float] = []
-    for number, path in enumerate(record.holdout):
-        frame = read_frame(Path(path), spec, conversions=conversions)
+    for number, path in enumerate(holdout):
+        frame = read_frame(path, spec, conversions=conversions)
         scores += predict_reference(reference, frame[None]).score.tolist()
-        progress("held-out scores", number + 1, len(record.holdout))
+        progress("held-out scores", number + 1, len(holdout))
     return scores
 
 

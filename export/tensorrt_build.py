@@ -96,6 +96,11 @@ def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TA
     )
 
 
+def check_build(engine: str, targets: tuple[str, ...] = ()) -> None:
+    """Raise what ``build_plan`` would raise for want of the library, a GPU or a target, before any work."""
+    _resolve_targets(_open_workshop(engine).trt, engine, targets)
+
+
 def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), progress: Progress = silent) -> Bundle:
     """Build the bundle's graph into a plan and store it in the bundle, with its hash in the manifest.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..bundle.place import bundle_records
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment
 from ..core.errors import EnvironmentMissingError
@@ -153,7 +154,10 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
         progress(f"{name}: {stage}", done, total)
 
     run = train_on_sample(name, progress=tell, folder=out / "sample", run=out / "runs" / name)
-    request = ExportRequest(str(run), out=out / f"{SAMPLE_CATEGORY}-{name}.bundle")
+    place = out / f"{SAMPLE_CATEGORY}-{name}.bundle"
+    # What an earlier demo left there may go, what somebody added to it may not.
+    is_own = set(bundle_records(place)) <= {"proofs", "profiles"}
+    request = ExportRequest(str(run), out=place, is_replacing=is_own)
     proof = export_and_prove(request, progress=tell)
     dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
     parity = tuple(verify(proof.bundle, engine=engine, dataset=dataset, batch=8, progress=tell) for engine in engines)

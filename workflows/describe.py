@@ -13,13 +13,12 @@ from typing import Any
 from ..bundle.manifest import Manifest
 from ..bundle.store import Bundle
 from ..core.environment import describe_environment, package_versions
-from ..core.errors import BadInputError
 from ..core.extras import install
 from ..core.registry import resolve
 from ..core.table import aligned
 from ..detectors.table import DETECTORS
 from ..runtime.engine import ENGINES, Availability, availability
-from .find import CHECKPOINT_RECORD, is_run, open_named, run_detector
+from .find import open_named
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,8 @@ def describe_bundle(path: Path | None) -> BundleDescription:
     """Open the bundle named, or the newest one here.
 
     Raises:
-        BadInputError: a training run was named; the message says how to export it.
+        BadInputError: a training run was named; the message says how to export or to finish it.
     """
-    if path and is_run(path):
-        raise BadInputError(
-            f"{path} is a training run ({run_detector(path)}), not a bundle; {path / CHECKPOINT_RECORD} says all about "
-            f"it. Make a bundle of it: lineproof export {path}"
-        )
     return BundleDescription(open_named(path))
 
 

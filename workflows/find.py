@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from pathlib import Path
 
+from ..bundle.run_folder import RECORD, is_finished, is_unfinished, run_detector, unfinished_words
 from ..bundle.store import MANIFEST, Bundle, open_bundle
 from ..core.errors import BadInputError, UsageError
 
 RUNS = Path("runs")
-CHECKPOINT_RECORD = "checkpoint.json"
+CHECKPOINT_RECORD = RECORD
 
 
 def new_run_folder(detector: str, category: str) -> Path:
-    """``runs/DETECTOR-CATEGORY-TIME`` for a run that starts now."""
+    """Make ``runs/DETECTOR-CATEGORY-TIME`` for a run that starts now; of two that start at once each gets its own."""
     stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    return RUNS / "-".join(part for part in (detector, category, stamp) if part)
-
-
-def run_detector(run: Path) -> str:
-    """Name of the detector that a finished run holds, or "" where it is none."""
-    try:
-        return str(json.loads((run / CHECKPOINT_RECORD).read_text())["detector"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    name = "-".join(part for part in (detector, category, stamp) if part)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        run = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            run.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return run
 
 
 def is_run(path: Path) -> bool:
     """Whether a path holds a finished training run."""
-    return (path / CHECKPOINT_RECORD).is_file()
+    return is_finished(path)
 
 
 def newest_run(detector: str, root: Path = RUNS) -> Path:
@@ -42,6 +44,9 @@ def newest_run(detector: str, root: Path = RUNS) -> Path:
     for record in records:
         if run_detector(record.parent) == detector:
             return record.parent
+    unfinished = [run for run in sorted(root.glob(f"{detector}-*")) if is_unfinished(run)]
+    if unfinished:
+        raise BadInputError(f"There is no finished {detector} under ./{root}. {unfinished_words(unfinished[-1])}")
     raise BadInputError(
         f"There is no trained {detector} under ./{root} ({len(records)} finished runs of other detectors). Train one: "
         f"lineproof train {detector} --data DIR --category NAME; or let it be made from the built-in sample: "

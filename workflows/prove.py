@@ -15,7 +15,7 @@ from ..core.progress import Progress, silent
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
 from ..eval.verify import verify
-from ..export.tensorrt_build import GateReport, build_plan, gate
+from ..export.tensorrt_build import GateReport, build_plan, check_build, gate
 from ..runtime.engine import availability
 from .operating import RunOperation
 
@@ -26,6 +26,8 @@ EXPORT_ENGINES = {
     "trt": ("trt",),
     "trt-rtx": ("trt-rtx", "ort-cpu", "openvino"),
 }
+#: Those that a plan is built for.
+PLANNED_ENGINES = ("trt", "trt-rtx")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,20 @@ def check_engine(engine: str, targets: tuple[str, ...]) -> None:
         raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
 
 
+def check_environment(engine: str, targets: tuple[str, ...], *, is_verified: bool) -> None:
+    """Ask for everything here that ``prove`` will need, before any work.
+
+    Raises:
+        UsageError: no such engine, or a target that its library does not know.
+        EnvironmentMissingError: nothing here can verify a bundle for it, or a plan cannot be built here.
+    """
+    check_engine(engine, targets)
+    if engine in PLANNED_ENGINES:
+        check_build(engine, targets)
+    if is_verified:
+        _verifier(engine)
+
+
 def prove(
     bundle: Bundle,
     *,
@@ -126,6 +142,7 @@ def prove(
         EnvironmentMissingError: nothing here can verify it, or a plan cannot be built here.
     """
     check_engine(engine, targets)
+    verifier = _verifier(engine) if is_verified else ""
     notes: list[str] = []
     report = None
     if find_spec("tensorrt_rtx"):
@@ -133,11 +150,10 @@ def prove(
         report = _pass_gate(bundle)
     else:
         notes.append(f"Not built by TensorRT for RTX: it is not installed ({install('rtx')}).")
-    if engine in ("trt", "trt-rtx"):
+    if engine in PLANNED_ENGINES:
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:
         return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."), conversions=conversions)
-    verifier = _verifier(engine)
     if verifier != engine and engine == "trt-rtx":
         notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
     parity = verify(bundle, engine=verifier, progress=progress)
@@ -165,8 +181,9 @@ def _verifier(engine: str) -> str:
             return state.name
     first = states[0]
     raise EnvironmentMissingError(
-        f"The bundle is written, but unverified: {first.name} cannot run here. Looked for: {first.looked_for}. "
-        f"Found: {first.found}. To fix: {first.fix}; then lineproof verify."
+        f"No engine here can verify a bundle for {engine}: {first.name} cannot run here. Looked for: "
+        f"{first.looked_for}. Found: {first.found}. To fix: {first.fix}. Or export without proof: --no-verify, and run "
+        "lineproof verify where an engine is."
     )
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
+import shlex
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bundle.lock import LOCK
+from ..bundle.place import check_changeable, check_replaceable, check_space, occupy, reserved
+from ..bundle.run_folder import refuse_unfinished, run_detector
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
-from ..core.spec import check_fit
 from ..core.threshold import calibrate
 from ..data.dataset import Dataset, open_dataset
 from ..data.sample import write_sample
-from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run, run_detector
-from .operating import RunOperation, operation_of_run, score_test_split
-from .prove import Proof, check_engine, is_bundle, prove
+from ..detectors.record import read_record
+from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run
+from .operating import RunOperation, operation_of_run, score_test_split, stored_scores
+from .placing import num_bytes, settle
+from .prove import PLANNED_ENGINES, Proof, check_engine, check_environment, is_bundle, prove
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
@@ -31,12 +40,14 @@ DEFAULTS = {
     "max_false_reject": MAX_FALSE_REJECT,
     "has_reference": True,
     "fit": None,
+    "data": None,
 }
 OPTION_NAMES = {
     "max_batch": "--batch",
     "max_false_reject": "--max-false-reject",
     "has_reference": "--no-reference",
     "is_sample": "--sample",
+    "is_replacing": "--replace",
 }
 
 
@@ -49,12 +60,14 @@ class Trained:
         record: what checkpoint.json says.
         problems: what is odd about the data set, in sentences.
         operation: what it does to the test pictures, at the threshold that ``export`` sets by default.
+        beginning: what was found in the folder, in a sentence; "" for a new run.
     """
 
     run: Path
     record: dict[str, Any]
     problems: tuple[str, ...]
     operation: RunOperation
+    beginning: str = ""
 
     @property
     def conversions(self) -> tuple[str, ...]:
@@ -68,6 +81,7 @@ class Trained:
             "conversions": list(self.conversions),
             "problems": list(self.problems),
             "operating": self.operation.to_dict(),
+            "beginning": self.beginning,
         }
         return {"run": str(self.run), **self.record, **found}
 
@@ -76,6 +90,7 @@ class Trained:
         training, fit = self.record["training"], self.record["fit"]
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
         return (
+            *((f"{self.beginning[:1].upper()}{self.beginning[1:]}",) if self.beginning else ()),
             *self.operation.warnings(),
             f"Trained {self.record['detector']['name']} on {training['num_images']} good images of "
             f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
@@ -103,7 +118,7 @@ def train_detector(
         data: data set folder.
         category: its category, or None where the folder holds one only.
         settings: parameters of the detector; None leaves the paper's.
-        out: run folder; an unfinished run there is resumed. None makes a new one under ./runs.
+        out: run folder; an unfinished run there goes on. None makes a new one under ./runs.
         options: fields of ``TrainOptions``.
         progress: told about every step.
     """
@@ -113,18 +128,30 @@ def train_detector(
     config = make_config(name, {key: value for key, value in settings.items() if value is not None})
     dataset = open_dataset(data, category=category)
     run = out or new_run_folder(name, dataset.category)
-    train(name, config, dataset=dataset, run=run, options=TrainOptions(**options), progress=progress)
+    try:
+        made = train(name, config, dataset=dataset, run=run, options=TrainOptions(**options), progress=progress)
+    finally:
+        if out is None:
+            _remove_empty(run)
     record = json.loads((run / CHECKPOINT_RECORD).read_text())
-    return Trained(run, record, dataset.problems, _operation(run, dataset, record["holdout_scores"], progress))
+    operation = _operation(run, dataset, record["holdout_scores"], progress)
+    return Trained(run, record, dataset.problems, operation, made.beginning)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
     """What the detector does to the test pictures at the threshold that ``export`` sets by default."""
-    found = score_test_split(run, dataset, progress=progress)
+    found = stored_scores(run) or score_test_split(run, dataset, progress=progress)
     if found is None:
         return RunOperation(reason=f"{dataset.root} has no defective test picture that can be read.")
     threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
     return found.at(threshold.value)
+
+
+def _remove_empty(run: Path) -> None:
+    """Remove a folder that was made for a run which was refused before it began."""
+    with contextlib.suppress(OSError):
+        if {item.name for item in run.iterdir()} <= {LOCK}:
+            shutil.rmtree(run)
 
 
 def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SAMPLE, run: Path | None = None) -> Path:
@@ -135,7 +162,13 @@ def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SA
     if not (folder / SAMPLE_CATEGORY).is_dir():
         write_sample(folder, progress=progress)
     category = SAMPLE_CATEGORY
-    return train_detector(name, folder, category=category, settings=quick, out=run, options={}, progress=progress).run
+    words = ["lineproof", "train", name, "--data", os.path.abspath(folder), "--category", category]
+    for key, value in quick.items():
+        words += ["--set", f"{key}={value}"]
+    options = {"command": shlex.join(words)}
+    return train_detector(
+        name, folder, category=category, settings=quick, out=run, options=options, progress=progress
+    ).run
 
 
 @dataclass(frozen=True)
@@ -150,6 +183,7 @@ class ExportRequest:
         engine: what it is meant for, see ``prove``.
         targets: see ``prove``.
         is_verified: False leaves out the verification.
+        is_replacing: whether a bundle that holds calibration, proofs, plans, profiles or a history is replaced.
     """
 
     source: str
@@ -159,6 +193,7 @@ class ExportRequest:
     engine: str = "onnx"
     targets: tuple[str, ...] = ()
     is_verified: bool = True
+    is_replacing: bool = False
 
 
 def export_and_prove(
@@ -173,24 +208,45 @@ def export_and_prove(
 
     Raises:
         UsageError: something was asked for that would have no effect, or an engine that export does not know.
+        EnvironmentMissingError: no engine or TensorRT for it is here; asked before any work, as the next one.
+        BundleError: the place cannot be written, is full, or holds a bundle with records that may not be replaced.
+        BadInputError: the run is unfinished, or its images are gone or changed.
     """
     check_engine(request.engine, request.targets)
-    run = None
     conversions = list[str]()
-    if options and options.get("fit") is not None:
-        check_fit(options["fit"])
     if is_bundle(Path(request.source)):
         bundle = _finished(request, options or {})
-    else:
-        from ..export.bundle import ExportOptions, export_bundle
+        check_environment(request.engine, request.targets, is_verified=request.is_verified)
+        if request.engine in PLANNED_ENGINES:
+            check_changeable(bundle.path)
+            check_space(bundle.path, bundle.model_path.stat().st_size)
+        return _prove(bundle, request, (), progress)
+    from ..export.bundle import ExportOptions, check_frame, export_bundle
 
-        run = _run(request, progress)
-        record = json.loads((run / CHECKPOINT_RECORD).read_text())
-        choice = ExportOptions(**(options or {}))
-        name, category = record["detector"]["name"], record["training"]["category"]
-        out = request.out or bundle_folder(category, name, choice.precision)
-        bundle = export_bundle(run, out, options=choice, conversions=conversions, progress=progress)
-    proof = prove(
+    choice = ExportOptions(**(options or {}))
+    choice.check()
+    run = _run(request)
+    record = read_record(run) if run else None
+    if record:
+        check_frame(record, choice)
+    name, category = (record.detector.name, record.training.category) if record else (request.source, SAMPLE_CATEGORY)
+    out = request.out or bundle_folder(category, name, choice.precision)
+    check_environment(request.engine, request.targets, is_verified=request.is_verified)
+    check_replaceable(out, is_replacing=request.is_replacing)
+    run = run or train_on_sample(request.source, progress=progress)
+    check_space(out, num_bytes(run, has_reference=choice.has_reference, precision=choice.precision))
+    with reserved(out, is_replacing=request.is_replacing) as place:
+        made = export_bundle(run, place.folder, options=choice, conversions=conversions, progress=progress)
+        bundle = dataclasses.replace(made, path=occupy(place))
+        proof = settle(place, _prove(bundle, request, conversions, progress))
+    spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
+    frame = (spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
+    operation = operation_of_run(run, frame=frame, threshold=threshold, progress=progress)
+    return dataclasses.replace(proof, operation=operation)
+
+
+def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], progress: Progress) -> Proof:
+    return prove(
         bundle,
         engine=request.engine,
         targets=request.targets,
@@ -198,19 +254,13 @@ def export_and_prove(
         conversions=tuple(conversions),
         progress=progress,
     )
-    if run is None:
-        return proof
-    manifest = bundle.manifest
-    frame, threshold = manifest.preprocessing.frames.shape[1:], manifest.threshold.value
-    operation = operation_of_run(run, frame=tuple(map(int, frame)), threshold=threshold, progress=progress)
-    return replace(proof, operation=operation)
 
 
 def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:
     """The bundle that exists; whatever could only have been decided when it was exported is refused."""
     bundle = open_bundle(request.source)
     ignored = [key for key, value in options.items() if value not in (DEFAULTS[key], getattr(bundle.manifest, key, ""))]
-    ignored += [key for key in ("checkpoint", "is_sample", "out") if getattr(request, key)]
+    ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
     if ignored:
         names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)
         raise UsageError(
@@ -220,9 +270,10 @@ def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:
     return bundle
 
 
-def _run(request: ExportRequest, progress: Progress) -> Path:
-    """The run folder that a request means."""
+def _run(request: ExportRequest) -> Path | None:
+    """The run folder that a request means; None where it has to be trained on the built-in sample first."""
     source = Path(request.source)
+    refuse_unfinished(source)
     if is_run(source):
         if request.checkpoint or request.is_sample:
             raise UsageError(f"{source} is a run already; --checkpoint and --sample go with a detector's name.")
@@ -234,6 +285,7 @@ def _run(request: ExportRequest, progress: Progress) -> Path:
             f"{request.source!r} is no detector, run folder or bundle. Detectors: {', '.join(sorted(DETECTORS))}."
         )
     if request.checkpoint is not None:
+        refuse_unfinished(request.checkpoint)
         found = run_detector(request.checkpoint)
         if found != request.source or request.is_sample:
             raise UsageError(
@@ -241,4 +293,4 @@ def _run(request: ExportRequest, progress: Progress) -> Path:
                 f"{'; --sample trains anew and takes no checkpoint' if request.is_sample else ''}."
             )
         return request.checkpoint
-    return train_on_sample(request.source, progress=progress) if request.is_sample else newest_run(request.source)
+    return None if request.is_sample else newest_run(request.source)

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from lineproof.bundle.run_folder import epochs_kept, finish_command  # noqa: E402
 from lineproof.core.errors import (  # noqa: E402
     BadInputError,
     EnvironmentMissingError,
@@ -26,6 +29,7 @@ from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.checkpoint import CHECKPOINT, RECORD, load_detector, read_record, score_images  # noqa: E402
 from lineproof.detectors.fastflow import FastFlow  # noqa: E402
+from lineproof.detectors.record import held_out_images  # noqa: E402
 from lineproof.detectors.train import TrainOptions, image_set, split_good, train  # noqa: E402
 
 FLOW = {"steps": 1, "epochs": 4, "patience": 0, "batch_size": 4, "resize_px": 64, "crop_px": 64}
@@ -70,16 +74,20 @@ def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, m
             train("fastflow", flow_config(), dataset=dataset, run=run)
     assert not (run / RECORD).exists()
     assert (run / "trainer.safetensors").exists() == (epoch > 0)
-    record = train("fastflow", flow_config(), dataset=dataset, run=run)
+    told = []
+    record = train("fastflow", flow_config(), dataset=dataset, run=run, progress=lambda stage, *_: told.append(stage))
     assert_same_weights(whole[0], run)
     assert record.holdout_scores == whole[1].holdout_scores
+    assert record.beginning == (f"goes on with run {run} after epoch 2 of 4" if epoch else "")
+    assert (record.beginning in told) == (epoch > 0)
+    assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
 
 
 def test_record_can_be_read_back(whole):
     run, record = whole
     assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
     detector = load_detector(record.detector, run / CHECKPOINT)
-    images = image_set(detector, [*map(type(run), record.holdout)])
+    images = image_set(detector, list(held_out_images(record, run)))
     np.testing.assert_allclose(score_images(detector, images), record.holdout_scores, rtol=1e-6)
 
 
@@ -105,7 +113,7 @@ def test_another_detector_and_other_data_are_refused_in_the_same_folder(whole, s
     padim = make_config("padim", {"resize_px": 64, "crop_px": 64, "weights": "random", "backbone": "resnet18"})
     with pytest.raises(BadInputError, match="begun with another detector, parameters"):
         train("padim", padim, dataset=flange, run=whole[0])
-    with pytest.raises(BadInputError, match="begun with another category, data"):
+    with pytest.raises(BadInputError, match="holds a finished run begun with another category"):
         train("fastflow", flow_config(), dataset=weave, run=whole[0])
 
 
@@ -113,7 +121,7 @@ def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path
     """A mistyped option must not cost the folder's name."""
     with pytest.raises(UsageError, match="0 epochs"):
         train("fastflow", flow_config(epochs=0), dataset=dataset, run=tmp_path / "run")
-    assert [item.name for item in (tmp_path / "run").iterdir()] == ["train.json"]
+    assert sorted(item.name for item in (tmp_path / "run").iterdir()) == [".lock", "train.json"]
     train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "run")
     assert read_record(tmp_path / "run").fit["epochs"] == 1
 
@@ -128,7 +136,7 @@ def test_an_image_too_small_for_any_feature_map_is_refused(dataset, tmp_path, si
 
 def test_holdout_comes_from_the_good_training_images_alone(whole, dataset):
     _, record = whole
-    held_out = set(record.holdout)
+    held_out = {str(Path(record.root, name).resolve()) for name in record.holdout}
     training = {str(sample.path.resolve()) for sample in dataset.train}
     assert held_out < training
     assert not held_out & {str(sample.path.resolve()) for sample in dataset.test}
@@ -254,7 +262,7 @@ def test_a_fit_that_ends_in_weights_that_are_not_finite_is_no_finished_run(datas
     ):
         train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
     assert not (tmp_path / "r" / CHECKPOINT).exists()
-    with pytest.raises(BadInputError, match="it is no finished run"):
+    with pytest.raises(BadInputError, match="is an unfinished training run of fastflow"):
         read_record(tmp_path / "r")
 
 
@@ -293,6 +301,13 @@ def test_a_killed_command_goes_on_where_it_was(sample_folder, whole, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / RECORD).exists()
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept, total = epochs_kept(tmp_path / "run")
+    assert 0 < kept <= total == FLOW["epochs"]
+    stated = shlex.split(finish_command(tmp_path / "run"))
+    assert sorted(stated[1:]) == sorted(word for word in command[3:] if word not in ("--json", "--quiet"))
+    answer = subprocess.run([*command[:3], *stated[1:], "--json"], capture_output=True, text=True, check=True)
+    sentence = f"goes on with run {tmp_path / 'run'} after epoch {kept} of {total}"
+    assert sentence in " ".join(answer.stderr.split())
+    assert json.loads(answer.stdout)["beginning"] == sentence
     assert json.loads(answer.stdout)["fit"]["epochs"] == FLOW["epochs"]
     assert_same_weights(whole[0], tmp_path / "run")

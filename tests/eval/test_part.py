@@ -13,7 +13,7 @@ from lineproof.eval.part import check_same_category, check_same_part
 from lineproof.eval.proof import record_parity
 from lineproof.eval.verify import verify
 from lineproof.runtime.engine import EngineOptions
-from lineproof.workflows.calibration import calibrate_on
+from lineproof.workflows.calibration import GoodParts, calibrate_on
 from lineproof.workflows.evaluation import Choice, evaluate
 
 
@@ -96,8 +96,14 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
 
 def make_run(folder, category, fingerprint, paths):
     folder.mkdir()
-    training = {"dataset": "x", "category": category, "fingerprint": fingerprint}
-    record = {"training": training, "holdout": [str(path) for path in paths], "detector": {"name": "tiny"}}
+    training = {
+        "dataset": "x", "category": category, "fingerprint": fingerprint, "num_images": 1, "num_holdout": len(paths),
+        "seed": 0,
+    }  # fmt: skip
+    record = {
+        "training": training, "holdout": [str(path) for path in paths], "detector": {"name": "tiny", "parameters": {}},
+        "holdout_scores": [0.0] * len(paths), "frame": [12, 16], "fit": {},
+    }  # fmt: skip
     (folder / "checkpoint.json").write_text(json.dumps(record))
     return folder
 
@@ -106,14 +112,14 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     add_engine("numpy")
     bundle = of_part(tiny_bundle, "hazelnut", "a" * 64)
     paths = [sample.path for sample in tiny_dataset.train]
-    options = {"category": None, "engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
+    options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
     with pytest.raises(BadInputError, match=r"trained on hazelnut; the pictures of .*screws are of screw"):
-        calibrate_on(bundle, screws, **options)
-    found = calibrate_on(bundle, screws, other_data=True, **options)
+        calibrate_on(bundle, GoodParts(screws), **options)
+    found = calibrate_on(bundle, GoodParts(screws, is_other_accepted=True), **options)
     assert found.to_dict()["part_note"].startswith("Other data: ")
     own = make_run(tmp_path / "own", "renamed", "a" * 64, paths)
-    assert calibrate_on(bundle, own, **options).part_note == ""
+    assert calibrate_on(bundle, GoodParts(own), **options).part_note == ""
 
 
 def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
@@ -125,12 +131,11 @@ def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
     for split in ("train", "validation", "test"):
         shutil.copytree(tiny_dataset.root / "good", root / split / "good")
     shutil.copytree(tiny_dataset.root / "bad", root / "test" / "bad")
-    options = {"category": None, "engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
+    options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     assert open_dataset(root).category == "screw"
     for data in (root, root / "validation" / "good"):
         with pytest.raises(BadInputError, match="trained on hazelnut"):
-            calibrate_on(bundle, data, **options)
+            calibrate_on(bundle, GoodParts(data), **options)
     # Of pictures outside any data set nothing is known but the caller's word.
-    assert (
-        calibrate_on(bundle, shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose"), **options).part_note == ""
-    )
+    loose = shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose")
+    assert calibrate_on(bundle, GoodParts(loose), **options).part_note == ""

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -209,16 +211,73 @@ def test_an_unfinished_run_is_refused(run_folder, tmp_path):
         export_bundle(tmp_path, tmp_path / "a.bundle")
 
 
-def test_held_out_images_that_are_gone_are_named(run_folder, tmp_path):
+def moved(run_folder, sample_dataset, tmp_path):
+    """A copy of the run, and a copy of its data elsewhere; the run believes that its data was somewhere else still."""
+    run, data = tmp_path / "run", tmp_path / "elsewhere" / "flange"
+    shutil.copytree(run_folder, run)
+    shutil.copytree(sample_dataset.root, data)
+    record = json.loads((run / RECORD).read_text())
+    assert record["root"] == str(sample_dataset.root)
+    (run / RECORD).write_text(json.dumps({**record, "root": "/gone/flange"}))
+    return run, data
+
+
+def test_held_out_images_that_are_gone_are_named(run_folder, sample_dataset, tmp_path):
+    run, _ = moved(run_folder, sample_dataset, tmp_path)
+    with pytest.raises(
+        BadInputError, match=r"2 of 2 held-out images are not where they were: /gone/flange/train/.*--data ROOT"
+    ):
+        export_bundle(run, tmp_path / "a.bundle")
+
+
+@pytest.mark.parametrize("is_above", [False, True])
+def test_a_run_finds_its_data_where_it_was_moved(run_folder, sample_dataset, tmp_path, bundle_of, is_above):
+    run, data = moved(run_folder, sample_dataset, tmp_path)
+    options = ExportOptions(data=data.parent if is_above else data)
+    golden = export_bundle(run, tmp_path / "a.bundle", options=options).golden()
+    np.testing.assert_array_equal(golden.frames, bundle_of().golden().frames)
+
+
+def test_data_that_changed_is_named(run_folder, sample_dataset, tmp_path):
+    run, data = moved(run_folder, sample_dataset, tmp_path)
+    file = data / json.loads((run / RECORD).read_text())["holdout"][1]
+    with Image.open(file) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+    with pytest.raises(BadInputError, match=rf"1 of 2 held-out images have other content .*{file.name}.*train again"):
+        export_bundle(run, tmp_path / "a.bundle", options=ExportOptions(data=data))
+    assert not (tmp_path / "a.bundle").exists()
+
+
+def test_a_run_of_an_older_release_is_read(run_folder, tmp_path, bundle_of):
+    """It holds absolute paths and no content; where its data was comes from train.json."""
     run = tmp_path / "run"
     shutil.copytree(run_folder, run)
     record = json.loads((run / RECORD).read_text())
-    record["holdout"] = [f"/gone{path}" for path in record["holdout"]]
+    root = record.pop("root")
+    record["holdout"] = [str(Path(root, name)) for name in record["holdout"]]
+    record["training"] = {k: v for k, v in record["training"].items() if k not in ("fitted", "held_out")}
     (run / RECORD).write_text(json.dumps(record))
-    with pytest.raises(
-        BadInputError, match=r"None of the 2 held-out images .*/gone.*Put the data back, or train again"
-    ):
-        export_bundle(run, tmp_path / "a.bundle")
+    bundle = export_bundle(run, tmp_path / "a.bundle")
+    np.testing.assert_array_equal(bundle.golden().frames, bundle_of().golden().frames)
+    assert bundle.manifest.training.fitted == ()
+    data = tmp_path / "flange"
+    shutil.copytree(root, data)
+    export_bundle(run, tmp_path / "a.bundle", options=ExportOptions(data=data))
+    next((data / "train/good").iterdir()).unlink()
+    with pytest.raises(BadInputError, match=r"their fingerprint differs|are not where they were"):
+        export_bundle(run, tmp_path / "a.bundle", options=ExportOptions(data=data))
+    (run / "train.json").unlink()
+    export_bundle(run, tmp_path / "a.bundle")
+    with pytest.raises(BadInputError, match="older release, which kept its images by absolute path"):
+        export_bundle(run, tmp_path / "a.bundle", options=ExportOptions(data=data))
+
+
+def test_an_unfinished_run_names_the_command_that_finishes_it(run_folder, tmp_path):
+    started = {**json.loads((run_folder / "train.json").read_text()), "command": "lineproof train padim --out /old"}
+    (tmp_path / "train.json").write_text(json.dumps(started))
+    words = rf"unfinished training run of padim \(no epoch is kept yet\).*lineproof train padim --out {tmp_path}$"
+    with pytest.raises(BadInputError, match=words):
+        export_bundle(tmp_path, tmp_path / "a.bundle")
 
 
 def test_a_batch_of_one_is_a_fixed_promise(run_folder, tmp_path):

@@ -1,11 +1,15 @@
 """What a short command means."""
 
+import datetime
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lineproof.bundle.store import MANIFEST
 from lineproof.core.errors import BadInputError, BundleError, UsageError
+from lineproof.workflows import find as find_module
 from lineproof.workflows.find import (
     bundle_folder,
     is_run,
@@ -59,10 +63,35 @@ def test_what_a_run_holds(here):
     assert [run_detector(here / name) for name in ("run", "other", "absent")] == ["padim", "", ""]
 
 
-def test_new_run_folder_has_no_empty_part():
+def test_new_run_folder_has_no_empty_part(here):
     assert new_run_folder("padim", "").name.startswith("padim-2")
-    assert new_run_folder("padim", "screw").name.startswith("padim-screw-2")
-    assert new_run_folder("padim", "screw").parent.name == "runs"
+    run = new_run_folder("padim", "screw")
+    assert run.name.startswith("padim-screw-2")
+    assert run.parent.name == "runs"
+    assert (here / run).is_dir()
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_that_start_in_one_second_get_folders_of_their_own(monkeypatch):
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(find_module, "datetime", Clock)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: new_run_folder("padim", "screw").name, range(8)))
+    first = "padim-screw-20260102-030405"
+    assert sorted(made) == sorted([first, *(f"{first}-{number}" for number in range(2, 9))])
+
+
+def test_an_unfinished_run_is_named_with_its_command(here):
+    folder = here / "runs" / "padim-screw-1"
+    folder.mkdir(parents=True)
+    command = "lineproof train padim --data x --out y"
+    (folder / "train.json").write_text(json.dumps({"detector": "padim", "parameters": {}, "command": command}))
+    with pytest.raises(BadInputError, match=rf"no finished padim under ./runs.*--data x --out {folder}$"):
+        newest_run("padim")
 
 
 def test_newest_bundle_here(here):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_one_picture_has_one_score_in_training_golden_frames_verify_and_run(carr
     assert run.record["frame_fit"] == fit
     assert run.conversions[0].startswith(f"Frames are {FRAMES[fit][0]}x80 (height x width), fit {fit}: ")
 
-    holdout = run.record["holdout"]
+    holdout = [Path(run.record["root"]) / name for name in run.record["holdout"]]
     golden = bundle.golden()
     for frame, path in zip(golden.frames, holdout, strict=False):
         np.testing.assert_array_equal(frame, fit_frame(decode_image(path), spec))
@@ -231,7 +232,9 @@ def test_deep_pictures_keep_their_depth_from_training_to_the_line(tmp_path):
     np.testing.assert_array_equal(first, np.repeat(part(64, index)[:, :, :1], 3, axis=2))
     with open_line(bundle.path, engine="ort-cpu") as line:
         verdicts = []
-        found = inspect_files(line, run.record["holdout"], show=verdicts.append)
+        found = inspect_files(
+            line, [f"{run.record['root']}/{name}" for name in run.record["holdout"]], show=verdicts.append
+        )
     np.testing.assert_allclose([item["score"] for item in verdicts], run.record["holdout_scores"], rtol=1e-4, atol=1e-6)
     assert any("16 bits: reduced to 8 bits, value >> 4" in item for item in found.conversions)
     assert found.to_dict()["conversions"] == list(found.conversions)

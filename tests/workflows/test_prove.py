@@ -111,12 +111,12 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
-def test_where_no_engine_works_the_bundle_is_written_but_unverified(tiny_bundle, gate_says, monkeypatch):
+def test_where_no_engine_works_it_is_said_before_anything_is_done(tiny_bundle, gate_says, monkeypatch):
     gate_says(None)
     absent = Availability("ort-cpu", False, "the package onnxruntime", "no module", "pip install 'onnxruntime>=1.20'")
     monkeypatch.setattr(prove_module, "availability", lambda name: dataclasses.replace(absent, name=name))
     with pytest.raises(
-        EnvironmentMissingError, match=r"written, but unverified: ort-cpu cannot run here.*then lineproof"
+        EnvironmentMissingError, match=r"No engine here can verify a bundle for onnx: ort-cpu cannot.*--no-verify"
     ):
         prove(tiny_bundle, engine="onnx")
     assert open_bundle(tiny_bundle.path).manifest.parity == {}

@@ -1,6 +1,7 @@
 """Training and export from the command line's words."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -11,9 +12,18 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
 from lineproof.data.records import relative
 from lineproof.workflows import training as training_module
-from lineproof.workflows.operating import TEST_SCORES, operation_of_run, score_test_split, stored_scores
+from lineproof.workflows.operating import TEST_SCORES, RunOperation, operation_of_run, score_test_split, stored_scores
 from lineproof.workflows.prove import Proof
-from lineproof.workflows.training import DEFAULTS, ExportRequest, export_and_prove, train_detector
+from lineproof.workflows.training import (
+    DEFAULTS,
+    ExportRequest,
+    Trained,
+    export_and_prove,
+    train_detector,
+    train_on_sample,
+)
+
+SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": "64", "crop_px": "64", "num_features": "12"}
 
 
 @pytest.fixture
@@ -26,6 +36,7 @@ def quick(monkeypatch):
         return Proof(bundle, None, None, ())
 
     monkeypatch.setattr(training_module, "prove", prove)
+    monkeypatch.setattr(training_module, "check_environment", lambda *_words, **_options: None)
     return asked
 
 
@@ -181,6 +192,7 @@ def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
         ({"has_reference": False, "max_false_reject": 0.2}, {}, "--no-reference, --max-false-reject"),
         ({}, {"is_sample": True}, "--sample"),
         ({}, {"out": "x.bundle"}, "--out"),
+        ({}, {"is_replacing": True}, "--replace"),
     ],
 )
 def test_what_would_change_nothing_in_a_bundle_is_refused(tiny_bundle, options, request_, names):
@@ -196,3 +208,32 @@ def test_defaults_are_those_of_the_export():
     from lineproof.export.bundle import ExportOptions
 
     assert dataclasses.asdict(ExportOptions()) == DEFAULTS
+
+
+def test_a_finished_run_is_said_to_be(trained, sample_folder):
+    again = train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=trained.run, options={})
+    assert again.record == trained.record
+    words = f"{trained.run} is finished already, with the same images and settings: nothing was trained."
+    assert again.sentences()[0] == again.to_dict()["beginning"] == words
+
+
+def test_a_run_that_is_refused_leaves_no_folder(sample_folder, here):
+    pytest.importorskip("torch")
+    with pytest.raises(UsageError, match="--holdout is 2"):
+        train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=None, options={"holdout": 2})
+    assert list((here / "runs").iterdir()) == []
+
+
+def test_a_run_of_the_sample_says_how_to_finish_it(here, monkeypatch):
+    pytest.importorskip("torch")
+    asked = {}
+    monkeypatch.setattr(training_module, "write_sample", lambda *_words, **_options: None)
+    monkeypatch.setattr(
+        training_module, "train_detector",
+        lambda *_words, **options: asked.update(options) or Trained(here / "run", {}, (), RunOperation()),
+    )  # fmt: skip
+    assert train_on_sample("padim", folder=here / "my sample") == here / "run"
+    line = shlex.split(asked["options"]["command"])
+    assert line[:7] == ["lineproof", "train", "padim", "--data", str(here / "my sample"), "--category", "flange"]
+    assert set(line[7::2]) == {"--set"}
+    assert dict(item.split("=") for item in line[8::2]) == {key: str(value) for key, value in asked["settings"].items()}

@@ -1,0 +1,109 @@
+"""The folder of a training run: what its files are called, and how far it got; read without PyTorch.
+
+================================  =================================================================================
+file                              what
+================================  =================================================================================
+``train.json``                    written first: what the run was begun with, and the command that began it
+``trainer.safetensors``           the trainer's state after its last whole epoch, where a detector learns in epochs
+``checkpoint.safetensors``        the trained detector
+``checkpoint.json``               written last: what was trained on what; a folder that holds it is a finished run
+================================  =================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import BadInputError
+
+STARTED = "train.json"
+STATE = "trainer.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+RECORD = "checkpoint.json"
+#: A safetensors file begins with the length of its JSON header in so many bytes, little endian.
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a folder holds a finished training run."""
+    return (run / RECORD).is_file()
+
+
+def is_unfinished(run: Path) -> bool:
+    """Whether a folder holds a training run that was begun and not finished."""
+    return not is_finished(run) and bool(read_started(run).get("detector"))
+
+
+def read_started(run: Path) -> dict[str, Any]:
+    """What ``train.json`` says; empty where there is none, or something else under its name."""
+    try:
+        found = json.loads((run / STARTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "parameters" in found else {}
+
+
+def epochs_kept(run: Path) -> tuple[int, int]:
+    """Whole epochs in the trainer's state, and how many there shall be; (0, 0) without a state, total 0 if unknown."""
+    try:
+        with (run / STATE).open("rb") as stream:
+            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+        metadata = header["__metadata__"]
+        return int(json.loads(metadata["progress"])["epoch"]), int(metadata.get("epochs", 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0, 0
+
+
+def kept_words(run: Path) -> str:
+    """``"epoch 12 of 30"``, or "" where no epoch is kept."""
+    done, total = epochs_kept(run)
+    return f"epoch {done}{f' of {total}' if total else ''}" if done else ""
+
+
+def finish_command(run: Path) -> str:
+    """The command that finishes a run, for its present folder; "" where it was not begun by a command."""
+    words = shlex.split(str(read_started(run).get("command", "")))
+    if words[-2:-1] != ["--out"]:
+        return ""
+    return shlex.join([*words[:-1], os.path.abspath(run)])
+
+
+def unfinished_words(run: Path) -> str:
+    """What an unfinished run is, what of it is kept, and how to finish it."""
+    command = finish_command(run)
+    kept = kept_words(run)
+    return (
+        f"{run} is an unfinished training run of {read_started(run).get('detector')} "
+        f"({f'kept up to {kept}' if kept else 'no epoch is kept yet'}). Finish it: "
+        f"{command or f'train it again as it was begun, into {run}'}"
+    )
+
+
+def run_detector(run: Path) -> str:
+    """Name of the detector that a finished run holds, or "" where it is none."""
+    try:
+        return str(json.loads((run / RECORD).read_text(encoding="utf-8"))["detector"]["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raise BadInputError where a path holds a run that was not finished; the message holds the command that does."""
+    if is_unfinished(path):
+        raise BadInputError(unfinished_words(path))
+
+
+def refuse_run(path: Path) -> None:
+    """Raise BadInputError where a path that shall be a bundle holds a training run; the message says what to do."""
+    refuse_unfinished(path)
+    if is_finished(path):
+        raise BadInputError(
+            f"{path} is a training run ({run_detector(path)}), not a bundle; {path / RECORD} says all about it. Make a "
+            f"bundle of it: lineproof export {shlex.quote(str(path))}"
+        )

@@ -121,6 +121,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
 def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train with quick settings, or take the run that is there."""
     from lineproof.core.registry import resolve
+    from lineproof.core.size import size_text
     from lineproof.detectors.table import DETECTORS
     from lineproof.workflows.find import CHECKPOINT_RECORD, is_run
     from lineproof.workflows.training import train_detector
@@ -139,7 +140,7 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     parameters = record["detector"]["parameters"]
     return run, {
         "train_seconds": seconds,
-        "size_px": parameters["crop_px"],
+        "size_px": size_text(parameters["crop_px"]),
         "backbone": parameters.get("backbone", ""),
         "set": {key: value for key, value in given_settings.items() if key != "weights"},
     }

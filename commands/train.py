@@ -16,8 +16,8 @@ def train(
     category: Category = None,
     backbone: Annotated[str | None, Option(help="timm network; the paper's where left out.")] = None,
     weights: Annotated[str | None, Option(help="imagenet, a .safetensors or .pth file, or a package.")] = None,
-    image_size: Annotated[int | None, Option(help="Side after the resize; not cropped unless --crop says so.")] = None,
-    crop: Annotated[int | None, Option(help="Side of the centre crop.")] = None,
+    image_size: Annotated[str | None, Option(help="HEIGHTxWIDTH after the resize, or the side of a square.")] = None,
+    crop: Annotated[str | None, Option(help="HEIGHTxWIDTH of the centre crop, or the side of a square.")] = None,
     fit: FitRule = None,
     frame: Annotated[str | None, Option(help="Frame HEIGHTxWIDTH; chosen by the pictures where left out.")] = None,
     bit_depth: Annotated[int | None, Option(help="Bits that the camera used in 16-bit pictures: 12.")] = None,
@@ -33,13 +33,15 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a detector on good images."""
-    from ..workflows.find import parse_settings, parse_size
+    from ..workflows.find import parse_frame_size, parse_image_size, parse_settings
     from ..workflows.training import train_detector
     from ._again import typed_line
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    sizes = {"resize_px": image_size, "crop_px": crop or image_size}
+    resize_px = parse_image_size(image_size, option="--image-size") if image_size else None
+    crop_px = parse_image_size(crop, option="--crop") if crop else resize_px
+    sizes = {"resize_px": resize_px, "crop_px": crop_px}
     chosen = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
     options = {
         "holdout": holdout,
@@ -47,7 +49,7 @@ def train(
         "device": device,
         "time_limit_s": 60.0 * time_limit,
         "fit": fit or "none",
-        "frame": parse_size(frame) if frame else None,
+        "frame": parse_frame_size(frame) if frame else None,
         "bit_depth": bit_depth,
         "command": typed_line(context, without=("out", "as_json", "quiet", "verbose")),
     }

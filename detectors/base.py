@@ -17,6 +17,7 @@ from ..bundle.manifest import Tolerance
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
+from ..core.size import Size, parse_size, size_text
 from .features import Backbone
 from .images import ImageSet
 from .table import DETECTORS as DETECTORS
@@ -30,14 +31,14 @@ class DetectorConfig:
     Attributes:
         backbone: timm network.
         weights: see ``detectors.weights.create_network``.
-        resize_px: side of the square that a frame is resized to.
-        crop_px: side of the centre crop; equal to ``resize_px`` for none.
+        resize_px: height and width that a frame is resized to.
+        crop_px: height and width of the centre crop; equal to ``resize_px`` for none.
     """
 
     backbone: str = "wide_resnet50_2"
     weights: str = "imagenet"
-    resize_px: int = 256
-    crop_px: int = 256
+    resize_px: Size = (256, 256)
+    crop_px: Size = (256, 256)
 
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
@@ -96,11 +97,15 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
             else stays in fp32: distances, covariance, and everywhere exp, softmax and reductions.
         localises: False where the method tells only whether an image is anomalous, not where: its anomaly map is the
             score at every pixel, and figures about pixels mean nothing.
+        takes_rectangles: False where the method needs images as wide as high.
+        why_squares: then, why, as the rest of a sentence that begins with the detector's name.
     """
 
     config_class: ClassVar[type[DetectorConfig]]
     half_scopes: tuple[str, ...] = ("backbone",)
     localises: ClassVar[bool] = True
+    takes_rectangles: ClassVar[bool] = True
+    why_squares: ClassVar[str] = ""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -127,7 +132,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images float32 (N, 3, crop, crop) → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        """Normalised images float32 (N, 3, H, W) of ``crop_px`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
 
     @abstractmethod
     def lower(self) -> Deployed:
@@ -166,24 +171,52 @@ def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
 
     Args:
         name: detector.
-        settings: field to value; a string is converted to the field's type.
+        settings: field to value; a string is converted to the field's type. A size is (height, width) in pixels, a
+            list of both, or ``"256x768"``; one number means a square.
 
     Raises:
-        UsageError: no such detector or field, or a value of another type.
+        UsageError: no such detector or field, a value of another type, a crop larger than the image, or a rectangle
+            for a detector that takes squares alone.
     """
-    config_class = resolve(DETECTORS, name, kind="detector").config_class
+    detector = resolve(DETECTORS, name, kind="detector")
+    config_class = detector.config_class
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     unknown = sorted(set(settings) - set(fields))
     if unknown:
         raise UsageError(f"{name} has no parameter {', '.join(unknown)}. It has: {', '.join(sorted(fields))}.")
     typed = {key: _convert(name, key, value, type(fields[key].default)) for key, value in settings.items()}
     config: DetectorConfig = config_class(**typed)
-    if config.crop_px > config.resize_px:
-        raise UsageError(f"crop_px {config.crop_px} is larger than resize_px {config.resize_px}. Make it smaller.")
+    _check_sizes(name, detector, config)
     return config
 
 
+def _check_sizes(name: str, detector: type[AbstractDetector[Any]], config: DetectorConfig) -> None:
+    resize, crop = size_text(config.resize_px), size_text(config.crop_px)
+    if any(cropped > resized for cropped, resized in zip(config.crop_px, config.resize_px, strict=True)):
+        raise UsageError(f"crop_px {crop} is larger than resize_px {resize}. Make it smaller.")
+    if not detector.takes_rectangles and config.crop_px[0] != config.crop_px[1]:
+        raise UsageError(f"crop_px is {crop}, but {name} {detector.why_squares}. Give a crop as wide as high.")
+
+
+def stored_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as records hold them, in values of JSON.
+
+    Args:
+        parameters: fields of a configuration, or what a record holds: an older one has one number for a square.
+
+    Returns:
+        The same, every size as ``[height, width]``.
+    """
+    sizes = {field.name for field in dataclasses.fields(DetectorConfig) if isinstance(field.default, tuple)}
+    return {key: list(parse_size(value)) if key in sizes else value for key, value in parameters.items()}
+
+
 def _convert(name: str, key: str, value: Any, wanted: type) -> Any:
+    if wanted is tuple:
+        try:
+            return parse_size(value)
+        except ValueError as error:
+            raise UsageError(f"{name}: parameter {key}: {error}.") from None
     if isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool):
         found = value
     else:

@@ -14,7 +14,7 @@ What differs, and why:
 - Features are computed once, so there is no rotation of training images by up to 5°. The vectors of each
   level are dealt out over all images at random, 256 to a step (the authors: within 32 images); the order of the
   steps is drawn anew in each epoch.
-- One input size, 256, for every class; the authors picked 128, 256 or 512 per class.
+- One input size, 256×256, for every class; the authors picked 128, 256 or 512 per class.
 
 In fp16 are the backbone and, of the flows, the convolutions and what stands between them. Exp, the sums over
 channels (squares, log-scales), likelihoods and map stay in fp32: an exponent would lose its digits in fp16.
@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import Size
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .features import Backbone, cache_features
 from .flows import LoweredConditionalFlow, build_conditional_flow, draw_rotations
@@ -67,16 +68,21 @@ class CFlowConfig(DetectorConfig):
     is_standardised: bool = False
 
 
-def position_code(size: int) -> Tensor:
-    """Sinusoidal code of every position: float32 (128, size, size), 64 channels of x, then 64 of y.
+def position_code(size: Size) -> Tensor:
+    """Sinusoidal code of every position: float32 (128, *size), 64 channels of x, then 64 of y.
 
     Channels 2k and 2k + 1 of a half are the sine and cosine of the position times ``10000 ** (−2k / 64)``.
     """
     half = _CODE_DIM // 2
     frequencies = torch.exp(torch.arange(0, half, 2, dtype=torch.float64) * (-math.log(1e4) / half))
-    angles = frequencies[:, None] * torch.arange(size, dtype=torch.float64)
-    waves = torch.stack([angles.sin(), angles.cos()], 1).flatten(0, 1)
-    return torch.cat([waves[:, None, :].expand(-1, size, -1), waves[:, :, None].expand(-1, -1, size)]).float()
+    height, width = size
+
+    def waves(count: int) -> Tensor:
+        angles = frequencies[:, None] * torch.arange(count, dtype=torch.float64)
+        return torch.stack([angles.sin(), angles.cos()], 1).flatten(0, 1)
+
+    x, y = waves(width)[:, None, :], waves(height)[:, :, None]
+    return torch.cat([x.expand(-1, height, -1), y.expand(-1, -1, width)]).float()
 
 
 def _subnet(channels_in: int, channels_out: int) -> nn.Module:
@@ -212,8 +218,8 @@ class CFlow(AbstractDetector[CFlowConfig]):
         likelihoods = []
         for level, (size, maps) in enumerate(zip(self.sizes, self.standardise(self.backbone(images)), strict=True)):
             vectors = maps.permute(0, 2, 3, 1).flatten(0, 2)
-            positions = torch.arange(size * size).repeat(len(images))
-            likelihoods.append(self.log_likelihood(level, vectors, positions).view(-1, size, size))
+            positions = torch.arange(math.prod(size)).repeat(len(images))
+            likelihoods.append(self.log_likelihood(level, vectors, positions).view(-1, *size))
         return improbability_map(likelihoods, self.ceilings, self.upsamples)
 
     def lower(self) -> Deployed:
@@ -222,7 +228,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
 
 
 def improbability_map(likelihoods: list[Tensor], ceilings: Tensor, upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
-    """Sum over levels of ``1 − p``, upsampled: score float32 (N,), anomaly_map float32 (N, S, S) in [0, levels].
+    """Sum over levels of ``1 − p``, upsampled: score float32 (N,), anomaly_map float32 (N, H, W) in [0, levels].
 
     Args:
         likelihoods: log-likelihood per dimension of each level, float32 (N, h, w).

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.size import Size
 from .glow import Levels, Sizes, folded, pack, unpack
 
 _SLOPE = 0.1
@@ -22,7 +23,7 @@ class CrossScale(nn.Module):
         channels_out: twice C of the active half.
         hidden: channels between.
         kernel: of all convolutions, odd.
-        sizes: height (= width) per scale, finest first.
+        sizes: height and width per scale, finest first.
     """
 
     def __init__(self, channels_in: int, channels_out: int, *, hidden: int, kernel: int, sizes: Sizes) -> None:
@@ -47,11 +48,12 @@ class CrossScale(nn.Module):
         return pack(tuple(item * self.gamma[scale] for scale, item in enumerate(sums)))
 
 
-def _grow(maps: Tensor, size: int) -> Tensor:
-    """Bilinearly to twice the size; a single position stays one where the next scale is one too."""
-    if maps.shape[-1] == size:
+def _grow(maps: Tensor, size: Size) -> Tensor:
+    """Bilinearly to twice the size; on an axis where the next scale is a single position too it stays one."""
+    factors = tuple(wanted // side for wanted, side in zip(size, maps.shape[-2:], strict=True))
+    if factors == (1, 1):
         return maps
-    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+    return F.interpolate(maps, scale_factor=factors, mode="bilinear", align_corners=False)
 
 
 class LoweredCrossScale(nn.Module):
@@ -73,9 +75,9 @@ class LoweredCrossScale(nn.Module):
         self.mix = nn.ModuleList([*mixed, same[-1]])
 
     def forward(self, levels: Levels) -> Levels:
-        """float32 (N, C_in, h, h) per scale → (N, C_out, h, h) per scale."""
+        """float32 (N, C_in, h, w) per scale → (N, C_out, h, w) per scale."""
         hidden = [F.leaky_relu(layer(x), _SLOPE) for layer, x in zip(self.first, levels, strict=True)]
-        grown = [torch.cat([x, _grow(coarser, x.shape[-1])], 1) for x, coarser in pairwise(hidden)]
+        grown = [torch.cat([x, _grow(coarser, (x.shape[-2], x.shape[-1]))], 1) for x, coarser in pairwise(hidden)]
         sums = [layer(x) for layer, x in zip(self.mix, [*grown, hidden[-1]], strict=True)]
         steps = [layer(x) for layer, x in zip(self.down, hidden[:-1], strict=True)]
         return (sums[0], *(x + step for x, step in zip(sums[1:], steps, strict=True)))

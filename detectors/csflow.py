@@ -23,6 +23,7 @@ In fp16 the backbone and the subnets' convolutions compute in half precision. Th
 means stay in fp32: four blocks multiply it by up to exp(3) each, and the score is a mean over 10⁵ squares.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import Size, size_text
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .batch_norm import fold_batch_norm
 from .cross_scale import CrossScale, LoweredCrossScale
@@ -59,7 +61,7 @@ class CsFlowConfig(DetectorConfig):
 
     Attributes:
         backbone: by default trained on ImageNet alone, with AutoAugment.
-        stride: down-scale factor of the features; ``crop_px`` must be a multiple of four times this.
+        stride: down-scale factor of the features; each side of ``crop_px`` must be a multiple of four times this.
         steps: coupling blocks.
         clamp: bound of the log-scale of a coupling.
         hidden_channels: width of a subnet, per scale.
@@ -74,8 +76,8 @@ class CsFlowConfig(DetectorConfig):
     """
 
     backbone: str = "tf_efficientnet_b5.aa_in1k"
-    resize_px: int = 768
-    crop_px: int = 768
+    resize_px: Size = (768, 768)
+    crop_px: Size = (768, 768)
     stride: int = 32
     steps: int = 4
     clamp: float = 3.0
@@ -105,7 +107,7 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
         self.standardise = Standardise(self.backbone.channels[0])
         self.flow: Any = build_glow(
             self.backbone.channels[0],
-            sum(size * size for size in self.sizes),
+            sum(math.prod(size) for size in self.sizes),
             steps=config.steps,
             clamp=config.clamp,
             subnet=lambda step: partial(
@@ -163,14 +165,20 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
 
 
 def _sizes(config: CsFlowConfig) -> Sizes:
-    """Height (= width) of the map per scale, finest first: each twice the next, or both 1."""
-    finest, rest = divmod(config.crop_px, config.stride)
-    if rest or not (finest in (1, 2) or finest % 4 == 0):
+    """Height and width of the map per scale, finest first: each side twice the next, or both 1."""
+    height, width = config.crop_px
+    if any(side % config.stride or not _halves(side // config.stride) for side in config.crop_px):
         raise UsageError(
-            f"crop_px is {config.crop_px}; csflow halves maps of stride {config.stride} twice, so expected a multiple "
-            f"of {4 * config.stride}. Set crop_px and resize_px to one, or a smaller stride."
+            f"crop_px is {size_text(config.crop_px)}; csflow halves maps of stride {config.stride} twice, so expected "
+            f"multiples of {4 * config.stride}. Set crop_px and resize_px to such, or a smaller stride."
         )
-    return tuple(max(1, finest >> scale) for scale in range(NUM_SCALES))
+    strides = [config.stride << scale for scale in range(NUM_SCALES)]
+    return tuple((max(1, height // stride), max(1, width // stride)) for stride in strides)
+
+
+def _halves(side: int) -> bool:
+    """Whether a side of the finest map can be halved twice, a single position staying one."""
+    return side in (1, 2) or side % 4 == 0
 
 
 def _backbone(config: CsFlowConfig) -> Backbone:
@@ -187,10 +195,10 @@ def _backbone(config: CsFlowConfig) -> Backbone:
 
 
 def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor]:
-    """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, S, S).
+    """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, H, W).
 
     Args:
-        energies: mean over channels of z², float32 (N, h, h) per scale, finest first.
+        energies: mean over channels of z², float32 (N, h, w) per scale, finest first.
         upsample: of the finest scale.
     """
     score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
@@ -207,7 +215,7 @@ class _Pyramid(nn.Module):
 
 
 class _Head(nn.Module):
-    """Feature maps → energies (N, h, h) per scale."""
+    """Feature maps → energies (N, h, w) per scale."""
 
     def __init__(self, detector: CsFlow) -> None:
         super().__init__()

@@ -19,6 +19,7 @@ the variance of the first ten images' features; the fit reports it, and a checkp
 fp16: backbone and 1×1 convolutions. The averaging and the squared error stay in fp32.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.linear import bilinear_matrix
+from ..core.size import Size, size_text
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .blocks import conv_norm, fold, plain_conv, train_on_features
 from .features import Backbone, cache_features
@@ -72,29 +74,30 @@ class RegionalFeatures(nn.Module):
     """Maps of any sizes to one map of cell averages, as if each had been resized to the image first.
 
     Args:
-        sizes: height (= width) of each map.
-        image_px: side of the image.
+        sizes: height and width of each map.
+        image_px: height and width of the image.
         cell_px: side of a cell.
     """
 
-    def __init__(self, sizes: tuple[int, ...], *, image_px: int, cell_px: int) -> None:
+    def __init__(self, sizes: tuple[Size, ...], *, image_px: Size, cell_px: int) -> None:
         super().__init__()
         self.cell_px = cell_px
         self.image_px = image_px
-        for size in sorted(set(sizes) - {image_px}):
-            matrix = averaging_matrix(size, image_px, cell_px)
-            self.register_buffer(f"rows{size}", matrix, persistent=False)
-            self.register_buffer(f"columns{size}", matrix.T.contiguous(), persistent=False)
+        for height, width in sorted(set(sizes) - {image_px}):
+            rows = averaging_matrix(height, image_px[0], cell_px)
+            columns = averaging_matrix(width, image_px[1], cell_px)
+            self.register_buffer(f"rows{height}", rows, persistent=False)
+            self.register_buffer(f"columns{width}", columns.T.contiguous(), persistent=False)
 
     def average(self, maps: Tensor) -> Tensor:
-        """float32 (N, C, h, h) → float32 (N, C, image_px / cell_px, image_px / cell_px)."""
-        size = maps.shape[-1]
-        if size == self.image_px:
+        """float32 (N, C, h, w) → float32 (N, C, *image_px / cell_px)."""
+        height, width = maps.shape[-2:]
+        if (height, width) == self.image_px:
             return F.avg_pool2d(maps, self.cell_px)
-        return self.get_buffer(f"rows{size}") @ maps @ self.get_buffer(f"columns{size}")
+        return self.get_buffer(f"rows{height}") @ maps @ self.get_buffer(f"columns{width}")
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """One float32 (N, C, h, h) per layer → float32 (N, sum of C, g, g)."""
+        """One float32 (N, C, h, w) per layer → float32 (N, sum of C, *image_px / cell_px)."""
         return torch.cat([self.average(item) for item in maps], 1)
 
 
@@ -139,8 +142,11 @@ class Dfr(AbstractDetector[DfrConfig]):
 
     def __init__(self, config: DfrConfig) -> None:
         super().__init__(config)
-        if config.cell_px < 1 or config.crop_px % config.cell_px:
-            raise UsageError(f"dfr: crop_px {config.crop_px} is no multiple of cell_px {config.cell_px}. Change one.")
+        if config.cell_px < 1 or any(side % config.cell_px for side in config.crop_px):
+            crop = size_text(config.crop_px)
+            raise UsageError(
+                f"dfr: crop_px {crop} is no multiple of cell_px {config.cell_px} on each side. Change one."
+            )
         if not 0.0 < config.variance < 1.0:
             raise UsageError(f"dfr: variance is {config.variance}; expected a share between 0 and 1.")
         self.backbone: Backbone | VggBackbone
@@ -153,8 +159,8 @@ class Dfr(AbstractDetector[DfrConfig]):
         self.num_channels = sum(self.backbone.channels)
         # Without a latent size the autoencoder takes its shape from the fit, or from a checkpoint.
         self.autoencoder = Autoencoder(self.num_channels, config.latent_size or 1)
-        grid = config.crop_px // config.cell_px
-        self.upsample = SmoothUpsample(grid, config.crop_px, sigma=0.0, align_corners=True)
+        self.grid = (config.crop_px[0] // config.cell_px, config.crop_px[1] // config.cell_px)
+        self.upsample = SmoothUpsample(self.grid, config.crop_px, sigma=0.0, align_corners=True)
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
@@ -233,7 +239,7 @@ def num_components(features: Tensor, variance: float) -> int:
 
 
 class _Head(nn.Module):
-    """Maps → mean squared error (N, g, g).
+    """Maps → mean squared error (N, h, w) on the grid of cells.
 
     A 1×1 convolution commutes with the averaging. On maps smaller than the grid it therefore comes first, at their
     resolution: a quarter of the work for each halving.
@@ -245,7 +251,7 @@ class _Head(nn.Module):
         folded = fold(detector.autoencoder)
         first: Any = folded.get_submodule("first.0")
         self.rest = folded.get_submodule("rest")
-        self.groups = group_layers(detector.sizes, detector.config.crop_px // detector.config.cell_px)
+        self.groups = group_layers(detector.sizes, detector.grid)
         ends = [0, *torch.tensor(detector.backbone.channels).cumsum(0).tolist()]
         self.convs = nn.ModuleList()
         for number, (start, stop, _) in enumerate(self.groups):
@@ -265,11 +271,12 @@ class _Head(nn.Module):
         return error
 
 
-def group_layers(sizes: tuple[int, ...], grid: int) -> list[tuple[int, int, bool]]:
+def group_layers(sizes: tuple[Size, ...], grid: Size) -> list[tuple[int, int, bool]]:
     """Runs of layers that share a convolution: first, past the last, and whether they are smaller than the grid."""
-    keys = [size if size < grid else grid for size in sizes]
+    smaller = [math.prod(size) < math.prod(grid) for size in sizes]
+    keys = [size if is_smaller else grid for size, is_smaller in zip(sizes, smaller, strict=True)]
     starts = [index for index in range(len(keys)) if index == 0 or keys[index] != keys[index - 1]]
-    return [(a, b, keys[a] < grid) for a, b in pairwise([*starts, len(keys)])]
+    return [(a, b, smaller[a]) for a, b in pairwise([*starts, len(keys)])]
 
 
 class _Post(nn.Module):

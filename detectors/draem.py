@@ -11,6 +11,7 @@ What differs, and why:
   scratch. Pixels are in [0, 1], not normalised further, as in the paper.
 - The learning rate falls by 0.2 at 80 % and 90 % of the epochs, as in the paper. The epoch with the lowest loss on
   held-out good images, with synthetic anomalies that never change, is kept. No epoch is picked on test images.
+- Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
 - Batch statistics belong to the weights of the evaluated epoch (see ``blocks``).
 - Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
   layer begins at zero: untrained, it is undecided everywhere.
@@ -33,13 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bundle.manifest import Tolerance
-from ..core.errors import BadInputError, UsageError
-from ..data.decode import IMAGE_SUFFIXES
+from ..core.errors import UsageError
+from ..core.size import size_text
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .blocks import calibration_parts, fold, plain_conv, recalibrate
 from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
 from .images import ImageSet
-from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs
+from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs, texture_files
 from .trainer import Schedule, Trainer, steps_taken
 
 _TRAINING = 0
@@ -150,7 +151,7 @@ class Draem(AbstractDetector[DraemConfig]):
         return {**report, "textures": maker.source}
 
     def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 (N, 3, S, S) → restored (N, 3, S, S), logits of good and anomalous (N, 2, S, S)."""
+        """Images float32 (N, 3, H, W) → restored (N, 3, H, W), logits of good and anomalous (N, 2, H, W)."""
         restored = self.reconstructive(images)
         return restored, self.discriminative(restored, images)
 
@@ -185,10 +186,13 @@ def _check(config: DraemConfig) -> None:
             f"draem: backbone is {config.backbone!r} and weights {config.weights!r}, but it is trained from scratch. "
             "Leave both at 'none'."
         )
-    if config.crop_px % 32:
-        raise UsageError(f"draem: crop_px is {config.crop_px}; it is halved five times. Give a multiple of 32.")
-    if config.window_px % 2 == 0 or not 1 <= config.window_px <= config.crop_px:
-        raise UsageError(f"draem: window_px is {config.window_px}; expected an odd number of at most crop_px.")
+    crop = size_text(config.crop_px)
+    if any(side % 32 for side in config.crop_px):
+        raise UsageError(f"draem: crop_px is {crop}; it is halved five times. Give multiples of 32, such as 128x384.")
+    if config.window_px % 2 == 0 or not 1 <= config.window_px <= min(config.crop_px):
+        raise UsageError(
+            f"draem: window_px is {config.window_px}; expected an odd number of at most a side of crop_px {crop}."
+        )
 
 
 def learning_rate(config: DraemConfig, epoch: int) -> float:
@@ -206,16 +210,15 @@ class _Maker:
         self.source = "procedural"
         if config.texture_source:
             paths = texture_files(Path(config.texture_source))
-            self._files = ImageSet(
-                paths, config.crop_px, crop_px=config.crop_px, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-            )
+            side = max(config.crop_px)
+            black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            self._files = ImageSet(paths, (side, side), crop_px=config.crop_px, mean=black, std=white)
             self.source = f"{len(paths)} files"
 
     def _texture(self, rng: Rng) -> Image:
         if self._files is None:
             return procedural_texture(self._config.crop_px, rng)
-        drawn = int(rng.integers(len(self._files)))
-        return np.asarray(self._files.batch([drawn])[0].numpy())
+        return np.asarray(self._files.batch([int(rng.integers(len(self._files)))])[0].numpy())
 
     def pairs(self, images: ImageSet, indices: Tensor, *, stream: int, epoch: int) -> tuple[Tensor, ...]:
         """Images, originals, masks; see ``synthetic.stack_pairs``."""
@@ -234,21 +237,6 @@ class _Maker:
         return stack_pairs(made)
 
 
-def texture_files(folder: Path) -> list[Path]:
-    """Image files of a folder and its sub-folders, sorted.
-
-    Raises:
-        BadInputError: no image there.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise BadInputError(
-            f"texture_source {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it empty "
-            "for textures drawn from noise."
-        )
-    return found
-
-
 class _Restore(nn.Module):
     """Images → what was restored, and the images."""
 
@@ -261,7 +249,7 @@ class _Restore(nn.Module):
 
 
 class _Head(nn.Module):
-    """Restored and seen → logit of an anomaly (N, 1, S, S): the difference of the two, in one channel."""
+    """Restored and seen → logit of an anomaly (N, 1, H, W): the difference of the two, in one channel."""
 
     def __init__(self, detector: Draem) -> None:
         super().__init__()
@@ -277,16 +265,23 @@ class _Head(nn.Module):
 
 
 class _Post(nn.Module):
-    """Logit → probability; highest window mean, rows and columns as one constant band matrix → score."""
+    """Logit → probability; highest window mean, rows and columns as constant band matrices → score."""
 
-    band: Tensor
+    rows: Tensor
+    columns: Tensor
 
     def __init__(self, detector: Draem) -> None:
         super().__init__()
-        window, size = detector.config.window_px, detector.config.crop_px
-        offsets = torch.arange(size)[:, None] - torch.arange(size)[None, :]
-        self.register_buffer("band", (offsets.abs() <= window // 2).float() / window)
+        means = {size: _window_means(size, detector.config.window_px) for size in detector.config.crop_px}
+        self.register_buffer("rows", means[detector.config.crop_px[0]])
+        self.register_buffer("columns", means[detector.config.crop_px[1]])
 
     def forward(self, logit: Tensor) -> tuple[Tensor, Tensor]:
         probability = torch.sigmoid(logit).squeeze(1)
-        return (self.band @ probability @ self.band).amax((1, 2)), probability
+        return (self.rows @ probability @ self.columns).amax((1, 2)), probability
+
+
+def _window_means(size: int, window: int) -> Tensor:
+    """Means over windows of one axis, zero outside: a symmetric band matrix, float32 (size, size)."""
+    offsets = torch.arange(size)[:, None] - torch.arange(size)[None, :]
+    return (offsets.abs() <= window // 2).float() / window

@@ -48,7 +48,7 @@ class ReconstructiveNetwork(nn.Module):
         self.last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """float32 (N, 3, S, S), S a multiple of 16 → the same shape."""
+        """float32 (N, 3, H, W), H and W multiples of 16 → the same shape."""
         restored: Tensor = self.last(self.decoder(self.encoder(images)))
         return restored
 
@@ -77,7 +77,7 @@ class DiscriminativeNetwork(nn.Module):
             nn.init.zeros_(item)
 
     def forward(self, restored: Tensor, images: Tensor) -> Tensor:
-        """Two float32 (N, 3, S, S), S a multiple of 32 → logits float32 (N, 2, S, S)."""
+        """Two float32 (N, 3, H, W), H and W multiples of 32 → logits float32 (N, 2, H, W)."""
         item = torch.cat([restored, images], 1)
         kept = []
         for number, stage in enumerate(self.encoder):
@@ -116,8 +116,8 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Focal loss with gamma 2 on the softmax of two logits, smoothed by 1e-5: scalar.
 
     Args:
-        logits: of good and anomalous, float32 (N, 2, S, S).
-        masks: 1 where anomalous, float32 (N, S, S).
+        logits: of good and anomalous, float32 (N, 2, H, W).
+        masks: 1 where anomalous, float32 (N, H, W).
     """
     smoothing = 1e-5
     anomalous = logits.softmax(1)[:, 1]

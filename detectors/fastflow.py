@@ -162,7 +162,7 @@ def _mean(maps: Tensor) -> Tensor:
 
 
 def likelihood_map(energies: list[Tensor], upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
-    """Mean over maps of ``−exp(−E / 2)``, upsampled: score float32 (N,), anomaly_map float32 (N, S, S) in [−1, 0].
+    """Mean over maps of ``−exp(−E / 2)``, upsampled: score float32 (N,), anomaly_map float32 (N, H, W) in [−1, 0].
 
     Args:
         energies: mean over channels of z², float32 (N, h, w) per map.

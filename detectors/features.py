@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.progress import Progress
+from ..core.size import Size
 from .images import ImageSet
 from .weights import create_network
 
@@ -69,12 +70,12 @@ class Backbone(nn.Module):
         """
         return tuple(f"network.{path}" for path in late_stages(self.network))
 
-    def map_sizes(self, image_size_px: int) -> tuple[int, ...]:
-        """Height (= width) of each tapped map for a square image."""
+    def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
+        """Height and width of each tapped map, for images of this height and width."""
         probe = next(self.parameters())
         with torch.no_grad():
-            maps = self(torch.zeros(1, 3, image_size_px, image_size_px, device=probe.device))
-        return tuple(int(item.shape[-1]) for item in maps)
+            maps = self(torch.zeros(1, 3, *image_px, device=probe.device))
+        return tuple((int(item.shape[-2]), int(item.shape[-1])) for item in maps)
 
 
 def late_stages(network: nn.Module) -> tuple[str, ...]:

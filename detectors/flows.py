@@ -30,6 +30,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..core.size import Size
+
 Vector = NDArray[Any]
 #: What conditional blocks cut their input at. The likelihood of such a vector is 0 with or without the cut; without
 #: it the product with the scale could overflow in fp16, and the rotation would turn infinities into NaN.
@@ -37,13 +39,13 @@ _LARGEST = 4096.0
 
 
 def build_flow(
-    channels: int, size: int, *, steps: int, clamp: float, subnet: Callable[[int], Callable[[int, int], nn.Module]]
+    channels: int, size: Size, *, steps: int, clamp: float, subnet: Callable[[int], Callable[[int, int], nn.Module]]
 ) -> nn.Module:
-    """A FrEIA sequence of AllInOneBlocks with hard permutations over maps (channels, size, size).
+    """A FrEIA sequence of AllInOneBlocks with hard permutations over maps (channels, *size).
 
     Args:
         channels: C.
-        size: height (= width) of the maps.
+        size: height and width.
         steps: number of blocks.
         clamp: bound of the log-scale.
         subnet: step index → constructor ``(channels_in, channels_out)``.
@@ -51,7 +53,7 @@ def build_flow(
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import AllInOneBlock
 
-    flow: Any = SequenceINN(channels, size, size)
+    flow: Any = SequenceINN(channels, *size)
     for step in range(steps):
         flow.append(AllInOneBlock, subnet_constructor=subnet(step), affine_clamping=clamp, permute_soft=False)
     built: nn.Module = flow
@@ -248,8 +250,7 @@ class LoweredConditionalFlow(nn.Module):
             maps, log_scale = coupling(maps)
             jacobians.append(log_scale.sum(1))
         energy = (maps * self.gain + self.shift).square().sum(1)
-        jacobian = torch.stack(jacobians).sum(0)
-        return self.constant + (jacobian - 0.5 * energy) / self.channels
+        return self.constant + (torch.stack(jacobians).sum(0) - 0.5 * energy) / self.channels
 
 
 class ConditionalCoupling(nn.Module):

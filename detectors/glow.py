@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..core.size import Size
 from .base import FitContext
 from .trainer import Schedule, Trainer
 
 Levels = tuple[Tensor, ...]
-Sizes = tuple[int, ...]
+Sizes = tuple[Size, ...]
 
 #: Both detectors look at the image, at half and at quarter its size.
 NUM_SCALES = 3
@@ -43,20 +44,20 @@ def pyramid_maps(backbone: nn.Module, images: Tensor) -> Levels:
 
     Args:
         backbone: images → tuple whose first is the map.
-        images: float32 (N, 3, S, S).
+        images: float32 (N, 3, H, W).
     """
     return tuple(backbone(images[:, :, :: 1 << scale, :: 1 << scale])[0] for scale in range(NUM_SCALES))
 
 
 def pack(maps: Levels) -> Tensor:
-    """Maps (N, C, h, h) of several scales, flattened, side by side: (N, C, sum of h²)."""
+    """Maps (N, C, h, w) of several scales, flattened, side by side: (N, C, sum of h·w)."""
     return torch.cat([item.flatten(2) for item in maps], 2)
 
 
 def unpack(packed: Tensor, sizes: Sizes) -> Levels:
     """The inverse of ``pack``."""
-    parts = packed.split([size * size for size in sizes], 2)
-    return tuple(part.unflatten(2, (size, size)) for part, size in zip(parts, sizes, strict=True))
+    parts = packed.split([math.prod(size) for size in sizes], 2)
+    return tuple(part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True))
 
 
 def soft_clamp(log_scale: Tensor, clamp: float) -> Tensor:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..core.linear import antialias_matrix, centre_crop_offset, smooth_upsample_matrix
+from ..core.size import Size
 from ..core.spec import Preprocessing
 
 
@@ -105,8 +106,8 @@ class SmoothUpsample(nn.Module):
     """Bilinear upsampling and Gaussian smoothing as two constant matrices: ``U_h A U_wᵀ``, in float32.
 
     Args:
-        size_in: height (= width) of the patch scores.
-        size_out: height (= width) of the anomaly map.
+        size_in: height and width of the patch scores.
+        size_out: height and width of the anomaly map.
         sigma: standard deviation of the Gaussian in output pixels; 0 for none.
         align_corners: as in ``torch.nn.functional.interpolate``.
     """
@@ -114,14 +115,17 @@ class SmoothUpsample(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, size_in: int, size_out: int, *, sigma: float, align_corners: bool) -> None:
+    def __init__(self, size_in: Size, size_out: Size, *, sigma: float, align_corners: bool) -> None:
         super().__init__()
-        matrix = smooth_upsample_matrix(size_in, size_out, sigma, align_corners=align_corners)
-        self.register_buffer("rows", _float32(matrix))
-        self.register_buffer("columns", _float32(matrix.T))
+        rows, columns = (
+            smooth_upsample_matrix(before, after, sigma, align_corners=align_corners)
+            for before, after in zip(size_in, size_out, strict=True)
+        )
+        self.register_buffer("rows", _float32(rows))
+        self.register_buffer("columns", _float32(columns.T))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """float32 (…, size_in, size_in) → float32 (…, size_out, size_out)."""
+        """float32 (…, *size_in) → float32 (…, *size_out)."""
         return self.rows @ scores @ self.columns
 
 

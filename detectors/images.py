@@ -1,5 +1,6 @@
 """Training images: decoded, resized by the graph's own preprocessing, batched by index."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import BadInputError
+from ..core.size import Size
 from ..core.spec import FrameRule, Preprocessing
 from ..data.decode import decode_image
 from ..data.frames import read_frame
@@ -23,8 +25,8 @@ class ImageSet:
 
     Args:
         paths: image files.
-        resize_px: side of the square after the antialiased resize.
-        crop_px: side of the centre crop.
+        resize_px: height and width after the antialiased resize.
+        crop_px: height and width of the centre crop.
         mean: normalisation mean, RGB in [0, 1].
         std: normalisation standard deviation.
         rule: how each picture becomes a frame; None takes each at its own size, for files that are no frames.
@@ -33,9 +35,9 @@ class ImageSet:
     def __init__(
         self,
         paths: Sequence[Path],
-        resize_px: int,
+        resize_px: Size,
         *,
-        crop_px: int,
+        crop_px: Size,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         rule: FrameRule | None = None,
@@ -48,13 +50,13 @@ class ImageSet:
         self._rule = rule
         self._modules: dict[tuple[int, int], Preprocess] = {}
         self._kept: dict[int, Tensor] = {}
-        self._may_keep = 12 * crop_px * crop_px * len(paths) <= _MEMORY_LIMIT_BYTES
+        self._may_keep = 12 * math.prod(crop_px) * len(paths) <= _MEMORY_LIMIT_BYTES
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Normalised images, float32 (len(indices), 3, crop_px, crop_px)."""
+        """Normalised images, float32 (len(indices), 3, *crop_px)."""
         return torch.stack([self._image(index) for index in indices])
 
     def _image(self, index: int) -> Tensor:
@@ -75,4 +77,4 @@ class ImageSet:
         """The preprocessing for frames of this size."""
         resize, crop = self._sizes
         mean, std = self._normalisation
-        return Preprocessing(height_px, width_px, num_channels, resize, resize, crop, crop, mean, std)
+        return Preprocessing(height_px, width_px, num_channels, *resize, *crop, mean, std)

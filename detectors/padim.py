@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import Size
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .features import Backbone, cache_features
 from .graph import SmoothUpsample
@@ -35,7 +36,7 @@ class PadimConfig(DetectorConfig):
         regularisation: added to the diagonal of each covariance.
     """
 
-    crop_px: int = 224
+    crop_px: Size = (224, 224)
     num_features: int = 0
     regularisation: float = 0.01
 
@@ -108,7 +109,7 @@ class Padim(AbstractDetector[PadimConfig]):
         """Score and map; see AbstractDetector."""
         centred = self.embed(self.backbone(images)).permute(2, 1, 0) - self.mean[:, :, None]
         distance = (self.factor @ centred).square().sum(1).sqrt().T
-        anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
+        anomaly_map = self.upsample(distance.unflatten(1, self.size))
         return anomaly_map.amax((1, 2)), anomaly_map
 
     def lower(self) -> Deployed:
@@ -153,5 +154,5 @@ class _Post(nn.Module):
         self.size = detector.size
 
     def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
-        anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
+        anomaly_map = self.upsample(distance.unflatten(1, self.size))
         return anomaly_map.amax((1, 2)), anomaly_map

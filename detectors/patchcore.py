@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import Size
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .features import Backbone, cache_features
 from .graph import SmoothUpsample
@@ -43,7 +44,7 @@ class PatchCoreConfig(DetectorConfig):
         num_neighbours: bank vectors that re-weight the image score; 1 for none.
     """
 
-    crop_px: int = 224
+    crop_px: Size = (224, 224)
     coreset_ratio: float = 0.1
     coreset_size: int = 0
     projected_dim: int = 128
@@ -55,7 +56,7 @@ class Embedding(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, channels: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> None:
         super().__init__()
         self.upsample = SmoothUpsample(sizes[1], sizes[0], sigma=0.0, align_corners=False)
         self.is_pooled = channels == (512, 1024)
@@ -134,7 +135,7 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
         queries = self.embedding(self.backbone(images)).flatten(2).transpose(1, 2)
         index = self._nearest(queries)
         distance = (queries - self.bank[index]).square().sum(2).sqrt()
-        anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
+        anomaly_map = self.upsample(distance.unflatten(1, self.size))
         highest, worst = distance.max(1)
         if self.config.num_neighbours == 1:
             return highest, anomaly_map
@@ -184,7 +185,7 @@ class _Post(nn.Module):
 
     def forward(self, distances: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         distance, others = distances
-        anomaly_map = self.upsample(distance.unflatten(1, (self.size, self.size)))
+        anomaly_map = self.upsample(distance.unflatten(1, self.size))
         score = others[:, 0]
         return (score * reweight(others) if self.is_weighted else score), anomaly_map
 

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import size_text
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .blocks import ConvNorm, conv_norm, fold, train_on_features
 from .features import Backbone, cache_features
@@ -172,10 +173,10 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
 
     def __init__(self, config: ReverseDistillationConfig) -> None:
         super().__init__(config)
-        if config.crop_px % 32 or config.crop_px < 64:
+        if any(side % 32 or side < 64 for side in config.crop_px):
             raise UsageError(
-                f"reverse_distillation: crop_px is {config.crop_px}; the bottleneck halves the maps five times and "
-                "needs a multiple of 32, at least 64. Use 256."
+                f"reverse_distillation: crop_px is {size_text(config.crop_px)}; the maps are halved five times, so "
+                "each side needs a multiple of 32, at least 64. Use such as 256x256 or 128x384."
             )
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         self.student = Student(self.backbone.channels, signed=signed_maps(self.backbone))
@@ -240,7 +241,7 @@ def distillation_loss(wanted: tuple[Tensor, ...], restored: tuple[Tensor, ...]) 
 
 
 def summed_map(differences: list[Tensor], upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
-    """Sum over levels, upsampled and smoothed: score float32 (N,), anomaly_map float32 (N, S, S) in [0, 6]."""
+    """Sum over levels, upsampled and smoothed: score float32 (N,), anomaly_map float32 (N, H, W) in [0, 6]."""
     grown = [upsample(item) for upsample, item in zip(upsamples, differences, strict=True)]
     anomaly_map = torch.stack(grown).sum(0)
     return anomaly_map.amax((1, 2)), anomaly_map

@@ -20,6 +20,7 @@ anew in fp32 from the query and the stored vector. The retrieval stays in fp32 a
 would change the gallery. So do upsampling and smoothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 from ..core.errors import UsageError
 from ..core.progress import silent
+from ..core.size import Size
 from .base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from .features import Backbone, cache_features
 from .graph import SmoothUpsample
@@ -52,7 +54,7 @@ class SpadeConfig(DetectorConfig):
             has no more.
     """
 
-    crop_px: int = 224
+    crop_px: Size = (224, 224)
     num_retrieved: int = 50
     image_score: str = "retrieval"
     num_images: int = 0
@@ -152,7 +154,7 @@ class Spade(AbstractDetector[SpadeConfig]):
                 nearest_distance(query, gallery[chosen].flatten(0, 1))
                 for query, chosen in zip(queries, nearest, strict=True)
             ]
-            maps.append(torch.stack(found).unflatten(1, (self.sizes[level], -1)))
+            maps.append(torch.stack(found).unflatten(1, self.sizes[level]))
         return combine(distances, maps, self.upsamples, image_score=self.config.image_score)
 
     def lower(self) -> Deployed:
@@ -196,7 +198,7 @@ class _Head(nn.Module):
             GallerySearch(
                 detector.get_buffer(f"gallery{level}"),
                 detector.get_buffer(f"centre{level}"),
-                num_positions=detector.sizes[level] ** 2,
+                num_positions=math.prod(detector.sizes[level]),
                 num_images=self.num_retrieved,
             )
             for level in _LEVELS

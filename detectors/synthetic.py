@@ -1,18 +1,26 @@
 """Synthetic anomalies: textures pasted into good images where Perlin noise is high.
 
 Zavrtanik, Kristan, Skočaj, "DRAEM", arXiv 2108.07610, section 3.3. Everything follows from a generator that the caller
-seeds, so that equal seeds give equal bits. Images are float32 (3, S, S), RGB in [0, 1].
+seeds, so that equal seeds give equal bits. Images are float32 (3, H, W), RGB in [0, 1].
+
+Noise is drawn on the square over the longer side, of which a rectangle takes the middle: anomalies and textures are as
+long as wide on the average, whatever the image's shape.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ..core.errors import BadInputError
+from ..core.size import Size
+from ..data.decode import IMAGE_SUFFIXES
 
 Image = NDArray[np.float32]
 Rng = np.random.Generator
@@ -28,9 +36,9 @@ class Pair:
     """A training image and what is to be found in it.
 
     Attributes:
-        image: with or without an anomaly, float32 (3, S, S).
-        original: the same without, float32 (3, S, S).
-        mask: 1 where the anomaly is, float32 (S, S).
+        image: with or without an anomaly, float32 (3, H, W).
+        original: the same without, float32 (3, H, W).
+        mask: 1 where the anomaly is, float32 (H, W).
     """
 
     image: Image
@@ -66,38 +74,63 @@ def perlin_noise(size: int, periods: tuple[int, int], rng: Rng) -> Image:
 
 
 def rotate(image: Image, degrees: float) -> Image:
-    """Rotate float32 (C, S, S) about its centre, bilinearly; what comes from outside is 0."""
+    """Rotate float32 (C, H, W) about its centre within its frame, bilinearly; what comes from outside is 0."""
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    turned = torch.tensor([[[cosine, -sine, 0.0], [sine, cosine, 0.0]]])
+    # affine_grid measures each axis in halves of its own length.
+    aspect = image.shape[1] / image.shape[2]
+    turned = torch.tensor([[[cosine, -sine * aspect, 0.0], [sine / aspect, cosine, 0.0]]])
     source = torch.from_numpy(np.ascontiguousarray(image))[None]
     grid = F.affine_grid(turned, list(source.shape), align_corners=False)
     return np.asarray(F.grid_sample(source, grid, align_corners=False)[0].numpy())
 
 
-def anomaly_mask(size: int, rng: Rng) -> Image:
-    """Rotated Perlin noise of random scale, cut at 0.5: float32 (S, S) of 0 and 1, possibly empty."""
+def _middle(image: Image, size: Size) -> Image:
+    """The middle of float32 (…, S, S), float32 (…, *size)."""
+    top, left = ((image.shape[-1] - side) // 2 for side in size)
+    return image[..., top : top + size[0], left : left + size[1]]
+
+
+def anomaly_mask(size: Size, rng: Rng) -> Image:
+    """Rotated Perlin noise of random scale, cut at 0.5: float32 (*size) of 0 and 1, possibly empty."""
     octaves = 2 ** rng.integers(0, _LARGEST_OCTAVE, 2)
-    noise = perlin_noise(size, (int(octaves[0]), int(octaves[1])), rng)
-    turned = rotate(noise[None], rng.uniform(-90.0, 90.0))[0]
+    noise = perlin_noise(max(size), (int(octaves[0]), int(octaves[1])), rng)
+    turned = _middle(rotate(noise[None], rng.uniform(-90.0, 90.0))[0], size)
     return np.asarray(turned > _MASK_LEVEL, np.float32)
 
 
-def procedural_texture(size: int, rng: Rng) -> Image:
+def procedural_texture(size: Size, rng: Rng) -> Image:
     """A coloured texture from noise: a few octaves, sometimes banded, mapped along a random colour axis.
 
     Returns:
-        float32 (3, S, S) in [0, 1].
+        float32 (3, *size) in [0, 1].
     """
-    field = np.zeros((size, size), np.float32)
+    side = max(size)
+    field = np.zeros((side, side), np.float32)
     first = int(rng.integers(0, 5))
     for octave in range(first, min(first + 3, 7)):
         stretch = int(rng.integers(0, 3))
-        field += 0.6 ** (octave - first) * perlin_noise(size, (2**octave, 2 ** min(octave + stretch, 7)), rng)
+        field += 0.6 ** (octave - first) * perlin_noise(side, (2**octave, 2 ** min(octave + stretch, 7)), rng)
     if rng.random() < 0.4:
         field = np.sin(rng.uniform(2.0, 12.0) * math.pi * field)
-    grain = rng.normal(0.0, rng.uniform(0.0, 0.15), (3, size, size)).astype(np.float32)
+    field = _middle(field, size)
+    grain = rng.normal(0.0, rng.uniform(0.0, 0.15), (3, *size)).astype(np.float32)
     base, axis = rng.uniform(0.0, 1.0, (3, 1, 1)), rng.uniform(-0.6, 0.6, (3, 1, 1))
     return np.clip(base + axis * field + grain, 0.0, 1.0).astype(np.float32)
+
+
+def texture_files(folder: Path) -> list[Path]:
+    """Image files of a folder and its sub-folders, sorted.
+
+    Raises:
+        BadInputError: no image there.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise BadInputError(
+            f"texture_source {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it empty "
+            "for textures drawn from noise."
+        )
+    return found
 
 
 def _gamma(image: Image, rng: Rng) -> Image:
@@ -111,8 +144,8 @@ def _brightness(image: Image, rng: Rng) -> Image:
 
 def _sharpness(image: Image, rng: Rng) -> Image:
     padded = np.pad(image, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    size = image.shape[1]
-    windows = [padded[:, i : i + size, j : j + size] for i in range(3) for j in range(3)]
+    height, width = image.shape[1:]
+    windows = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
     blurred = np.asarray(sum(windows[1:], windows[0]) / np.float32(9.0))
     return image + np.float32(rng.uniform(0.5, 2.0)) * (image - blurred)
 
@@ -163,7 +196,7 @@ AUGMENTATIONS: tuple[Callable[[Image, Rng], Image], ...] = (
 
 
 def augment(texture: Image, rng: Rng) -> Image:
-    """Three different augmentations of ten, in random order: float32 (3, S, S) in [0, 1] → the same."""
+    """Three different augmentations of ten, in random order: float32 (3, H, W) in [0, 1] → the same."""
     for index in rng.permutation(len(AUGMENTATIONS))[:_NUM_AUGMENTATIONS]:
         texture = np.clip(AUGMENTATIONS[index](texture, rng), 0.0, 1.0).astype(np.float32)
     return texture
@@ -175,15 +208,15 @@ def make_pair(
     """Rotate a good image now and then, and put an anomaly into it or not.
 
     Args:
-        original: good image, float32 (3, S, S).
-        texture: draws an anomaly's texture, float32 (3, S, S).
+        original: good image, float32 (3, H, W).
+        texture: draws an anomaly's texture, float32 (3, H, W).
         rng: of this image and epoch.
         rotation_share: share of images that are rotated by up to 90°.
         clean_share: share of images that stay without an anomaly.
     """
     if rng.random() < rotation_share:
         original = rotate(original, rng.uniform(-90.0, 90.0))
-    mask = anomaly_mask(original.shape[1], rng)
+    mask = anomaly_mask((original.shape[1], original.shape[2]), rng)
     if rng.random() < clean_share:
         return Pair(original, original, np.zeros_like(mask))
     pasted = augment(texture(rng), rng)
@@ -193,7 +226,7 @@ def make_pair(
 
 
 def stack_pairs(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images float32 (N, 3, S, S), originals float32 (N, 3, S, S), masks float32 (N, S, S)."""
+    """Images float32 (N, 3, H, W), originals float32 (N, 3, H, W), masks float32 (N, H, W)."""
     stacked = (np.stack([getattr(pair, name) for pair in pairs]) for name in ("image", "original", "mask"))
     images, originals, masks = (torch.from_numpy(item) for item in stacked)
     return images, originals, masks

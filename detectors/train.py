@@ -19,12 +19,13 @@ from ..bundle.store import now
 from ..core.environment import describe_environment
 from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ..core.progress import Progress, silent
+from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, check_bit_depth, check_fit
 from ..data.content import content_hashes
 from ..data.dataset import Dataset
 from ..data.records import relative
 from ..data.sizes import choose_frame, frame_sentence, survey
-from .base import AbstractDetector, DetectorConfig, FitContext, build_detector
+from .base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
 from .beginning import begin, check_beginning, describe_run
 from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images
 from .images import ImageSet
@@ -95,8 +96,9 @@ def train(
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
     options = options or TrainOptions()
-    if config.crop_px < _MIN_SIZE_PX:
-        raise UsageError(f"crop_px is {config.crop_px}, resize_px {config.resize_px}; expected {_MIN_SIZE_PX} or more.")
+    if min(config.crop_px) < _MIN_SIZE_PX:
+        resize, crop = size_text(config.resize_px), size_text(config.crop_px)
+        raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
     if not options.time_limit_s >= 0:
         raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
@@ -184,7 +186,7 @@ def _finish(
             f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
         )
     record = CheckpointRecord(
-        detector=DetectorRecord(name, dataclasses.asdict(detector.config)),
+        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config))),
         training=material.record,
         holdout=tuple(relative(path, material.root) for path in kept.paths),
         holdout_scores=tuple(scores),

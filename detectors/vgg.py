@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UsageError
+from ..core.size import Size
 from .weights import create_network
 
 _NUM_STAGES = 4
@@ -59,9 +60,9 @@ class VggBackbone(nn.Module):
                 maps.append(item)
         return tuple(maps)
 
-    def map_sizes(self, image_size_px: int) -> tuple[int, ...]:
-        """Height (= width) of each map for a square image."""
+    def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
+        """Height and width of each map, for images of this height and width."""
         probe = next(self.parameters())
         with torch.no_grad():
-            maps = self(torch.zeros(1, 3, image_size_px, image_size_px, device=probe.device))
-        return tuple(int(item.shape[-1]) for item in maps)
+            maps = self(torch.zeros(1, 3, *image_px, device=probe.device))
+        return tuple((int(item.shape[-2]), int(item.shape[-1])) for item in maps)

@@ -23,7 +23,7 @@ from ..core.spec import Fit, Preprocessing, check_fit
 from ..core.threshold import Threshold, calibrate
 from ..data.conversions import Conversions
 from ..data.frames import conversions_of, read_frame
-from ..detectors.base import AbstractDetector
+from ..detectors.base import AbstractDetector, DetectorConfig
 from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
 from ..detectors.graph import FrameGraph
 from ..detectors.record import held_out_images
@@ -170,10 +170,10 @@ def _preprocessing(
     detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions, *, fit: Fit
 ) -> Preprocessing:
     height, width, channels = options.frame or (*record.frame, 3)
-    resize, crop = detector.config.resize_px, detector.config.crop_px
+    config: DetectorConfig = detector.config
     mean, std = detector.normalisation
     return Preprocessing(
-        height, width, channels, resize, resize, crop, crop, mean, std, fit=fit, bit_depth=record.bit_depth
+        height, width, channels, *config.resize_px, *config.crop_px, mean, std, fit=fit, bit_depth=record.bit_depth
     )
 
 

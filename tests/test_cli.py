@@ -683,10 +683,12 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     monkeypatch.chdir(chain_folder)
     status, out, err = lineproof(
         "train", "padim", "--data", "data", "--category", "flange", "--backbone", "test_resnet", "--weights", "random",
-        "--image-size", 64, "--set", "num_features=12", "--json",
+        "--image-size", "48x96", "--set", "num_features=12", "--json",
     )  # fmt: skip
     assert status == 0, err
-    assert only_json(out)["training"]["num_holdout"] == 2
+    trained = only_json(out)
+    assert trained["training"]["num_holdout"] == 2
+    assert trained["detector"]["parameters"]["crop_px"] == [48, 96]
     status, out, err = lineproof("export", "padim", "--frame", "96x96x1", "--precision", "fp16", "--json")
     assert status == 0, err
     exported = only_json(out)

@@ -15,6 +15,7 @@ from ..bundle.store import Bundle
 from ..core.environment import describe_environment, package_versions
 from ..core.extras import install
 from ..core.registry import resolve
+from ..core.size import size_text
 from ..core.table import aligned
 from ..detectors.table import DETECTORS
 from ..runtime.engine import ENGINES, Availability, availability
@@ -93,7 +94,12 @@ class Listing:
 
     def sentences(self) -> tuple[str, ...]:
         """One line per name."""
-        return tuple(f"{name:22} {value}" for name, value in self.entries.items())
+        return tuple(f"{name:22} {_shown(value)}" for name, value in self.entries.items())
+
+
+def _shown(value: Any) -> str:
+    """Height and width as people write them, anything else as it is."""
+    return size_text(value) if isinstance(value, tuple | list) else str(value)
 
 
 def describe_detectors(detector: str | None) -> Listing:
@@ -190,7 +196,7 @@ _FITS = {
 
 def _origin(manifest: Manifest) -> list[str]:
     training = manifest.training
-    parameters = ", ".join(f"{key} {value}" for key, value in manifest.detector.parameters.items())
+    parameters = ", ".join(f"{key} {_shown(value)}" for key, value in manifest.detector.parameters.items())
     return [
         f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
         f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} held out.",

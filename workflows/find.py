@@ -8,6 +8,7 @@ from pathlib import Path
 from ..bundle.run_folder import RECORD, is_finished, is_unfinished, run_detector, unfinished_words
 from ..bundle.store import MANIFEST, Bundle, open_bundle
 from ..core.errors import BadInputError, UsageError
+from ..core.size import Size, parse_size
 
 RUNS = Path("runs")
 CHECKPOINT_RECORD = RECORD
@@ -113,7 +114,7 @@ def parse_frame(text: str) -> tuple[int, int, int]:
     raise UsageError(f"--frame is {text!r}; expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280.")
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_frame_size(text: str) -> tuple[int, int]:
     """``HxW`` → height, width in pixels.
 
     Raises:
@@ -126,6 +127,18 @@ def parse_size(text: str) -> tuple[int, int]:
             "frames when it is exported."
         )
     return height, width
+
+
+def parse_image_size(text: str, *, option: str) -> Size:
+    """``HxW`` → height and width in pixels; one number means a square.
+
+    Raises:
+        UsageError: another form; ``option`` is named.
+    """
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}.") from None
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

@@ -192,7 +192,7 @@ def _present(bundle: Bundle) -> Iterator[str]:
 def _row(bundle: Bundle, report: ProfileReport) -> str:
     """Method first, then what a figure of speed depends on."""
     spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
-    size = f"{spec.crop_height_px} px"
+    size = f"{spec.crop_height_px}x{spec.crop_width_px} px"
     return f"{report.detector} {backbone} {size} {report.precision} on {report.engine} ({bundle.path.name})"
 
 

@@ -28,6 +28,7 @@ from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newe
 from .operating import RunOperation, operation_of_run, score_test_split, stored_scores
 from .placing import num_bytes, settle
 from .prove import PLANNED_ENGINES, Proof, check_engine, check_environment, is_bundle, prove
+from .shape import shape_notice
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
@@ -96,6 +97,7 @@ class Trained:
             f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
             ", ".join(f"{key} {value}" for key, value in short.items()),
             *(f"Data: {problem}" for problem in self.problems),
+            *shape_notice(self.record["frame"], self.record["detector"]["parameters"]["resize_px"]),
             *self.operation.sentences(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
         )

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lineproof.core.registry import resolve  # noqa: E402
+from lineproof.core.size import size_text  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.data.sample import write_sample  # noqa: E402
 from lineproof.detectors.base import DETECTORS, make_config  # noqa: E402
@@ -15,7 +16,12 @@ from lineproof.detectors.checkpoint import CHECKPOINT, load_detector  # noqa: E4
 from lineproof.detectors.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.
-SMALL = {"resize_px": 64, "crop_px": 64, "epochs": 1, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
+SMALL = {"epochs": 1, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
+SQUARE = (64, 64)
+#: A part three times as long as wide, lying and standing.
+RECTANGLES = ((64, 192), (192, 64))
+#: What a detector needs besides, so that its maps fit a rectangle that small.
+FOR_RECTANGLES = {"csflow": {"stride": 16}}
 
 
 @pytest.fixture(scope="session")
@@ -30,31 +36,63 @@ def dataset(sample_folder):
     return open_dataset(sample_folder, category="flange")
 
 
-def small_config(name):
-    """The quick settings of a detector, smaller still."""
+def small_config(name, size=SQUARE):
+    """The quick settings of a detector, smaller still, for images of this height and width."""
     detector = resolve(DETECTORS, name, kind="detector")
     fields = {field.name for field in dataclasses.fields(detector.config_class)}
     settings = detector.quick_settings() | {key: value for key, value in SMALL.items() if key in fields}
-    return make_config(name, settings)
+    beside = FOR_RECTANGLES.get(name, {}) if size[0] != size[1] else {}
+    return make_config(name, settings | beside | {"resize_px": size, "crop_px": size})
 
 
 @pytest.fixture(scope="session")
 def fit(dataset, tmp_path_factory):
-    """A function from a detector's name to its small fit; each is made once."""
+    """A function from a detector's name and an image size to its small fit; each is made once."""
     made = {}
 
-    def get(name):
-        if name not in made:
+    def get(name, size=SQUARE):
+        if (name, size) not in made:
             run = tmp_path_factory.mktemp(name) / "run"
-            record = train(name, small_config(name), dataset=dataset, run=run)
+            record = train(name, small_config(name, size), dataset=dataset, run=run)
             detector = load_detector(record.detector, run / CHECKPOINT)
             images = image_set(detector, [sample.path for sample in dataset.test])
-            made[name] = SimpleNamespace(name=name, run=run, record=record, detector=detector, images=images)
-        return made[name]
+            made[name, size] = SimpleNamespace(
+                name=name, size=size, run=run, record=record, detector=detector, images=images
+            )
+        return made[name, size]
 
     return get
 
 
-@pytest.fixture(params=sorted(DETECTORS))
+def _fits(sizes):
+    """Parameters: every detector at every size that it takes."""
+    return [
+        pytest.param((name, size), id=f"{name}-{size_text(size)}")
+        for name in sorted(DETECTORS)
+        for size in sizes
+        if size[0] == size[1] or resolve(DETECTORS, name, kind="detector").takes_rectangles
+    ]
+
+
+@pytest.fixture(params=_fits((SQUARE, RECTANGLES[0])))
 def fitted(request, fit):
-    return fit(request.param)
+    """A small fit of every detector, on squares and on lying rectangles."""
+    return fit(*request.param)
+
+
+@pytest.fixture(params=_fits((SQUARE, *RECTANGLES)))
+def fitted_any(request, fit):
+    """A small fit of every detector, on squares and on rectangles lying and standing."""
+    return fit(*request.param)
+
+
+@pytest.fixture(params=_fits((SQUARE,)))
+def fitted_square(request, fit):
+    """A small fit of every detector, on squares."""
+    return fit(*request.param)
+
+
+@pytest.fixture(params=_fits(RECTANGLES))
+def fitted_rectangle(request, fit):
+    """A small fit of every detector that takes rectangles, lying and standing."""
+    return fit(*request.param)

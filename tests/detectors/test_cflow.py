@@ -23,7 +23,7 @@ from lineproof.detectors.flows import LoweredConditionalFlow, build_conditional_
 from lineproof.detectors.graph import SmoothUpsample  # noqa: E402
 from lineproof.detectors.train import image_set  # noqa: E402
 
-SIZE = 4
+SIZE = (3, 5)
 #: channels, blocks
 FLOWS = [(16, 4), (7, 3), (9, 1), (2, 3), (3, 8)]
 SMALL = {"backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, "steps": 2}
@@ -47,7 +47,7 @@ def random_flow(channels, steps, *, seed=0):
 
 
 def random_maps(channels):
-    return torch.randn(2, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    return torch.randn(2, channels, *SIZE, generator=torch.Generator().manual_seed(1))
 
 
 def reference_likelihood(flow, maps):
@@ -57,7 +57,7 @@ def reference_likelihood(flow, maps):
     with torch.no_grad():
         z, log_jacobian = flow.double()(vectors, c=[codes])
     density = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
-    return ((density + log_jacobian) / maps.shape[1]).view(len(maps), SIZE, SIZE)
+    return ((density + log_jacobian) / maps.shape[1]).view(len(maps), *SIZE)
 
 
 def error_over_range(lowered, want, maps):
@@ -70,7 +70,7 @@ def test_lowered_likelihood_equals_freia(channels, steps):
     flow, maps = random_flow(channels, steps), random_maps(channels)
     lowered = LoweredConditionalFlow(flow, position_code(SIZE))
     want = reference_likelihood(flow, maps)
-    assert want.shape == (2, SIZE, SIZE)
+    assert want.shape == (2, *SIZE)
     assert error_over_range(lowered, want, maps) < 1e-5
 
 
@@ -105,7 +105,7 @@ def test_huge_features_have_no_likelihood_instead_of_nan():
     lowered = LoweredConditionalFlow(random_flow(16, 8), position_code(SIZE))
     with torch.no_grad():
         likelihood = lowered(1e30 * random_maps(16))
-        halved = lowered.to(torch.float16)(torch.full((1, 16, SIZE, SIZE), torch.inf).half())
+        halved = lowered.to(torch.float16)(torch.full((1, 16, *SIZE), torch.inf).half())
     assert float(likelihood.max()) < -1e3
     assert not torch.isnan(halved).any()
     assert float(halved.float().max()) < -1e3
@@ -125,13 +125,13 @@ def test_rotations_are_rotations(channels):
 
 
 def test_position_code_is_sines_and_cosines_of_x_then_y():
-    code = position_code(5).numpy()
-    assert code.shape == (128, 5, 5)
+    code = position_code((3, 5)).numpy()
+    assert code.shape == (128, 3, 5)
     for channel in (0, 1, 2, 7, 62, 63, 64, 65, 126, 127):
         half, place = divmod(channel, 64)
         frequency = 10000.0 ** (-(place // 2 * 2) / 64)
         wave = math.sin if place % 2 == 0 else math.cos
-        want = [[wave(frequency * (x if half == 0 else y)) for x in range(5)] for y in range(5)]
+        want = [[wave(frequency * (x if half == 0 else y)) for x in range(5)] for y in range(3)]
         np.testing.assert_allclose(code[channel], want, rtol=0, atol=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_extra_parameters_are_the_flows(backbone, count):
 def test_map_is_upsampled_with_aligned_corners():
     likelihoods = [torch.randn(2, 4, 4) - 1.0, torch.randn(2, 2, 2) - 1.0]
     ceilings = torch.tensor([-0.5, -0.2])
-    upsamples = nn.ModuleList(SmoothUpsample(size, 16, sigma=0.0, align_corners=True) for size in (4, 2))
+    upsamples = nn.ModuleList(SmoothUpsample((size, size), (16, 16), sigma=0.0, align_corners=True) for size in (4, 2))
     score, anomaly_map = improbability_map(likelihoods, ceilings, upsamples)
     want = torch.zeros(2, 16, 16)
     for likelihood, ceiling in zip(likelihoods, ceilings, strict=True):
@@ -163,7 +163,7 @@ def test_map_is_upsampled_with_aligned_corners():
 
 
 def test_likelier_than_any_training_vector_is_no_anomaly():
-    upsamples = nn.ModuleList([SmoothUpsample(2, 4, sigma=0.0, align_corners=True)])
+    upsamples = nn.ModuleList([SmoothUpsample((2, 2), (4, 4), sigma=0.0, align_corners=True)])
     score, _ = improbability_map([torch.full((1, 2, 2), 5.0)], torch.tensor([1.0]), upsamples)
     assert score.item() == 0.0
 
@@ -188,7 +188,7 @@ def test_ceilings_are_the_training_maxima(dataset, is_standardised):
         likelihoods = lowered.head(lowered.backbone(images.batch(range(len(images)))))
     np.testing.assert_allclose(detector.ceilings, [item.max() for item in likelihoods], rtol=0, atol=1e-4)
     assert report["ceilings"] == detector.ceilings.tolist()
-    assert report["steps_per_epoch"] == sum(math.ceil(4 * size**2 / 256) for size in detector.sizes)
+    assert report["steps_per_epoch"] == sum(math.ceil(4 * h * w / 256) for h, w in detector.sizes)
     for item in maps:
         deviation, mean = torch.std_mean(item.transpose(0, 1).flatten(1), 1)
         is_unit = bool((mean.abs().max() < 1e-4) & ((deviation - 1.0).abs().median() < 1e-4))

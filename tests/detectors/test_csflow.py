@@ -14,7 +14,7 @@ from lineproof.detectors.csflow import CsFlow  # noqa: E402
 from lineproof.detectors.glow import glow_loss, pack, train_glow, unpack  # noqa: E402
 from lineproof.detectors.trainer import Schedule  # noqa: E402
 
-SIZES = (8, 4, 2)
+SIZES = ((8, 8), (4, 4), (2, 2))
 SMALL = {
     "backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, "stride": 8, "hidden_channels": 12,
     "steps": 2, "last_kernel": 1,
@@ -44,7 +44,7 @@ def test_extra_parameters_are_the_papers(last_kernel, extra):
         detector = CsFlow(config)
     assert detector.extra_parameters() == extra
     assert detector.backbone.channels == (304,)
-    assert detector.sizes == (24, 12, 6)
+    assert detector.sizes == ((24, 24), (12, 12), (6, 6))
     assert sum(item.numel() for item in detector.backbone_parameters()) == 17_543_204
 
 
@@ -55,46 +55,49 @@ def test_other_backbones_give_their_last_map():
 
 def test_a_size_that_cannot_be_halved_twice_is_refused():
     with pytest.raises(
-        UsageError, match=r"crop_px is 104; csflow halves maps of stride 8 twice.* multiple of 32\. Set"
+        UsageError, match=r"crop_px is 64x104; csflow halves maps of stride 8 twice.* multiples of 32\. Set"
     ):
-        build_detector("csflow", make_config("csflow", SMALL | {"resize_px": 104, "crop_px": 104}))
+        build_detector("csflow", make_config("csflow", SMALL | {"resize_px": (104, 104), "crop_px": (64, 104)}))
 
 
-def test_the_smallest_maps_have_one_position():
-    detector = excited(build_detector("csflow", make_config("csflow", SMALL | {"stride": 32})))
-    assert detector.sizes == (2, 1, 1)
-    images = torch.randn(2, 3, 64, 64)
+@pytest.mark.parametrize(("width", "columns"), [(64, (2, 1, 1)), (128, (4, 2, 1))])
+def test_the_smallest_maps_have_one_position(width, columns):
+    size = {"resize_px": (64, width), "crop_px": (64, width)}
+    detector = excited(build_detector("csflow", make_config("csflow", SMALL | size | {"stride": 32})))
+    assert detector.sizes == tuple(zip((2, 1, 1), columns, strict=True))
+    images = torch.randn(2, 3, 64, width)
     with torch.no_grad():
         for got, want in zip(detector.lower().eval()(images), detector(images), strict=True):
             np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=0, atol=1e-5 * float(want.max()))
 
 
 def test_packing_is_undone():
-    maps = tuple(torch.randn(2, 5, size, size) for size in SIZES)
+    maps = tuple(torch.randn(2, 5, *size) for size in SIZES)
     packed = pack(maps)
     assert packed.shape == (2, 5, 84)
     for got, want in zip(unpack(packed, SIZES), maps, strict=True):
         np.testing.assert_array_equal(got.numpy(), want.numpy())
 
 
+@pytest.mark.parametrize("sizes", [SIZES, ((4, 12), (2, 6), (1, 3)), ((12, 2), (6, 1), (3, 1))])
 @torch.no_grad()
-def test_the_subnet_is_its_definition():
+def test_the_subnet_is_its_definition(sizes):
     torch.manual_seed(0)
-    net = CrossScale(3, 6, hidden=5, kernel=3, sizes=SIZES)
-    packed = torch.randn(2, 3, 84)
+    net = CrossScale(3, 6, hidden=5, kernel=3, sizes=sizes)
+    packed = torch.randn(2, 3, sum(height * width for height, width in sizes))
     np.testing.assert_array_equal(net(packed).numpy(), 0.0)
     net.gamma.copy_(torch.tensor([0.5, -1.0, 2.0]))
 
     def conv(layer, x, stride=1):
         return F.conv2d(x, layer.weight, layer.bias, stride=stride, padding=1)
 
-    def twice(x):
-        return F.interpolate(x, size=2 * x.shape[-1], mode="bilinear", align_corners=False)
+    def like(x, other):
+        return F.interpolate(x, size=other.shape[2:], mode="bilinear", align_corners=False)
 
-    y0, y1, y2 = (F.leaky_relu(conv(layer, x), 0.1) for layer, x in zip(net.first, unpack(packed, SIZES), strict=True))
+    y0, y1, y2 = (F.leaky_relu(conv(layer, x), 0.1) for layer, x in zip(net.first, unpack(packed, sizes), strict=True))
     want = (
-        0.5 * (conv(net.same[0], y0) + conv(net.up[0], twice(y1))),
-        -1.0 * (conv(net.same[1], y1) + conv(net.down[0], y0, 2) + conv(net.up[1], twice(y2))),
+        0.5 * (conv(net.same[0], y0) + conv(net.up[0], like(y1, y0))),
+        -1.0 * (conv(net.same[1], y1) + conv(net.down[0], y0, 2) + conv(net.up[1], like(y2, y1))),
         2.0 * (conv(net.same[2], y2) + conv(net.down[1], y1, 2)),
     )
     np.testing.assert_allclose(net(packed).numpy(), pack(want).numpy(), rtol=0, atol=1e-5)
@@ -104,7 +107,7 @@ def test_the_subnet_is_its_definition():
 def test_lowered_is_trained():
     detector = excited(small())
     images = torch.randn(3, 3, 64, 64)
-    maps = [torch.randn(3, 128, size, size) for size in SIZES]
+    maps = [torch.randn(3, 128, *size) for size in SIZES]
     detector.standardise.learn(pack(tuple(maps)) * 3 + 1)
     lowered = detector.lower().eval()
     values = detector.standardise(pack(tuple(maps)))

@@ -37,7 +37,7 @@ def test_vgg19_gives_twelve_relus():
     torch.manual_seed(0)
     backbone = VggBackbone("vgg19", "random")
     assert sum(backbone.channels) == 3456
-    assert backbone.map_sizes(64) == (64, 64, 32, 32, 16, 16, 16, 16, 8, 8, 8, 8)
+    assert backbone.map_sizes((64, 32)) == tuple((h, h // 2) for h in (64, 64, 32, 32, 16, 16, 16, 16, 8, 8, 8, 8))
     np.testing.assert_allclose(sum(item.numel() for item in backbone.parameters()), 10.6e6, rtol=5e-3)
     maps = backbone(torch.randn(1, 3, 64, 64))
     assert tuple(item.shape[1] for item in maps) == backbone.channels
@@ -50,15 +50,15 @@ def test_vgg19_gives_twelve_relus():
 def test_averaging_is_resize_unfold_and_mean(cell_px):
     generator = torch.Generator().manual_seed(0)
     maps = tuple(
-        torch.randn(2, channels, size, size, generator=generator, dtype=torch.float64)
-        for channels, size in ((3, 32), (4, 16), (2, 7))
+        torch.randn(2, channels, *size, generator=generator, dtype=torch.float64)
+        for channels, size in ((3, (32, 48)), (4, (16, 24)), (2, (7, 9)))
     )
-    module = RegionalFeatures((32, 16, 7), image_px=32, cell_px=cell_px).double()
+    module = RegionalFeatures(((32, 48), (16, 24), (7, 9)), image_px=(32, 48), cell_px=cell_px).double()
     parts = []
     for item in maps:
-        grown = F.interpolate(item, (32, 32), mode="bilinear", align_corners=True)
+        grown = F.interpolate(item, (32, 48), mode="bilinear", align_corners=True)
         windows = F.unfold(grown, cell_px, stride=cell_px).reshape(2, item.shape[1], cell_px**2, -1)
-        parts.append(windows.mean(2).reshape(2, item.shape[1], 32 // cell_px, 32 // cell_px))
+        parts.append(windows.mean(2).reshape(2, item.shape[1], 32 // cell_px, 48 // cell_px))
     np.testing.assert_allclose(module(maps).numpy(), torch.cat(parts, 1).numpy(), atol=1e-6)
 
 
@@ -75,10 +75,10 @@ def test_first_layer_commutes_with_the_averaging(settings):
 
 
 def test_layers_smaller_than_the_grid_share_a_convolution_of_their_own():
-    vgg19 = (256, 256, 128, 128, 64, 64, 64, 64, 32, 32, 32, 32)
-    assert group_layers(vgg19, 64) == [(0, 8, False), (8, 12, True)]
-    assert group_layers((16, 8, 4), 32) == [(0, 1, True), (1, 2, True), (2, 3, True)]
-    assert group_layers((32, 16, 16), 8) == [(0, 3, False)]
+    vgg19 = tuple((h, 3 * h) for h in (256, 256, 128, 128, 64, 64, 64, 64, 32, 32, 32, 32))
+    assert group_layers(vgg19, (64, 192)) == [(0, 8, False), (8, 12, True)]
+    assert group_layers(((16, 4), (8, 2), (4, 1)), (32, 8)) == [(0, 1, True), (1, 2, True), (2, 3, True)]
+    assert group_layers(((32, 32), (16, 16), (16, 16)), (8, 8)) == [(0, 3, False)]
 
 
 def test_components_are_counted_as_scikit_learn_counts_them():
@@ -109,7 +109,7 @@ def test_a_checkpoint_carries_its_latent_size(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match="crop_px 64 is no multiple of cell_px 5"):
+    with pytest.raises(UsageError, match="crop_px 64x64 is no multiple of cell_px 5 on each side"):
         small(cell_px=5)
     with pytest.raises(UsageError, match=r"variance is 1\.0; expected a share between 0 and 1"):
         small(variance=1.0)

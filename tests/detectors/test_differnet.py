@@ -37,7 +37,7 @@ def images(tmp_path):
             noise = np.random.default_rng(index).integers(0, 256, (16, 16, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((64, 64)).save(path)
         mean, std = detector.normalisation
-        return ImageSet(paths, 64, crop_px=64, mean=mean, std=std)
+        return ImageSet(paths, (64, 64), crop_px=(64, 64), mean=mean, std=std)
 
     return chosen
 
@@ -118,8 +118,8 @@ def test_alexnet_refuses_weights_that_are_not_finite(small_alexnet, tmp_path):
 
 
 def test_alexnet_needs_room():
-    config = make_config("differnet", SMALL | {"backbone": "alexnet", "resize_px": 128, "crop_px": 128})
-    with pytest.raises(UsageError, match=r"crop_px is 128: alexnet needs 63 px at the smallest scale, so at least 252"):
+    config = make_config("differnet", SMALL | {"backbone": "alexnet", "resize_px": "128x384", "crop_px": "128x384"})
+    with pytest.raises(UsageError, match=r"crop_px is 128x384: alexnet needs 63 px .*so at least 252 on each side"):
         build_detector("differnet", config)
 
 

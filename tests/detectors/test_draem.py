@@ -9,18 +9,19 @@ from PIL import Image as PillowImage  # noqa: E402
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.detectors.checkpoint import CHECKPOINT  # noqa: E402
-from lineproof.detectors.draem import Draem, DraemConfig, _Maker, learning_rate, texture_files  # noqa: E402
+from lineproof.detectors.draem import Draem, DraemConfig, _Maker, learning_rate  # noqa: E402
 from lineproof.detectors.draem_networks import (  # noqa: E402
     DiscriminativeNetwork,
     ReconstructiveNetwork,
     focal_loss,
     structural_similarity,
 )
+from lineproof.detectors.synthetic import texture_files  # noqa: E402
 from lineproof.detectors.train import image_set, train  # noqa: E402
 
 TINY = {
-    "resize_px": 64,
-    "crop_px": 64,
+    "resize_px": (64, 96),
+    "crop_px": (64, 96),
     "reconstructive_width": 4,
     "discriminative_width": 4,
     "epochs": 2,
@@ -47,7 +48,7 @@ def test_score_is_the_highest_window_mean_with_zeros_outside():
     ndimage = pytest.importorskip("scipy.ndimage")
     torch.manual_seed(0)
     detector = Draem(DraemConfig(**TINY)).eval()
-    images = torch.rand(3, 3, 64, 64)
+    images = torch.rand(3, 3, 64, 96)
     for module in (detector, detector.lower().eval()):
         with torch.inference_mode():
             score, anomaly_map = module(images)
@@ -150,7 +151,7 @@ def test_textures_come_from_a_folder(tmp_path, sample_folder):
     ("settings", "message"),
     [
         ({"backbone": "resnet18"}, "backbone is 'resnet18' and weights 'none', but it is trained from scratch"),
-        ({"crop_px": 100}, "crop_px is 100; it is halved five times"),
+        ({"crop_px": (128, 100)}, "crop_px is 128x100; it is halved five times"),
         ({"window_px": 20}, "window_px is 20; expected an odd number"),
     ],
 )

@@ -35,7 +35,7 @@ def flow_on_meta(channels, size, *, steps, clamp, subnet):  # noqa: ARG001
 def test_a_flow_on_meta_counts_as_freias():
     subnet = lambda step: fastflow_module._subnet(FastFlowConfig(), step)  # noqa: E731
     made = {"steps": 3, "clamp": 2.0, "subnet": subnet}
-    real, meta = fastflow_module.build_flow(21, 4, **made), flow_on_meta(21, 4, **made)
+    real, meta = fastflow_module.build_flow(21, (4, 5), **made), flow_on_meta(21, (4, 5), **made)
     counts = [sum(item.numel() for item in flow.parameters() if item.requires_grad) for flow in (real, meta)]
     assert counts[0] == counts[1]
 
@@ -66,14 +66,14 @@ def test_bank_and_gaussians_are_no_parameters(name):
 def test_backbone_is_cut_frozen_and_stays_in_evaluation():
     backbone = Backbone("resnet18", "random", strides=(4, 8, 16)).train()
     assert backbone.channels == (64, 128, 256)
-    assert backbone.map_sizes(96) == (24, 12, 6)
+    assert backbone.map_sizes((96, 64)) == ((24, 16), (12, 8), (6, 4))
     assert not [name for name, item in backbone.named_parameters() if item.requires_grad]
     assert not backbone.training
     assert not [name for name, _ in backbone.named_parameters() if "layer4" in name or ".fc" in name]
 
 
 def test_fastflow_counts_its_flows_only():
-    config = dataclasses.replace(FastFlowConfig(), backbone="resnet18", weights="random", crop_px=64, steps=1)
+    config = dataclasses.replace(FastFlowConfig(), backbone="resnet18", weights="random", crop_px=(64, 64), steps=1)
     detector = FastFlow(config)
     assert detector.extra_parameters() == sum(
         item.numel() for item in detector.flows.parameters() if item.requires_grad

@@ -12,7 +12,7 @@ from lineproof.detectors.fastflow import FastFlowConfig, _subnet, likelihood_map
 from lineproof.detectors.flows import LoweredFlow, build_flow  # noqa: E402
 from lineproof.detectors.graph import SmoothUpsample  # noqa: E402
 
-SIZE = 5
+SIZE = (5, 3)
 #: channels, steps, only 3x3 kernels
 FLOWS = [(16, 4, False), (16, 4, True), (7, 5, False), (9, 1, True), (2, 3, False), (3, 8, False)]
 
@@ -48,7 +48,7 @@ def relative_error(lowered, want, maps):
 @pytest.mark.parametrize(("channels", "steps", "only_3x3"), FLOWS)
 def test_lowered_flow_equals_freia(channels, steps, only_3x3):
     flow = random_flow(channels, steps, only_3x3)
-    maps = torch.randn(2, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    maps = torch.randn(2, channels, *SIZE, generator=torch.Generator().manual_seed(1))
     lowered = LoweredFlow(flow)
     assert relative_error(lowered, reference_energy(flow, maps), maps) < 1e-5
 
@@ -65,7 +65,7 @@ def test_kernels_alternate_from_three():
 )  # fmt: skip
 def test_a_broken_fold_is_seen(place):
     flow = random_flow(16, 4, False)
-    maps = torch.randn(2, 16, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    maps = torch.randn(2, 16, *SIZE, generator=torch.Generator().manual_seed(1))
     want = reference_energy(flow, maps)
     lowered = LoweredFlow(flow)
     value = lowered.state_dict()[place]
@@ -77,7 +77,7 @@ def test_a_broken_fold_is_seen(place):
 def test_offsets_reach_padded_convolutions_only_inside():
     """A pending offset must be added before the padding, not folded into a bias: borders differ from the interior."""
     flow = random_flow(8, 3, True)
-    maps = torch.zeros(1, 8, SIZE, SIZE)
+    maps = torch.zeros(1, 8, *SIZE)
     want = reference_energy(flow, maps)
     assert float((want[0, 0, 0] - want[0, 2, 2]).abs()) > 1e-3
     assert relative_error(LoweredFlow(flow), want, maps) < 1e-5
@@ -97,7 +97,7 @@ def test_layer_normalisation_is_torchs():
 
 def test_likelihood_is_the_mean_over_maps_upsampled():
     energies = [torch.rand(2, 4, 4) * 3, torch.rand(2, 2, 2) * 3]
-    upsamples = nn.ModuleList(SmoothUpsample(size, 16, sigma=0.0, align_corners=False) for size in (4, 2))
+    upsamples = nn.ModuleList(SmoothUpsample((size, size), (16, 16), sigma=0.0, align_corners=False) for size in (4, 2))
     score, anomaly_map = likelihood_map(energies, upsamples)
     grown = [
         nn.functional.interpolate(-torch.exp(-0.5 * item[:, None]), (16, 16), mode="bilinear", align_corners=False)

@@ -151,14 +151,15 @@ def test_pyramid_takes_every_second_and_fourth_pixel():
 @pytest.mark.parametrize("size", [8, 9])
 def test_right_angles_only_reorder_pixels(size):
     image = torch.randn(2, 3, size, size)
-    views = Rotate(size, fixed_angles(4), black=[-1.0, -2.0, -3.0])(image).unflatten(0, (2, 4))
+    views = Rotate((size, size), fixed_angles(4), black=[-1.0, -2.0, -3.0])(image).unflatten(0, (2, 4))
     for turns in range(4):
         np.testing.assert_array_equal(views[:, turns].numpy(), torch.rot90(image, turns, (2, 3)).numpy())
 
 
-def test_rotations_are_pillows_and_black_outside():
-    size, angle = 65, 25.0
-    picture = np.random.default_rng(0).integers(1, 256, (size, size), dtype=np.uint8)
+@pytest.mark.parametrize("size", [(65, 65), (41, 123), (123, 41)])
+def test_rotations_are_pillows_and_black_outside(size):
+    angle = 25.0
+    picture = np.random.default_rng(0).integers(1, 256, size, dtype=np.uint8)
     want = np.asarray(Image.fromarray(picture).rotate(angle, resample=Image.Resampling.NEAREST))
     image = torch.from_numpy(picture).float().expand(1, 3, -1, -1)
     got = Rotate(size, torch.tensor([angle], dtype=torch.float64), black=[-1.0, -2.0, -3.0])(image)[0].numpy()
@@ -167,8 +168,23 @@ def test_rotations_are_pillows_and_black_outside():
         np.testing.assert_array_equal(got[channel, 0, 0], -1.0 - channel)
 
 
+def test_a_rectangle_keeps_its_frame():
+    image = torch.randn(2, 3, 8, 24)
+    upright, across, over, back = (
+        Rotate((8, 24), fixed_angles(4), black=[-1.0, -2.0, -3.0])(image).unflatten(0, (2, 4)).unbind(1)
+    )
+    np.testing.assert_array_equal(upright.numpy(), image.numpy())
+    np.testing.assert_array_equal(over.numpy(), torch.rot90(image, 2, (2, 3)).numpy())
+    middle = image[:, :, :, 8:16]
+    for view, turns in ((across, 1), (back, 3)):
+        np.testing.assert_array_equal(view[:, :, :, 8:16].numpy(), torch.rot90(middle, turns, (2, 3)).numpy())
+        for channel in range(3):
+            outside = np.delete(view[:, channel].numpy(), np.s_[8:16], axis=2)
+            np.testing.assert_array_equal(outside, -1.0 - channel)
+
+
 def test_indices_point_at_pixels_or_at_black():
-    table = rotation_indices(10, fixed_angles(16)).numpy()
+    table = rotation_indices((10, 10), fixed_angles(16)).numpy()
     assert table.shape == (16, 100)
     assert table.dtype == np.int32
     assert table.min() == 0

@@ -158,9 +158,9 @@ def test_it_equals_torchvision_on_real_frames(resize, crop, channels, shared_dat
 @pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
 def test_smooth_upsample_equals_interpolation_and_a_gaussian(sigma, align_corners):
     ndimage = pytest.importorskip("scipy.ndimage")
-    scores = torch.rand(2, 3, 7, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    want = torch.nn.functional.interpolate(scores, (56, 56), mode="bilinear", align_corners=align_corners).numpy()
+    scores = torch.rand(2, 3, 7, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    want = torch.nn.functional.interpolate(scores, (56, 84), mode="bilinear", align_corners=align_corners).numpy()
     if sigma:
         want = ndimage.gaussian_filter(want, sigma, axes=(2, 3), mode="reflect", truncate=4.0)
-    got = SmoothUpsample(7, 56, sigma=sigma, align_corners=align_corners)(scores.float())
+    got = SmoothUpsample((7, 12), (56, 84), sigma=sigma, align_corners=align_corners)(scores.float())
     np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=1e-6)

@@ -18,38 +18,39 @@ def papers_chain(maps, size):
     for item in maps:
         num_images, channels, height, width = item.shape
         patches = F.unfold(item, 3, padding=1).reshape(num_images, channels * 9, height, width)
-        if (height, width) != (size, size):
-            patches = F.interpolate(patches, (size, size), mode="bilinear", align_corners=False)
+        if (height, width) != size:
+            patches = F.interpolate(patches, size, mode="bilinear", align_corners=False)
         # (positions, channels · 9): each layer is flattened channel by channel, its nine values inside.
         layers.append(patches.permute(0, 2, 3, 1).reshape(-1, channels * 9))
     pooled = [F.adaptive_avg_pool1d(layer[:, None], 1024)[:, 0] for layer in layers]
     stacked = torch.stack(pooled, 1).reshape(len(pooled[0]), 1, -1)
     answer = F.adaptive_avg_pool1d(stacked, 1024)[:, 0]
-    return answer.reshape(num_images, size, size, 1024).permute(0, 3, 1, 2)
+    return answer.reshape(num_images, *size, 1024).permute(0, 3, 1, 2)
 
 
 def test_pooled_embedding_equals_the_papers_chain():
     generator = torch.Generator().manual_seed(0)
     maps = (
-        torch.randn(2, 512, 8, 8, generator=generator, dtype=torch.float64),
-        torch.randn(2, 1024, 4, 4, generator=generator, dtype=torch.float64),
+        torch.randn(2, 512, 8, 6, generator=generator, dtype=torch.float64),
+        torch.randn(2, 1024, 4, 3, generator=generator, dtype=torch.float64),
     )
-    embedding = Embedding((512, 1024), (8, 4))
+    embedding = Embedding((512, 1024), ((8, 6), (4, 3)))
     assert embedding.dim == 1024
     got = embedding(tuple(item.float() for item in maps))
-    np.testing.assert_allclose(got.numpy(), papers_chain(maps, 8).numpy(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got.numpy(), papers_chain(maps, (8, 6)).numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [(128, 256), (40, 112), (512, 512)])
 def test_other_layers_are_averaged_and_concatenated(channels):
-    maps = tuple(torch.randn(1, count, size, size) for count, size in zip(channels, (8, 4), strict=True))
-    embedding = Embedding(channels, (8, 4))
+    sizes = ((6, 8), (3, 4))
+    maps = tuple(torch.randn(1, count, *size) for count, size in zip(channels, sizes, strict=True))
+    embedding = Embedding(channels, sizes)
     assert embedding.dim == sum(channels)
     fine, coarse = (
-        F.unfold(F.pad(item, (1, 1, 1, 1)), 3).reshape(1, count, 9, size, size).mean(2)
-        for item, count, size in zip(maps, channels, (8, 4), strict=True)
+        F.unfold(F.pad(item, (1, 1, 1, 1)), 3).reshape(1, count, 9, *size).mean(2)
+        for item, count, size in zip(maps, channels, sizes, strict=True)
     )
-    grown = F.interpolate(coarse, (8, 8), mode="bilinear", align_corners=False)
+    grown = F.interpolate(coarse, (6, 8), mode="bilinear", align_corners=False)
     np.testing.assert_allclose(embedding(maps).numpy(), torch.cat([fine, grown], 1).numpy(), rtol=0, atol=1e-5)
 
 

@@ -92,5 +92,5 @@ def test_the_learning_rate_falls_only_where_it_is_asked_to(dataset, tmp_path, mo
 
 @pytest.mark.parametrize("size", [32, 100])
 def test_a_size_that_cannot_be_halved_is_refused(size):
-    with pytest.raises(UsageError, match=rf"crop_px is {size}.*multiple of 32, at least 64. Use 256"):
-        small(resize_px=size, crop_px=size)
+    with pytest.raises(UsageError, match=rf"crop_px is {size}x128; .*multiple of 32, at least 64\. Use such as"):
+        small(resize_px=128, crop_px=(size, 128))

@@ -246,5 +246,5 @@ def test_nothing_is_trained(backbone):
 
 def test_defaults_are_the_papers():
     config = make_config("spade", {})
-    assert (config.num_retrieved, config.resize_px, config.crop_px) == (50, 256, 224)
+    assert (config.num_retrieved, config.resize_px, config.crop_px) == (50, (256, 256), (224, 224))
     assert (config.image_score, config.num_images, config.vectors_per_image) == ("retrieval", 0, 0)

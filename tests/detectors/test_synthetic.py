@@ -21,7 +21,7 @@ def rng(seed=0):
 
 
 def texture(generator):
-    return procedural_texture(SIZE, generator)
+    return procedural_texture((SIZE, SIZE), generator)
 
 
 def pair(seed, *, rotation_share=0.0, clean_share=0.0, original=None):
@@ -53,9 +53,43 @@ def test_rotation_by_a_quarter_is_exact():
     assert min(np.abs(quarter - item).max() for item in turned) < 1e-4
 
 
+@pytest.mark.parametrize("size", [(30, 90), (90, 30)])
+def test_a_rectangle_is_rotated_without_being_sheared(size):
+    image = rng().random((3, *size), np.float32)
+    np.testing.assert_allclose(rotate(image, 180.0), image[:, ::-1, ::-1], atol=1e-4)
+    short = min(size)
+    top, left = ((side - short) // 2 for side in size)
+    inside = np.s_[:, top : top + short, left : left + short]
+    middle, quarter = image[inside], rotate(image, 90.0)
+    turned = [np.rot90(middle, k, axes=(1, 2)) for k in (1, 3)]
+    assert min(np.abs(quarter[inside] - item).max() for item in turned) < 1e-3
+    quarter[inside] = 0.0
+    assert np.abs(quarter).max() < 1e-3
+
+
+@pytest.mark.parametrize("size", [(32, 96), (96, 32), (33, 64)])
+def test_a_rectangle_takes_the_middle_of_its_square(size):
+    side = max(size)
+    top, left = ((side - length) // 2 for length in size)
+    inside = np.s_[..., top : top + size[0], left : left + size[1]]
+    for seed in range(8):
+        np.testing.assert_array_equal(anomaly_mask(size, rng(seed)), anomaly_mask((side, side), rng(seed))[inside])
+    made = procedural_texture(size, rng(1))
+    assert made.shape == (3, *size)
+    # Pairs are made of such masks and textures, whatever the proportions.
+    good = rng(9).random((3, *size), np.float32)
+    pairs = [
+        make_pair(good, texture=lambda g: procedural_texture(size, g), rng=rng(seed), rotation_share=0.5, clean_share=0)
+        for seed in range(12)
+    ]
+    assert {item.image.shape for item in pairs} == {(3, *size)}
+    assert {item.mask.shape for item in pairs} == {size}
+    assert sum(bool(item.mask.any()) for item in pairs) >= 4
+
+
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS, ids=lambda item: item.__name__)
 def test_augmentations_change_the_image_and_keep_its_shape(augmentation):
-    image = 0.2 + 0.5 * rng().random((3, SIZE, SIZE), np.float32)
+    image = 0.2 + 0.5 * rng().random((3, SIZE, 2 * SIZE), np.float32)
     changed = augmentation(image, rng(1))
     assert changed.shape == image.shape
     assert np.isfinite(changed).all()
@@ -63,7 +97,11 @@ def test_augmentations_change_the_image_and_keep_its_shape(augmentation):
 
 
 def test_equal_seeds_give_equal_bits():
-    for make in (texture, lambda generator: augment(texture(generator), generator), lambda g: anomaly_mask(SIZE, g)):
+    for make in (
+        texture,
+        lambda generator: augment(texture(generator), generator),
+        lambda g: anomaly_mask((SIZE, SIZE), g),
+    ):
         np.testing.assert_array_equal(make(rng(3)), make(rng(3)))
     first, second, other = pair(3, rotation_share=1.0), pair(3, rotation_share=1.0), pair(4, rotation_share=1.0)
     np.testing.assert_array_equal(first.image, second.image)

@@ -1,6 +1,7 @@
 """From a run to a bundle: whole or not at all, the same whatever was exported before, checked by two engines."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,22 @@ def test_the_model_alone_says_what_it_is(bundle_of):
     assert float(notes["lineproof.threshold"]) == bundle.manifest.threshold.value
     assert model.producer_name == "lineproof"
     assert b"/tmp" not in bundle.model_path.read_bytes()
+
+
+def test_a_bundle_of_an_earlier_release_is_run(bundle_of, require, tmp_path):
+    """Where sizes are lists now, its manifest has one number for the side of a square."""
+    require("torch")
+    old = tmp_path / "old.bundle"
+    shutil.copytree(bundle_of().path, old)
+    text = (old / "manifest.json").read_text()
+    lists = re.compile(r'"(resize_px|crop_px)": \[\s*64,\s*64\s*\]')
+    assert len(lists.findall(text)) == 2
+    (old / "manifest.json").write_text(lists.sub(r'"\1": 64', text))
+    bundle = open_bundle(old)
+    assert {bundle.manifest.detector.parameters[key] for key in ("resize_px", "crop_px")} == {64}
+    report = verify(bundle, engine="torch")
+    assert report.passed, report.failures
+    assert report.num_golden == 4
 
 
 def test_the_order_of_exports_does_not_matter(run_folder, tmp_path, bundle_of):

@@ -1,7 +1,11 @@
 """What is here, in words."""
 
+import dataclasses
+import json
+
 import pytest
 
+from lineproof.bundle.manifest import DetectorRecord
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.detectors.table import DETECTORS
 from lineproof.runtime.engine import ENGINES
@@ -51,7 +55,10 @@ def test_parameters_of_one():
     entries = describe_detectors("patchcore").entries
     assert entries["num_neighbours"] == 9
     assert entries["backbone"] == "wide_resnet50_2"
-    assert any(line.startswith("coreset_ratio ") for line in describe_detectors("patchcore").sentences())
+    sentences = describe_detectors("patchcore").sentences()
+    assert any(line.startswith("coreset_ratio ") for line in sentences)
+    assert [line.split() for line in sentences if "_px" in line] == [["resize_px", "256x256"], ["crop_px", "224x224"]]
+    assert json.loads(json.dumps(describe_detectors("patchcore").to_dict()))["crop_px"] == [224, 224]
     with pytest.raises(UsageError, match=r"no detector 'patchcor'\. .*Did you mean 'patchcore'\?"):
         describe_detectors("patchcor")
 
@@ -72,6 +79,14 @@ def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
         describe_bundle(None)
     monkeypatch.chdir(tiny_bundle.path.parent)
     assert describe_bundle(None).bundle.manifest.name == "tiny"
+
+
+@pytest.mark.parametrize(("size", "shown"), [([64, 192], "64x192"), (64, "64")])
+def test_sizes_of_new_and_old_bundles_are_shown(tiny_bundle, size, shown):
+    detector = DetectorRecord("padim", {"backbone": "resnet18", "resize_px": size, "crop_px": size})
+    bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, detector=detector))
+    text = "\n".join(describe_bundle(bundle.path).sentences())
+    assert f"Parameters: backbone resnet18, crop_px {shown}, resize_px {shown}." in text
 
 
 def test_a_training_run_is_no_bundle_and_the_next_command_is_said(tmp_path):

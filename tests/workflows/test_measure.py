@@ -35,7 +35,7 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     assert [report.engine for report in found.reports] == engines
     names = [row[0] for row in found.table.rows]
     place = names.index("FastFlow, published")
-    ours = f"fastflow resnet18 12 px fp32 on {engines[0]} (tiny.bundle), measured"
+    ours = f"fastflow resnet18 12x16 px fp32 on {engines[0]} (tiny.bundle), measured"
     assert names[place + 1] == ours
     published_row, row = found.table.rows[place], found.table.rows[place + 1]
     assert published_row[1:4] == ("21.80", "34.00", "41.30")

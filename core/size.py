@@ -1,0 +1,29 @@
+"""Sizes of images: height and width in pixels, and how people and records write them."""
+
+from typing import Any
+
+#: Height, then width, in pixels.
+Size = tuple[int, int]
+
+
+def parse_size(value: Any) -> Size:
+    """A size from what a person typed or a record holds.
+
+    Args:
+        value: ``"256x768"`` or ``[256, 768]``, height first; ``"256"`` or ``256`` for a square.
+
+    Raises:
+        ValueError: another form, or a side below one pixel.
+    """
+    if isinstance(value, str):
+        sides = [int(side) if side.isascii() and side.isdecimal() else 0 for side in value.lower().split("x")]
+    else:
+        sides = list(value) if isinstance(value, tuple | list) else [value]
+    if len(sides) in (1, 2) and all(type(side) is int and side > 0 for side in sides):
+        return sides[0], sides[-1]
+    raise ValueError(f"{value!r} is no size; expected HEIGHTxWIDTH, such as 256x768, or one number for a square")
+
+
+def size_text(size: Any) -> str:
+    """``256x768``, from whatever ``parse_size`` takes."""
+    return "x".join(map(str, parse_size(size)))

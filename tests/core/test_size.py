@@ -1,0 +1,33 @@
+import re
+
+import pytest
+
+from lineproof.core.size import parse_size, size_text
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("256x768", (256, 768)),
+        ("768X256", (768, 256)),
+        ("256", (256, 256)),
+        (256, (256, 256)),
+        ([64, 192], (64, 192)),
+        ((64, 192), (64, 192)),
+        ("1x1", (1, 1)),
+    ],
+)
+def test_height_comes_first_and_one_number_is_a_square(written, size):
+    assert parse_size(written) == size
+    assert size_text(written) == f"{size[0]}x{size[1]}"
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "x", "64x", "x64", "64x64x3", "0", "0x64", "-64", "64.0", "64 x 64", "６４", "big",
+     0, -5, 64.0, True, None, [], [64, 0], [64, 64, 3], ["64", "64"], {"h": 64}],
+)  # fmt: skip
+def test_anything_else_is_refused(written):
+    words = f"{written!r} is no size; expected HEIGHTxWIDTH, such as 256x768, or one number for a square"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        parse_size(written)

@@ -23,6 +23,7 @@ OtherThreshold = Annotated[float | None, Option("--threshold", help="Judge by th
 Corrections = Annotated[Path | None, Option("--corrections", help="JSON of labels and masks to replace or ignore.")]
 FprLimit = Annotated[float, Option("--fpr-limit", help="End of the AUPRO integral.")]
 Record = Annotated[Path | None, Option("--record", help="Keep the report in this folder, not in the bundle.")]
+AcceptUndecided = Annotated[bool, Option("--accept-undecided", help="Exit 0 although too many frames are ties.")]
 Who = Annotated[str | None, Option("--who", help="Who does it, for the bundle's history; your login where left out.")]
 ResolutionName = Annotated[str, Option("--resolution", help="image (MVTec's protocol: maps enlarged), or map.")]
 MinUsed = Annotated[str, Option("--min-used", help="Share of the pictures that must be usable: 90% or 0.9.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ._options import AsJson, FitRule, MaxFalseReject, Quiet, Verbose
+from ._options import AcceptUndecided, AsJson, FitRule, MaxFalseReject, Quiet, Verbose
 
 
 def export(
@@ -24,6 +24,7 @@ def export(
     verify: Annotated[bool, Option(help="Verify the bundle on its golden frames.")] = True,
     out: Annotated[Path | None, Option(help="Folder of the bundle.")] = None,
     replace: Annotated[bool, Option("--replace", help="Replace a bundle that holds proofs or more.")] = False,
+    accept_undecided: AcceptUndecided = False,
     data: Annotated[Path | None, Option(help="Where the run's data set lies now, if it was moved.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -44,9 +45,9 @@ def export(
         "fit": fit,
         "data": data,
     }
-    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace)
+    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace, accept_undecided)
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)
     ui.notice(proof.conversions)
     ui.show(proof)
-    proof.check()
+    proof.check(accept_undecided=accept_undecided)

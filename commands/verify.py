@@ -6,6 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from ._options import (
+    AcceptUndecided,
     AllowFallback,
     AsJson,
     BatchSize,
@@ -37,9 +38,7 @@ def verify(
     ] = None,
     precision: ExpectedPrecision = None,
     batch: BatchSize = 1,
-    accept_undecided: Annotated[
-        bool, Option("--accept-undecided", help="Exit 0 although too many frames are ties.")
-    ] = False,
+    accept_undecided: AcceptUndecided = False,
     record: Record = None,
     resolution: ResolutionName = "image",
     report: ReportPage = None,

@@ -28,7 +28,7 @@ from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, 
 from ..detectors.graph import FrameGraph
 from ..detectors.record import held_out_images
 from .figures import count_figures, prove_precision
-from .golden import golden_frames
+from .golden import apart_from, golden_frames
 from .half import to_half
 from .to_onnx import export_onnx, output_specs
 
@@ -96,14 +96,11 @@ def export_bundle(
     options.check()
     check_place(out)
     record = read_record(run)
-    fit = check_frame(record, options)
     detector = load_detector(record.detector, run / CHECKPOINT)
-    spec = _preprocessing(detector, record, options, fit=fit)
+    spec = _preprocessing(detector, record, options, fit=check_frame(record, options))
     reference = FrameGraph(spec, detector).eval()
     holdout = held_out_images(record, run, data=options.data, progress=progress)
     converted = conversions_of(spec)
-    frames, names = golden_frames(holdout, spec, conversions=converted)
-    answer = predict_reference(reference, frames)
     scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
     threshold = calibrate(
         scores,
@@ -111,11 +108,14 @@ def export_bundle(
         engine="torch",
         source=f"{len(scores)} held-out good images of {record.training.dataset} {record.training.category}".strip(),
     )
-    progress("export", 0, 0)
-    model = export_onnx(detector, spec, max_batch=options.max_batch)
-    if options.precision == "fp16":
-        to_half(model, detector.half_scopes)
     spread = float(np.std(scores, ddof=1))
+    # By the widest tolerance there is, so that bundles of every precision carry the same frames.
+    distance = spread * max(detector.tolerance(precision).score_spread for precision in EXPORT_PRECISIONS)
+    deciding = apart_from(holdout, scores, threshold=threshold.value, distance=distance)
+    frames, names = golden_frames(deciding, spec, conversions=converted)
+    answer = predict_reference(reference, frames)
+    progress("export", 0, 0)
+    model = _graph(detector, spec, options)
     manifest = _manifest(
         record, detector, spec, model=model, answer=answer, threshold=threshold, spread=spread, options=options
     )
@@ -133,6 +133,14 @@ def export_bundle(
     if conversions is not None:
         conversions += [*_frame_notes(record, spec), *converted.sentences()]
     return write_bundle(out, manifest, fill)
+
+
+def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: ExportOptions) -> ir.Model:
+    """The graph in the precision asked for."""
+    model = export_onnx(detector, spec, max_batch=options.max_batch)
+    if options.precision == "fp16":
+        to_half(model, detector.half_scopes)
+    return model
 
 
 def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Prediction:

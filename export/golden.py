@@ -46,6 +46,25 @@ def golden_frames(
     return np.stack([*frames, *marked]), np.array([*names, *(f"{name}+mark" for name in names[:NUM_MARKED])])
 
 
+def apart_from(
+    paths: Sequence[Path], scores: Sequence[float], *, threshold: float, distance: float
+) -> tuple[Path, ...]:
+    """Those held-out images on which the reference decides: their scores lie apart from the threshold.
+
+    A frame nearer than an engine may be off proves nothing about its verdicts, and a threshold that stands just above
+    the highest good score has such frames by its nature. Where fewer than two lie apart, all are taken: then it is
+    the detector that decides nothing.
+
+    Args:
+        paths: held-out good images.
+        scores: the reference's score of each.
+        threshold: in units of the score.
+        distance: a score must be farther from the threshold than this, likewise.
+    """
+    apart = tuple(path for path, score in zip(paths, scores, strict=True) if abs(score - threshold) > distance)
+    return apart if len(apart) > 1 else tuple(paths)
+
+
 def _marked(frame: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     """The frame with a patch of itself pasted elsewhere, inverted: no defect of the product, but clearly abnormal."""
     height, width = frame.shape[0] // 6, frame.shape[1] // 6

@@ -683,11 +683,11 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     monkeypatch.chdir(chain_folder)
     status, out, err = lineproof(
         "train", "padim", "--data", "data", "--category", "flange", "--backbone", "test_resnet", "--weights", "random",
-        "--image-size", "48x96", "--set", "num_features=12", "--json",
+        "--image-size", "48x96", "--set", "num_features=12", "--holdout", "0.4", "--json",
     )  # fmt: skip
     assert status == 0, err
     trained = only_json(out)
-    assert trained["training"]["num_holdout"] == 2
+    assert trained["training"]["num_holdout"] == 4
     assert trained["detector"]["parameters"]["crop_px"] == [48, 96]
     status, out, err = lineproof("export", "padim", "--frame", "96x96x1", "--precision", "fp16", "--json")
     assert status == 0, err
@@ -706,7 +706,7 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     run = next(Path("runs").iterdir())
     status, out, err = lineproof("calibrate", "--data", run, "--engine", "ort-cpu")
     assert status == 0, err
-    assert "2 good parts" in out
+    assert "4 good parts" in out
 
 
 def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bundle, monkeypatch, tmp_path):

@@ -16,11 +16,12 @@ def num_bytes(run: Path, *, has_reference: bool, precision: str) -> int:
     return num_bytes // (2 if precision == "fp16" else 1) + has_reference * num_bytes
 
 
-def settle(place: Place, proof: Proof) -> Proof:
-    """Let a bundle that another one's place was waiting for take it, unless it failed."""
+def settle(place: Place, proof: Proof, *, accept_undecided: bool) -> Proof:
+    """Let a bundle that another one's place was waiting for take it, unless it failed or is undecided unaccepted."""
     if place.is_free:
         return proof
-    if proof.parity and not proof.parity.passed:
+    accepted = ("passed", "undecided") if accept_undecided else ("passed",)
+    if proof.parity and proof.parity.state not in accepted:
         return dataclasses.replace(proof, notes=(*proof.notes, left_words(place)))
     records = bundle_records(place.out)
     kept = take_place(place, keeps_old=bool(records) and proof.parity is None)

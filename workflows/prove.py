@@ -50,10 +50,10 @@ class Proof:
     operation: RunOperation | None = None
     conversions: tuple[str, ...] = ()
 
-    def check(self) -> None:
-        """Raise ParityError where the verification failed."""
+    def check(self, *, accept_undecided: bool = False) -> None:
+        """Raise ParityError where the verification failed, or decided nothing and that was not accepted."""
         if self.parity:
-            check(self.parity)
+            check(self.parity, accept_undecided=accept_undecided)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -196,6 +196,7 @@ class ExportRequest:
     targets: tuple[str, ...] = ()
     is_verified: bool = True
     is_replacing: bool = False
+    accept_undecided: bool = False
 
 
 def export_and_prove(
@@ -240,7 +241,7 @@ def export_and_prove(
     with reserved(out, is_replacing=request.is_replacing) as place:
         made = export_bundle(run, place.folder, options=choice, conversions=conversions, progress=progress)
         bundle = dataclasses.replace(made, path=occupy(place))
-        proof = settle(place, _prove(bundle, request, conversions, progress))
+        proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
     frame = (spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
     operation = operation_of_run(run, frame=frame, threshold=threshold, progress=progress)

@@ -13,12 +13,12 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def sample_dataset(tmp_path_factory):
-    """A sample of 96x96 pixels; 8 images to fit on, 2 held out."""
+    """A sample of 96x96 pixels; 8 images to fit on, 4 held out."""
     from lineproof.data.dataset import open_dataset
     from lineproof.data.sample import write_sample
 
     folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder, num_train=10, num_test_good=2, num_test_defect=6, size_px=96)
+    write_sample(folder, num_train=12, num_test_good=2, num_test_defect=6, size_px=96)
     return open_dataset(folder, category="flange")
 
 
@@ -27,10 +27,10 @@ def run_folder(sample_dataset, tmp_path_factory):
     """A finished run; tests must not write into it."""
     pytest.importorskip("timm")
     from lineproof.detectors.base import make_config
-    from lineproof.detectors.train import train
+    from lineproof.detectors.train import TrainOptions, train
 
     run = tmp_path_factory.mktemp("padim") / "run"
-    train("padim", make_config("padim", SETTINGS), dataset=sample_dataset, run=run)
+    train("padim", make_config("padim", SETTINGS), dataset=sample_dataset, run=run, options=TrainOptions(holdout=1 / 3))
     return run
 
 

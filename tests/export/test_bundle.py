@@ -59,7 +59,7 @@ def test_the_engines_give_the_golden_answers(bundle_of, require, options, engine
     report = verify(bundle, engine=engine)
     assert report.passed, report.failures
     assert report.verdict_flips == ()
-    assert report.num_golden == 4
+    assert 4 <= report.num_golden <= 6
 
 
 def test_golden_answers_are_the_training_forms(bundle_of):
@@ -68,8 +68,12 @@ def test_golden_answers_are_the_training_forms(bundle_of):
     answer = predict(open_engine(bundle, "torch"), golden.frames)
     np.testing.assert_allclose(answer.score, golden.reference.score, rtol=1e-5)
     np.testing.assert_allclose(answer.anomaly_map, golden.reference.anomaly_map, rtol=1e-4, atol=1e-4)
-    assert [name.endswith("+mark") for name in golden.names] == [False, False, True, True]
-    assert golden.reference.score[2:].min() > golden.reference.score[:2].max()
+    is_marked = np.array([name.endswith("+mark") for name in golden.names])
+    assert is_marked.tolist() == [*[False] * (len(is_marked) - 2), True, True]
+    assert golden.reference.score[is_marked].min() > golden.reference.score[~is_marked].max()
+    # Each of them decides: none lies within the widest tolerance of the threshold.
+    margins = np.abs(golden.reference.score - bundle.manifest.threshold.value)
+    assert margins.min() > 0.1 * bundle.manifest.score_spread
 
 
 def test_the_manifest_says_what_was_made(bundle_of, run_folder):
@@ -79,7 +83,7 @@ def test_the_manifest_says_what_was_made(bundle_of, run_folder):
     assert manifest.detector.parameters == record["detector"]["parameters"]
     assert manifest.inputs[0].shape == ("N", 96, 96, 3)
     assert [item.shape for item in manifest.outputs] == [("N",), ("N", 64, 64)]
-    assert manifest.threshold.num_good == 2
+    assert manifest.threshold.num_good == 4
     assert manifest.threshold.engine == "torch"
     assert "held-out good images of" in manifest.threshold.source
     assert manifest.figures.extra_parameters == 0
@@ -114,7 +118,7 @@ def test_a_bundle_of_an_earlier_release_is_run(bundle_of, require, tmp_path):
     assert {bundle.manifest.detector.parameters[key] for key in ("resize_px", "crop_px")} == {64}
     report = verify(bundle, engine="torch")
     assert report.passed, report.failures
-    assert report.num_golden == 4
+    assert 4 <= report.num_golden <= 6
 
 
 def test_the_order_of_exports_does_not_matter(run_folder, tmp_path, bundle_of):
@@ -197,7 +201,7 @@ def test_weights_beside_the_graph_are_hashed_and_found(run_folder, tmp_path, bun
 def test_the_threshold_is_for_frames_of_this_size(bundle_of, run_folder):
     record = json.loads((run_folder / RECORD).read_text())
     own, other = bundle_of().manifest.threshold, bundle_of(frame=(50, 130, 3), fit="stretch").manifest.threshold
-    assert own.num_good == other.num_good == 2
+    assert own.num_good == other.num_good == 4
     assert own.value > max(record["holdout_scores"])
     assert other.value != own.value
     bundle = bundle_of(frame=(50, 130, 3), fit="stretch")
@@ -242,7 +246,7 @@ def moved(run_folder, sample_dataset, tmp_path):
 def test_held_out_images_that_are_gone_are_named(run_folder, sample_dataset, tmp_path):
     run, _ = moved(run_folder, sample_dataset, tmp_path)
     with pytest.raises(
-        BadInputError, match=r"2 of 2 held-out images are not where they were: /gone/flange/train/.*--data ROOT"
+        BadInputError, match=r"4 of 4 held-out images are not where they were: /gone/flange/train/.*--data ROOT"
     ):
         export_bundle(run, tmp_path / "a.bundle")
 
@@ -260,7 +264,7 @@ def test_data_that_changed_is_named(run_folder, sample_dataset, tmp_path):
     file = data / json.loads((run / RECORD).read_text())["holdout"][1]
     with Image.open(file) as image:
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
-    with pytest.raises(BadInputError, match=rf"1 of 2 held-out images have other content .*{file.name}.*train again"):
+    with pytest.raises(BadInputError, match=rf"1 of 4 held-out images have other content .*{file.name}.*train again"):
         export_bundle(run, tmp_path / "a.bundle", options=ExportOptions(data=data))
     assert not (tmp_path / "a.bundle").exists()
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError
 from lineproof.core.spec import Preprocessing
-from lineproof.export.golden import NUM_GOOD, NUM_MARKED, golden_frames
+from lineproof.export.golden import NUM_GOOD, NUM_MARKED, apart_from, golden_frames
 
 
 def make_spec(height=12, width=18, channels=3, fit="none"):
@@ -98,3 +98,11 @@ def test_another_frame_size_is_resampled_where_the_rule_says_so(pictures, height
 def test_another_frame_size_without_a_rule_is_refused(pictures):
     with pytest.raises(BadInputError, match=r"00\.png: the picture is 12x18 \(height x width\); frames are 24x36 here"):
         golden_frames(pictures, make_spec(24, 36))
+
+
+def test_golden_frames_are_those_on_which_the_reference_decides(pictures):
+    scores = [0.1, 0.2, 0.45, 0.5, 0.55, *[0.3] * (len(pictures) - 5)]
+    apart = apart_from(pictures, scores, threshold=0.5, distance=0.06)
+    assert apart == tuple(path for path, score in zip(pictures, scores, strict=True) if score not in (0.5, 0.45, 0.55))
+    # Where hardly any lies apart the detector decides nothing, and no choice of frames may hide it.
+    assert apart_from(pictures, scores, threshold=0.5, distance=0.35) == tuple(pictures)

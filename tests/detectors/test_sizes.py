@@ -1,7 +1,6 @@
 """Sizes of images in settings and in records, those of earlier releases included."""
 
 import json
-import shutil
 
 import pytest
 
@@ -86,17 +85,16 @@ def test_an_old_record_of_a_run_is_read(dataset, tmp_path):
         np.testing.assert_array_equal(old(images)[1].numpy(), new(images)[1].numpy())
 
 
-def test_an_unfinished_run_of_an_earlier_release_goes_on(dataset, tmp_path):
+def test_an_unfinished_run_holds_height_and_width_and_an_earlier_one_is_refused_in_words(dataset, tmp_path):
     config = make_config("padim", {**SMALL, "resize_px": 64, "crop_px": 64})
-    train("padim", config, dataset=dataset, run=tmp_path / "new")
-    begun = json.loads((tmp_path / "new" / "train.json").read_text())
-    assert begun["parameters"]["crop_px"] == [64, 64]
-    old = tmp_path / "old"
-    old.mkdir()
-    (old / "train.json").write_text(json.dumps(begun | json.loads(OLD_STATE)))
-    shutil.copy(tmp_path / "new" / CHECKPOINT, old / "state")  # anything beside train.json: the run has begun
-    train("padim", config, dataset=dataset, run=old)
-    assert (old / CHECKPOINT).read_bytes() == (tmp_path / "new" / CHECKPOINT).read_bytes()
-    (old / "train.json").write_text(json.dumps(begun | json.loads(OLD_STATE.replace('"crop_px": 64', '"crop_px": 48'))))
-    with pytest.raises(BadInputError, match="begun with another parameters"):
-        train("padim", config, dataset=dataset, run=old)
+    run = tmp_path / "run"
+    train("padim", config, dataset=dataset, run=run)
+    assert json.loads((run / "train.json").read_text())["parameters"]["crop_px"] == [64, 64]
+    (run / RECORD).unlink()
+    train("padim", config, dataset=dataset, run=run)
+    assert read_record(run).detector.parameters["crop_px"] == [64, 64]
+    # Earlier releases did not say which images a run was begun with, whatever the sizes.
+    (run / RECORD).unlink()
+    (run / "train.json").write_text(OLD_STATE)
+    with pytest.raises(BadInputError, match="does not say which images it was begun with"):
+        train("padim", config, dataset=dataset, run=run)

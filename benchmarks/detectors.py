@@ -177,6 +177,13 @@ def render(entries: dict[str, Any]) -> str:
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
     missing = [name for name in sorted(DETECTORS) if name not in entries]
     beside = "".join(_beside(name, entry) for name, entry in sorted(entries.items()))
+    earlier = [name for name, entry in sorted(entries.items()) if _is_earlier(entry["sample"])]
+    beside += (
+        f"\nMeasured before, with tolerances that were shares of the golden frames' range and pixels at the map's\n"
+        f"resolution (their error is `-`): {', '.join(earlier)}.\n"
+        if earlier
+        else ""
+    )
     left = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     first = next(iter(entries.values()))
@@ -257,13 +264,22 @@ def _flips(sample: dict[str, Any], keys: list[str]) -> str:
     flips, frames = (sum(item[what] for item in found) for what in ("num_flips", "num_frames"))
     ties = sum(item["num_ties"] for item in found)
     text = f"{flips} of {frames}" + (f", {ties} ties" if ties else "")
-    states = {item["state"] for item in found}
+    states = {item.get("state", "passed" if item.get("passed") else "failed") for item in found}
     worst = next((state for state in ("failed", "undecided") if state in states), "")
     return f"**{worst}**: {text}" if worst else text
 
 
+def _is_earlier(sample: dict[str, Any]) -> bool:
+    return "state" not in sample[CATEGORIES[0]][f"{ENGINES[0]}_fp32"]
+
+
 def _errors(sample: dict[str, Any]) -> str:
-    """Largest score error over the spread of good scores, over all categories and engines: fp32 / fp16."""
+    """Largest score error over the spread of good scores, over all categories and engines: fp32 / fp16.
+
+    Rows of an earlier measurement, whose tolerances were shares of the range of the golden frames, have none.
+    """
+    if _is_earlier(sample):
+        return "-"
     found = (
         max(sample[category][f"{engine}_{precision}"]["score_error"] for category in CATEGORIES for engine in ENGINES)
         for precision in ("fp32", "fp16")

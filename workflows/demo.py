@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,12 +160,26 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
     request = ExportRequest(str(run), out=place, is_replacing=is_own)
     proof = export_and_prove(request, progress=tell)
     dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
-    parity = tuple(verify(proof.bundle, engine=engine, dataset=dataset, batch=8, progress=tell) for engine in engines)
-    for report in parity:
-        record_parity(proof.bundle, report)
+    bundle, parity = verify_each(proof.bundle, engines, dataset=dataset, progress=tell)
+    proof = replace(proof, bundle=bundle)
     schedule = Schedule(num_runs=30, num_warmup=5)
-    profile = profile_many(proof.bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
+    profile = profile_many(bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
     return DemoStep(name, proof, parity, profile, time.perf_counter() - began)
+
+
+def verify_each(
+    bundle: Bundle, engines: Sequence[str], *, dataset: Dataset, progress: Progress = silent
+) -> tuple[Bundle, tuple[ParityReport, ...]]:
+    """Verify one engine after the other on a data set's test pictures, and keep every report in the bundle.
+
+    Returns:
+        The bundle as it lies on disk then, so that what follows knows what was proved; one report per engine.
+    """
+    reports = []
+    for engine in engines:
+        reports.append(verify(bundle, engine=engine, dataset=dataset, batch=8, progress=progress))
+        bundle = record_parity(bundle, reports[-1]).bundle
+    return bundle, tuple(reports)
 
 
 def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:

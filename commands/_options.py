@@ -7,7 +7,9 @@ from typer import Argument, Option
 
 BundleArgument = Annotated[Path | None, Argument(help="Bundle; the newest *.bundle here where left out.")]
 Category = Annotated[str | None, Option(help="Category of the data set.")]
-EngineName = Annotated[str, Option(help="Engine, or auto for the first available; `lineproof doctor` lists them.")]
+EngineName = Annotated[
+    str, Option(help="Engine, or auto: a proved one, else the first that works; `lineproof doctor` lists them.")
+]
 ExpectedPrecision = Annotated[str | None, Option("--precision", help="Refuse a bundle of another precision.")]
 MaxFalseReject = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
 TestData = Annotated[Path | None, Option("--data", help="Data set whose test pictures are run.")]

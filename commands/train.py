@@ -12,7 +12,7 @@ def train(
     context: Context,
     detector: Annotated[str, Argument(help="Detector; `lineproof models` lists them.")],
     *,
-    data: Annotated[Path, Option(help="Data set: MVTec AD, MVTec 3D-AD, or good/ bad/ masks/.")],
+    data: Annotated[Path, Option(help="Data set in a known layout (docs/data.md): MVTec AD, good/ bad/ masks/, …")],
     category: Category = None,
     backbone: Annotated[str | None, Option(help="timm network; the paper's where left out.")] = None,
     weights: Annotated[str | None, Option(help="imagenet, a .safetensors or .pth file, or a package.")] = None,

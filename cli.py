@@ -21,7 +21,8 @@ from .core.registry import resolve
 app = typer.Typer(
     help="Carries a trained anomaly detector from PyTorch to the inspection line and proves that it did not change.",
     epilog="Exit status: 0 done, 1 error, 2 usage, 3 environment missing, 4 parity failed or undecided, "
-    "5 deadline missed, 130 stopped by Ctrl-C (what was done by then is kept, and said), 141 the reader of stdout went away.",
+    "5 deadline missed, 130 stopped by Ctrl-C (what was done by then is kept, and said), "
+    "141 the reader of stdout went away.",
     cls=Commands,
     no_args_is_help=True,
     add_completion=False,

@@ -51,10 +51,13 @@ class Line:
         engine_name: the engine that computes.
         engine: that engine, open.
         threshold: the threshold in use, in units of the score.
+        options: choices about the engine.
+        order: order of the channels in the frames given: ``"rgb"``, ``"bgr"`` or ``"mono"``.
         decision: digest of the bundle's decision, see ``Manifest.decision``.
         parity: what is proved of this engine for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
             or ``outdated`` where the proof is about another decision. A threshold given by the caller is none that was
-            proved: then a ``passed`` becomes ``outdated``.
+            proved: then a ``passed`` becomes ``outdated``. An engine that may fall back may not be the one that was proved:
+            then it becomes ``unverified``.
     """
 
     def __init__(
@@ -75,14 +78,21 @@ class Line:
         self.engine = engine
         self.engine_name = engine_name
         self.threshold = self._rule.value
+        self.options = options or EngineOptions()
+        self.order = order or bundle.manifest.preprocessing.channel_order
         self.decision = bundle.manifest.decision
-        proved = bundle.manifest.parity_of(proof_name(engine_name, options or EngineOptions()))
-        is_own = threshold is None or self.threshold == calibrated.value
-        self.parity: ProofState = proved if is_own or proved != "passed" else "outdated"
+        self.parity = self._proof(is_own=threshold is None or self.threshold == calibrated.value)
+
+    def _proof(self, *, is_own: bool) -> ProofState:
+        proved = self.bundle.manifest.parity_of(proof_name(self.engine_name, self.options))
+        if proved == "passed" and not is_own:
+            return "outdated"
+        return "unverified" if proved == "passed" and self.options.allow_fallback else proved
 
     def warnings(self) -> tuple[str, ...]:
         """What whoever reads the verdicts must know about them, in sentences; empty where the engine is proved."""
-        found = [] if self.parity == "passed" else [_unproved(self.engine_name, self.parity)]
+        name = proof_name(self.engine_name, self.options)
+        found = [] if self.parity == "passed" else [_unproved(name, self.parity, options=self.options)]
         if not self.bundle.manifest.is_decision_recorded:
             found.append(
                 f"The decision of {self.bundle.path} (threshold, preprocessing or model) is not the one that its "
@@ -212,8 +222,10 @@ def _bf16(options: EngineOptions | None) -> str:
     return "" if dtype == "f32" else f" --compute-dtype {dtype}"
 
 
-def _unproved(engine: str, state: ProofState) -> str:
+def _unproved(engine: str, state: ProofState, *, options: EngineOptions) -> str:
     """Why an engine's verdicts are not proved to be the reference's."""
+    if options.allow_fallback and state == "unverified":
+        return f"Engine {engine} is not proved: it was allowed to fall back, and a fallback has no proof."
     words = {
         "failed": "failed its last verify: its verdicts are not the reference's",
         "undecided": "was verified without a decision: too many frames were ties",

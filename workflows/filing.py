@@ -24,7 +24,7 @@ from ..core.os_errors import os_error_words
 from .pictures import OVERLAYS, VERDICTS, holds_results
 
 #: A folder holds verdicts of one decision: lines that differ in one of these are another run's.
-SAME_DECISION = ("engine", "threshold", "decision")
+SAME_DECISION = ("engine", "compute_dtype", "order", "threshold", "decision")
 _SYNC_EVERY_S = 1.0
 _STEM_BYTES = 100
 _OVERLAY_NAME = re.compile(r"(\d{6,})-.*-(?:OK|NG)\.png")

@@ -208,6 +208,8 @@ def decision_of(line: Line) -> dict[str, Any]:
     return {
         "threshold": line.threshold,
         "engine": line.engine_name,
+        "compute_dtype": line.options.compute_dtype,
+        "order": line.order,
         "bundle": line.bundle.manifest.name,
         "model_sha256": line.bundle.model_sha256,
         "decision": line.decision,

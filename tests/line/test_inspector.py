@@ -306,3 +306,15 @@ def test_open_line_swaps_exactly(cpu):
     assert want == got
     with pytest.raises(UsageError, match="--order is 'mono'"):
         open_line(cpu.path, engine="ort-cpu", order="mono")
+
+
+def test_an_engine_that_may_fall_back_is_not_the_one_that_was_proved(cpu):
+    cpu.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
+    options = EngineOptions(allow_fallback=True)
+    with open_line(cpu.path, engine="ort-cpu", options=options) as line:
+        assert line.parity == "unverified"
+        assert line.warnings() == (
+            "Engine ort-cpu is not proved: it was allowed to fall back, and a fallback has no proof.",
+        )
+    with pytest.raises(ParityError, match=r"A proof was required\..*allowed to fall back"):
+        open_line(cpu.path, engine="ort-cpu", options=options, require_proof=True)

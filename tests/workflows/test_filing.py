@@ -12,7 +12,7 @@ from lineproof.core.errors import BadInputError, BusyError
 from lineproof.workflows import filing as module
 from lineproof.workflows.filing import Filing, check_out
 
-DECISION = {"engine": "ort-cpu", "threshold": 0.5, "decision": "ab"}
+DECISION = {"engine": "ort-cpu", "compute_dtype": "f32", "order": "rgb", "threshold": 0.5, "decision": "ab"}
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 

@@ -15,7 +15,7 @@ from lineproof import __version__
 from lineproof.core.errors import BadInputError, StoppedError
 from lineproof.core.spec import Preprocessing
 from lineproof.line.inspector import Verdict
-from lineproof.runtime.engine import availability
+from lineproof.runtime.engine import EngineOptions, availability
 from lineproof.workflows.filing import Filing
 from lineproof.workflows.inspection import (
     decision_of,
@@ -57,6 +57,16 @@ def judge(line, *paths, out=None, append=False, **options):
         return verdicts, inspect_files(line, files, show=verdicts.append, **options)
     with Filing(out, decision_of(line), append=append) as filing:
         return verdicts, inspect_files(line, files, show=verdicts.append, filing=filing, **options)
+
+
+def test_arithmetic_and_order_of_channels_stand_in_every_line(tiny_bundle, pictures):
+    pytest.importorskip("onnxruntime")
+    with (
+        open_line(tiny_bundle.path, engine="ort-cpu") as line,
+        open_line(tiny_bundle.path, engine="ort-cpu", order="bgr") as swapped,
+    ):
+        said = [judge(item, pictures)[0][0] for item in (line, swapped)]
+    assert [(entry["compute_dtype"], entry["order"]) for entry in said] == [("f32", "rgb"), ("f32", "bgr")]
 
 
 def test_verdicts_are_those_of_the_frames(line, pictures):
@@ -191,6 +201,8 @@ class FakeLine:
     engine_name = "none"
     parity = "unverified"
     decision = "ab"
+    options = EngineOptions()
+    order = "rgb"
 
     def __init__(self, bundle):
         self.bundle = bundle

@@ -24,10 +24,11 @@ def set_threshold(
     from ..bundle.store import open_bundle
     from ..core.environment import user_name
     from ..core.registry import check_name
-    from ..runtime.engine import ENGINES
+    from ..runtime.engine import ENGINES, check_deciding
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     if engine:
         check_name(ENGINES, engine, kind="engine")
+        check_deciding(engine, what="have a threshold")
     ui.show(decide(open_bundle(bundle), value, engine=engine, reason=reason, who=who or user_name()))

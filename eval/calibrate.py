@@ -19,7 +19,7 @@ from ..core.threshold import Threshold, calibrate
 from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
 from ..data.records import is_image, visible
-from ..runtime.engine import EngineOptions, open_engine, resolve_auto
+from ..runtime.engine import EngineOptions, check_deciding, open_engine, resolve_auto
 from .predictions import Judged, Skipped, no_frames_left, predict_files
 
 CALIBRATION = "calibration.json"
@@ -113,6 +113,7 @@ def calibrate_bundle(
         BadInputError: a sample is labelled defective, fewer than two pictures fit, or a score is not finite.
         UsageError: the share, the engine or the batch does not exist.
     """
+    check_deciding(engine, what="set a threshold")
     _refuse_defective(samples)
     name = resolve_auto(bundle, engine, options=options)
     conversions = conversions_of(bundle.manifest.preprocessing)

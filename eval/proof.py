@@ -8,12 +8,10 @@ from typing import final
 
 from ..bundle.reports import file_report
 from ..bundle.store import PROOF, REFERENCE, Bundle, now
-from ..core.errors import EnvironmentMissingError, LineproofError
+from ..core.errors import EnvironmentMissingError, LineproofError, ParityError
 from ..core.os_errors import os_error_words
-from ..runtime.engine import AUTO_ORDER, availability
+from ..runtime.engine import AUTO_ORDER, NULL_ENGINE, availability
 from .parity import ParityReport
-
-NULL_ENGINE = "null"
 
 
 @final
@@ -91,13 +89,15 @@ def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[s
         engine: the engine under test, which cannot be its own reference.
 
     Returns:
-        The engine and, where it is not PyTorch though nobody asked for another, a sentence that says so.
+        The engine and, where it is not PyTorch though nobody asked for another, or is not proved itself, a sentence
+        that says so.
 
     Raises:
+        ParityError: the engine asked for failed its own last verify.
         EnvironmentMissingError: nobody asked, PyTorch cannot run here and no other engine is proved.
     """
     if asked is not None:
-        return asked, ""
+        return asked, _asked_notice(bundle, asked)
     state = availability("torch")
     if state.is_available and REFERENCE in bundle.manifest.files:
         return "torch", ""
@@ -114,3 +114,16 @@ def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[s
         "this bundle and available here. Verify another engine on the golden frames first, install PyTorch, or leave "
         "out --data: the golden frames need no reference engine."
     )
+
+
+def _asked_notice(bundle: Bundle, asked: str) -> str:
+    """A sentence where the reference that was asked for is not proved itself; "" for PyTorch, which is the truth."""
+    state = bundle.manifest.parity_of(asked)
+    if state == "failed":
+        raise ParityError(
+            f"The reference {asked} failed its own last verify on {bundle.path}: what agrees with it proves nothing, "
+            "and what differs from it may be right. Name another one, or leave out --reference."
+        )
+    if asked == "torch" or state == "passed":
+        return ""
+    return f"The reference {asked} is not proved itself ({state}): verify it first, lineproof verify --engine {asked}."

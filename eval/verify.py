@@ -21,6 +21,7 @@ from ..data.records import relative
 from ..runtime.engine import (
     Engine,
     EngineOptions,
+    check_deciding,
     open_engine,
     predict,
     proof_name,
@@ -87,6 +88,7 @@ def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: Eng
             "proves nothing. Name another engine as the reference, or leave the data set away to compare with the "
             "outputs stored in the bundle."
         )
+    check_deciding(reference, what="be a reference")
     try:
         plain = EngineOptions(device=options.device, num_threads=options.num_threads)
         return open_engine(bundle, reference, options=plain)

@@ -18,7 +18,16 @@ from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError
 from ..core.spec import is_swapped
 from ..core.threshold import check_threshold
-from ..runtime.engine import Engine, EngineOptions, Frames, open_engine, predict, proof_name, resolve_auto
+from ..runtime.engine import (
+    Engine,
+    EngineOptions,
+    Frames,
+    check_deciding,
+    open_engine,
+    predict,
+    proof_name,
+    resolve_auto,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +65,8 @@ class Line:
         decision: digest of the bundle's decision, see ``Manifest.decision``.
         parity: what is proved of this engine for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
             or ``outdated`` where the proof is about another decision. A threshold given by the caller is none that was
-            proved: then a ``passed`` becomes ``outdated``. An engine that may fall back may not be the one that was proved:
-            then it becomes ``unverified``.
+            proved: then a ``passed`` becomes ``outdated``. An engine that may fall back may not be the one that was
+            proved: then it becomes ``unverified``.
     """
 
     def __init__(
@@ -198,6 +207,7 @@ def open_line(
     """
     if threshold is not None:
         check_threshold(threshold)
+    check_deciding(engine, what="inspect parts")
     bundle = open_bundle(path)
     name = resolve_auto(bundle, engine, options=options)
     state = bundle.manifest.parity_of(proof_name(name, options or EngineOptions()))

@@ -26,6 +26,8 @@ ENGINES = {
     "trt-rtx": "lineproof.runtime.trt:TrtRtxEngine",
     "null": "lineproof.runtime.null:NullEngine",
 }
+#: The engine that answers zeros: it measures the harness and decides nothing about a part.
+NULL_ENGINE = "null"
 #: Order in which ``auto`` tries the engines: the fastest that proves the same numbers first.
 AUTO_ORDER = ("trt", "trt-rtx", "ort-cuda", "openvino", "ort-cpu")
 
@@ -188,6 +190,20 @@ def pick_engine(bundle: Bundle, *, options: EngineOptions | None = None) -> str:
 def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> str:
     """The engine that a caller's word means: ``"auto"`` is ``pick_engine``'s answer, any other word itself."""
     return pick_engine(bundle, options=options) if name == "auto" else name
+
+
+def check_deciding(engine: str, *, what: str) -> None:
+    """Raise UsageError for the engine that computes nothing, where a part's fate would hang on its zeros.
+
+    Args:
+        engine: the engine asked for.
+        what: what it was to do, in words ("inspect parts").
+    """
+    if engine == NULL_ENGINE:
+        raise UsageError(
+            f"Engine {NULL_ENGINE} computes nothing and answers zeros: it cannot {what}. It is there for `lineproof "
+            "profile`, which measures the harness with it. Name another engine, or auto."
+        )
 
 
 def proof_name(engine: str, options: EngineOptions) -> str:

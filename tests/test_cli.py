@@ -155,6 +155,9 @@ def test_a_threshold_is_set_said_and_shown(lineproof, tiny_bundle):
     status, _, err = lineproof("set-threshold", tiny_bundle.path, "0.5", "--reason", "x", "--engine", "ort-cup")
     assert status == 2
     assert "Did you mean 'ort-cpu'?" in err
+    status, _, err = lineproof("set-threshold", tiny_bundle.path, "0.5", "--reason", "x", "--engine", "null")
+    assert status == 2
+    assert "Engine null computes nothing and answers zeros: it cannot have a threshold" in err
 
 
 def test_run_says_that_nothing_is_proved_and_refuses_where_a_proof_is_required(lineproof, tiny_bundle, pictures):

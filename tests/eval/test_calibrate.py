@@ -122,13 +122,18 @@ def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset
     with pytest.raises(BadInputError, match="4 of 6 pictures are labelled defective"):
         calibrate_bundle(tiny_bundle, tiny_dataset.test, engine="numpy", source="x")
     with pytest.raises(UsageError, match=r"max-false-reject is 1\.5"):
-        calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="null", source="x", max_false_reject=1.5)
+        calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", max_false_reject=1.5)
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
 
 
 def test_test_pictures_never_set_a_threshold(tiny_bundle, tiny_dataset):
     with pytest.raises(BadInputError, match=r"layout folder has no validation split.*plain folder of good pictures"):
         held_out(tiny_dataset, tiny_bundle.manifest)
+
+
+def test_the_null_engine_sets_no_threshold(tiny_bundle, tiny_dataset):
+    with pytest.raises(UsageError, match="Engine null computes nothing and answers zeros: it cannot set a threshold"):
+        calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="null", source="x")
 
 
 def test_validation_split_is_held_out(tiny_bundle, tmp_path):

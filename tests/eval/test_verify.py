@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lineproof.bundle.decide import set_threshold
-from lineproof.bundle.store import open_bundle, write_bundle
+from lineproof.bundle.store import now, open_bundle, write_bundle
 from lineproof.core.errors import BadInputError, BundleError, EnvironmentMissingError, ParityError, UsageError
 from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
@@ -332,7 +332,7 @@ def test_a_run_that_may_fall_back_is_no_proof(tiny_bundle, add_engine):
 
 
 def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engine, monkeypatch):
-    assert pick_reference(tiny_bundle, "openvino", engine="ort-cpu") == ("openvino", "")
+    assert pick_reference(tiny_bundle, "openvino", engine="ort-cpu")[0] == "openvino"
     for name in ("truth", "numpy"):
         add_engine(name)
     monkeypatch.setattr("lineproof.eval.proof.AUTO_ORDER", ("numpy", "truth"))
@@ -344,6 +344,25 @@ def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engi
     name, sentence = pick_reference(open_bundle(tiny_bundle.path), None, engine="numpy")
     assert name == "truth"
     assert "The reference on --data is truth, which is proved for this bundle" in sentence
+
+
+def test_a_reference_that_failed_is_refused_and_an_unproved_one_is_named(tiny_bundle):
+    assert pick_reference(tiny_bundle, "torch", engine="numpy") == ("torch", "")
+    assert pick_reference(tiny_bundle, "truth", engine="numpy")[1].startswith(
+        "The reference truth is not proved itself (unverified)"
+    )
+    proved = tiny_bundle.change(lambda manifest: manifest.with_parity("truth", "passed", time=now()))
+    assert pick_reference(proved, "truth", engine="numpy") == ("truth", "")
+    failed = tiny_bundle.change(lambda manifest: manifest.with_parity("truth", "failed", time=now()))
+    with pytest.raises(ParityError, match=r"The reference truth failed its own last verify"):
+        pick_reference(failed, "truth", engine="numpy")
+
+
+def test_the_null_engine_is_no_reference(tiny_bundle, tiny_dataset):
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match=r"Engine null computes nothing and answers zeros: it cannot be a reference"):
+        verify(tiny_bundle, engine="ort-cpu", dataset=tiny_dataset, reference="null")
+    assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
 def test_the_null_engine_says_nothing_about_a_bundle(tiny_bundle):

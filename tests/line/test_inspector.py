@@ -318,3 +318,8 @@ def test_an_engine_that_may_fall_back_is_not_the_one_that_was_proved(cpu):
         )
     with pytest.raises(ParityError, match=r"A proof was required\..*allowed to fall back"):
         open_line(cpu.path, engine="ort-cpu", options=options, require_proof=True)
+
+
+def test_the_null_engine_inspects_nothing(tiny_bundle):
+    with pytest.raises(UsageError, match="Engine null computes nothing and answers zeros: it cannot inspect parts"):
+        open_line(tiny_bundle.path, engine="null", allow_failed=True)

@@ -8,6 +8,7 @@ from typing import Any
 from ..core.errors import BundleError, UsageError
 from ..core.spec import Preprocessing, TensorSpec
 from ..core.threshold import Threshold
+from .checked import check_types, check_values
 from .manifest import (
     FORMAT_VERSION,
     DetectorRecord,
@@ -87,4 +88,7 @@ def _build(raw: dict[str, Any]) -> Manifest:
         "parity": {engine: ParityRecord(**item) for engine, item in raw["parity"].items()},
         "history": tuple(HistoryEntry(**item) for item in raw["history"]),
     }
-    return Manifest(**{**raw, **typed})
+    manifest = Manifest(**{**raw, **typed})
+    check_types(manifest, Manifest, where="")
+    check_values(manifest)
+    return manifest

@@ -355,6 +355,7 @@ def test_a_manifest_written_before_the_rules_for_pictures_is_read_with_their_def
     file.write_text(json.dumps(raw))
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
     raw["preprocessing"]["frame_channels"] = 1
+    raw["inputs"][0]["shape"][3] = 1
     assert parse_manifest(json.dumps(raw), where="x").preprocessing.channel_order == "mono"
 
 
@@ -381,3 +382,33 @@ def test_the_rules_for_pictures_survive_a_round_trip(tiny_bundle):
     changed = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
     assert open_bundle(changed.path).manifest.preprocessing == spec
     assert json.loads((changed.path / "manifest.json").read_text())["preprocessing"]["bit_depth"] == 12
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("threshold", "value"), True, r"threshold\.value is True, expected float"),
+        (("threshold", "num_good"), "8", r"threshold\.num_good is '8', expected int"),
+        (("precision",), "fp99", "precision is 'fp99', expected fp32, fp16, int8; tolerances hold none for fp99"),
+        (("tolerances",), {}, "tolerances hold none for fp32"),
+        (("tolerances", "fp32", "score_spread"), "x", r"tolerances\.fp32\.score_spread is 'x', expected float"),
+        (("tolerances", "fp32", "score_spread"), -1, "a tolerance is negative"),
+        (("score_spread",), -0.1, "score_spread or map_range is negative"),
+        (("max_batch",), 0, "max_batch is 0, expected 1 or more"),
+        (("history", 0, "value"), "12", r"history\.0\.value is '12', expected float"),
+        (("inputs", 0, "shape"), ["N", "H", "W", 3], r"inputs are .*expected TensorSpec\(name='frames'"),
+        (("preprocessing", "frame_height_px"), 99, r"inputs are .*expected TensorSpec\(name='frames'"),
+        (("outputs", 0, "name"), "scores", "outputs are not score and anomaly_map"),
+        (("training", "fitted"), [1], r"training\.fitted\.0 is 1, expected str"),
+        (("preprocessing", "mean"), [0.5, 0.5], r"zip\(\) argument"),
+    ],
+)
+def test_a_field_of_another_type_or_out_of_range_is_refused(tiny_bundle, place, value, words):
+    raw = json.loads((tiny_bundle.path / "manifest.json").read_text())
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (tiny_bundle.path / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(BundleError, match=rf"does not follow bundle/FORMAT\.md: \w+: .*{words}"):
+        open_bundle(tiny_bundle.path)

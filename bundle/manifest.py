@@ -142,6 +142,8 @@ class Manifest:
         max_batch: largest batch the graph was exported for.
         parity: what the last verify said of each engine, and for which decision; see ``parity_of``.
         history: every change of the decision, the oldest first.
+        is_as_written: whether what was read is what lineproof wrote last; False where somebody edited the file,
+            whatever field. It is not in the file: the file holds ``seal``, see ``to_json``.
     """
 
     name: str
@@ -165,6 +167,7 @@ class Manifest:
     parity: dict[str, ParityRecord] = field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
     format_version: int = FORMAT_VERSION
+    is_as_written: bool = field(default=True, compare=False)
 
     @property
     def model_sha256(self) -> str:
@@ -191,8 +194,10 @@ class Manifest:
 
     @property
     def is_decision_recorded(self) -> bool:
-        """Whether the decision is the one that the history ends with; False where someone edited the manifest."""
-        return bool(self.history) and self.history[-1].decision == self.decision
+        """Whether the history ends with this decision, and what is said of it is as written; False after an edit."""
+        last = self.history[-1] if self.history else None
+        is_last = last is not None and last.action != "edited" and last.decision == self.decision
+        return is_last and self.is_as_written
 
     def threshold_for(self, engine: str) -> Threshold:
         """The threshold calibrated on this engine, or the bundle's own where there is none."""
@@ -205,12 +210,15 @@ class Manifest:
             proof: the engine, or engine and arithmetic; see ``runtime.engine.proof_name``.
 
         Returns:
-            ``unverified`` where there was none; ``outdated`` where it was about another decision.
+            ``unverified`` where there was none, and where it passed by the word of a manifest that somebody edited;
+            ``outdated`` where it was about another decision.
         """
         record = self.parity.get(proof)
         if record is None:
             return "unverified"
-        return record.state if record.decision == self.decision else "outdated"
+        if record.decision != self.decision:
+            return "outdated"
+        return "unverified" if record.state == "passed" and not self.is_as_written else record.state
 
     def with_parity(self, proof: str, state: ParityState, *, time: str) -> Manifest:
         """A copy that says what a verify found for the present decision."""
@@ -241,6 +249,35 @@ class Manifest:
         )  # fmt: skip
         return dataclasses.replace(self, history=(*self.history, entry))
 
+    def with_edit_noted(self, *, time: str) -> Manifest:
+        """This manifest, or where somebody edited it a copy whose history says so and that calls no engine proved.
+
+        Without it the next command that writes would make the edit its own.
+        """
+        if self.is_decision_recorded or (self.is_as_written and self.history and self.history[-1].action == "edited"):
+            return self
+        kept = {name: record for name, record in self.parity.items() if record.state != "passed"}
+        plain = dataclasses.replace(self, parity=kept, is_as_written=True)
+        earlier = [entry.value for entry in self.history if not entry.engine]
+        words = "manifest.json was changed by hand, in this threshold or elsewhere"
+        return plain.with_entry("edited", time=time, previous=earlier[-1] if earlier else None, reason=words)
+
     def to_json(self) -> str:
-        """Indented JSON with sorted keys; the same manifest gives the same bytes."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        """Indented JSON with sorted keys; the same manifest gives the same bytes.
+
+        ``seal`` is the digest of all the rest: it shows an edit by hand, and is no protection against a forger.
+        """
+        fields = self._plain()
+        return json.dumps({**fields, "seal": seal_of(fields)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+    def checked_against(self, seal: str) -> Manifest:
+        """A copy that knows whether it is what was sealed; "" is the seal of older writers, which had none."""
+        return dataclasses.replace(self, is_as_written=not seal or seal == seal_of(self._plain()))
+
+    def _plain(self) -> dict[str, Any]:
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "is_as_written"}
+
+
+def seal_of(fields: dict[str, Any]) -> str:
+    """Hexadecimal sha256 over the fields of a manifest, without ``seal``, as JSON with sorted keys."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

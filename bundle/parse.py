@@ -88,7 +88,10 @@ def _build(raw: dict[str, Any]) -> Manifest:
         "parity": {engine: ParityRecord(**item) for engine, item in raw["parity"].items()},
         "history": tuple(HistoryEntry(**item) for item in raw["history"]),
     }
-    manifest = Manifest(**{**raw, **typed})
+    if "is_as_written" in raw:
+        raise TypeError("is_as_written is no field of the file")
+    seal = raw.get("seal", "")
+    manifest = Manifest(**{key: value for key, value in {**raw, **typed}.items() if key != "seal"})
     check_types(manifest, Manifest, where="")
     check_values(manifest)
-    return manifest
+    return manifest.checked_against(seal)

@@ -13,8 +13,8 @@ PARITY_STATES: tuple[ParityState, ...] = ("passed", "failed", "undecided")
 ProofState = Literal["passed", "failed", "undecided", "unverified", "outdated"]
 
 #: What can stand in the history of a bundle.
-Action = Literal["export", "calibrate", "set-threshold", "upgrade"]
-ACTIONS: tuple[Action, ...] = ("export", "calibrate", "set-threshold", "upgrade")
+Action = Literal["export", "calibrate", "set-threshold", "upgrade", "edited"]
+ACTIONS: tuple[Action, ...] = ("export", "calibrate", "set-threshold", "upgrade", "edited")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ class HistoryEntry:
 
     Attributes:
         time: UTC, ISO 8601.
-        action: what was done: ``export``, ``calibrate``, ``set-threshold``, or ``upgrade`` from an older format.
+        action: what was done: ``export``, ``calibrate``, ``set-threshold``, ``upgrade`` from an older format, or
+            ``edited``: by hand, found by the next command that wrote.
         who: who did it, in words of their own; "" where nobody said.
         reason: why, in words of their own.
         engine: engine whose threshold it was; "" for the bundle's own.

@@ -103,7 +103,7 @@ class Bundle:
         with exclusive(self.path, what="a change of the bundle", wait_s=_WAIT_S):
             for left_by_a_kill in self.path.glob(".*.tmp"):
                 left_by_a_kill.unlink()
-            yield Transaction(self.path, read_manifest(self.path))
+            yield Transaction(self.path, read_manifest(self.path).with_edit_noted(time=now()))
 
     def change(self, edit: Callable[[Manifest], Manifest]) -> Bundle:
         """Replace the manifest by an edited copy of the one that is on disk now.

@@ -104,8 +104,9 @@ class Line:
         found = [] if self.parity == "passed" else [_unproved(name, self.parity, options=self.options)]
         if not self.bundle.manifest.is_decision_recorded:
             found.append(
-                f"The decision of {self.bundle.path} (threshold, preprocessing or model) is not the one that its "
-                "history records: manifest.json was changed by hand. `lineproof set-threshold` changes a threshold."
+                f"What {self.bundle.path} says of itself (threshold, preprocessing, proofs, tolerances, training) is "
+                "not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof "
+                "set-threshold`, and verify again."
             )
         return tuple(found)
 

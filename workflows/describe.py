@@ -180,8 +180,8 @@ def _proofs(manifest: Manifest) -> list[str]:
         lines.insert(1, "Outdated: proved for another decision than the present one. Verify again.")
     if not manifest.is_decision_recorded:
         lines.append(
-            "  The present decision is not the last one of this history: manifest.json was changed by hand. Set the "
-            "threshold with `lineproof set-threshold`, and verify again."
+            "  What stands here (decision, proofs, tolerances, training) is not what lineproof wrote: manifest.json "
+            "was changed by hand. Set the threshold with `lineproof set-threshold`, and verify again."
         )
     return lines
 

@@ -15,6 +15,7 @@ from lineproof.bundle.manifest import FileRecord, PlanRecord
 from lineproof.bundle.parse import parse_manifest
 from lineproof.bundle.store import check_place, now, open_bundle, write_bundle
 from lineproof.core.errors import BundleError, UsageError
+from lineproof.eval.calibrate import record_calibration
 
 HERE = Path(__file__).resolve().parent
 
@@ -411,4 +412,64 @@ def test_a_field_of_another_type_or_out_of_range_is_refused(tiny_bundle, place, 
     inner[place[-1]] = value
     (tiny_bundle.path / "manifest.json").write_text(json.dumps(raw))
     with pytest.raises(BundleError, match=rf"does not follow bundle/FORMAT\.md: \w+: .*{words}"):
+        open_bundle(tiny_bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("threshold", "num_good"), 800),
+        (("threshold", "interval_high"), 0.001),
+        (("tolerances", "fp32", "score_margin"), 1e9),
+        (("score_spread",), 1e9),
+        (("training", "fitted"), ["0" * 16]),
+        (("training", "category"), "screw"),
+        (("precision",), "fp16"),
+        (("history", 0, "value"), 0.7),
+        (("parity", "ort-cpu", "state"), "passed"),
+        (("name",), "other"),
+    ],
+)
+def test_an_edit_of_any_field_is_noticed_and_stays_in_the_history(tiny_bundle, place, value):
+    tiny_bundle.change(lambda manifest: manifest.with_parity("openvino", "passed", time=now()))
+    tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()))
+    file = tiny_bundle.path / "manifest.json"
+    raw = json.loads(file.read_text())
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    file.write_text(json.dumps(raw))
+    edited = open_bundle(tiny_bundle.path)
+    assert not edited.manifest.is_decision_recorded
+    assert "passed" not in {edited.manifest.parity_of(name) for name in ("ort-cpu", "openvino")}
+    # The next command that writes does not make the edit its own.
+    after = edited.change(lambda manifest: manifest.with_parity("openvino", "passed", time=now()))
+    assert after.manifest == open_bundle(tiny_bundle.path).manifest
+    assert [entry.action for entry in after.manifest.history] == ["export", "edited"]
+    assert (after.manifest.parity_of("openvino"), after.manifest.is_decision_recorded) == ("passed", False)
+    assert "manifest.json was changed by hand" in after.manifest.history[-1].sentence()
+    # A person who sets the threshold with a reason takes it over; the entry stays.
+    final = set_threshold(after, 0.5, reason="looked at it").bundle
+    assert [entry.action for entry in final.manifest.history] == ["export", "edited", "set-threshold"]
+    assert final.manifest.is_decision_recorded
+
+
+def test_a_threshold_edited_by_hand_is_not_taken_over_by_another_engines_calibration(tiny_bundle):
+    edited = edit_threshold_by_hand(tiny_bundle, 0.9)
+    own = dataclasses.replace(tiny_bundle.manifest.threshold, engine="openvino")
+    record_calibration(edited, own)
+    entries = [(entry.action, entry.previous, entry.value) for entry in open_bundle(tiny_bundle.path).manifest.history]
+    before = tiny_bundle.manifest.threshold.value
+    assert entries == [("export", None, before), ("edited", before, 0.9), ("calibrate", 0.9, before)]
+
+
+def test_a_manifest_of_a_writer_without_seals_is_as_written(tiny_bundle):
+    file = tiny_bundle.path / "manifest.json"
+    raw = json.loads(file.read_text())
+    assert len(raw.pop("seal")) == 64
+    file.write_text(json.dumps(raw))
+    assert open_bundle(tiny_bundle.path).manifest.is_decision_recorded
+    file.write_text(json.dumps({**raw, "is_as_written": True}))
+    with pytest.raises(BundleError, match="is_as_written is no field of the file"):
         open_bundle(tiny_bundle.path)

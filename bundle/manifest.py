@@ -271,8 +271,8 @@ class Manifest:
         return json.dumps({**fields, "seal": seal_of(fields)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
     def checked_against(self, seal: str) -> Manifest:
-        """A copy that knows whether it is what was sealed; "" is the seal of older writers, which had none."""
-        return dataclasses.replace(self, is_as_written=not seal or seal == seal_of(self._plain()))
+        """A copy that knows whether it is what was sealed."""
+        return dataclasses.replace(self, is_as_written=seal == seal_of(self._plain()))
 
     def _plain(self) -> dict[str, Any]:
         return {name: value for name, value in dataclasses.asdict(self).items() if name != "is_as_written"}

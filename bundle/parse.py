@@ -44,7 +44,7 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
             "export again."
         )
     try:
-        return _build(raw) if found == FORMAT_VERSION else _upgraded(raw)
+        return _sealed(raw) if found == FORMAT_VERSION else _upgraded(raw)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise BundleError(
             f"{where}: manifest.json does not follow bundle/FORMAT.md: {type(error).__name__}: {error}. "
@@ -55,6 +55,11 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 def _refuse_constant(name: str) -> float:
     """NaN and infinities, which JSON does not have and Python's reader takes all the same."""
     raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _sealed(raw: dict[str, Any]) -> Manifest:
+    """A manifest of this version, which knows whether it is as it was written."""
+    return _build({name: value for name, value in raw.items() if name != "seal"}).checked_against(raw["seal"])
 
 
 def _upgraded(raw: dict[str, Any]) -> Manifest:
@@ -90,8 +95,7 @@ def _build(raw: dict[str, Any]) -> Manifest:
     }
     if "is_as_written" in raw:
         raise TypeError("is_as_written is no field of the file")
-    seal = raw.get("seal", "")
-    manifest = Manifest(**{key: value for key, value in {**raw, **typed}.items() if key != "seal"})
+    manifest = Manifest(**{**raw, **typed})
     check_types(manifest, Manifest, where="")
     check_values(manifest)
-    return manifest.checked_against(seal)
+    return manifest

@@ -464,12 +464,15 @@ def test_a_threshold_edited_by_hand_is_not_taken_over_by_another_engines_calibra
     assert entries == [("export", None, before), ("edited", before, 0.9), ("calibrate", 0.9, before)]
 
 
-def test_a_manifest_of_a_writer_without_seals_is_as_written(tiny_bundle):
+def test_a_manifest_without_its_seal_is_refused(tiny_bundle):
     file = tiny_bundle.path / "manifest.json"
     raw = json.loads(file.read_text())
     assert len(raw.pop("seal")) == 64
     file.write_text(json.dumps(raw))
-    assert open_bundle(tiny_bundle.path).manifest.is_decision_recorded
-    file.write_text(json.dumps({**raw, "is_as_written": True}))
+    with pytest.raises(BundleError, match="KeyError: 'seal'"):
+        open_bundle(tiny_bundle.path)
+    file.write_text(json.dumps({**raw, "seal": ""}))
+    assert not open_bundle(tiny_bundle.path).manifest.is_as_written
+    file.write_text(json.dumps({**raw, "seal": "", "is_as_written": True}))
     with pytest.raises(BundleError, match="is_as_written is no field of the file"):
         open_bundle(tiny_bundle.path)

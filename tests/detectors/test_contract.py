@@ -262,7 +262,9 @@ def test_a_mark_lights_up_where_it_is(fitted_rectangle):
     row, column = height * 13 // 16, width * 3 // 16
     images = fitted_rectangle.images.batch([0])
     marked = images.clone()
-    marked[:, :, row - 8 : row + 8, column - 8 : column + 8] *= -1.0
+    mark = marked[:, :, row - 8 : row + 8, column - 8 : column + 8]
+    # Inverted, not beyond what pixels can be.
+    mark.copy_(images.max() + images.min() - mark)
     for module in (fitted_rectangle.detector, fitted_rectangle.detector.lower().eval()):
         with torch.inference_mode():
             change = (module(marked)[1] - module(images)[1])[0].abs()

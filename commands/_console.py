@@ -208,7 +208,7 @@ class Ui:
         found: Result,
         *,
         report: Path | None = None,
-        passed: bool | None = None,
+        state: str = "",
         keep: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         """Print a result; only then file it, and write it as a page where asked for.
@@ -216,11 +216,11 @@ class Ui:
         Args:
             found: the result.
             report: page to write, or None.
-            passed: what the page says on top.
+            state: the word that the page says on top, ``"passed"``; or "".
             keep: files the result, and returns warnings where that was not possible.
         """
         self.say(found.sentences(), found.to_dict())
         if keep:
             self.warn(*keep())
         if report:
-            write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), passed=passed)
+            write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), state=state)

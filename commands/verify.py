@@ -11,12 +11,12 @@ from ._options import (
     AsJson,
     BatchSize,
     BundleArgument,
-    Category,
     ComputeDtype,
     Device,
     EngineName,
     ExpectedPrecision,
     OtherData,
+    OwnCategory,
     Quiet,
     Record,
     ReportPage,
@@ -31,7 +31,7 @@ def verify(
     *,
     engine: EngineName = "auto",
     data: Annotated[Path | None, Option(help="Data set whose test pictures are compared as well.")] = None,
-    category: Category = None,
+    category: OwnCategory = None,
     reference: Annotated[
         str | None,
         Option(help="Engine that gives the reference on --data; torch, or where it is missing a proved one."),
@@ -53,13 +53,14 @@ def verify(
 ) -> None:
     """Prove that an engine gives the reference's verdicts."""
     from ..bundle.reports import check_record
-    from ..data.dataset import open_dataset
+    from ..data.dataset import check_contents
     from ..eval.masks import check_resolution
     from ..eval.parity import check
     from ..eval.proof import pick_reference, record_parity
     from ..eval.verify import verify as compare
     from ..runtime.engine import EngineOptions, resolve_auto
     from ..workflows.find import open_named
+    from ..workflows.targets import open_category
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -70,7 +71,7 @@ def verify(
     name = resolve_auto(opened, engine, options=options)
     dataset, truth = None, "torch"
     if data:
-        dataset = open_dataset(data, category=category)
+        dataset = check_contents(open_category(data, category, own=opened.manifest.training.category))
         truth, notice = pick_reference(opened, reference, engine=name)
         ui.warn(notice)
     with ui.progress() as progress:
@@ -80,7 +81,7 @@ def verify(
         )  # fmt: skip
     ui.notice(found.notices)
     ui.show(
-        found, report=report, passed=found.passed,
+        found, report=report, state=found.state,
         keep=lambda: [record_parity(opened, found, folder=record).warning],
     )  # fmt: skip
     check(found, accept_undecided=accept_undecided)

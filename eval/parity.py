@@ -179,7 +179,7 @@ class ParityReport:
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
-        lines = [f"Parity {verdict}: {self.engine} ({self.precision}) against {self._against()}."]
+        lines = [f"Parity {verdict}: {self.bundle} on {self.engine} ({self.precision}) against {self._against()}."]
         lines.extend(self.failures)
         if self.state == "undecided":
             lines.append(

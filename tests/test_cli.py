@@ -174,7 +174,7 @@ def test_status_0_verify(lineproof, tiny_bundle):
     needs("ort-cpu")
     status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")
     assert status == 0
-    assert out.startswith("Parity passed: ort-cpu (fp32)")
+    assert out.startswith("Parity passed: tiny on ort-cpu (fp32)")
     assert "error" not in err
     assert open_bundle(tiny_bundle.path).manifest.parity_of("ort-cpu") == "passed"
 
@@ -710,6 +710,20 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     status, out, err = lineproof("calibrate", "--data", run, "--engine", "ort-cpu")
     assert status == 0, err
     assert "4 good parts" in out
+
+
+def test_verify_and_evaluate_count_the_same_masks(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    needs("openvino")
+    parts = _parts(tmp_path / "parts")
+    Image.fromarray(np.zeros((12, 16), np.uint8)).save(parts / "masks" / "000.png")
+    words = (tiny_bundle.path, "--data", parts, "--engine", "openvino", "--json", "--quiet")
+    status, out, err = lineproof("verify", *words, "--reference", "ort-cpu")
+    assert status == 0, err
+    verified = only_json(out)
+    evaluated = only_json(lineproof("evaluate", *words)[1])["evaluated"][0]["accuracy"]["pixel"]
+    assert verified["aupro"]["engine"] == evaluated["aupro"]
+    assert verified["pixel_auroc"]["engine"] == evaluated["auroc"]
 
 
 def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bundle, monkeypatch, tmp_path):

@@ -14,13 +14,14 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..data.content import content_hash
-from ..data.dataset import Dataset, Sample, enclosing_dataset, open_dataset
+from ..data.dataset import Dataset, Sample, enclosing_dataset
 from ..data.records import is_image, visible
 from ..detectors.record import held_out_images, read_record
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
 from ..eval.part import check_same_category, check_same_part
 from ..runtime.engine import EngineOptions
 from .find import is_run
+from .targets import open_category
 
 _NUM_NAMED = 3
 
@@ -71,7 +72,7 @@ def calibration_samples(
             note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
         words = f"good pictures of {source.data}"
     else:
-        dataset = open_dataset(source.data, category=source.category)
+        dataset = open_category(source.data, source.category, own=manifest.training.category)
         samples = held_out(dataset, manifest)
         note = check_same_part(manifest, dataset, other_data=source.is_other_accepted)
         words = f"validation split of {dataset.name} {dataset.category}".strip()

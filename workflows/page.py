@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..bundle.atomic import write_atomic
+from ..bundle.transaction import now
 from ..data.overlay import png_data_uri
 
 _STYLE = """
@@ -82,10 +84,10 @@ class Page:
         write_atomic(path, text.encode())
 
 
-def write_report(path: Path, title: str, *, sentences: Sequence[str], passed: bool | None = None) -> None:
-    """A report of one command as a page."""
-    page = Page(title, "Written by lineproof.")
-    if passed is not None:
-        page.verdict("Passed" if passed else "Failed", is_good=passed)
+def write_report(path: Path, title: str, *, sentences: Sequence[str], state: str = "") -> None:
+    """A report of one command as a page; ``state`` is the word above it, ``"passed"``, or "" for none."""
+    page = Page(title, f"Written by lineproof {__version__}, {now()}.")
+    if state:
+        page.verdict(state.capitalize(), is_good=state == "passed")
     page.lines(sentences)
     page.write(path)

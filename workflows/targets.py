@@ -82,7 +82,8 @@ def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Ou
     bundle = open_bundle(target)
     if choice.data is None:
         raise UsageError(f"{target} is a bundle, and no pictures were given to run it on. Give --data DIR.")
-    dataset = _open(choice.data, choice.category, own=bundle.manifest.training.category)
+    # What the masks hold is looked at, so that a mask that says nothing is none.
+    dataset = check_contents(open_category(choice.data, choice.category, own=bundle.manifest.training.category))
     return collect_outputs(
         bundle,
         dataset,
@@ -95,17 +96,20 @@ def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Ou
     )
 
 
-def _open(data: Path, category: str | None, *, own: str) -> Dataset:
+def open_category(data: Path, category: str | None, *, own: str) -> Dataset:
     """The category named, else the bundle's own; else the one that the folder is, whose name is checked later.
 
-    What its masks hold is looked at, so that a mask that says nothing is none.
+    Args:
+        data: a category's folder, or a folder of several.
+        category: the one asked for, or None.
+        own: category that the bundle was trained on; "" where it is not known.
     """
     if category or not own:
-        return check_contents(open_dataset(data, category=category))
+        return open_dataset(data, category=category)
     try:
-        return check_contents(open_dataset(data, category=own))
+        return open_dataset(data, category=own)
     except UsageError as error:
         try:
-            return check_contents(open_dataset(data))
+            return open_dataset(data)
         except UsageError:
             raise error from None

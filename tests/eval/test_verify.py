@@ -162,7 +162,7 @@ def test_a_flip_among_ties_is_named_and_many_ties_are_no_pass(tiny_bundle, add_e
     # One of eight is more than one of twenty.
     assert (report.state, report.passed, report.tie_share) == ("undecided", False, 0.125)
     lines = report.sentences()
-    assert lines[0].startswith("Parity UNDECIDED: numpy (fp32)")
+    assert lines[0].startswith("Parity UNDECIDED: tiny on numpy (fp32)")
     assert any("good/003.png: OK" in line and "below the threshold, became NG" in line for line in lines)
     with pytest.raises(ParityError, match=r"1 of 8 frames are ties, which proves nothing.*--accept-undecided"):
         check(report)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from lineproof.runtime.engine import availability
 from lineproof.workflows.compare import compare, one_each
 from lineproof.workflows.evaluation import check_table_file, evaluate
 from lineproof.workflows.gallery import show_bad_cases
-from lineproof.workflows.targets import Choice
+from lineproof.workflows.targets import Choice, open_category
 
 
 @pytest.fixture
@@ -292,3 +293,16 @@ def test_a_gallery_with_corrections_and_without_pictures(saved, parts, tmp_path)
     assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.sentences())
     with pytest.raises(UsageError, match="--top is 0"):
         show_bad_cases(saved, choice, top=0, out=tmp_path / "g.html")
+
+
+def test_the_category_is_the_bundles_own_unless_another_is_named(parts):
+    (parts / "carpet").rename(parts / "rug")
+    assert open_category(parts, None, own="").category == "rug"
+    assert open_category(parts, None, own="rug").category == "rug"
+    # One category alone is taken, and its name is checked where the bundle's is known.
+    assert open_category(parts, None, own="carpet").category == "rug"
+    shutil.copytree(parts / "rug", parts / "wood")
+    assert open_category(parts, None, own="wood").category == "wood"
+    assert open_category(parts, "rug", own="wood").category == "rug"
+    with pytest.raises(UsageError, match="holds 2 categories and 'carpet' is not among them"):
+        open_category(parts, None, own="carpet")

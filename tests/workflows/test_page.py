@@ -36,10 +36,12 @@ def test_a_page_needs_nothing_else(tmp_path):
 
 
 def test_a_report_says_whether_it_passed(tmp_path):
-    for passed, words in ((True, '<p class="good">Passed</p>'), (False, '<p class="bad">Failed</p>')):
-        write_report(tmp_path / "r.html", "lineproof verify", sentences=("one", "two"), passed=passed)
+    for state, kind in (("passed", "good"), ("failed", "bad"), ("undecided", "bad")):
+        words = f'<p class="{kind}">{state.capitalize()}</p>'
+        write_report(tmp_path / "r.html", "lineproof verify", sentences=("one", "two"), state=state)
         text = (tmp_path / "r.html").read_text()
         assert words in text
+        assert re.search(r"Written by lineproof \d+\.\d+\.\d+, \d{4}-\d\d-\d\dT", text)
         assert "<pre>one\ntwo</pre>" in text
     write_report(tmp_path / "r.html", "lineproof profile", sentences=("one",))
     assert 'class="good"' not in (tmp_path / "r.html").read_text()

@@ -61,7 +61,7 @@ def test_a_proved_bundle_is_marked_passed(tiny_bundle, gate_says):
     assert proof.parity.engine == "ort-cpu"
     text = "\n".join(proof.sentences())
     assert "TensorRT for RTX 1.5.0 parsed and built it for sm_89: 4 layers (4 float32), 0.5 s." in text
-    assert "Parity passed: ort-cpu (fp32)" in text
+    assert "Parity passed: tiny on ort-cpu (fp32)" in text
     plain = proof.to_dict()
     assert plain["parity"]["passed"] is True
     assert plain["tensorrt_rtx"]["num_layers"] == 4

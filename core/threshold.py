@@ -50,7 +50,9 @@ class Threshold:
         check_threshold(self.value)
 
     def sentence(self) -> str:
-        """The promise in words, as every command prints it."""
+        """The promise in words, as every command prints it; a threshold that was set by hand promises nothing."""
+        if not self.num_good:
+            return "it promises no rate of rejected good parts"
         return (
             f"{self.num_rejected} of {self.num_good} good parts rejected, "
             f"95 % interval {self.interval_low:.1%}–{self.interval_high:.1%}"

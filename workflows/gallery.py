@@ -31,6 +31,11 @@ _TITLES = {
     "false reject": "False rejects: good, and thrown out",
     "hot spot": "Hot spots outside the mask of a defective picture: perhaps defects that nobody drew",
 }
+_SIDES = {
+    "false accept": "below the threshold",
+    "false reject": "above the threshold",
+    "hot spot": "above what good pictures show",
+}
 _METRICS = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AUPRO", "aupro"))
 
 
@@ -89,7 +94,7 @@ class Gallery:
         for kind in _TITLES:
             found = [case for case in self.cases if case.kind == kind]
             lines.append(f"{kind}s shown: {len(found)}")
-            lines += [f"  {case.file} ({case.defect}): score {case.score:.4g}, by {case.margin:.3g}" for case in found]
+            lines += [f"  {case.file} ({case.defect}): {_how_far(case)}" for case in found]
         if self.after:
             changes = [f"{name} {before} -> {after}" for name, before, after in self.changes()]
             lines.append(f"Corrected ground truth: {', '.join(changes)}; {self.after.verdicts.sentence()}.")
@@ -100,6 +105,12 @@ class Gallery:
         if self.after is None:
             return []
         return [(name, _figure(self.before.value(key)), _figure(self.after.value(key))) for name, key in _METRICS]
+
+
+def _how_far(case: BadCase) -> str:
+    """The score, and how far it or the hot spot lies on the wrong side."""
+    what = "spot " if case.kind == "hot spot" else ""
+    return f"score {case.score:.4g}, {what}{case.margin:.3g} {_SIDES[case.kind]}"
 
 
 def _figure(value: float | None) -> str:
@@ -181,7 +192,7 @@ def _pictures(
         laid = contour(laid, spot, colour=(255, 64, 64))
     drawn = contour(base, mask) if mask.any() else base
     words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
-    caption = f"{case.file}: score {case.score:.4g}, by {case.margin:.3g}"
+    caption = f"{case.file}: {_how_far(case)}"
     return [
         (base, caption if frame is not None else f"{caption} (picture not found)"),
         (drawn, words),

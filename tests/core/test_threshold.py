@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,6 +30,11 @@ def test_it_rejects_as_many_as_it_may():
     assert found.num_rejected == 2
     assert found.value == 197.5
     assert found.sentence() == "2 of 200 good parts rejected, 95 % interval 0.1%–3.6%"
+
+
+def test_a_threshold_set_by_hand_promises_nothing():
+    by_hand = dataclasses.replace(threshold([1.0, 2.0], 0.5), num_good=0, num_rejected=0)
+    assert by_hand.sentence() == "it promises no rate of rejected good parts"
 
 
 def test_interval_equals_the_exact_one():

@@ -19,6 +19,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
 from ..core.errors import BadInputError
+from ..data.notes import DataNotes
 from ..workflows.page import write_report
 from ._status import failure_of
 
@@ -189,6 +190,13 @@ class Ui:
         for sentence in sentences:
             print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
 
+    def data(self, *notes: DataNotes) -> None:
+        """Print data sets in words to stderr: what they are, and also with --quiet what is odd about them."""
+        for item in notes:
+            head, *rest = item.lines(lists_all=self.is_verbose) or ("",)
+            self.note(*filter(None, [head]))
+            self.notice(rest)
+
     def say(self, lines: Sequence[str], value: Any) -> None:
         """Print the lines, or with --json the value, to stdout."""
         print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201
@@ -210,6 +218,7 @@ class Ui:
         report: Path | None = None,
         state: str = "",
         keep: Callable[[], Sequence[str]] | None = None,
+        lines: Sequence[str] | None = None,
     ) -> None:
         """Print a result; only then file it, and write it as a page where asked for.
 
@@ -218,9 +227,11 @@ class Ui:
             report: page to write, or None.
             state: the word that the page says on top, ``"passed"``; or "".
             keep: files the result, and returns warnings where that was not possible.
+            lines: the result for people; None for its own sentences.
         """
-        self.say(found.sentences(), found.to_dict())
+        lines = found.sentences() if lines is None else lines
+        self.say(lines, found.to_dict())
         if keep:
             self.warn(*keep())
         if report:
-            write_report(report, f"lineproof {sys.argv[1]}", sentences=found.sentences(), state=state)
+            write_report(report, f"lineproof {sys.argv[1]}", sentences=lines, state=state)

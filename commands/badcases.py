@@ -67,6 +67,7 @@ def badcases(
     )  # fmt: skip
     with ui.progress() as progress:
         found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
+    ui.data(*found.data)
     ui.notice(found.notices)
     ui.show(found)
     found.check()

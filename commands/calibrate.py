@@ -13,6 +13,7 @@ from ._options import (
     Device,
     EngineName,
     MaxFalseReject,
+    MinUsed,
     OtherData,
     OwnCategory,
     Quiet,
@@ -31,6 +32,7 @@ def calibrate(
     root: Annotated[Path | None, Option(help="Where the data set of the run in --data lies now, if moved.")] = None,
     engine: EngineName = "auto",
     max_false_reject: MaxFalseReject = "1%",
+    min_used: MinUsed = "90%",
     who: Who = None,
     record: Record = None,
     other_data: OtherData = False,
@@ -48,16 +50,19 @@ def calibrate(
     from ..eval.calibrate import keep_calibration
     from ..runtime.engine import EngineOptions
     from ..workflows.calibration import GoodParts, calibrate_on
-    from ..workflows.find import open_named, parse_share
+    from ..workflows.find import open_named, parse_min_used, parse_share
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    share = parse_share(max_false_reject)
+    share, least = parse_share(max_false_reject), parse_min_used(min_used)
     check_record(record)
     opened = open_named(bundle)
     source = GoodParts(data, category, root, other_data)
     with ui.progress() as progress:
         found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
+    ui.data(found.data)
     ui.notice(found.notices)
-    ui.show(found, keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)])
+    ui.show(found, lines=found.sentences(lists_all=verbose))
+    found.check(least)
+    ui.warn(keep_calibration(opened, found, who=who or user_name(), folder=record))

@@ -71,6 +71,7 @@ def compare(
     )  # fmt: skip
     with ui.progress() as progress:
         found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
+    ui.data(*found.data)
     ui.notice(found.notices)
     ui.show(found)
     found.check()

@@ -72,6 +72,7 @@ def evaluate(
     )  # fmt: skip
     with ui.progress() as progress:
         found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
+    ui.data(*found.data)
     ui.notice(found.notices)
     ui.show(found, report=report)
     if table_file:

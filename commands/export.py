@@ -48,6 +48,7 @@ def export(
     request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace, accept_undecided)
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)
+    ui.data(proof.data)
     ui.notice(proof.conversions)
     ui.show(proof)
     proof.check(accept_undecided=accept_undecided)

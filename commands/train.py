@@ -55,7 +55,8 @@ def train(
     }
     with ui.progress() as progress:
         found = train_detector(
-            detector, data, category=category, settings=chosen, out=out, options=options, progress=progress
-        )
+            detector, data, category=category, settings=chosen, out=out, options=options, say_data=ui.data,
+            progress=progress,
+        )  # fmt: skip
     ui.notice(found.conversions)
     ui.show(found)

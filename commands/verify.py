@@ -1,7 +1,7 @@
 """``lineproof verify``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
@@ -15,6 +15,7 @@ from ._options import (
     Device,
     EngineName,
     ExpectedPrecision,
+    MinUsed,
     OtherData,
     OwnCategory,
     Quiet,
@@ -24,6 +25,11 @@ from ._options import (
     Threads,
     Verbose,
 )
+
+if TYPE_CHECKING:
+    from ..bundle.store import Bundle
+    from ..data.dataset import Dataset
+    from ._console import Ui
 
 
 def verify(
@@ -41,6 +47,7 @@ def verify(
     accept_undecided: AcceptUndecided = False,
     record: Record = None,
     resolution: ResolutionName = "image",
+    min_used: MinUsed = "90%",
     report: ReportPage = None,
     other_data: OtherData = False,
     as_json: AsJson = False,
@@ -53,25 +60,24 @@ def verify(
 ) -> None:
     """Prove that an engine gives the reference's verdicts."""
     from ..bundle.reports import check_record
-    from ..data.dataset import check_contents
     from ..eval.masks import check_resolution
     from ..eval.parity import check
     from ..eval.proof import pick_reference, record_parity
     from ..eval.verify import verify as compare
     from ..runtime.engine import EngineOptions, resolve_auto
-    from ..workflows.find import open_named
-    from ..workflows.targets import open_category
+    from ..workflows.find import open_named, parse_min_used
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     check_record(record)
+    share = parse_min_used(min_used)
     opened = open_named(bundle, precision=precision)
     name = resolve_auto(opened, engine, options=options)
     dataset, truth = None, "torch"
     if data:
-        dataset = check_contents(open_category(data, category, own=opened.manifest.training.category))
+        dataset = _read(data, category, opened, ui)
         truth, notice = pick_reference(opened, reference, engine=name)
         ui.warn(notice)
     with ui.progress() as progress:
@@ -81,7 +87,19 @@ def verify(
         )  # fmt: skip
     ui.notice(found.notices)
     ui.show(
-        found, report=report, state=found.state,
+        found, report=report, state=found.state, lines=found.sentences(lists_all=verbose),
         keep=lambda: [record_parity(opened, found, folder=record).warning],
     )  # fmt: skip
     check(found, accept_undecided=accept_undecided)
+    found.used.check(share)
+
+
+def _read(data: Path, category: str | None, bundle: "Bundle", ui: "Ui") -> "Dataset":
+    """The data set, once its masks were looked at and what it lacks was said."""
+    from ..data.dataset import check_contents
+    from ..data.notes import DataNotes
+    from ..workflows.targets import open_category
+
+    dataset = check_contents(open_category(data, category, own=bundle.manifest.training.category))
+    ui.data(DataNotes.of(dataset))
+    return dataset

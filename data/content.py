@@ -38,3 +38,26 @@ def content_hashes(paths: Sequence[Path], *, progress: Progress = silent) -> tup
         hashes.append(content_hash(path))
         progress("reading images", number, len(paths))
     return tuple(hashes)
+
+
+def holdout_lines(fitted: Sequence[str], held_out: Sequence[str]) -> list[str]:
+    """What is said first of held-out images that are no images of their own; empty where each is one.
+
+    Args:
+        fitted: content hashes of the images that a detector was fitted to.
+        held_out: those of the images that set its threshold.
+    """
+    known = frozenset(fitted)
+    num_known, num_copies = sum(item in known for item in held_out), len(held_out) - len(set(held_out))
+    lines = []
+    if num_known:
+        lines.append(
+            f"{num_known} of {len(held_out)} held-out images show, pixel by pixel, what the detector was fitted to: "
+            "the threshold rejects more parts on the line than its figures say. Remove the copies and train again."
+        )
+    if num_copies:
+        lines.append(
+            f"{num_copies} of {len(held_out)} held-out images are copies of others, pixel by pixel: the interval of "
+            "the threshold counts each as a part of its own. Remove the copies and train again."
+        )
+    return lines

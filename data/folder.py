@@ -13,6 +13,7 @@ bad ones are test pictures.
 from pathlib import Path
 
 from .layout import (
+    MASKS_AMONG_PARTS,
     MASKS_OF_GOOD,
     TEST_EVERY,
     Findings,
@@ -25,10 +26,8 @@ from .layout import (
     name_doubtful,
     pair_masks,
 )
-from .names import BAD_NAMES, GOOD_NAMES, is_good_name, spelled
+from .names import BAD_NAMES, GOOD_NAMES, MASK_NAMES, is_good_name, is_mask_name, spelled
 from .records import Sample, is_image, subfolders, visible
-
-_MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 
 
 def is_category(folder: Path) -> bool:
@@ -39,7 +38,7 @@ def is_category(folder: Path) -> bool:
 def read(root: Path, findings: Findings) -> list[Sample]:
     """Read the folders of good parts, bad parts and masks under ``root``, for which :func:`is_category` holds."""
     goods, bads = folders_named(root, GOOD_NAMES), folders_named(root, BAD_NAMES)
-    mask_tops = folders_named(root, _MASK_NAMES)
+    mask_tops = folders_named(root, MASK_NAMES)
     good = [picture for folder in goods for picture in images_in(folder, findings)]
     samples = held_out_samples(good)
     if len(good) < TEST_EVERY:
@@ -59,6 +58,9 @@ def _bad(bads: list[Path], mask_tops: list[Path], findings: Findings) -> list[Sa
         for folder in subfolders(bad):
             if is_good_name(folder.name):
                 findings.problem(folder, "a folder of good parts among bad ones; ignored")
+                continue
+            if is_mask_name(folder.name):
+                findings.problem(folder, MASKS_AMONG_PARTS)
                 continue
             name_doubtful(folder, findings)
             places = [*_called(folder.name, mask_tops), *_called(folder.name, own)]

@@ -14,6 +14,8 @@ TEST_EVERY = 5
 
 #: What is wrong with a folder of masks of good pictures.
 MASKS_OF_GOOD = "masks of good pictures, which have nothing to mark; the pictures count as good"
+#: Among folders of defective parts.
+MASKS_AMONG_PARTS = "is called like a folder of masks, which are no pictures of parts; ignored"
 
 _MASK = "_mask"
 

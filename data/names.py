@@ -12,6 +12,8 @@ BAD_NAMES = frozenset(
         "reject", "rejected", "fail", "failed", "anomaly", "anomalies", "anomalous", "abnormal",
     }
 )  # fmt: skip
+#: Folders of masks; among folders of parts they hold no parts, whose pixels would be judged as pictures.
+MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 #: How the good names are told to people.
 GOOD_WORDS = "good, ok, okay or normal"
 
@@ -35,6 +37,11 @@ def spelled(name: str) -> str:
 def is_good_name(name: str) -> bool:
     """Whether a folder of this name holds good parts."""
     return spelled(name) in GOOD_NAMES
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a folder of this name holds masks."""
+    return spelled(name) in MASK_NAMES
 
 
 def sounds_good(name: str) -> bool:

@@ -7,6 +7,7 @@ that answer to one name are all read.
 from pathlib import Path
 
 from .layout import (
+    MASKS_AMONG_PARTS,
     MASKS_OF_GOOD,
     Findings,
     defective_samples,
@@ -18,7 +19,7 @@ from .layout import (
     name_unknown,
     pair_masks,
 )
-from .names import GOOD_NAMES, GOOD_WORDS, is_good_name, spelled
+from .names import GOOD_NAMES, GOOD_WORDS, is_good_name, is_mask_name, spelled
 from .records import Sample, Split, is_image, subfolders, visible
 
 
@@ -81,6 +82,9 @@ def _test(root: Path, findings: Findings) -> list[Sample]:
     tops = folders_of(root, "test")
     samples, used = [], set[Path]()
     for folder in (folder for top in tops for folder in subfolders(top)):
+        if is_mask_name(folder.name):
+            findings.problem(folder, MASKS_AMONG_PARTS)
+            continue
         mask_folders = _same_name(folder, mask_tops)
         used.update(mask_folders)
         if is_good_name(folder.name):

@@ -112,7 +112,7 @@ def held_out_images(
     Raises:
         BadInputError: images are gone, have other content than when the run was trained, or cannot be read.
     """
-    root = _root(record, data)
+    root = data_root(record, data)
     if data is not None and not record.root:
         raise BadInputError(
             f"{run} was trained by an older release, which kept its images by absolute path: {option} cannot replace "
@@ -142,7 +142,8 @@ def held_out_images(
     return paths
 
 
-def _root(record: CheckpointRecord, data: Path | None) -> Path:
+def data_root(record: CheckpointRecord, data: Path | None) -> Path:
+    """The folder that the images of a run are relative to; ``data`` as in ``held_out_images``."""
     if data is None:
         return Path(record.root)
     below = data / record.training.category

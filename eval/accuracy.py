@@ -55,12 +55,14 @@ class Accuracy:
         pixel: metrics of the maps, over the pictures whose pixels are known; None where no defect has a mask.
         verdicts: at the threshold of the outputs.
         resolution: of the pixels that ``pixel`` is about.
+        num_unseen: defective pictures with a mask that marks none of these pixels: cut away, or too small for them.
     """
 
     image: ImageResult
     pixel: PixelResult | None
     verdicts: Verdicts
     resolution: Resolution
+    num_unseen: int = 0
 
     def value(self, metric: str) -> float | None:
         """``image_auroc``, ``pixel_auroc`` or ``aupro``: 0 to 1, None where it is undefined."""
@@ -77,15 +79,20 @@ class Accuracy:
             "pixel": None if self.pixel is None else self.pixel.to_dict(),
             "verdicts": dataclasses.asdict(self.verdicts),
             "pixel_resolution": self.resolution,
+            "num_unseen": self.num_unseen,
         }
 
     def pixel_sentence(self) -> str:
         """Which pixels the pixel figures are about; "" where there are none."""
         if self.pixel is None:
             return ""
+        unseen = (
+            f" Of {self.num_unseen} defective pictures the mask marks none of these pixels (cut away, or too small for "
+            "them): there they count as free of defects."
+        )
         return (
             f"Pixel figures {RESOLUTIONS[self.resolution]}: {self.pixel.num_images} pictures, "
-            f"{self.pixel.num_components} defects."
+            f"{self.pixel.num_components} defects.{unseen if self.num_unseen else ''}"
         )
 
 
@@ -99,15 +106,18 @@ def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3, resolution: Re
     """
     image = ImageMetrics()
     image.update(outputs.score, outputs.label)
-    pixel = PixelMetrics(fpr_limit)
+    pixel, num_unseen = PixelMetrics(fpr_limit), 0
     for index in np.flatnonzero(outputs.has_mask).tolist():
-        pixel.update(*outputs.pixels_of(index, resolution=resolution))
+        anomaly_map, mask = outputs.pixels_of(index, resolution=resolution)
+        pixel.update(anomaly_map, mask)
+        num_unseen += bool(outputs.label[index]) and not mask.any()
     has_masks = bool((outputs.has_mask & outputs.label).any())
     return Accuracy(
         image=image.compute(),
         pixel=pixel.compute() if has_masks else None,
         verdicts=judge(outputs),
         resolution=resolution,
+        num_unseen=num_unseen,
     )
 
 

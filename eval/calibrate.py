@@ -18,9 +18,10 @@ from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
 from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
+from ..data.notes import NO_DATA, DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, check_deciding, open_engine, resolve_auto
-from .predictions import Judged, Skipped, no_frames_left, predict_files
+from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
 
 CALIBRATION = "calibration.json"
 
@@ -38,6 +39,7 @@ class Calibration:
         warning: what the number of parts cannot show, or "".
         conversions: what was done to the pictures to make frames of them, in sentences.
         part_note: how their data set differs from what the bundle was trained on, or "".
+        data: that data set in words, where the pictures are one's validation split.
     """
 
     bundle: Bundle
@@ -47,6 +49,19 @@ class Calibration:
     warning: str
     conversions: tuple[str, ...] = ()
     part_note: str = ""
+    data: DataNotes = NO_DATA
+
+    @property
+    def used(self) -> UsedShare:
+        """How many of the pictures could be used."""
+        return UsedShare.of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
+
+    def check(self, min_used: float) -> None:
+        """Raise BadInputError where less than ``min_used`` (0 to 1) of the pictures was used: nothing is set then."""
+        try:
+            self.used.check(min_used)
+        except BadInputError as error:
+            raise BadInputError(f"The threshold was not set. {error}") from None
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -65,22 +80,24 @@ class Calibration:
             "max_false_reject": self.threshold.max_false_reject,
             "interval_95": [self.threshold.interval_low, self.threshold.interval_high],
             "source": self.threshold.source,
+            "used": self.used.to_dict(),
+            "data": self.data.to_dict(),
             "skipped_frames": [item.to_dict() for item in self.skipped_frames],
             "warning": self.warning,
             "conversions": list(self.conversions),
             "part_note": self.part_note,
         }
 
-    def sentences(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
+    def sentences(self, *, lists_all: bool = False) -> tuple[str, ...]:
+        """The result for people, a line each; ``lists_all`` names every picture that was not used."""
         lines = [
+            *self.used.lines(lists_all=lists_all),
             f"Threshold of {self.threshold.engine}: {self.threshold.value:.6g} (before: {self.previous.value:.6g}, "
             f"calibrated on {self.previous.engine}).",
             f"{self.threshold.sentence()}.",
         ]
         if self.warning:
             lines.append(self.warning)
-        lines.extend(f"Not used: {item.sample.path}: {item.reason}" for item in self.skipped_frames)
         lines.append("Verify again: the verdicts that were compared before used the other threshold.")
         return tuple(lines)
 

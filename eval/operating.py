@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from ..core.errors import BadInputError
 from ..core.table import aligned
 from ..core.threshold import clopper_pearson
 
+#: Where the threshold in use comes from.
+Origin = Literal["calibrated", "given"]
 #: Shares of rejected good parts that the table shows.
 SHARES = (0.0, 0.01, 0.05, 0.10)
 #: Beyond this share of passing defects the calibrated threshold is called useless, first of all.
@@ -67,9 +69,9 @@ class OperatingPoint:
     rejected_good: Share
     passed_defective: Share
 
-    def cells(self) -> tuple[str, ...]:
-        """A row of the table."""
-        name = "calibrated" if self.allowed is None else f"at most {self.allowed:.0%}"
+    def cells(self, *, origin: str = "calibrated") -> tuple[str, ...]:
+        """A row of the table; ``origin`` names that of the one threshold which was not read off the pictures."""
+        name = origin if self.allowed is None else f"at most {self.allowed:.0%}"
         if self.threshold is None:
             return (name, "-", "-", "-")
         return (name, f"{self.threshold:.6g}", str(self.rejected_good), str(self.passed_defective))
@@ -94,20 +96,21 @@ class OperatingTable:
 
     Attributes:
         points: one for each of SHARES, with thresholds read off these very pictures.
-        calibrated: at the threshold that was calibrated on other, held-out good parts.
+        calibrated: at the threshold in use, which ``origin`` names: as a rule calibrated on other, held-out good parts.
         num_good: good pictures.
         num_defective: defective pictures.
+        origin: ``"calibrated"``, or ``"given"`` where the caller named another threshold than the bundle's.
     """
 
     points: tuple[OperatingPoint, ...]
     calibrated: OperatingPoint
     num_good: int
     num_defective: int
+    origin: Origin = "calibrated"
 
     def warnings(self) -> list[str]:
         """What is said before anything else: nothing to judge by, or a threshold that lets most defects pass."""
-        missing = [noun for noun, num in (("good", self.num_good), ("defective", self.num_defective)) if not num]
-        lines = [f'No {noun} test picture: figures that need one are "-".' for noun in missing]
+        lines = no_class_lines(num_good=self.num_good, num_defective=self.num_defective)
         passed = self.calibrated.passed_defective
         if passed.total and passed.num > _MOSTLY_MISSED * passed.total:
             value = self.calibrated.threshold
@@ -116,10 +119,11 @@ class OperatingTable:
 
     def sentences(self) -> list[str]:
         """The table, with what its thresholds are."""
+        rows = [point.cells(origin=self.origin) for point in (*self.points, self.calibrated)]
         return [
             f"Operating table on {self.num_good} good and {self.num_defective} defective test pictures:",
-            *aligned(_HEADER, [point.cells() for point in (*self.points, self.calibrated)]).splitlines(),
-            "Thresholds but the calibrated one are read off the test pictures, for orientation only.",
+            *aligned(_HEADER, rows).splitlines(),
+            f"Thresholds but the {self.origin} one are read off the test pictures, for orientation only.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,19 +134,31 @@ class OperatingTable:
             "thresholds_from": "these test pictures, for orientation only",
             "points": [point.to_dict() for point in self.points],
             "calibrated": self.calibrated.to_dict(),
+            "threshold_origin": self.origin,
             "warnings": self.warnings(),
         }
 
 
+def no_class_lines(*, num_good: int, num_defective: int) -> list[str]:
+    """What is said first where test pictures of a class are missing; empty where there are both."""
+    missing = [noun for noun, num in (("good", num_good), ("defective", num_defective)) if not num]
+    return [f'No {noun} test picture: figures that need one are "-".' for noun in missing]
+
+
 def operating_table(
-    scores: NDArray[np.floating[Any]] | Sequence[float], labels: NDArray[np.bool_] | Sequence[bool], *, threshold: float
+    scores: NDArray[np.floating[Any]] | Sequence[float],
+    labels: NDArray[np.bool_] | Sequence[bool],
+    *,
+    threshold: float,
+    origin: Origin = "calibrated",
 ) -> OperatingTable:
     """Say what each share of rejected good parts costs in defects that pass.
 
     Args:
         scores: (N,), finite, larger is more anomalous.
         labels: bool (N,), True for defective pictures.
-        threshold: the calibrated one, in units of the score.
+        threshold: the one in use, in units of the score.
+        origin: where it comes from.
 
     Raises:
         BadInputError: a score is not finite, or there are as many labels as scores not.
@@ -160,6 +176,7 @@ def operating_table(
         calibrated=_point(good, defective, None, threshold),
         num_good=len(good),
         num_defective=len(defective),
+        origin=origin,
     )
 
 

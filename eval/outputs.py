@@ -17,8 +17,9 @@ from ..core.errors import BadInputError, LineproofError
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..core.threshold import check_threshold
-from ..data.dataset import Dataset, Sample
+from ..data.dataset import Dataset, Sample, check_counts
 from ..data.frames import conversions_of
+from ..data.notes import NO_DATA, DataNotes
 from ..data.records import relative
 from ..runtime.engine import EngineOptions, open_engine, resolve_auto
 from .masks import Resolution, judged_map, judged_pixels, mask_for, pack_mask, unpack_mask
@@ -47,6 +48,8 @@ class Source:
         skipped: pictures that could not be judged: (file, reason).
         conversions: what was done to the pictures to make frames of them, in sentences.
         part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
+        data: the data set in words.
+        count_notes: how its counts differ from the official ones, see ``check_counts``.
 
     Raises:
         UsageError: the threshold is not finite.
@@ -65,6 +68,8 @@ class Source:
     skipped: tuple[tuple[str, str], ...] = ()
     conversions: tuple[str, ...] = ()
     part_note: str = ""
+    data: DataNotes = NO_DATA
+    count_notes: tuple[str, ...] = ()
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -165,7 +170,7 @@ def collect_outputs(
 
     Args:
         bundle: the bundle.
-        dataset: its test split is run.
+        dataset: its test split is run; its contents were checked, see ``check_contents``.
         engine: engine, or ``"auto"``.
         options: of the engine.
         batch: frames per call.
@@ -209,6 +214,8 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
         root=str(dataset.root),
         preprocessing=manifest.preprocessing,
         skipped=tuple((item.name(dataset.root), item.short_reason) for item in skipped),
+        data=DataNotes.of(dataset),
+        count_notes=check_counts(dataset),
     )
 
 

@@ -23,6 +23,13 @@ class Pair:
     reference: float | None = None
     engine: float | None = None
 
+    def sentence(self, name: str) -> str:
+        """For people: both values, or a dash where neither side has one."""
+        if self == Pair():
+            return f"{name}: -."
+        left, right = ("none" if value is None else f"{value:.6g}" for value in (self.reference, self.engine))
+        return f"{name}: reference {left}, engine {right}."
+
 
 @final
 @dataclass(frozen=True, kw_only=True)

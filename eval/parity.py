@@ -9,9 +9,11 @@ from typing import Any, final
 
 from ..bundle.record import ParityState
 from ..core.errors import LineproofError, ParityError
+from ..data.notes import NO_DATA, DataNotes
 from .masks import RESOLUTIONS, Resolution
+from .operating import no_class_lines
 from .paired import Pair
-from .predictions import Skipped, json_number
+from .predictions import Skipped, UsedShare, json_number
 from .statistics import Difference, McNemar
 
 _SHOWN = 5
@@ -102,11 +104,14 @@ class ParityReport:
         image_auroc_difference: engine minus reference on them, with a paired bootstrap interval.
         worst_frames: up to ten frames whose maps differ most, the worst first: (file, largest |engine − reference|).
         skipped_frames: pictures that could not be compared, and why.
+        used: how many pictures of the data set could be compared; of none where none was given.
+        num_defective: how many of the pictures compared are labelled defective.
         failures: why the engine failed, one sentence each; empty where it passed.
         engine_details: what the engine says about itself.
         environment: what this ran on.
         conversions: what was done to the data set's pictures to make frames of them, in sentences.
         part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
+        data: the data set in words.
     """
 
     bundle: str
@@ -142,11 +147,14 @@ class ParityReport:
     image_auroc_difference: Difference | None
     worst_frames: tuple[tuple[str, float], ...]
     skipped_frames: tuple[Skipped, ...]
+    used: UsedShare
+    num_defective: int
     failures: tuple[str, ...]
     engine_details: dict[str, Any]
     environment: dict[str, Any]
     conversions: tuple[str, ...] = ()
     part_note: str = ""
+    data: DataNotes = NO_DATA
 
     def __post_init__(self) -> None:
         if not self.environment:
@@ -173,25 +181,32 @@ class ParityReport:
         """Plain JSON values; numbers that are not finite are None."""
         plain = dataclasses.asdict(self)
         plain["skipped_frames"] = [item.to_dict() for item in self.skipped_frames]
+        plain.update({"used": self.used.to_dict(), "data": self.data.to_dict()})
         plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures", "conversions")})
         return {"passed": self.passed, "tie_share": self.tie_share, **plain}
 
-    def sentences(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
+    def sentences(self, *, lists_all: bool = False) -> tuple[str, ...]:
+        """The result for people, a line each; ``lists_all`` names every picture that was not used."""
         verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
-        lines = [f"Parity {verdict}: {self.bundle} on {self.engine} ({self.precision}) against {self._against()}."]
+        lines = [
+            *self._first_lines(lists_all=lists_all),
+            f"Parity {verdict}: {self.bundle} on {self.engine} ({self.precision}) against {self._against()}.",
+        ]
         lines.extend(self.failures)
         if self.state == "undecided":
             lines.append(
                 f"{len(self.ties)} of {self.num_frames} frames ({self.tie_share:.0%}) lie within the score tolerance "
                 "of the threshold: equal verdicts on the others do not prove that the engine decides as the reference."
             )
-        lines.extend(self._verdict_lines())
-        lines.extend(self._number_lines())
-        if self.skipped_frames:
-            lines.append(f"Not compared, {len(self.skipped_frames)} pictures:")
-            lines.extend(f"  {item.sample.path}: {item.reason}" for item in self.skipped_frames)
-        return tuple(lines)
+        return (*lines, *self._verdict_lines(), *self._number_lines())
+
+    def _first_lines(self, *, lists_all: bool) -> list[str]:
+        """What the data set could not show."""
+        if not self.used.num_total:
+            return []
+        num_good = self.used.num_used - self.num_defective
+        lacking = no_class_lines(num_good=num_good, num_defective=self.num_defective)
+        return [*lacking, *self.used.lines(lists_all=lists_all)]
 
     def _against(self) -> str:
         stored = f"the reference outputs stored in the bundle on {self.num_golden} golden frames"
@@ -224,11 +239,7 @@ class ParityReport:
         if self.rank_correlation is not None:
             lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
         named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
-        lines.extend(
-            f"{name}: reference {_number(pair.reference)}, engine {_number(pair.engine)}."
-            for name, pair in named
-            if pair.reference is not None or pair.engine is not None
-        )
+        lines.extend(pair.sentence(name) for name, pair in named if self.used.num_total)
         if self.aupro != Pair():
             lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
         if self.mcnemar:

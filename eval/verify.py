@@ -17,6 +17,7 @@ from ..core.progress import Progress, silent
 from ..core.threshold import Threshold
 from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
+from ..data.notes import DataNotes
 from ..data.records import relative
 from ..runtime.engine import (
     Engine,
@@ -32,7 +33,7 @@ from .masks import Resolution, mask_for
 from .paired import PairedMeter
 from .parity import ParityReport
 from .part import check_same_part
-from .predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches
+from .predictions import FrameBatch, Skipped, UsedShare, check_batch_size, no_frames_left, read_batches
 
 
 def verify(
@@ -55,7 +56,8 @@ def verify(
         bundle: always compared on its golden frames, whose reference outputs are stored in it.
         engine: engine under test, or ``"auto"``.
         options: of the engine under test.
-        dataset: its test split is compared as well, with ``reference`` run on the same frames.
+        dataset: its test split is compared as well, with ``reference`` run on the same frames; its contents were
+            checked, see ``check_contents``.
         reference: engine that gives the reference on the data set.
         batch: frames per call of both engines.
         resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
@@ -78,7 +80,8 @@ def verify(
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
                 trial.compare_pictures(dataset, truth)
     report = trial.report(name, options, reference="golden" if dataset is None else reference)
-    return dataclasses.replace(report, part_note=part_note)
+    data = DataNotes.of(dataset) if dataset else DataNotes()
+    return dataclasses.replace(report, part_note=part_note, data=data)
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
@@ -121,6 +124,8 @@ class _Trial:
         self._comparison = Comparison(bundle.manifest, threshold=threshold)
         self._meter = meter
         self._skipped: list[Skipped] = []
+        self._root: Path | None = None
+        self._labels: list[int] = []
         self._conversions = conversions_of(bundle.manifest.preprocessing)
         self._num_golden = 0
         self._details = under_test.describe()
@@ -136,16 +141,16 @@ class _Trial:
             self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
 
     def compare_pictures(self, dataset: Dataset, truth: Engine) -> None:
-        num_compared = 0
+        self._root = dataset.root
         for item in read_batches(
             self._bundle, dataset.test, batch=self._batch, conversions=self._conversions, progress=self._progress
         ):
             if isinstance(item, Skipped):
                 self._skipped.append(item)
                 continue
-            num_compared += len(item.samples)
+            self._labels += [sample.label for sample in item.samples]
             self._compare_batch(item, truth, root=dataset.root)
-        if not num_compared:
+        if not self._labels:
             raise no_frames_left(self._skipped, what="pictures of the test split")
 
     def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
@@ -182,6 +187,8 @@ class _Trial:
             threshold=self._threshold.value,
             threshold_engine=self._threshold.engine,
             skipped_frames=tuple(self._skipped),
+            used=UsedShare.of(self._skipped, num_total=len(self._labels) + len(self._skipped), root=self._root),
+            num_defective=sum(self._labels),
             conversions=self._conversions.sentences(),
             engine_details=self._details,
             environment=describe_environment(),

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -779,6 +780,110 @@ def test_too_few_usable_pictures_are_an_error_after_the_result(lineproof, tiny_b
     assert "  bad/001.png: the picture is 12x20 (height x width)" in out
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words)[0] == 1
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words, "--min-used", "0.5")[0] == 0
+
+
+def test_every_command_says_what_the_data_set_lacks(lineproof, tiny_bundle, tmp_path):
+    """An empty mask and a copied test picture: named by every command, once, and the mask counts nowhere."""
+    needs("ort-cpu")
+    needs("openvino")
+    parts = _parts(tmp_path / "parts")
+    Image.new("L", (16, 12)).save(parts / "masks" / "001.png")
+    (parts / "good" / "009.png").write_bytes((parts / "good" / "000.png").read_bytes())
+    words = (tiny_bundle.path, "--data", parts, "--engine", "ort-cpu")
+    commands = {
+        "evaluate": words,
+        "badcases": words,
+        "verify": (*words, "--reference", "openvino"),
+        "compare": (tiny_bundle.path, *words),
+    }
+    head = "parts: 8 training, 2 good and 3 defective test pictures (bad 3), 2 with masks; plain folder; good = good"
+    problems = [
+        "masks/001.png: marks nothing; its picture counts as unmarked.",
+        "good/009.png: is byte-identical to a training picture, good/000.png.",
+    ]
+    for command, given in commands.items():
+        err = lineproof(command, *given)[2]
+        for sentence in (head, *problems):
+            assert err.count(f"note: {sentence}\n") == 1, (command, sentence)
+        data = only_json(lineproof(command, *given, "--json")[1])
+        found = data["evaluated"][0]["data"] if "evaluated" in data else data["data"]
+        assert (found[0] if isinstance(found, list) else found)["problems"] == problems
+        assert f"note: {problems[0]}\n" in lineproof(command, *given, "--quiet")[2]
+    assert "note: good holds the good training pictures.\n" in lineproof("evaluate", *words, "-v")[2]
+    out = lineproof("evaluate", *words, "--json")[1]
+    assert only_json(out)["evaluated"][0]["accuracy"]["pixel"]["num_images"] == 4
+
+
+def test_kept_outputs_say_what_the_data_set_lacked(lineproof, tiny_bundle, tmp_path):
+    """Also where the data set is gone: the check was made when the outputs were."""
+    needs("ort-cpu")
+    parts = _parts(tmp_path / "parts")
+    Image.new("L", (16, 12)).save(parts / "masks" / "001.png")
+    made = lineproof("evaluate", tiny_bundle.path, "--data", parts, "--save-outputs", "kept.npz", "--json")
+    shutil.rmtree(parts)
+    later = lineproof("evaluate", "kept.npz", "--json")
+    assert only_json(later[1]) == only_json(made[1])
+    assert later[2] == made[2].split("pictures …\n")[-1]
+    assert "note: masks/001.png: marks nothing; its picture counts as unmarked.\n" in later[2]
+
+
+@pytest.mark.parametrize(("gone", "noun"), [("bad", "defective"), ("good", "good")])
+def test_a_test_split_without_a_class_is_the_first_thing_said(lineproof, tiny_bundle, tmp_path, gone, noun):
+    needs("ort-cpu")
+    needs("openvino")
+    parts = _parts(tmp_path / "parts")
+    split = tmp_path / "split" / "parts"
+    for source, place in (("good", "train/good"), ("good", "test/good"), ("bad", "test/bad")):
+        shutil.copytree(parts / source, split / place)
+    shutil.rmtree(split / "test" / gone)
+    words = (tiny_bundle.path, "--data", split, "--engine", "ort-cpu", "--quiet")
+    for command, given in {
+        "evaluate": words, "badcases": words, "verify": (*words, "--reference", "openvino"),
+        "compare": (tiny_bundle.path, *words),
+    }.items():  # fmt: skip
+        first, *rest = lineproof(command, *given)[1].splitlines()
+        assert first.endswith(f'No {noun} test picture: figures that need one are "-".'), command
+        if command in ("verify", "compare"):
+            assert "Image AUROC: -." in rest
+            assert "AUPRO: -." in rest
+
+
+def test_a_set_that_verify_could_use_only_in_part(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    needs("openvino")
+    parts = _parts(tmp_path / "parts")
+    for index in (0, 1):
+        Image.new("RGB", (20, 12)).save(parts / "bad" / f"{index:03d}.png")
+    words = ("verify", tiny_bundle.path, "--data", parts, "--engine", "ort-cpu", "--reference", "openvino", "--quiet")
+    status, out, err = lineproof(*words)
+    assert status == 1
+    names = "Only 3 of 5 pictures could be used (60.0%). Not used: bad/000.png, bad/001.png: the picture is 12x20"
+    assert out.startswith(names)
+    assert out.count("bad/001.png") == 1
+    assert "(60.0%); expected at least 90%" in err
+    assert lineproof(*words, "--min-used", "60%")[0] == 0
+    assert "  bad/001.png: the picture is 12x20" in lineproof(*words, "-v")[1]
+    assert only_json(lineproof(*words, "--json")[1].partition("\n{")[0] or "{}") is not None
+
+
+def test_a_threshold_from_part_of_the_pictures_is_not_set(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    held = tmp_path / "held"
+    held.mkdir()
+    rng = np.random.default_rng(3)
+    for index in range(10):
+        size = (20, 12) if index < 2 else (16, 12)
+        Image.fromarray(rng.integers(0, 60, (size[1], size[0], 3)).astype(np.uint8)).save(held / f"{index}.png")
+    words = ("calibrate", tiny_bundle.path, "--data", held, "--engine", "ort-cpu", "--quiet")
+    before = open_bundle(tiny_bundle.path).manifest
+    status, out, err = lineproof(*words)
+    assert status == 1
+    assert out.startswith("Only 8 of 10 pictures could be used (80.0%). Not used: ")
+    assert "The threshold was not set. Only 8 of 10 pictures could be used (80.0%)" in err
+    assert open_bundle(tiny_bundle.path).manifest == before
+    status, out, err = lineproof(*words, "--min-used", "80%")
+    assert status == 0
+    assert open_bundle(tiny_bundle.path).manifest.threshold_for("ort-cpu").num_good == 8
 
 
 def _parts(folder):

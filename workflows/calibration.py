@@ -14,7 +14,8 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..data.content import content_hash
-from ..data.dataset import Dataset, Sample, enclosing_dataset
+from ..data.dataset import Dataset, Sample, check_contents, enclosing_dataset
+from ..data.notes import DataNotes
 from ..data.records import is_image, visible
 from ..detectors.record import held_out_images, read_record
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
@@ -45,21 +46,22 @@ class GoodParts:
 
 def calibration_samples(
     source: GoodParts, manifest: Manifest, *, progress: Progress = silent
-) -> tuple[tuple[Sample, ...], str, str]:
+) -> tuple[tuple[Sample, ...], str, str, DataNotes]:
     """Good images that may set the threshold of a bundle.
 
     An image that the bundle was fitted to is refused by its content, under whatever name and wherever it lies, and all
     others with it: which ones may be used is for people to say.
 
     Returns:
-        The images; what they are, in words; and how their part differs from the bundle's, in a sentence, or "".
+        The images; what they are, in words; how their part differs from the bundle's, in a sentence, or ""; and the
+        data set whose validation split they are.
 
     Raises:
         BadInputError: nothing there may set a threshold.
         UsageError: ``root`` was given, and ``data`` is no run.
     """
     refuse_unfinished(source.data)
-    note = ""
+    note, notes = "", DataNotes()
     if is_run(source.data):
         samples, note = _of_run(source, manifest, progress)
         words = f"held-out images of {source.data}"
@@ -72,12 +74,13 @@ def calibration_samples(
             note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
         words = f"good pictures of {source.data}"
     else:
-        dataset = open_category(source.data, source.category, own=manifest.training.category)
+        dataset = check_contents(open_category(source.data, source.category, own=manifest.training.category))
+        notes = DataNotes.of(dataset)
         samples = held_out(dataset, manifest)
         note = check_same_part(manifest, dataset, other_data=source.is_other_accepted)
         words = f"validation split of {dataset.name} {dataset.category}".strip()
     _refuse_fitted(samples, manifest, progress)
-    return samples, words, note
+    return samples, words, note, notes
 
 
 def _of_run(source: GoodParts, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
@@ -91,14 +94,16 @@ def _of_run(source: GoodParts, manifest: Manifest, progress: Progress) -> tuple[
 
 
 def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Progress) -> None:
-    """Refuse images whose content is among those that the detector was fitted to."""
+    """Refuse images whose content is among those that the detector was fitted to, and copies of one another."""
     fitted = frozenset(manifest.training.fitted)
-    if not fitted:
-        return
-    known = []
+    known, copies, seen = [], [], set[str]()
     for number, sample in enumerate(samples, 1):
-        if _hash(sample.path) in fitted:
+        content = _hash(sample.path)
+        if content in fitted:
             known.append(str(sample.path))
+        if content and content in seen:
+            copies.append(str(sample.path))
+        seen.add(content)
         progress("comparing images", number, len(samples))
     if known:
         more = f" and {len(known) - _NUM_NAMED} more" if len(known) > _NUM_NAMED else ""
@@ -106,6 +111,13 @@ def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Prog
             f"{len(known)} of {len(samples)} images show what {manifest.name} was fitted to, pixel by pixel: "
             f"{', '.join(known[:_NUM_NAMED])}{more}. A threshold set on them would reject too many parts on the line. "
             "Leave them out, or give the bundle's own run, which holds the images held out: --data RUN."
+        )
+    if copies:
+        more = f" and {len(copies) - _NUM_NAMED} more" if len(copies) > _NUM_NAMED else ""
+        raise BadInputError(
+            f"{len(copies)} of {len(samples)} images are copies of others among them, pixel by pixel: "
+            f"{', '.join(copies[:_NUM_NAMED])}{more}. Each would count as a part of its own, and the interval of the "
+            "threshold would be too narrow. Leave them out."
         )
 
 
@@ -152,7 +164,7 @@ def calibrate_on(
     progress: Progress = silent,
 ) -> Calibration:
     """Find the good images and set the engine's threshold by them; see ``calibrate_bundle``."""
-    samples, words, part_note = calibration_samples(source, bundle.manifest, progress=progress)
+    samples, words, part_note, data = calibration_samples(source, bundle.manifest, progress=progress)
     found = calibrate_bundle(
         bundle,
         samples,
@@ -162,7 +174,7 @@ def calibrate_on(
         options=options,
         progress=progress,
     )
-    found = dataclasses.replace(found, part_note=part_note)
+    found = dataclasses.replace(found, part_note=part_note, data=data)
     if bundle.manifest.training.fitted:
         return found
     unknown = (

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.frames import as_rgb, read_frame
+from ..data.notes import DataNotes
 from ..data.overlay import heat_map
 from ..eval.bootstrap import Evidence, pixel_evidence
 from ..eval.correlation import rank_correlation
 from ..eval.masks import RESOLUTIONS, Resolution
+from ..eval.operating import no_class_lines
 from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
 from ..eval.statistics import Difference, McNemar, Resampling, image_difference, mcnemar, pixel_differences, to_dict
 from .page import Page
-from .pairs import check_masks, in_step, same_pixels, used_share
+from .pairs import check_masks, in_step, same_pixels, same_places, used_share
 from .targets import Choice, target_outputs
 
 _NUM_WORST = 10
@@ -66,7 +68,7 @@ class Compared:
         flips: pictures with two verdicts, each side by its own threshold.
         mcnemar: whether one side judges more pictures right.
         score_max_abs_error: largest |right − left| of the scores; map_max_abs_error of the maps, None where their
-            sizes differ.
+            sizes differ, or what their pixels show.
         rank_correlation: Spearman's, of the scores.
         image_auroc: difference of the image AUROC; None where a class is absent.
         pixel_auroc: of the pixel AUROC; None where no pixel is labelled as a defect or maps differ in size.
@@ -76,6 +78,8 @@ class Compared:
         pixel_resolution: where maps and masks met.
         used: how many of the pictures of either side were compared.
         choice: how the left side was run: what share must be used, and whether all others are named.
+        data: the data sets of both sides in words, each once.
+        num_defective: how many of the pictures are defective.
         notices: what a person should know about the pictures, in sentences.
     """
 
@@ -95,6 +99,8 @@ class Compared:
     pixel_resolution: Resolution
     used: UsedShare
     choice: Choice
+    data: tuple[DataNotes, ...]
+    num_defective: int
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -119,13 +125,18 @@ class Compared:
             "pixel_resolution": self.pixel_resolution,
             "worst": [{"file": file, "map_max_abs_error": error} for file, error in self.worst],
             "resampling": to_dict(self.how),
+            "data": [item.to_dict() for item in self.data],
             "conversions": list(self.notices),
         }
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         test, map_error = self.mcnemar, self.map_max_abs_error
+        of_maps = (
+            "not compared: their sizes differ, or what their pixels show" if map_error is None else f"{map_error:.3g}"
+        )
         lines = [
+            *no_class_lines(num_good=self.num_frames - self.num_defective, num_defective=self.num_defective),
             *self.used.lines(lists_all=self.choice.lists_all),
             f"Left: {self.left}. Right: {self.right}. {self.num_frames} pictures.",
             f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
@@ -133,13 +144,12 @@ class Compared:
             *(f"  {flip}" for flip in self.flips),
             f"McNemar: right on the left side alone {test.only_left_right}, on the right side alone "
             f"{test.only_right_right}, p = {test.p_value:.3g}.",
-            f"Largest difference: score {self.score_max_abs_error:.3g}, map "
-            f"{'not compared: their sizes differ' if map_error is None else f'{map_error:.3g}'}.",
+            f"Largest difference: score {self.score_max_abs_error:.3g}, map {of_maps}.",
         ]
         if self.rank_correlation is not None:
             lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
         named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
-        lines += [found.sentence(name) for name, found in named if found]
+        lines += [found.sentence(name) if found else f"{name}: -." for name, found in named]
         if self.aupro:
             lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
         lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the pictures, seed {self.how.seed}.")
@@ -195,8 +205,8 @@ def compare(
 def _compare(
     left: Outputs, right: Outputs, how: Resampling, *, choice: Choice, used: UsedShare, progress: Progress
 ) -> Compared:
-    same_size = left.anomaly_map.shape == right.anomaly_map.shape
-    errors = _map_errors(left, right) if same_size else np.empty(0)
+    is_aligned = same_places(left, right)
+    errors = _map_errors(left, right) if is_aligned else np.empty(0)
     roc, pro = _pixels(left, right, how, resolution=choice.resolution, progress=progress)
     worst = np.argsort(-errors, kind="stable")[:_NUM_WORST]
     return Compared(
@@ -206,7 +216,7 @@ def _compare(
         flips=_flips(left, right),
         mcnemar=mcnemar(left.is_rejected, right.is_rejected, left.label),
         score_max_abs_error=float(np.abs(right.score.astype(np.float64) - left.score).max()),
-        map_max_abs_error=float(errors.max()) if same_size else None,
+        map_max_abs_error=float(errors.max()) if is_aligned else None,
         rank_correlation=rank_correlation(left.score, right.score),
         image_auroc=image_difference(left.score, right.score, left.label, how=how),
         pixel_auroc=roc,
@@ -216,6 +226,8 @@ def _compare(
         pixel_resolution=choice.resolution,
         used=used,
         choice=choice,
+        data=tuple(dict.fromkeys((left.source.data, right.source.data))),
+        num_defective=int(left.label.sum()),
         notices=tuple(dict.fromkeys((*left.source.notices, *right.source.notices))),
     )
 

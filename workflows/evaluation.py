@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, final
 
@@ -12,7 +13,7 @@ from ..bundle.atomic import write_atomic
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import TERMINAL, aligned, wrapped
-from ..data.dataset import Dataset, check_counts, open_dataset
+from ..data.notes import DataNotes
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
 from ..eval.masks import RESOLUTIONS, Resolution
@@ -49,14 +50,12 @@ class Evaluated:
         accuracy: their figures.
         corrected: figures with the corrected truth; None where nothing was corrected.
         operating: what the detector is good for, by the corrected truth where there is one.
-        problems: what the data set lacks, in sentences.
     """
 
     outputs: Outputs
     accuracy: Accuracy
     corrected: Accuracy | None
     operating: OperatingTable
-    problems: tuple[str, ...]
 
     @property
     def used(self) -> UsedShare:
@@ -86,7 +85,7 @@ class Evaluated:
             lines.append(f"  Accepted by type of defect: {missed}.")
         if judged.pixel:
             lines.append(f"  {judged.pixel_sentence()}")
-        lines += [f"  Data: {problem}" for problem in self.problems]
+        lines += [f"  Data: {note}" for note in source.count_notes]
         return [*lines, *self.operating.sentences()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +96,8 @@ class Evaluated:
             "threshold": source.threshold,
             "num_frames": len(self.outputs),
             "used": self.used.to_dict(),
-            "data_problems": list(self.problems),
+            "data": source.data.to_dict(),
+            "count_notes": list(source.count_notes),
             "conversions": list(source.conversions),
             "part_note": source.part_note,
             "accuracy": self.accuracy.to_dict(),
@@ -130,6 +130,11 @@ class Evaluation:
     def notices(self) -> tuple[str, ...]:
         """What a person should know about the pictures, each sentence once."""
         return tuple(dict.fromkeys(note for item in self.items for note in item.outputs.source.notices))
+
+    @property
+    def data(self) -> tuple[DataNotes, ...]:
+        """The data sets in words, each once."""
+        return tuple(dict.fromkeys(item.outputs.source.data for item in self.items))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -172,19 +177,6 @@ def _cells(accuracy: Accuracy) -> tuple[str, ...]:
         for values in ((image.auroc, image.ap, image.f1_max), of_pixels)
     )
     return (*left, accuracy.resolution if pixel else "-", *right)
-
-
-def _open(data: Path, category: str | None, *, own: str) -> Dataset:
-    """The category named, else the bundle's own; else the one that the folder is, whose name is checked later."""
-    if category or not own:
-        return open_dataset(data, category=category)
-    try:
-        return open_dataset(data, category=own)
-    except UsageError as error:
-        try:
-            return open_dataset(data)
-        except UsageError:
-            raise error from None
 
 
 def evaluate(
@@ -230,14 +222,13 @@ def _evaluate(outputs: Outputs, choice: Choice) -> Evaluated:
         outputs=outputs,
         accuracy=accuracy,
         corrected=corrected,
-        operating=operating_table(judged.score, judged.label, threshold=outputs.source.threshold),
-        problems=_problems(outputs),
+        operating=operating_table(
+            judged.score,
+            judged.label,
+            threshold=outputs.source.threshold,
+            origin="calibrated" if choice.threshold is None else "given",
+        ),
     )
-
-
-def _problems(outputs: Outputs) -> tuple[str, ...]:
-    root = Path(outputs.source.root)
-    return check_counts(open_dataset(root)) if root.is_dir() else ()
 
 
 def _file(save: Path, outputs: Outputs) -> Path:
@@ -248,15 +239,22 @@ def _file(save: Path, outputs: Outputs) -> Path:
     return save / f"{source.bundle}-{source.precision}-{source.engine}.npz"
 
 
+def _row_names(name: str, bundle: str) -> Iterator[str]:
+    """Names for a row, the plainest first: one figure never replaces another."""
+    yield from (name, f"{name} ({bundle})")
+    yield from (f"{name} ({bundle}, {number})" for number in count(2))
+
+
 def _table(number: str, items: Sequence[Evaluated], resolution: Resolution) -> PaperTable:
-    """Figures by method; precision and engine are named where a method was measured more than once."""
+    """Figures by method, precision and engine; bundles that share these and the category have rows of their own."""
     metric = published()["tables"][number]["metric"]
     measured: dict[str, dict[str, float]] = {}
     for item in items:
         source = item.outputs.source
         value = (item.corrected or item.accuracy).value(metric)
         if value is not None:
-            row = f"{source.detector} {source.precision} on {source.engine}"
+            name = f"{source.detector} {source.precision} on {source.engine}"
+            row = next(row for row in _row_names(name, source.bundle) if source.category not in measured.get(row, {}))
             measured.setdefault(row, {})[source.category] = value
     table = paper_table(number, measured)
     if metric == "image_auroc":

@@ -15,11 +15,13 @@ from ..core.geometry import axes, mask_on_map
 from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..data.frames import as_rgb, read_frame
+from ..data.notes import DataNotes
 from ..data.overlay import contour, heat_map, overlay
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.badcases import BadCase, find_bad_cases
 from ..eval.corrections import correct, read_corrections
 from ..eval.masks import RESOLUTIONS, Resolution
+from ..eval.operating import no_class_lines
 from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
 from .inspection import show_limits
@@ -53,6 +55,7 @@ class Gallery:
         page: the page written.
         used: how many of the data set's test pictures were judged.
         choice: how they were judged.
+        data: the data set in words, alone in a tuple.
         notices: what a person should know about the pictures, in sentences.
     """
 
@@ -64,6 +67,7 @@ class Gallery:
     page: Path
     used: UsedShare
     choice: Choice
+    data: tuple[DataNotes, ...]
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -81,12 +85,15 @@ class Gallery:
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
             "page": str(self.page),
+            "data": [item.to_dict() for item in self.data],
             "conversions": list(self.notices),
         }
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
+        verdicts = (self.after or self.before).verdicts
         lines = [
+            *no_class_lines(num_good=verdicts.num_good, num_defective=verdicts.num_defective),
             *self.used.lines(lists_all=self.choice.lists_all),
             f"{self.source}, {self.category}: {self.before.verdicts.sentence()}.",
             f"Hot spots {RESOLUTIONS[self.choice.resolution]}.",
@@ -148,6 +155,7 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
             page=out,
             used=used,
             choice=choice,
+            data=(outputs.source.data,),
             notices=outputs.source.notices,
         )
         _write_page(gallery, outputs)

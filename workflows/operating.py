@@ -16,9 +16,10 @@ from typing import Any, final
 from ..bundle.atomic import file_sha256, write_atomic
 from ..core.errors import BadInputError, LineproofError
 from ..core.progress import Progress, silent
-from ..data.dataset import Dataset, Sample, open_dataset
+from ..core.spec import FrameRule
+from ..data.dataset import Dataset, Sample, check_contents, open_dataset
 from ..data.records import relative
-from ..eval.operating import OperatingTable, operating_table
+from ..eval.operating import OperatingTable, no_class_lines, operating_table
 from ..eval.predictions import UsedShare
 
 TEST_SCORES = "test_scores.json"
@@ -33,6 +34,8 @@ class TestScores:
 
     Attributes:
         checkpoint_sha256: digest of the weights that gave them.
+        rule: how the pictures became frames, as the run's training pictures did; None in a run of an earlier release,
+            which took each at its own size.
         files: N pictures, as seen from the data set's folder.
         labels: N, True for a defective picture.
         scores: N, larger is more anomalous.
@@ -42,6 +45,7 @@ class TestScores:
     __test__ = False  # no test class, whatever its name
 
     checkpoint_sha256: str
+    rule: FrameRule | None
     files: tuple[str, ...]
     labels: tuple[bool, ...]
     scores: tuple[float, ...]
@@ -62,15 +66,17 @@ class RunOperation:
         table: the table; None where nothing could be scored.
         used: how many of the test pictures it is about.
         reason: why there is no table; "" where there is one.
+        lacking: which class of test pictures is missing, where there is no table.
     """
 
     table: OperatingTable | None = None
     used: UsedShare = field(default_factory=lambda: UsedShare(0))
     reason: str = ""
+    lacking: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
         """What is said before anything else."""
-        return [*(self.table.warnings() if self.table else []), *self.used.lines()]
+        return [*(self.table.warnings() if self.table else self.lacking), *self.used.lines()]
 
     def sentences(self) -> list[str]:
         """The table, or why there is none."""
@@ -79,7 +85,7 @@ class RunOperation:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         table = None if self.table is None else self.table.to_dict()
-        return {"table": table, "used": self.used.to_dict(), "reason": self.reason}
+        return {"table": table, "used": self.used.to_dict(), "reason": self.reason, "warnings": self.warnings()}
 
 
 def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent) -> TestScores | None:
@@ -95,12 +101,15 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     """
     from ..detectors.checkpoint import CHECKPOINT, load_detector, read_record
 
+    record = read_record(run)
+    fit = record.frame_fit
+    rule = FrameRule(*record.frame, fit=fit, bit_depth=record.bit_depth) if fit else None
     if not any(sample.label for sample in dataset.test):
         return None
-    detector = load_detector(read_record(run).detector, run / CHECKPOINT)
+    detector = load_detector(record.detector, run / CHECKPOINT)
     judged: list[tuple[str, bool, float]] = []
     skipped: list[tuple[str, str]] = []
-    for sample, score in _score(detector, dataset.test, progress):
+    for sample, score in _score(detector, dataset.test, rule, progress):
         name = relative(sample.path, dataset.root)
         if isinstance(score, str):
             skipped.append((name, score))
@@ -111,6 +120,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     files, labels, scores = zip(*judged, strict=True)
     found = TestScores(
         checkpoint_sha256=file_sha256(run / CHECKPOINT),
+        rule=rule,
         files=files,
         labels=labels,
         scores=scores,
@@ -122,27 +132,29 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     return found
 
 
-def _score(detector: Any, samples: Sequence[Sample], progress: Progress) -> Iterator[tuple[Sample, float | str]]:
+def _score(
+    detector: Any, samples: Sequence[Sample], rule: FrameRule | None, progress: Progress
+) -> Iterator[tuple[Sample, float | str]]:
     """Each picture with its score, or with why it has none."""
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
-        scores = _score_part(detector, part)
+        scores = _score_part(detector, part, rule)
         yield from zip(part, scores, strict=True)
         progress("test pictures", min(start + _BATCH, len(samples)), len(samples))
 
 
-def _score_part(detector: Any, part: Sequence[Sample]) -> list[float | str]:
+def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -> list[float | str]:
     from math import isfinite
 
     from ..detectors.checkpoint import score_images
     from ..detectors.train import image_set
 
     try:
-        scores = score_images(detector, image_set(detector, [sample.path for sample in part]))
+        scores = score_images(detector, image_set(detector, [sample.path for sample in part], rule=rule))
     except BadInputError as error:
         if len(part) == 1:
             return [str(error).removeprefix(f"{part[0].path}: ")]
-        return [found for sample in part for found in _score_part(detector, [sample])]
+        return [found for sample in part for found in _score_part(detector, [sample], rule)]
     return [score if isfinite(score) else f"the score is {score}" for score in scores]
 
 
@@ -154,6 +166,8 @@ def stored_scores(run: Path) -> TestScores | None:
         raw = json.loads((run / TEST_SCORES).read_text())
         found = TestScores(
             checkpoint_sha256=str(raw["checkpoint_sha256"]),
+            # Earlier releases kept scores of pictures that no rule had made frames of: without it they are made again.
+            rule=FrameRule(**raw["rule"]) if raw["rule"] is not None else None,
             files=tuple(map(str, raw["files"])),
             labels=tuple(map(bool, raw["labels"])),
             scores=tuple(map(float, raw["scores"])),
@@ -165,12 +179,13 @@ def stored_scores(run: Path) -> TestScores | None:
 
 
 def operation_of_run(
-    run: Path, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
+    run: Path, dataset: Dataset | None, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
 ) -> RunOperation:
     """What a threshold does to the test pictures of a run: by the scores kept in it, or by scoring them now.
 
     Args:
         run: folder of a finished run.
+        dataset: the data set that it was trained on; None where it is not there.
         frame: height, width and channels of the bundle's frames.
         threshold: of the bundle.
         progress: told after each few pictures.
@@ -182,17 +197,30 @@ def operation_of_run(
         return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
     scores = stored_scores(run)
     if scores is None:
-        dataset = _recorded_dataset(run)
         scores = score_test_split(run, dataset, progress=progress) if dataset else None
     if scores is None:
-        return RunOperation(reason=f"no labelled test pictures are at hand. {advice}")
+        lacking = lacking_lines(dataset) if dataset else ()
+        return RunOperation(reason=f"no labelled test pictures are at hand. {advice}", lacking=lacking)
     return scores.at(threshold)
 
 
-def _recorded_dataset(run: Path) -> Dataset | None:
-    """The data set that a run names, where it is still there."""
+def lacking_lines(dataset: Dataset) -> tuple[str, ...]:
+    """What is said first of a data set without good or without defective test pictures."""
+    num_defective = sum(sample.label for sample in dataset.test)
+    return tuple(no_class_lines(num_good=len(dataset.test) - num_defective, num_defective=num_defective))
+
+
+def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
+    """The data set of a run, where it is still there, its contents checked.
+
+    Args:
+        run: folder of a finished run.
+        data: where the data set lies now, the category's folder or the one above it; None for where it lay.
+    """
+    from ..detectors.record import data_root, read_record
+
     try:
-        root = Path(json.loads((run / _STARTED).read_text())["data"])
-        return open_dataset(root)
+        started = Path(json.loads((run / _STARTED).read_text())["data"])
+        return check_contents(open_dataset(started if data is None else data_root(read_record(run), data)))
     except (OSError, ValueError, KeyError, TypeError, LineproofError):
         return None

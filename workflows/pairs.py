@@ -13,7 +13,19 @@ from ..eval.predictions import UsedShare
 
 
 def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
-    """Both sides with the same pictures in the same order."""
+    """Both sides with the same pictures in the same order.
+
+    Raises:
+        BadInputError: they are of two categories, fewer than two pictures are on both sides, or labels differ.
+    """
+    first, second = left.source, right.source
+    # Every category of a benchmark has a test/good/000.png.
+    if first.category.casefold() != second.category.casefold():
+        raise BadInputError(
+            f"Left judged pictures of {first.category or 'no category'} ({first.root}), right of "
+            f"{second.category or 'no category'} ({second.root}): equal names are not equal pictures. Compare outputs "
+            "of one data set."
+        )
     places = {file: index for index, file in enumerate(right.files)}
     shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
     if len(shared) < 2:
@@ -51,6 +63,13 @@ def same_pixels(left: Outputs, right: Outputs, resolution: Resolution) -> bool:
     if resolution == "image":
         return seen_part(first) == seen_part(second)
     return axes(first) == axes(second) and left.anomaly_map.shape == right.anomaly_map.shape
+
+
+def same_places(left: Outputs, right: Outputs) -> bool:
+    """Whether one pixel of the maps shows the same place of a picture on both sides: equal frames, crops and maps."""
+    first, second = left.source.preprocessing, right.source.preprocessing
+    is_alike = left.anomaly_map.shape == right.anomaly_map.shape and first.fit == second.fit
+    return is_alike and axes(first) == axes(second)
 
 
 def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None:

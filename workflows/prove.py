@@ -12,6 +12,8 @@ from ..bundle.store import MANIFEST, Bundle, now
 from ..core.errors import EnvironmentMissingError, ExportError, UsageError
 from ..core.extras import install
 from ..core.progress import Progress, silent
+from ..data.content import holdout_lines
+from ..data.notes import NO_DATA, DataNotes
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
 from ..eval.verify import verify
@@ -41,6 +43,7 @@ class Proof:
         notes: what was left out, and why.
         operation: what its threshold does to the test pictures of its run; None where there is no run.
         conversions: what was done to pictures to make frames of them, in sentences.
+        data: the data set of its run in words, where that is still there.
     """
 
     bundle: Bundle
@@ -49,11 +52,20 @@ class Proof:
     notes: tuple[str, ...]
     operation: RunOperation | None = None
     conversions: tuple[str, ...] = ()
+    data: DataNotes = NO_DATA
 
     def check(self, *, accept_undecided: bool = False) -> None:
         """Raise ParityError where the verification failed, or decided nothing and that was not accepted."""
         if self.parity:
             check(self.parity, accept_undecided=accept_undecided)
+
+    def warnings(self) -> list[str]:
+        """What is said before anything else."""
+        training = self.bundle.manifest.training
+        return [
+            *(self.operation.warnings() if self.operation else []),
+            *holdout_lines(training.fitted, training.held_out),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -68,8 +80,10 @@ class Proof:
             "parity": None if self.parity is None else self.parity.to_dict(),
             "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
             "notes": list(self.notes),
+            "warnings": self.warnings(),
             "operating": None if self.operation is None else self.operation.to_dict(),
             "conversions": list(self.conversions),
+            "data": self.data.to_dict(),
         }
 
     def sentences(self) -> tuple[str, ...]:
@@ -77,7 +91,7 @@ class Proof:
         manifest = self.bundle.manifest
         frames = " × ".join(map(str, manifest.inputs[0].shape))
         lines = [
-            *(self.operation.warnings() if self.operation else []),
+            *self.warnings(),
             f"Bundle: {self.bundle.path} ({manifest.detector.name}, {manifest.precision}, frames {frames}).",
             f"Threshold {manifest.threshold.value:.6g}: {manifest.threshold.sentence()}.",
         ]

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,22 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from ..core.threshold import calibrate
-from ..data.dataset import Dataset, open_dataset
+from ..data.dataset import Dataset, check_contents, open_dataset
+from ..data.notes import DataNotes
 from ..data.sample import write_sample
 from ..detectors.record import read_record
 from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run
-from .operating import RunOperation, operation_of_run, score_test_split, stored_scores
+from .operating import (
+    RunOperation,
+    lacking_lines,
+    operation_of_run,
+    recorded_dataset,
+    score_test_split,
+    stored_scores,
+)
 from .placing import num_bytes, settle
 from .prove import PLANNED_ENGINES, Proof, check_engine, check_environment, is_bundle, prove
-from .shape import shape_notice
+from .trained import Trained
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
@@ -52,57 +60,6 @@ OPTION_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished run.
-
-    Attributes:
-        run: its folder.
-        record: what checkpoint.json says.
-        problems: what is odd about the data set, in sentences.
-        operation: what it does to the test pictures, at the threshold that ``export`` sets by default.
-        beginning: what was found in the folder, in a sentence; "" for a new run.
-    """
-
-    run: Path
-    record: dict[str, Any]
-    problems: tuple[str, ...]
-    operation: RunOperation
-    beginning: str = ""
-
-    @property
-    def conversions(self) -> tuple[str, ...]:
-        """What was done to the pictures to make frames of them, in sentences."""
-        note: str = self.record["frame_note"]
-        return (*([note] if note else []), *self.record["conversions"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        found = {
-            "conversions": list(self.conversions),
-            "problems": list(self.problems),
-            "operating": self.operation.to_dict(),
-            "beginning": self.beginning,
-        }
-        return {"run": str(self.run), **self.record, **found}
-
-    def sentences(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
-        training, fit = self.record["training"], self.record["fit"]
-        short = {key: value for key, value in fit.items() if not isinstance(value, list)}
-        return (
-            *((f"{self.beginning[:1].upper()}{self.beginning[1:]}",) if self.beginning else ()),
-            *self.operation.warnings(),
-            f"Trained {self.record['detector']['name']} on {training['num_images']} good images of "
-            f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
-            ", ".join(f"{key} {value}" for key, value in short.items()),
-            *(f"Data: {problem}" for problem in self.problems),
-            *shape_notice(self.record["frame"], self.record["detector"]["parameters"]["resize_px"]),
-            *self.operation.sentences(),
-            f"Run: {self.run}. Next: lineproof export {self.run}",
-        )
-
-
 def train_detector(
     name: str,
     data: Path,
@@ -111,6 +68,7 @@ def train_detector(
     settings: Mapping[str, Any],
     out: Path | None,
     options: Mapping[str, Any],
+    say_data: Callable[[DataNotes], None] | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Train, and say what came of it.
@@ -122,13 +80,17 @@ def train_detector(
         settings: parameters of the detector; None leaves the paper's.
         out: run folder; an unfinished run there goes on. None makes a new one under ./runs.
         options: fields of ``TrainOptions``.
+        say_data: told about the data set before the training begins.
         progress: told about every step.
     """
     from ..detectors.base import make_config
     from ..detectors.train import TrainOptions, train
 
     config = make_config(name, {key: value for key, value in settings.items() if value is not None})
-    dataset = open_dataset(data, category=category)
+    dataset = check_contents(open_dataset(data, category=category))
+    notes = DataNotes.of(dataset)
+    if say_data:
+        say_data(notes)
     run = out or new_run_folder(name, dataset.category)
     try:
         made = train(name, config, dataset=dataset, run=run, options=TrainOptions(**options), progress=progress)
@@ -137,14 +99,16 @@ def train_detector(
             _remove_empty(run)
     record = json.loads((run / CHECKPOINT_RECORD).read_text())
     operation = _operation(run, dataset, record["holdout_scores"], progress)
-    return Trained(run, record, dataset.problems, operation, made.beginning)
+    return Trained(run, record, notes, operation, made.beginning)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
     """What the detector does to the test pictures at the threshold that ``export`` sets by default."""
     found = stored_scores(run) or score_test_split(run, dataset, progress=progress)
     if found is None:
-        return RunOperation(reason=f"{dataset.root} has no defective test picture that can be read.")
+        return RunOperation(
+            reason=f"{dataset.root} has no defective test picture that can be read.", lacking=lacking_lines(dataset)
+        )
     threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
     return found.at(threshold.value)
 
@@ -244,8 +208,9 @@ def export_and_prove(
         proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
     frame = (spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
-    operation = operation_of_run(run, frame=frame, threshold=threshold, progress=progress)
-    return dataclasses.replace(proof, operation=operation)
+    dataset = recorded_dataset(run, data=choice.data)
+    operation = operation_of_run(run, dataset, frame=frame, threshold=threshold, progress=progress)
+    return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
 
 
 def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], progress: Progress) -> Proof:

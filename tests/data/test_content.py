@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.content import content_hash, content_hashes
+from lineproof.data.content import content_hash, content_hashes, holdout_lines
 
 
 @pytest.fixture
@@ -65,3 +65,12 @@ def test_what_is_no_image_is_named(tmp_path):
     (tmp_path / "a.png").write_text("x")
     with pytest.raises(BadInputError, match=r"a\.png"):
         content_hash(tmp_path / "a.png")
+
+
+def test_held_out_images_that_are_no_images_of_their_own_are_said():
+    assert holdout_lines(["a", "b"], ["c", "d"]) == []
+    assert holdout_lines([], []) == []
+    (line,) = holdout_lines(["a", "b"], ["b", "a", "c"])
+    assert line.startswith("2 of 3 held-out images show, pixel by pixel, what the detector was fitted to: ")
+    (line,) = holdout_lines(["a"], ["c", "c", "d", "c"])
+    assert line.startswith("2 of 4 held-out images are copies of others, pixel by pixel: ")

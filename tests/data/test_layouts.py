@@ -13,7 +13,7 @@ from lineproof.core.registry import resolve
 from lineproof.data.counts import BTAD as BTAD_COUNTS
 from lineproof.data.counts import MVTEC_LOCO, VISA, Counts, check_counts, count
 from lineproof.data.dataset import LAYOUTS, Dataset, enclosing_dataset, open_dataset
-from lineproof.data.layout import MASKS_OF_GOOD, Layout
+from lineproof.data.layout import MASKS_AMONG_PARTS, MASKS_OF_GOOD, Layout
 from lineproof.data.names import BAD_NAMES, GOOD_NAMES, is_good_name, sounds_good, spelled
 
 
@@ -442,6 +442,18 @@ def test_a_mask_beside_its_picture_is_no_picture(tmp_path: Path) -> None:
     assert dataset.problems[0] == (
         "test/dent/0_mask.png: is called like the mask of a picture beside it, and counts as none; ignored."
     )
+
+
+@pytest.mark.parametrize("name", ["masks", "Ground Truth", "gt"])
+def test_a_folder_of_masks_among_parts_holds_no_pictures(tmp_path: Path, name: str) -> None:
+    """Counted as a type of defect, black pictures with a white spot raise every figure."""
+    dataset = open_dataset(lay(tmp_path / "bolt", [*AD, f"test/{name}/0.png"]))
+    assert {s.defect for s in dataset.test} == {"good", "dent"}
+    assert dataset.problems == (f"test/{name}: {MASKS_AMONG_PARTS}.",)
+    goods = [f"good/{i}.png" for i in range(5)]
+    plain = open_dataset(lay(tmp_path / "nut", [*goods, "bad/a.png", f"bad/{name}/a.png"]))
+    assert [(s.path.name, s.defect) for s in plain.test if s.label] == [("a.png", "bad")]
+    assert plain.problems == (f"bad/{name}: {MASKS_AMONG_PARTS}.",)
 
 
 def test_masks_of_good_pictures_are_said(tmp_path: Path) -> None:

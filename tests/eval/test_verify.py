@@ -433,7 +433,9 @@ def test_pictures_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_
         str(bad / "broken.png"),
         str(bad / "large.png"),
     ]
-    assert any("large.png: the picture is 24x32" in line for line in report.sentences())
+    first = report.sentences()[0]
+    assert first.startswith("Only 6 of 8 pictures could be used (75.0%). Not used: bad/broken.png, bad/large.png: ")
+    assert any("bad/large.png: the picture is 24x32" in line for line in report.sentences(lists_all=True))
 
 
 def test_no_picture_left_is_an_error(tiny_bundle, tmp_path, add_engine):

@@ -235,6 +235,39 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
     assert one_each(["a"]) == ("a", "a")
 
 
+def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
+    for threshold, origin in ((None, "calibrated"), (0.5, "given")):
+        found = evaluate([saved], Choice(threshold=threshold))
+        rows = [line for line in found.sentences() if line.startswith(origin)]
+        assert len(rows) == 1
+        assert f"Thresholds but the {origin} one are read off" in "\n".join(found.sentences())
+        assert found.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
+
+
+def test_pictures_of_two_categories_are_never_compared(saved, tmp_path):
+    """Every category has a test/good/000.png; without masks nothing else would tell them apart."""
+    outputs = open_outputs(saved)
+    other = dataclasses.replace(outputs.source, category="grid", root="elsewhere/grid")
+    save_outputs(dataclasses.replace(outputs, source=other), tmp_path / "grid.npz")
+    with pytest.raises(BadInputError, match=r"Left judged pictures of carpet .* right of grid .elsewhere/grid."):
+        compare(saved, tmp_path / "grid.npz", (Choice(), Choice()))
+
+
+def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
+    """The later one replaced the earlier one in the paper's table."""
+    outputs = open_outputs(saved)
+    worse = dataclasses.replace(outputs, score=-outputs.score)
+    save_outputs(worse, tmp_path / "b.npz")
+    table = evaluate([saved, tmp_path / "b.npz", tmp_path / "b.npz"], Choice(), table="1").table
+    measured = {row[0]: value["carpet"] for row, value in zip(table.rows, table.values, strict=True) if "ort" in row[0]}
+    name = next(iter(measured))
+    plain = name.removesuffix(", measured")
+    assert list(measured) == [name, f"{plain} (tiny), measured", f"{plain} (tiny, 2), measured"]
+    first, *others = measured.values()
+    assert first > 0.0
+    assert others == [0.0, 0.0]
+
+
 def test_pictures_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
@@ -254,6 +287,34 @@ def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
     with pytest.raises(BadInputError, match=r"1 pictures have another mask on the two sides, first test/hole/001\.png"):
         compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
+
+
+def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
+    """Cropped away, or lost between the pixels of a smaller frame: the picture counts as free of defects there."""
+    outputs = open_outputs(saved)
+    masks = outputs.packed_mask.copy()
+    masks[list(outputs.files).index("test/hole/001.png")] = 0
+    save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "cut.npz")
+    for path, num in ((saved, 0), (tmp_path / "cut.npz", 1)):
+        found = evaluate([path], Choice())
+        (item,) = found.items
+        assert item.accuracy.num_unseen == found.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
+        assert item.accuracy.pixel.num_components == 3 - num
+        said = "Of 1 defective pictures the mask marks none of these pixels"
+        assert (said in "\n".join(found.sentences())) == bool(num)
+
+
+@pytest.mark.parametrize("change", [{"fit": "stretch"}, {"resize_height_px": 24, "crop_height_px": 12}])
+def test_maps_of_other_places_are_not_subtracted(saved, tmp_path, change):
+    """Equal shapes are not equal places: one side stretches or crops what the other takes whole."""
+    outputs = open_outputs(saved)
+    assert compare(saved, saved, (Choice(), Choice())).map_max_abs_error == 0.0
+    spec = dataclasses.replace(outputs.source.preprocessing, **change)
+    other = dataclasses.replace(outputs, source=dataclasses.replace(outputs.source, preprocessing=spec))
+    save_outputs(other, tmp_path / "other.npz")
+    found = compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
+    assert found.map_max_abs_error is None
+    assert found.worst == ()
 
 
 def test_maps_of_another_size_are_left_out(saved, tmp_path):

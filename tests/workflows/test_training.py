@@ -6,13 +6,22 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
+from lineproof.data.notes import DataNotes
 from lineproof.data.records import relative
 from lineproof.workflows import training as training_module
-from lineproof.workflows.operating import TEST_SCORES, RunOperation, operation_of_run, score_test_split, stored_scores
+from lineproof.workflows.operating import (
+    TEST_SCORES,
+    RunOperation,
+    operation_of_run,
+    recorded_dataset,
+    score_test_split,
+    stored_scores,
+)
 from lineproof.workflows.prove import Proof
 from lineproof.workflows.training import (
     DEFAULTS,
@@ -48,7 +57,7 @@ def test_a_run_says_what_came_of_it(trained):
     plain = json.loads(json.dumps(trained.to_dict(), allow_nan=False))
     assert plain["run"] == str(trained.run)
     assert plain["detector"]["name"] == "padim"
-    assert plain["problems"] == []
+    assert plain["data"]["problems"] == []
 
 
 def test_a_run_ends_in_an_operating_table(trained, sample_folder):
@@ -74,6 +83,8 @@ def test_export_shows_what_its_threshold_does(trained, here):
     found = export_and_prove(ExportRequest(str(trained.run), out=here / "x.bundle"), options=options)
     assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
     assert "Operating table on 2 good and 6 defective test pictures:" in found.sentences()
+    assert found.data == trained.data
+    assert "2 good and 6 defective test pictures" in found.data.summary
     assert found.to_dict()["operating"]["table"]["num_defective"] == 6
 
 
@@ -83,11 +94,11 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
     run = here / "run"
     shutil.copytree(trained.run, run)
     frame = (*read_record(run).frame, 3)
-    kept = operation_of_run(run, frame=frame, threshold=1.0)
+    kept = operation_of_run(run, None, frame=frame, threshold=1.0)
     (run / TEST_SCORES).unlink()
-    assert operation_of_run(run, frame=frame, threshold=1.0) == kept
+    assert operation_of_run(run, recorded_dataset(run), frame=frame, threshold=1.0) == kept
     assert stored_scores(run) == stored_scores(trained.run)
-    assert operation_of_run(run, frame=(128, 128, 3), threshold=1.0).sentences() == [
+    assert operation_of_run(run, None, frame=(128, 128, 3), threshold=1.0).sentences() == [
         "No operating table: the bundle's frames are not those of the training pictures. lineproof evaluate BUNDLE "
         "--data DIR measures it on pictures of yours."
     ]
@@ -103,7 +114,7 @@ def test_scores_of_other_weights_are_not_taken(trained, here):
     assert stored_scores(run) is None
     started = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
-    found = operation_of_run(run, frame=(*read_record(run).frame, 3), threshold=1.0)
+    found = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
     assert found.sentences()[0].startswith("No operating table: no labelled test pictures are at hand.")
 
 
@@ -230,10 +241,68 @@ def test_a_run_of_the_sample_says_how_to_finish_it(here, monkeypatch):
     monkeypatch.setattr(training_module, "write_sample", lambda *_words, **_options: None)
     monkeypatch.setattr(
         training_module, "train_detector",
-        lambda *_words, **options: asked.update(options) or Trained(here / "run", {}, (), RunOperation()),
+        lambda *_words, **options: asked.update(options) or Trained(here / "run", {}, DataNotes(), RunOperation()),
     )  # fmt: skip
     assert train_on_sample("padim", folder=here / "my sample") == here / "run"
     line = shlex.split(asked["options"]["command"])
     assert line[:7] == ["lineproof", "train", "padim", "--data", str(here / "my sample"), "--category", "flange"]
     assert set(line[7::2]) == {"--set"}
     assert dict(item.split("=") for item in line[8::2]) == {key: str(value) for key, value in asked["settings"].items()}
+
+
+def test_training_without_defective_test_pictures_says_so_first(quick, sample_folder, here):
+    """What is odd about the data set is said before the hours of training begin."""
+    pytest.importorskip("torch")
+    data = here / "flange"
+    shutil.copytree(sample_folder / "flange" / "train", data / "train")
+    shutil.copytree(sample_folder / "flange" / "test" / "good", data / "test" / "good")
+    said = []
+
+    def progress(*_stage):
+        assert len(said) == 1
+
+    found = train_detector(
+        "padim", data, category=None, settings=SETTINGS, out=here / "run", options={}, say_data=said.append,
+        progress=progress,
+    )  # fmt: skip
+    first = 'No defective test picture: figures that need one are "-".'
+    assert found.sentences()[0] == first
+    assert found.to_dict()["operating"]["warnings"] == [first]
+    assert said == [found.data]
+    assert "No defective test picture. Whether defects are found cannot be measured." in found.data.brief
+    assert export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle")).sentences()[0] == first
+    assert len(quick) == 1
+
+
+def test_test_pictures_are_scored_as_the_frames_of_their_run(sample_folder, here):
+    """12-bit pictures, cropped, give the scores of 8-bit pictures that were cut out before."""
+    pytest.importorskip("torch")
+    files = [path.relative_to(sample_folder) for path in (sample_folder / "flange").rglob("*.png")]
+    for file in files:
+        pixels = np.asarray(Image.open(sample_folder / file).convert("L"))[:64, :64]
+        for name, values in (("plain", pixels[2:-2, 4:-4]), ("deep", pixels.astype(np.uint16) << 4)):
+            (here / name / file).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(here / name / file)
+    rule = {"fit": "crop", "frame": (60, 56), "bit_depth": 12}
+    for name, options in (("plain", {}), ("deep", rule)):
+        train_detector("padim", here / name / "flange", category=None, settings=SETTINGS, out=here / f"{name}.run",
+                       options=options)  # fmt: skip
+    plain, deep = (stored_scores(here / f"{name}.run") for name in ("plain", "deep"))
+    assert (deep.files, deep.skipped) == (plain.files, ())
+    np.testing.assert_allclose(deep.scores, plain.scores, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("quick")
+def test_copies_among_the_training_pictures_are_said_first(sample_folder, here):
+    """The held-out copy of a picture that was fitted to sets a threshold that is too low."""
+    pytest.importorskip("torch")
+    shutil.copytree(sample_folder / "flange", here / "flange")
+    for path in sorted((here / "flange" / "train" / "good").iterdir()):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    found = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run", options={})
+    (line,) = (line for line in found.warnings() if "what the detector was fitted to" in line)
+    assert " of 4 held-out images show, pixel by pixel, what" in line
+    assert line in found.sentences()[:3]
+    assert line in found.to_dict()["warnings"]
+    proof = export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle"))
+    assert line in proof.sentences()[:3]

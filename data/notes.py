@@ -1,0 +1,51 @@
+"""What is said of a data set beside every result on it: in brief, in full, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+from .records import Dataset
+
+
+@final
+@dataclass(frozen=True)
+class DataNotes:
+    """A data set in words, which travel with what was measured on it.
+
+    Attributes:
+        summary: category, counts, layout and folders of good parts in one line; "" where no data set was read.
+        brief: what it lacks, what was taken for granted, and a line per kind of problem.
+        remarks: which folders hold the good pictures, and what was taken for granted.
+        problems: what it lacks, then every problem in full.
+    """
+
+    summary: str = ""
+    brief: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DataNotes:
+        """Of a data set whose contents were checked, see ``check_contents``."""
+        summary, *brief = dataset.summary_lines()
+        remarks, problems = (tuple(map(_in_one_line, lines)) for lines in (dataset.notes, dataset.problems))
+        return cls(summary, tuple(brief), remarks, problems)
+
+    def lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
+        """For people, without line breaks in a line; ``lists_all`` names every problem instead of counting by kind."""
+        if not self.summary:
+            return ()
+        return (self.summary, *((*self.remarks, *self.problems) if lists_all else self.brief))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"summary": self.summary, "remarks": list(self.remarks), "problems": list(self.problems)}
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+#: Where no data set was read.
+NO_DATA = DataNotes()

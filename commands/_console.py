@@ -220,7 +220,7 @@ class Ui:
         keep: Callable[[], Sequence[str]] | None = None,
         lines: Sequence[str] | None = None,
     ) -> None:
-        """Print a result; only then file it, and write it as a page where asked for.
+        """Print a result; only then file it, also where its reader went away, and write it as a page where asked for.
 
         Args:
             found: the result.
@@ -230,8 +230,11 @@ class Ui:
             lines: the result for people; None for its own sentences.
         """
         lines = found.sentences() if lines is None else lines
-        self.say(lines, found.to_dict())
-        if keep:
-            self.warn(*keep())
+        try:
+            self.say(lines, found.to_dict())
+        finally:
+            # `verify | head -1` shows what was found and closes the pipe: it must stand in the bundle all the same.
+            if keep:
+                self.warn(*keep())
         if report:
             write_report(report, f"lineproof {sys.argv[1]}", sentences=lines, state=state)

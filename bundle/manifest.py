@@ -199,9 +199,14 @@ class Manifest:
         is_last = last is not None and last.action != "edited" and last.decision == self.decision
         return is_last and self.is_as_written
 
-    def threshold_for(self, engine: str) -> Threshold:
-        """The threshold calibrated on this engine, or the bundle's own where there is none."""
-        return self.engine_thresholds.get(engine, self.threshold)
+    def threshold_for(self, proof: str) -> Threshold:
+        """The threshold calibrated on this engine, or the bundle's own where there is none.
+
+        Args:
+            proof: engine, or engine and arithmetic (``openvino:bf16``), which takes the engine's where it has no own.
+        """
+        whole = self.engine_thresholds.get(proof.partition(":")[0], self.threshold)
+        return self.engine_thresholds.get(proof, whole)
 
     def parity_of(self, proof: str) -> ProofState:
         """What the last verify said, for the bundle's present decision.

@@ -20,7 +20,7 @@ from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import is_image, visible
-from ..runtime.engine import EngineOptions, check_deciding, open_engine, resolve_auto
+from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name, resolve_auto
 from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
 
 CALIBRATION = "calibration.json"
@@ -141,8 +141,9 @@ def calibrate_bundle(
     scores = [item for item in items if not isinstance(item, Skipped)]
     if not scores:
         raise no_frames_left(skipped, what="held-out good pictures")
-    found = calibrate(scores, max_false_reject=max_false_reject, engine=name, source=source)
-    previous, warning = bundle.manifest.threshold_for(name), resolution_warning(found)
+    proof = proof_name(name, options or EngineOptions())
+    found = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
+    previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(found)
     return Calibration(bundle, found, previous, skipped, warning, conversions.sentences())
 
 

@@ -21,7 +21,7 @@ from ..data.dataset import Dataset, Sample, check_counts
 from ..data.frames import conversions_of
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import relative
-from ..runtime.engine import EngineOptions, open_engine, resolve_auto
+from ..runtime.engine import EngineOptions, open_engine, proof_name, resolve_auto
 from .masks import Resolution, judged_map, judged_pixels, mask_for, pack_mask, unpack_mask
 from .part import check_same_part
 from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
@@ -38,7 +38,7 @@ class Source:
         bundle: name of the bundle.
         model_sha256: digest of its graph.
         detector: name of the detector.
-        engine: engine that computed.
+        engine: engine that computed; with its arithmetic (``openvino:bf16``) where that is not the default.
         precision: precision written in the graph.
         threshold: the bundle's threshold for that engine, in units of the score; always finite.
         dataset: layout of the data set.
@@ -196,7 +196,7 @@ def collect_outputs(
             writer.add(item, root=dataset.root)
     if not writer.num_frames:
         raise no_frames_left(writer.skipped, what="pictures of the test split")
-    source = _source(bundle, name, dataset, writer.skipped)
+    source = _source(bundle, proof_name(name, options or EngineOptions()), dataset, writer.skipped)
     return writer.finish(dataclasses.replace(source, conversions=conversions.sentences(), part_note=part_note))
 
 

@@ -190,7 +190,7 @@ class ParityReport:
         verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
         lines = [
             *self._first_lines(lists_all=lists_all),
-            f"Parity {verdict}: {self.bundle} on {self.engine} ({self.precision}) against {self._against()}.",
+            f"Parity {verdict}: {self.bundle} on {self.proof_name} ({self.precision}) against {self._against()}.",
         ]
         lines.extend(self.failures)
         if self.state == "undecided":
@@ -268,13 +268,13 @@ def check(report: ParityReport, *, accept_undecided: bool = False) -> None:
         return
     if report.state == "undecided":
         raise ParityError(
-            f"{report.engine} gives the reference's verdicts on bundle {report.bundle}, but {len(report.ties)} of "
+            f"{report.proof_name} gives the reference's verdicts on bundle {report.bundle}, but {len(report.ties)} of "
             f"{report.num_frames} frames are ties, which proves nothing. Verify with --data on more parts, set a "
             "threshold that lies apart from the scores of good parts, or accept it with --accept-undecided."
         )
     more = len(report.failures) - 3
     raise ParityError(
-        f"{report.engine} does not give the reference's answers on bundle {report.bundle}: "
+        f"{report.proof_name} does not give the reference's answers on bundle {report.bundle}: "
         + " ".join(report.failures[:3])
         + (f" And {more} more." if more > 0 else "")
         + " Do not put this engine on the line; choose another engine or precision, or export again."

@@ -74,7 +74,8 @@ def verify(
     name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as under_test:
         meter = PairedMeter(bundle.manifest.preprocessing, resolution=resolution)
-        trial = _Trial(bundle, under_test, bundle.manifest.threshold_for(name), batch, progress, meter=meter)
+        threshold = bundle.manifest.threshold_for(proof_name(name, options))
+        trial = _Trial(bundle, under_test, threshold, batch, progress, meter=meter)
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:

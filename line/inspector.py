@@ -79,7 +79,8 @@ class Line:
         threshold: float | None = None,
         order: str | None = None,
     ) -> None:
-        calibrated = bundle.manifest.threshold_for(engine_name)
+        self.options = options or EngineOptions()
+        calibrated = bundle.manifest.threshold_for(proof_name(engine_name, self.options))
         self._rule = calibrated if threshold is None else dataclasses.replace(calibrated, value=float(threshold))
         self._lock = threading.Lock()
         self._is_swapped = is_swapped(bundle.manifest.preprocessing, order)
@@ -87,7 +88,6 @@ class Line:
         self.engine = engine
         self.engine_name = engine_name
         self.threshold = self._rule.value
-        self.options = options or EngineOptions()
         self.order = order or bundle.manifest.preprocessing.channel_order
         self.decision = bundle.manifest.decision
         self.parity = self._proof(is_own=threshold is None or self.threshold == calibrated.value)

@@ -27,7 +27,7 @@ from typing import IO, Any, final
 
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError
-from ..runtime.engine import Engine, EngineOptions, open_engine, predict
+from ..runtime.engine import Engine, EngineOptions, open_engine, predict, proof_name
 from .frames import tiled_frames
 from .memory import peak_host_bytes
 
@@ -152,7 +152,7 @@ def _measure(path: str, name: str, options: EngineOptions, batches: Sequence[int
     times.append(time.perf_counter_ns())
     with closing(open_engine(bundle, name, options=options)) as engine:
         times.append(time.perf_counter_ns())
-        bundle.manifest.threshold_for(name).is_defect(predict(engine, frames).score)
+        bundle.manifest.threshold_for(proof_name(name, options)).is_defect(predict(engine, frames).score)
         times.append(time.perf_counter_ns())
         names = ("open_bundle_ns", "load_frame_ns", "open_engine_ns", "first_verdict_ns")
         spans = (after - before for before, after in pairwise(times))

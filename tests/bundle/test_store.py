@@ -476,3 +476,14 @@ def test_a_manifest_without_its_seal_is_refused(tiny_bundle):
     file.write_text(json.dumps({**raw, "seal": "", "is_as_written": True}))
     with pytest.raises(BundleError, match="is_as_written is no field of the file"):
         open_bundle(tiny_bundle.path)
+
+
+def test_other_arithmetic_has_a_threshold_of_its_own_and_else_the_engines(tiny_bundle):
+    def of(name, value):
+        return dataclasses.replace(tiny_bundle.manifest.threshold, value=value, engine=name)
+
+    manifest = tiny_bundle.manifest.with_threshold(of("openvino", 0.3), engine="openvino")
+    assert [manifest.threshold_for(name).value for name in ("openvino", "openvino:bf16")] == [0.3, 0.3]
+    manifest = manifest.with_threshold(of("openvino:bf16", 0.4), engine="openvino:bf16")
+    assert [manifest.threshold_for(name).value for name in ("openvino", "openvino:bf16")] == [0.3, 0.4]
+    assert manifest.threshold_for("ort-cpu") == tiny_bundle.manifest.threshold

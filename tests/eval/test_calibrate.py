@@ -15,6 +15,8 @@ from lineproof.eval.calibrate import (
     keep_calibration,
     record_calibration,
 )
+from lineproof.eval.verify import verify
+from lineproof.runtime.engine import EngineOptions
 
 
 @pytest.fixture
@@ -151,3 +153,16 @@ def test_folder_without_pictures_is_refused(tmp_path):
         good_pictures(tmp_path)
     with pytest.raises(BadInputError, match="is not a folder"):
         good_pictures(tmp_path / "absent")
+
+
+def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_dataset, add_engine):
+    add_engine("numpy")
+    bf16 = EngineOptions(compute_dtype="bf16")
+    found = calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", options=bf16)
+    changed = record_calibration(tiny_bundle, found.threshold)
+    assert list(changed.manifest.engine_thresholds) == ["numpy:bf16"]
+    assert changed.manifest.threshold_for("numpy") == tiny_bundle.manifest.threshold
+    report = verify(changed, engine="numpy", options=bf16)
+    assert (report.threshold, report.threshold_engine) == (found.threshold.value, "numpy:bf16")
+    assert report.sentences()[0].split(": ")[1].startswith("numpy:bf16 (fp32) against")
+    assert verify(changed, engine="numpy").threshold == tiny_bundle.manifest.threshold.value

@@ -50,6 +50,7 @@ class Source:
         part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
         data: the data set in words.
         count_notes: how its counts differ from the official ones, see ``check_counts``.
+        parity: what was proved of the engine then, see ``Manifest.parity_of``; "" in files of earlier releases.
 
     Raises:
         UsageError: the threshold is not finite.
@@ -70,11 +71,19 @@ class Source:
     part_note: str = ""
     data: DataNotes = NO_DATA
     count_notes: tuple[str, ...] = ()
+    parity: str = ""
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know about the pictures, in sentences."""
-        return (*([self.part_note] if self.part_note else []), *self.conversions)
+        """What a person should know about the pictures and the proof of the engine, in sentences."""
+        found = [self.part_note] if self.part_note else []
+        # PyTorch is the reference itself.
+        if self.engine != "torch" and self.parity not in ("", "passed"):
+            found.append(
+                f"{self.bundle}: {self.engine} is not proved for this decision ({self.parity}): these figures may not "
+                "be those of the reference."
+            )
+        return (*found, *self.conversions)
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -209,6 +218,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
         engine=engine,
         precision=manifest.precision,
         threshold=manifest.threshold_for(engine).value,
+        parity=manifest.parity_of(engine),
         dataset=dataset.layout,
         category=dataset.category,
         root=str(dataset.root),

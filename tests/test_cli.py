@@ -736,14 +736,17 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
         "evaluate", bundle, "--data", parts, "--engine", "ort-cpu", "--save-outputs", "kept.npz", "--table", "1",
         "--table-file", "table.md", "--json", "--quiet",
     )  # fmt: skip
-    assert (status, err.count("\n")) == (0, 1)
+    assert (status, err.count("\n")) == (0, 2)
     assert err.startswith("note: The training pictures of ")
+    assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     found = only_json(out)
+    assert found["evaluated"][0]["parity"] == "unverified"
     assert found["evaluated"][0]["accuracy"]["image"]["auroc"] == 1.0
     assert Path("table.md").read_text().startswith("Table 1:")
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
-    assert (status, err.count("\n")) == (0, 1)
+    assert (status, err.count("\n")) == (0, 2)
     assert err.startswith("note: The training pictures of ")
+    assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     assert "2 of 2 good pictures rejected" in out
     assert "at the image's resolution" in out
     status, out, err = lineproof("evaluate", "kept.npz", "--resolution", "map", "--quiet")
@@ -752,13 +755,15 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "1.0", "--quiet")
     assert out.splitlines()[0] == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (1)."
     status, out, err = lineproof("compare", "kept.npz", "kept.npz", "--resamples", 100, "--quiet", "--report", "c.html")
-    assert (status, err.count("\n")) == (0, 1)
+    assert (status, err.count("\n")) == (0, 2)
     assert err.startswith("note: The training pictures of ")
+    assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     assert "0 of 5 differ" in out
     assert "Pictures whose maps differ most" in Path("c.html").read_text()
     status, out, err = lineproof("badcases", "kept.npz", "--threshold", "0.0", "--quiet")
-    assert (status, err.count("\n")) == (0, 1)
+    assert (status, err.count("\n")) == (0, 2)
     assert err.startswith("note: The training pictures of ")
+    assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     assert "false rejects shown: 2" in out
     assert Path("badcases.html").is_file()
 

@@ -94,6 +94,7 @@ class Evaluated:
         return {
             **{name: getattr(source, name) for name in ("bundle", "detector", "engine", "precision", "category")},
             "threshold": source.threshold,
+            "parity": source.parity,
             "num_frames": len(self.outputs),
             "used": self.used.to_dict(),
             "data": source.data.to_dict(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.manifest import Manifest
-from ..bundle.store import Bundle
+from ..bundle.store import PROOF, Bundle
 from ..core.environment import describe_environment, package_versions
 from ..core.extras import install
 from ..core.registry import resolve
@@ -154,7 +154,7 @@ def _interface(bundle: Bundle) -> list[str]:
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
         f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
-        *_proofs(manifest),
+        *_proofs(manifest, _reports_of(bundle.path / PROOF)),
         f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
         f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
         f"Pictures in files: of another size {_FITS[spec.fit]}; 16-bit pictures hold {spec.bit_depth or 16} bits.",
@@ -168,8 +168,20 @@ def _interface(bundle: Bundle) -> list[str]:
     ]
 
 
-def _proofs(manifest: Manifest) -> list[str]:
+def _reports_of(path: Path) -> list[dict[str, Any]]:
+    """The reports in a JSON list of them; none where the file is missing or is no such list."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _proofs(manifest: Manifest, reports: list[dict[str, Any]]) -> list[str]:
     """What is proved, for which decision, and how the decision came about."""
+    shown = {(item.get("proof_name"), item.get("decision"), item.get("state")) for item in reports}
+    proved = [name for name in sorted(manifest.parity) if manifest.parity_of(name) == "passed"]
+    bare = [name for name in proved if (name, manifest.decision, "passed") not in shown]
     states = ", ".join(f"{name} {manifest.parity_of(name)}" for name in sorted(manifest.parity))
     lines = [
         f"Parity: {states or 'no engine verified yet'}.",
@@ -178,6 +190,8 @@ def _proofs(manifest: Manifest) -> list[str]:
     ]
     if any(manifest.parity_of(name) == "outdated" for name in manifest.parity):
         lines.insert(1, "Outdated: proved for another decision than the present one. Verify again.")
+    if bare:
+        lines.insert(1, f"{PROOF} shows no such report for {', '.join(bare)}: it was removed, cut or edited.")
     if not manifest.is_decision_recorded:
         lines.append(
             "  What stands here (decision, proofs, tolerances, training) is not what lineproof wrote: manifest.json "

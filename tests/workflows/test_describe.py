@@ -8,6 +8,8 @@ import pytest
 from lineproof.bundle.manifest import DetectorRecord
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.detectors.table import DETECTORS
+from lineproof.eval.proof import record_parity
+from lineproof.eval.verify import verify
 from lineproof.runtime.engine import ENGINES
 from lineproof.workflows.describe import _conflicts, describe_bundle, describe_detectors, examine
 
@@ -93,3 +95,15 @@ def test_a_training_run_is_no_bundle_and_the_next_command_is_said(tmp_path):
     (tmp_path / "checkpoint.json").write_text('{"detector": {"name": "padim"}}')
     with pytest.raises(BadInputError, match=r"is a training run \(padim\), not a bundle; .*lineproof export "):
         describe_bundle(tmp_path)
+
+
+def test_inspect_says_where_proof_json_does_not_show_the_proof(tiny_bundle):
+    pytest.importorskip("onnxruntime")
+    record_parity(tiny_bundle, verify(tiny_bundle, engine="ort-cpu"))
+    proof = tiny_bundle.path / "proof.json"
+    whole = proof.read_text()
+    assert not [line for line in describe_bundle(tiny_bundle.path).sentences() if "proof.json" in line]
+    for spoiled in (whole[:-40], "[]", "{}", whole.replace('"state": "passed"', '"state": "failed"')):
+        proof.write_text(spoiled)
+        lines = describe_bundle(tiny_bundle.path).sentences()
+        assert "proof.json shows no such report for ort-cpu: it was removed, cut or edited." in lines

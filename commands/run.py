@@ -43,7 +43,7 @@ def run(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    _check_append(out, append=append, skip_judged=skip_judged)
+    _check_options(out, append=append, skip_judged=skip_judged, threshold=threshold)
     if out:
         check_out(out, append=append)
     found = find_pictures(paths, out=out)
@@ -76,9 +76,12 @@ def run(
         result.check()
 
 
-def _check_append(out: Path | None, *, append: bool, skip_judged: bool) -> None:
+def _check_options(out: Path | None, *, append: bool, skip_judged: bool, threshold: float | None) -> None:
     from ..core.errors import UsageError
+    from ..core.threshold import check_threshold
 
+    if threshold is not None:
+        check_threshold(threshold)
     if append and out is None:
         raise UsageError("--append goes on in a folder of results: name it with --out.")
     if skip_judged and not append:

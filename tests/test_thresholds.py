@@ -97,5 +97,5 @@ def _outputs(bundle):
     maps = np.zeros((2, 12, 16), np.float32)
     return Outputs(
         source, ("a.png", "b.png"), ("good", "hole"), np.array([0.1, 0.9], np.float32), np.array([False, True]),
-        np.array([True, True]), maps, maps > 0.5,
+        np.array([True, True]), maps, np.packbits(maps > 0.5, axis=2),
     )  # fmt: skip

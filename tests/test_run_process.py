@@ -21,9 +21,9 @@ SLOW = """
 import sys, time
 from lineproof.workflows import inspection
 real = inspection.read_frame
-def read_frame(*words):
+def read_frame(*words, **options):
     time.sleep({delay})
-    return real(*words)
+    return real(*words, **options)
 inspection.read_frame = read_frame
 from lineproof.cli import main
 main()

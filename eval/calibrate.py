@@ -93,7 +93,7 @@ class Calibration:
         lines = [
             *self.used.lines(lists_all=lists_all),
             f"Threshold of {self.threshold.engine}: {self.threshold.value:.6g} (before: {self.previous.value:.6g}, "
-            f"calibrated on {self.previous.engine}).",
+            f"on the scores of {self.previous.engine}).",
             f"{self.threshold.sentence()}.",
         ]
         if self.warning:

@@ -217,7 +217,7 @@ class ParityReport:
         same = self.num_frames - len(self.verdict_flips)
         lines = [
             f"Verdicts: {same} of {self.num_frames} as the reference's, at threshold {self.threshold:.6g} "
-            f"(calibrated on {self.threshold_engine}).",
+            f"(on the scores of {self.threshold_engine}).",
             *(f"  {flip}{' (a tie)' if flip.is_tie else ''}" for flip in self.verdict_flips),
         ]
         if self.ties:

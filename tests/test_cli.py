@@ -176,6 +176,7 @@ def test_status_0_verify(lineproof, tiny_bundle):
     status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu")
     assert status == 0
     assert out.startswith("Parity passed: tiny on ort-cpu (fp32)")
+    assert " (on the scores of torch)." in out.splitlines()[1]
     assert "error" not in err
     assert open_bundle(tiny_bundle.path).manifest.parity_of("ort-cpu") == "passed"
 

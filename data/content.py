@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.progress import Progress, silent
-from .decode import decode_image
+from .decode import decode_image, decode_with_facts
 
 _NUM_DIGITS = 16
+_FILE_BITS = 16
 
 
 def content_hash(path: Path | str) -> str:
@@ -18,12 +19,16 @@ def content_hash(path: Path | str) -> str:
 
     Returns:
         The first 16 hexadecimal digits of the sha256 over height and width (8 bytes each, big endian) and the uint8
-        RGB pixels, as ``decode_image`` gives them.
+        RGB pixels, as ``decode_image`` gives them. Of a 16-bit picture that leaves upper bits unused they are those
+        that it has when read with as many bits as it uses, 8 at least: its upper byte says little or nothing.
 
     Raises:
         BadInputError: the file cannot be read as an image.
     """
-    pixels = decode_image(path)
+    image = decode_with_facts(path)
+    pixels, largest = image.pixels, image.facts.largest_value
+    if largest is not None and (bits := max(8, largest.bit_length())) < _FILE_BITS:
+        pixels = decode_image(path, bit_depth=bits)
     digest = hashlib.sha256()
     for side in pixels.shape[:2]:
         digest.update(side.to_bytes(8, "big"))

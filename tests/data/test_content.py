@@ -74,3 +74,17 @@ def test_held_out_images_that_are_no_images_of_their_own_are_said():
     assert line.startswith("2 of 3 held-out images show, pixel by pixel, what the detector was fitted to: ")
     (line,) = holdout_lines(["a"], ["c", "c", "d", "c"])
     assert line.startswith("2 of 4 held-out images are copies of others, pixel by pixel: ")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_pictures_that_use_few_bits_of_16_are_told_apart(pixels, tmp_path, bits):
+    """By the upper byte alone all pictures of 8 bits in 16 were one black picture."""
+    grey = pixels[..., 0].astype(np.uint16) << (bits - 8)
+    grey[0, 0] = 2**bits - 1
+    other = grey.copy()
+    other[5, 5] ^= np.uint16(1 << (bits - 8))
+    for name, values in (("a.png", grey), ("b.png", other), ("a.tif", grey)):
+        Image.fromarray(values).save(tmp_path / name)
+    first, second, anew = (content_hash(tmp_path / name) for name in ("a.png", "b.png", "a.tif"))
+    assert first == anew
+    assert first != second

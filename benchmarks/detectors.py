@@ -170,17 +170,19 @@ def render(entries: dict[str, Any]) -> str:
     from lineproof.detectors.table import DETECTORS
 
     header = (
-        "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16", "error / spread",
+        "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16",
         "extra M", "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut",
         "screw", "screw, published",
     )  # fmt: skip
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
     missing = [name for name in sorted(DETECTORS) if name not in entries]
     beside = "".join(_beside(name, entry) for name, entry in sorted(entries.items()))
+    others = sorted({entry["verdicts_on"] for entry in entries.values() if "verdicts_on" in entry})
+    elsewhere = f"; verdicts and the sample's accuracy of rows measured anew: {', '.join(others)}" if others else ""
     earlier = [name for name, entry in sorted(entries.items()) if _is_earlier(entry["sample"])]
     beside += (
         f"\nMeasured before, with tolerances that were shares of the golden frames' range and pixels at the map's\n"
-        f"resolution (their error is `-`): {', '.join(earlier)}.\n"
+        f"resolution: {', '.join(earlier)}.\n"
         if earlier
         else ""
     )
@@ -197,12 +199,11 @@ Every detector carried the whole way by `python benchmarks/detectors.py`, which 
 [detectors.json](detectors.json). Quick settings: small pictures, a small backbone, minutes of training; they were
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
-pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. Error: the
-largest score error in units of the spread (standard deviation) of held-out good scores, fp32 / fp16; at the threshold
-1 % of it is allowed in fp32 and 10 % in fp16. Accuracy: image / pixel AUROC in percent of the exported graph, pixels at
-the image's resolution{older}; published: with full settings, Tables 1 and 2 of Zheng et al. as
-printed, another source beside them where it differs (eval/published.json). FPS at batch 1, {threads} of
-{where["cpu"]}, sample pictures; so is training.
+pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. At the
+threshold a score may be off by 1 % of the spread (standard deviation) of held-out good scores in fp32, by 10 % in fp16.
+Accuracy: image / pixel AUROC in percent of the exported graph, pixels at the image's resolution{older}; published: with
+full settings, Tables 1 and 2 of Zheng et al. as printed; where they differ from a method's own paper, that one beside
+them. FPS at batch 1, {threads} of {where["cpu"]}, sample pictures; so is training{elsewhere}.
 A tie is a picture whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
 farther from the reference's than the tolerance of its precision, or the verdict on a picture that is no tie differs;
 **undecided**: more than 5 % ties, so that equal verdicts prove nothing.
@@ -228,7 +229,6 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         *(_flips(sample, [f"{engine}_fp32"]) for engine in ENGINES),
         "passed" if all(sample[c][f"rtx_{p}"] for c in CATEGORIES for p in ("fp32", "fp16")) else "**refused**",
         _flips(sample, [f"{engine}_fp16" for engine in ENGINES]),
-        _errors(sample),
         f"{figures['extra_parameters'] / 1e6:.2f}",
         f"{figures['constants_bytes'] / 1e6:.1f}",
         f"{sum(figures['flops'].values()) / 1e9:.2f}",
@@ -271,20 +271,6 @@ def _flips(sample: dict[str, Any], keys: list[str]) -> str:
 
 def _is_earlier(sample: dict[str, Any]) -> bool:
     return "state" not in sample[CATEGORIES[0]][f"{ENGINES[0]}_fp32"]
-
-
-def _errors(sample: dict[str, Any]) -> str:
-    """Largest score error over the spread of good scores, over all categories and engines: fp32 / fp16.
-
-    Rows of an earlier measurement, whose tolerances were shares of the range of the golden frames, have none.
-    """
-    if _is_earlier(sample):
-        return "-"
-    found = (
-        max(sample[category][f"{engine}_{precision}"]["score_error"] for category in CATEGORIES for engine in ENGINES)
-        for precision in ("fp32", "fp16")
-    )
-    return " / ".join(f"{value:.1e}" for value in found)
 
 
 def _accuracy(values: dict[str, Any], *, localises: bool) -> str:

@@ -114,7 +114,8 @@ class Comparison:
         map_range = self._map_high - self._map_low if self._map_high >= self._map_low else None
         shares = self._manifest.tolerances[self._manifest.precision]
         spread = self._spread(reference)
-        tie_width = max(shares.score_spread * spread, _RESOLUTION * _largest_finite(reference))
+        # By the threshold and not by the scores: one part far from it must not make ties of all others.
+        tie_width = max(shares.score_spread * spread, _RESOLUTION * abs(self._threshold.value))
         map_limit = shares.anomaly_map * max(map_range or 0.0, self._manifest.map_range)
         flips, ties = self._verdicts(reference, engine, tie_width)
         score_errors = _distance(reference, engine)
@@ -248,11 +249,6 @@ def _deviation(scores: NDArray[np.float32]) -> float:
     """Standard deviation of the finite scores; 0 for fewer than two."""
     finite = scores[np.isfinite(scores)].astype(np.float64)
     return float(finite.std(ddof=1)) if len(finite) > 1 else 0.0
-
-
-def _largest_finite(scores: NDArray[np.float32]) -> float:
-    finite = np.abs(scores[np.isfinite(scores)])
-    return float(finite.max()) if len(finite) else 0.0
 
 
 def _extent(values: NDArray[np.float32]) -> float | None:

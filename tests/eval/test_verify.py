@@ -10,8 +10,10 @@ from PIL import Image
 from lineproof.bundle.decide import set_threshold
 from lineproof.bundle.store import now, open_bundle, write_bundle
 from lineproof.core.errors import BadInputError, BundleError, EnvironmentMissingError, ParityError, UsageError
+from lineproof.core.prediction import Prediction
 from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
+from lineproof.eval.comparison import Comparison
 from lineproof.eval.parity import check
 from lineproof.eval.proof import pick_reference, record_parity
 from lineproof.eval.verify import verify
@@ -485,3 +487,19 @@ def test_real_engines_pass_on_the_tiny_bundle(tiny_bundle, name):
     check(report)
     assert report.score_max_abs_error < 1e-6
     assert report.engine_details["library_version"]
+
+
+def test_one_huge_score_makes_no_ties_of_the_others(tiny_bundle):
+    """The finest difference that counts is that of float32 at the threshold, not at the largest score."""
+
+    def blow_up(score, anomaly_map):
+        score[7] *= 1e6
+        return score, anomaly_map
+
+    bundle = moved_threshold(tiny_bundle, float(tiny_bundle.golden().reference.score[3]) + 1e-3)
+    comparison = Comparison(bundle.manifest, threshold=bundle.manifest.threshold)
+    answer = Prediction(*blow_up(bundle.golden().reference.score.copy(), bundle.golden().reference.anomaly_map))
+    comparison.add(bundle.golden().names, origin="golden", reference=answer, engine=answer)
+    judged = comparison.judge()
+    assert (judged.state, judged.ties) == ("passed", ())
+    assert judged.score_tolerance == 1e-2 * bundle.manifest.score_spread

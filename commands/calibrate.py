@@ -63,6 +63,10 @@ def calibrate(
         found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
     ui.data(found.data)
     ui.notice(found.notices)
-    ui.show(found, lines=found.sentences(lists_all=verbose))
+    # With too few of the pictures the threshold is shown and not set; `found.check` says so at the end.
+    is_enough = found.used.share >= least
+    ui.show(
+        found, lines=found.sentences(lists_all=verbose),
+        keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)] if is_enough else [],
+    )  # fmt: skip
     found.check(least)
-    ui.warn(keep_calibration(opened, found, who=who or user_name(), folder=record))

@@ -83,7 +83,7 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
     with pytest.raises(BadInputError, match="trained on hazelnut"):
         collect_outputs(bundle, tiny_dataset, engine="numpy")
     outputs = collect_outputs(bundle, tiny_dataset, engine="numpy", other_data=True)
-    assert outputs.source.notices == (outputs.source.part_note,)
+    assert outputs.source.notices[0] == outputs.source.part_note
     choice = Choice(data=tiny_dataset.root, engine="numpy", other_data=True)
     found = evaluate([bundle.path], choice, save=tmp_path / "kept.npz")
     assert found.notices == outputs.source.notices

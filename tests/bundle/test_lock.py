@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from lineproof.bundle.atomic import replace_directory
 from lineproof.bundle.lock import LOCK, exclusive
 from lineproof.core.errors import BusyError
 
@@ -87,10 +88,10 @@ def test_the_lock_of_an_exchanged_folder_is_the_new_ones(tmp_path):
         waiting = threading.Thread(target=wait_and_enter)
         waiting.start()
         time.sleep(0.1)
-        folder.rename(tmp_path / "old")
-        new.rename(folder)
-        keep_new = exclusive(folder, what="the third", wait_s=10)
+        # Held before it takes its place, so that it is not the one who waits that gets it first.
+        keep_new = exclusive(new, what="the third")
         keep_new.__enter__()
+        replace_directory(new, folder)
     assert not entered.wait(0.3)
     keep_new.__exit__(None, None, None)
     waiting.join()

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ..core.errors import BadInputError, UsageError
 from ..core.geometry import enlarge_map, mask_on_map, seen_part
 from ..core.spec import Preprocessing
-from ..data.frames import read_frame_mask
-from ..data.records import Sample
 
 Resolution = Literal["image", "map"]
 #: What each resolution means, for tables and reports.
@@ -36,19 +34,6 @@ def check_resolution(name: str) -> Resolution:
         if name == known:
             return known
     raise UsageError(f"--resolution is {name!r}; expected {' or '.join(RESOLUTIONS)}.")
-
-
-def mask_for(sample: Sample, preprocessing: Preprocessing) -> NDArray[np.bool_] | None:
-    """The mask of a picture, as it was drawn.
-
-    Returns:
-        bool (H, W) at the frame's size, True where anomalous; all False for a good picture; None for a defective one
-        without a mask, whose pixels are unknown.
-
-    Raises:
-        BadInputError: the mask cannot be read, or is not of its picture's size.
-    """
-    return read_frame_mask(sample, preprocessing)
 
 
 def judged_pixels(

@@ -18,11 +18,11 @@ from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..core.threshold import check_threshold
 from ..data.dataset import Dataset, Sample, check_counts
-from ..data.frames import conversions_of
+from ..data.frames import conversions_of, read_frame_mask
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import relative
 from ..runtime.engine import EngineOptions, open_engine, proof_name, resolve_auto
-from .masks import Resolution, judged_map, judged_pixels, mask_for, pack_mask, unpack_mask
+from .masks import Resolution, judged_map, judged_pixels, pack_mask, unpack_mask
 from .part import check_same_part
 from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
 
@@ -256,7 +256,7 @@ class _Writer:
                 f"The engine's answer on {name} is not finite (score {item.score}): nothing can be measured on it. Run "
                 "lineproof verify; an fp16 graph that overflows is the usual cause."
             )
-        mask = mask_for(sample, self._spec)
+        mask = read_frame_mask(sample, self._spec)
         place = len(self._rows)
         self._maps[place] = item.anomaly_map
         self._masks[place] = 0 if mask is None else pack_mask(mask)

@@ -16,7 +16,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold
 from ..data.dataset import Dataset, Sample
-from ..data.frames import conversions_of
+from ..data.frames import conversions_of, read_frame_mask
 from ..data.notes import DataNotes
 from ..data.records import relative
 from ..runtime.engine import (
@@ -29,7 +29,7 @@ from ..runtime.engine import (
     resolve_auto,
 )
 from .comparison import Comparison
-from .masks import Resolution, mask_for
+from .masks import Resolution
 from .paired import PairedMeter
 from .parity import ParityReport
 from .part import check_same_part
@@ -169,7 +169,7 @@ class _Trial:
         if np.isfinite(scores).all():
             self._meter.update_score(*scores, label=sample.label)
         maps = expected.anomaly_map[index], found.anomaly_map[index]
-        mask = mask_for(sample, self._bundle.manifest.preprocessing)
+        mask = read_frame_mask(sample, self._bundle.manifest.preprocessing)
         if mask is not None and all(np.isfinite(item).all() for item in maps):
             self._meter.update_map(*maps, mask=mask)
 

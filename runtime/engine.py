@@ -30,6 +30,8 @@ ENGINES = {
 NULL_ENGINE = "null"
 #: Order in which ``auto`` tries the engines: the fastest that proves the same numbers first.
 AUTO_ORDER = ("trt", "trt-rtx", "ort-cuda", "openvino", "ort-cpu")
+#: Which of them it takes first, by what is proved; whatever is neither stands between.
+_RANKS = {"passed": 0, "failed": 2}
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,9 @@ def pick_engine(bundle: Bundle, *, options: EngineOptions | None = None) -> str:
             f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
             f"Install one: {install('cpu')}, or {install('openvino')}."
         )
-    states = [bundle.manifest.parity_of(proof_name(name, options or EngineOptions())) for name in here]
-    ranks = [("passed", "failed").index(state) * 2 if state in ("passed", "failed") else 1 for state in states]
-    return here[ranks.index(min(ranks))]
+    asked = options or EngineOptions()
+    # Of equals the first: a minimum keeps the order.
+    return min(here, key=lambda name: _RANKS.get(bundle.manifest.parity_of(proof_name(name, asked)), 1))
 
 
 def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> str:

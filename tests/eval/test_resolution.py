@@ -8,8 +8,9 @@ from scipy.ndimage import label as scipy_label
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample, open_dataset
+from lineproof.data.frames import read_frame_mask
 from lineproof.eval.accuracy import measure_accuracy
-from lineproof.eval.masks import check_resolution, judged_pixels, mask_for, pack_mask, unpack_mask
+from lineproof.eval.masks import check_resolution, judged_pixels, pack_mask, unpack_mask
 from lineproof.eval.outputs import Outputs, Source
 from lineproof.eval.paired import PairedMeter
 
@@ -153,9 +154,9 @@ def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
     drawn = np.random.default_rng(0).random((12, 16)) < 0.3
     Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.png")
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_paths=(tmp_path / "m.png",), split="test")
-    np.testing.assert_array_equal(mask_for(bad, spec), drawn)
+    np.testing.assert_array_equal(read_frame_mask(bad, spec), drawn)
     with pytest.raises(BadInputError, match="16x12"):
-        mask_for(bad, Preprocessing(24, 32, 3, 12, 16, 12, 16))
+        read_frame_mask(bad, Preprocessing(24, 32, 3, 12, 16, 12, 16))
     with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
         judged_pixels(np.zeros((4, 4), np.float32), np.zeros((8, 8), np.bool_), spec, resolution="image")
 
@@ -182,7 +183,7 @@ def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
     spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
     counted = {"image": 0, "map": 0}
     for sample in (sample for sample in dataset.test if sample.label):
-        mask = mask_for(sample, spec)
+        mask = read_frame_mask(sample, spec)
         for resolution in counted:
             _, judged = judged_pixels(np.zeros((256, 256), np.float32), mask, spec, resolution=resolution)
             counted[resolution] += scipy_label(judged, np.ones((3, 3)))[1]
@@ -194,7 +195,7 @@ def test_real_masks_are_evaluated_as_published(shared_data):
     """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
     spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
-    masks = np.stack([mask_for(sample, spec) for sample in dataset.test[::8]])
+    masks = np.stack([read_frame_mask(sample, spec) for sample in dataset.test[::8]])
     rng = np.random.default_rng(0)
     maps = rng.random((len(masks), 64, 64)).astype(np.float32)
     maps += masks.reshape(len(masks), 64, 8, 64, 8).mean((2, 4), dtype=np.float32)

@@ -122,22 +122,22 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
 
 def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train with quick settings, or take the run that is there."""
+    from lineproof.bundle.run_folder import RECORD, is_finished
     from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
     from lineproof.detectors.table import DETECTORS
-    from lineproof.workflows.find import CHECKPOINT_RECORD, is_run
     from lineproof.workflows.training import train_detector
 
     run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     given_settings = dict(item.split("=", 1) for item in given.set)
     settings = resolve(DETECTORS, name, kind="detector").quick_settings() | given_settings
-    if not is_run(run):
+    if not is_finished(run):
         began = time.perf_counter()
         train_detector(
             name, data, category=category, settings=settings, out=run, options={"time_limit_s": 60.0 * given.minutes}
         )
         (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")
-    record = json.loads((run / CHECKPOINT_RECORD).read_text())
+    record = json.loads((run / RECORD).read_text())
     seconds = float((run / "seconds.txt").read_text())
     parameters = record["detector"]["parameters"]
     return run, {

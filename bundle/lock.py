@@ -61,7 +61,7 @@ def _is_current(handle: int, path: Path) -> bool:
         return False
 
 
-if sys.platform == "win32":  # pragma: no cover
+if sys.platform == "win32":
     import msvcrt
 
     def _try_lock(handle: int) -> bool:

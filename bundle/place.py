@@ -14,10 +14,8 @@ from typing import Any
 from ..core.errors import BundleError, LineproofError, StoppedError
 from .atomic import exchange_directory
 from .lock import exclusive
-from .store import MANIFEST, check_place
+from .store import MANIFEST, WAIT_S, check_place
 
-#: A change of a bundle takes milliseconds, a plan of gigabytes on a slow disk some seconds.
-_WAIT_S = 60.0
 #: Entries of the history that every bundle begins with.
 _FIRST_ACTIONS = ("export", "upgrade")
 
@@ -145,7 +143,7 @@ def take_place(place: Place, *, keeps_old: bool) -> Path | None:
         BundleError: records were written into the old one meanwhile, and it may not be replaced.
         BusyError: somebody is changing the old one.
     """
-    with exclusive(place.out, what="an export", wait_s=_WAIT_S):
+    with exclusive(place.out, what="an export", wait_s=WAIT_S):
         check_replaceable(place.out, is_replacing=place.is_replacing)
         old = _beside(place.out, "old") if keeps_old else place.out.with_name(f".{place.out.name}.old")
         if not keeps_old:

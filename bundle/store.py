@@ -34,7 +34,7 @@ GOLDEN = "golden.npz"
 REFERENCE = "reference.safetensors"
 _REQUIRED = (MODEL, GOLDEN)
 #: A change of a bundle takes milliseconds, a plan of gigabytes on a slow disk some seconds.
-_WAIT_S = 60.0
+WAIT_S = 60.0
 #: How often a bundle that is exchanged while it is being opened is opened again.
 _NUM_OPENINGS = 5
 
@@ -100,7 +100,7 @@ class Bundle:
         """
         if not (self.path / MANIFEST).is_file():
             raise BundleError(f"{self.path} is no bundle any more; what was to be written into it was not.")
-        with exclusive(self.path, what="a change of the bundle", wait_s=_WAIT_S):
+        with exclusive(self.path, what="a change of the bundle", wait_s=WAIT_S):
             for left_by_a_kill in self.path.glob(".*.tmp"):
                 left_by_a_kill.unlink()
             yield Transaction(self.path, read_manifest(self.path).with_edit_noted(time=now()))
@@ -167,7 +167,7 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
         manifest = manifest.with_entry("export", time=manifest.created, reason=manifest.threshold.source)
         (temporary / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
         sync_tree(temporary)
-        held = exclusive(path, what="an export", wait_s=_WAIT_S) if path.exists() else contextlib.nullcontext()
+        held = exclusive(path, what="an export", wait_s=WAIT_S) if path.exists() else contextlib.nullcontext()
         with held:
             replace_directory(temporary, path)
     finally:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast, final
 
-#: What a person reads best where the encoding has no such sign; anything else is written as \uXXXX.
+#: What a person reads best where the encoding has no such sign; anything else by its number, as Python escapes it.
 _PLAIN = {
     "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "±": "+-", "·": "-",
     "“": '"', "”": '"', "‘": "'", "’": "'", "²": "2", "µ": "u", "━": "-",

@@ -27,13 +27,12 @@ from PIL import Image
 
 from ..core.errors import BadInputError
 from ..core.linear import centre_crop_offset
+from ..core.size import Size, size_text
 from ..core.spec import Fit, FrameRule, Preprocessing
 from .conversions import Conversions
 from .decode import decode_image, decode_with_facts
 from .masks import read_mask, upright_shape
 from .records import Sample
-
-Size = tuple[int, int]
 
 
 def read_frame(
@@ -148,15 +147,15 @@ def check_fits(size: Size, rule: FrameRule | Preprocessing) -> None:
     frame = _frame_size(rule)
     if size == frame or takes(rule.fit, size, frame):
         return
-    seen = f"the picture is {size_words(size)} (height x width)"
+    seen = f"the picture is {size_text(size)} (height x width)"
     if rule.fit == "none":
         raise BadInputError(
-            f"{seen}; frames are {size_words(frame)} here, and pictures are never resized silently. Give pictures of "
+            f"{seen}; frames are {size_text(frame)} here, and pictures are never resized silently. Give pictures of "
             "that size, or train or export with --fit stretch, pad or crop"
         )
     limit = "up to" if rule.fit == "pad" else "from"
     raise BadInputError(
-        f"{seen}; fit {rule.fit} takes pictures {limit} {size_words(frame)}. Leave it out, or train again with a "
+        f"{seen}; fit {rule.fit} takes pictures {limit} {size_text(frame)}. Leave it out, or train again with a "
         f"{'larger' if rule.fit == 'pad' else 'smaller'} --frame"
     )
 
@@ -199,8 +198,3 @@ def _picture_size(image: NDArray[Any]) -> Size:
 
 def _frame_size(rule: FrameRule | Preprocessing) -> Size:
     return rule.frame_height_px, rule.frame_width_px
-
-
-def size_words(size: Size) -> str:
-    """Height x width, as ``--frame`` takes it."""
-    return f"{size[0]}x{size[1]}"

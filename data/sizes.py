@@ -10,10 +10,11 @@ from typing import final
 
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
+from ..core.size import Size, size_text
 from ..core.spec import Fit
 from .conversions import Conversions
 from .decode import decode_with_facts
-from .frames import Size, size_words, takes
+from .frames import takes
 
 _SHOWN = 5
 
@@ -30,10 +31,6 @@ class Survey:
 
     sizes: Mapping[Size, int]
     conversions: Conversions
-
-    def describe_sizes(self) -> str:
-        """The sizes with their counts, the most common first; five at most."""
-        return describe_sizes(self.sizes)
 
 
 def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Progress = silent) -> Survey:
@@ -57,7 +54,7 @@ def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Pro
 def describe_sizes(sizes: Mapping[Size, int]) -> str:
     """The sizes with their counts, the most common first; five at most."""
     ordered = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
-    shown = ", ".join(f"{size_words(size)} ({num})" for size, num in ordered[:_SHOWN])
+    shown = ", ".join(f"{size_text(size)} ({num})" for size, num in ordered[:_SHOWN])
     num_more = len(ordered) - _SHOWN
     return shown + (f" and {num_more} more size{'s' * (num_more > 1)}" if num_more > 0 else "")
 
@@ -86,13 +83,13 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
     chosen = frame or _default_frame(sizes, fit)
     if fit == "none" and chosen not in sizes:
         raise UsageError(
-            f"--frame is {size_words(chosen)}. {seen} (height x width), and pictures are never resized silently. Leave "
+            f"--frame is {size_text(chosen)}. {seen} (height x width), and pictures are never resized silently. Leave "
             "--frame out, or say how pictures become frames: --fit stretch, pad or crop."
         )
     outside = {size: num for size, num in sizes.items() if size != chosen and not takes(fit, size, chosen)}
     if outside:
         raise BadInputError(
-            f"--frame is {size_words(chosen)} (height x width), and fit {fit} cannot bring {sum(outside.values())} of "
+            f"--frame is {size_text(chosen)} (height x width), and fit {fit} cannot bring {sum(outside.values())} of "
             f"the {sum(sizes.values())} training pictures to it: {describe_sizes(outside)}. Leave --frame out, name a "
             f"{'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
         )
@@ -104,7 +101,7 @@ def frame_sentence(sizes: Mapping[Size, int], frame: Size, *, fit: Fit) -> str:
     if set(sizes) == {frame}:
         return ""
     return (
-        f"Frames are {size_words(frame)} (height x width), fit {fit}: {sizes.get(frame, 0)} of {sum(sizes.values())} "
+        f"Frames are {size_text(frame)} (height x width), fit {fit}: {sizes.get(frame, 0)} of {sum(sizes.values())} "
         f"pictures have that size; they have {_counted(sizes)}: {describe_sizes(sizes)}."
     )
 

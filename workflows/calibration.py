@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
-from ..bundle.run_folder import refuse_unfinished
+from ..bundle.run_folder import is_finished, refuse_unfinished
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
@@ -21,7 +21,6 @@ from ..detectors.record import held_out_images, read_record
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
 from ..eval.part import check_same_category, check_same_part
 from ..runtime.engine import EngineOptions
-from .find import is_run
 from .targets import open_category
 
 _NUM_NAMED = 3
@@ -62,7 +61,7 @@ def calibration_samples(
     """
     refuse_unfinished(source.data)
     note, notes = "", DataNotes()
-    if is_run(source.data):
+    if is_finished(source.data):
         samples, note = _of_run(source, manifest, progress)
         words = f"held-out images of {source.data}"
     elif source.root is not None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from ..bundle.run_folder import RECORD, is_finished, is_unfinished, run_detector, unfinished_words
+from ..bundle.run_folder import RECORD, is_unfinished, run_detector, unfinished_words
 from ..bundle.store import MANIFEST, Bundle, open_bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.size import Size, parse_size
 
 RUNS = Path("runs")
-CHECKPOINT_RECORD = RECORD
 
 
 def new_run_folder(detector: str, category: str) -> Path:
@@ -30,18 +29,13 @@ def new_run_folder(detector: str, category: str) -> Path:
             return run
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path holds a finished training run."""
-    return is_finished(path)
-
-
 def newest_run(detector: str, root: Path = RUNS) -> Path:
     """The newest finished run of a detector under ``root``.
 
     Raises:
         BadInputError: there is none; the message holds the command that makes one.
     """
-    records = sorted(root.glob(f"*/{CHECKPOINT_RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    records = sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
     for record in records:
         if run_detector(record.parent) == detector:
             return record.parent

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..bundle.atomic import file_sha256, write_atomic
+from ..bundle.run_folder import read_started
 from ..core.errors import BadInputError, LineproofError
 from ..core.progress import Progress, silent
 from ..core.spec import FrameRule
@@ -23,7 +24,6 @@ from ..eval.operating import OperatingTable, no_class_lines, operating_table
 from ..eval.predictions import UsedShare
 
 TEST_SCORES = "test_scores.json"
-_STARTED = "train.json"
 _BATCH = 8
 
 
@@ -220,7 +220,7 @@ def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
     from ..detectors.record import data_root, read_record
 
     try:
-        started = Path(json.loads((run / _STARTED).read_text())["data"])
+        started = Path(read_started(run)["data"])
         return check_contents(open_dataset(started if data is None else data_root(read_record(run), data)))
     except (OSError, ValueError, KeyError, TypeError, LineproofError):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bundle.lock import LOCK
 from ..bundle.place import check_changeable, check_replaceable, check_space, occupy, reserved
-from ..bundle.run_folder import refuse_unfinished, run_detector
+from ..bundle.run_folder import RECORD, is_finished, refuse_unfinished, run_detector
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
@@ -25,7 +25,7 @@ from ..data.dataset import Dataset, check_contents, open_dataset
 from ..data.notes import DataNotes
 from ..data.sample import write_sample
 from ..detectors.record import read_record
-from .find import CHECKPOINT_RECORD, bundle_folder, is_run, new_run_folder, newest_run
+from .find import bundle_folder, new_run_folder, newest_run
 from .operating import (
     RunOperation,
     lacking_lines,
@@ -97,7 +97,7 @@ def train_detector(
     finally:
         if out is None:
             _remove_empty(run)
-    record = json.loads((run / CHECKPOINT_RECORD).read_text())
+    record = json.loads((run / RECORD).read_text())
     operation = _operation(run, dataset, record["holdout_scores"], progress)
     return Trained(run, record, notes, operation, made.beginning)
 
@@ -242,7 +242,7 @@ def _run(request: ExportRequest) -> Path | None:
     """The run folder that a request means; None where it has to be trained on the built-in sample first."""
     source = Path(request.source)
     refuse_unfinished(source)
-    if is_run(source):
+    if is_finished(source):
         if request.checkpoint or request.is_sample:
             raise UsageError(f"{source} is a run already; --checkpoint and --sample go with a detector's name.")
         return source

@@ -167,7 +167,7 @@ def test_records_that_are_written_meanwhile_are_not_replaced(tiny_bundle):
 
 
 def test_a_bundle_that_is_being_changed_is_not_exchanged(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(place_module, "_WAIT_S", 0.1)
+    monkeypatch.setattr(place_module, "WAIT_S", 0.1)
     with exclusive(tiny_bundle.path, what="a calibration"), pytest.raises(BusyError, match=r"is in use by another"):
         replace(tiny_bundle)
     assert open_bundle(tiny_bundle.path).manifest.name == "tiny"

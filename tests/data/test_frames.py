@@ -9,7 +9,7 @@ from lineproof.core.linear import antialias_matrix
 from lineproof.core.spec import FrameRule, Preprocessing
 from lineproof.data.frames import as_rgb, conversions_of, fit_frame, fit_mask, read_frame, read_frame_mask
 from lineproof.data.records import Sample
-from lineproof.data.sizes import choose_frame, frame_sentence, survey
+from lineproof.data.sizes import choose_frame, describe_sizes, frame_sentence, survey
 
 #: A grey picture whose pixel at row r, column c holds 10 r + c.
 GREY = (10 * np.arange(4)[:, None] + np.arange(5)).astype(np.uint8)
@@ -173,7 +173,7 @@ def test_survey_counts_sizes_and_stops_at_a_broken_file(tmp_path):
     heard = []
     found = survey(paths, progress=lambda *event: heard.append(event))
     assert found.sizes == {(10, 12): 3, (11, 12): 2}
-    assert found.describe_sizes() == "10x12 (3), 11x12 (2)"
+    assert describe_sizes(found.sizes) == "10x12 (3), 11x12 (2)"
     assert heard == [("pictures", i, 5) for i in range(1, 6)]
     paths[2].write_bytes(paths[2].read_bytes()[:60])
     with pytest.raises(BadInputError, match=r"2\.png"):

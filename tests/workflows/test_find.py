@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lineproof.bundle.run_folder import is_finished
 from lineproof.bundle.store import MANIFEST
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.workflows import find as find_module
 from lineproof.workflows.find import (
     bundle_folder,
-    is_run,
     new_run_folder,
     newest_bundle,
     newest_run,
@@ -58,8 +58,8 @@ def test_a_folder_without_runs_names_the_same_commands(here):
 def test_what_a_run_holds(here):
     make_run(here / "run", "padim", 0)
     make_run(here / "other", "", 0, content="[1]")
-    assert is_run(here / "run")
-    assert not is_run(here)
+    assert is_finished(here / "run")
+    assert not is_finished(here)
     assert [run_detector(here / name) for name in ("run", "other", "absent")] == ["padim", "", ""]
 
 

@@ -74,27 +74,23 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 def replace_directory(new: Path, target: Path) -> None:
     """Put folder ``new`` at ``target``; what was there goes away.
 
-    On Linux an existing folder is exchanged in one system call (renameat2, RENAME_EXCHANGE), so that
-    ``target`` names the old or the new content at every moment. Elsewhere two renames are needed and the
-    old folder waits beside it under ``.NAME.old`` in between.
+    What was there waits beside it under ``.NAME.old`` until it is deleted; see ``exchange_directory``.
     """
     if not target.exists():
         os.rename(new, target)
-    elif not _exchange(new, target):
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(target, old)
-        os.rename(new, target)
-        shutil.rmtree(old)
-    _sync(target.parent)
-    if new.exists():
-        shutil.rmtree(new)
+        _sync(target.parent)
+        return
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    exchange_directory(new, target, old=old)
+    shutil.rmtree(old)
 
 
 def exchange_directory(new: Path, target: Path, *, old: Path) -> None:
     """Put folder ``new`` at ``target``, and what was there at ``old``, a name that is free.
 
-    On Linux ``target`` names the old or the new content at every moment, see ``replace_directory``.
+    On Linux an existing folder is exchanged in one system call (renameat2, RENAME_EXCHANGE), so that ``target`` names
+    the old or the new content at every moment. Elsewhere two renames are needed.
     """
     if _exchange(new, target):
         os.rename(new, old)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import BundleError, LineproofError, StoppedError
-from .atomic import exchange_directory
+from .atomic import exchange_directory, replace_directory
 from .lock import exclusive
 from .store import MANIFEST, WAIT_S, check_place
 
@@ -145,14 +145,12 @@ def take_place(place: Place, *, keeps_old: bool) -> Path | None:
     """
     with exclusive(place.out, what="an export", wait_s=WAIT_S):
         check_replaceable(place.out, is_replacing=place.is_replacing)
-        old = _beside(place.out, "old") if keeps_old else place.out.with_name(f".{place.out.name}.old")
         if not keeps_old:
-            shutil.rmtree(old, ignore_errors=True)
+            replace_directory(place.folder, place.out)
+            return None
+        old = _beside(place.out, "old")
         exchange_directory(place.folder, place.out, old=old)
-    if keeps_old:
         return old
-    shutil.rmtree(old)
-    return None
 
 
 def left_words(place: Place) -> str:

@@ -10,6 +10,9 @@ from ..core.os_errors import os_error_words
 from .store import Bundle, now
 from .transaction import append_json
 
+#: What a command advises where a bundle cannot be written to.
+ELSEWHERE = "`--record DIR` names a folder that takes it."
+
 
 def check_record(record: Path | None) -> None:
     """Ask before the work whether a folder for reports can be written; it is made where it is missing.
@@ -51,9 +54,20 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
         else:
             record.mkdir(parents=True, exist_ok=True)
             append_json(path, {"time": now(), **report})
-    except OSError as error:
-        fix = "" if record else " `--record DIR` names a folder that takes it."
-        return f"The report was not kept. {os_error_words(error, place=str(path))}{fix}"
-    except LineproofError as error:
-        return f"The report was not kept. {error} Or name a folder: --record DIR."
+    except (OSError, LineproofError) as error:
+        return not_kept(error, place=str(path), is_elsewhere=record is not None)
     return ""
+
+
+def not_kept(error: OSError | LineproofError, *, place: str = "", is_elsewhere: bool = False) -> str:
+    """The warning that a report was not kept, and what keeps it.
+
+    Args:
+        error: why.
+        place: what it was about, where the error itself names no path.
+        is_elsewhere: whether it was to be kept in a folder of its own already.
+    """
+    if isinstance(error, OSError):
+        fix = "" if is_elsewhere else f" {ELSEWHERE}"
+        return f"The report was not kept. {os_error_words(error, place=place)}{fix}"
+    return f"The report was not kept. {error} Or name a folder: --record DIR."

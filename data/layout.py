@@ -181,6 +181,11 @@ def defective_samples(masks_of: dict[Path, tuple[Path, ...]], defect: str) -> li
     return [Sample(path=p, label=1, defect=defect, mask_paths=m, split="test") for p, m in masks_of.items()]
 
 
+def good_test_samples(masks_of: dict[Path, tuple[Path, ...]]) -> list[Sample]:
+    """Good test pictures with the masks that came with them; whether one marks something is seen when it is read."""
+    return [Sample(path=p, label=0, defect="good", mask_paths=m, split="test") for p, m in masks_of.items()]
+
+
 def name_doubtful(folder: Path, findings: Findings) -> None:
     """Say so where a folder that counts as a type of defect is called as if it held good parts."""
     if sounds_good(folder.name):

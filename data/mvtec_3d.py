@@ -15,6 +15,7 @@ from .layout import (
     defective_samples,
     folders_named,
     good_samples,
+    good_test_samples,
     images_in,
     masks_in,
     name_doubtful,
@@ -80,7 +81,7 @@ def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
     masks = [mask for gt in folders_named(folder, {"gt"}) for mask in masks_in(gt, quiet)]
     pairs = pair_masks(pictures, masks, quiet)
     if is_good:
-        return [Sample(path=p, label=0, defect="good", mask_paths=m, split="test") for p, m in pairs.items()]
+        return good_test_samples(pairs)
     name_doubtful(folder, findings)
     return defective_samples(pairs, folder.name)
 

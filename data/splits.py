@@ -13,6 +13,7 @@ from .layout import (
     defective_samples,
     folders_named,
     good_samples,
+    good_test_samples,
     images_in,
     masks_in,
     name_doubtful,
@@ -113,10 +114,7 @@ def _good_test(folder: Path, mask_folders: list[Path], findings: Findings) -> li
     for place in mask_folders:
         findings.problem(place, MASKS_OF_GOOD)
     masks = [mask for place in mask_folders for mask in masks_in(place, Findings(findings.root))]
-    pairs = pair_masks(pictures, masks, Findings(findings.root))
-    return [
-        Sample(path=picture, label=0, defect="good", mask_paths=paths, split="test") for picture, paths in pairs.items()
-    ]
+    return good_test_samples(pair_masks(pictures, masks, Findings(findings.root)))
 
 
 def _name_left(root: Path, tops: list[Path], used: set[Path], findings: Findings) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..bundle.manifest import Manifest
-from ..bundle.reports import file_report
+from ..bundle.reports import ELSEWHERE, file_report
 from ..bundle.store import Bundle, now
 from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
@@ -198,8 +198,7 @@ def keep_calibration(bundle: Bundle, found: Calibration, *, who: str = "", folde
     try:
         record_calibration(bundle, found.threshold, who=who)
     except OSError as error:
-        fix = "`--record DIR` names a folder that takes it."
-        return f"The threshold was not set. {os_error_words(error)} {fix}"
+        return f"The threshold was not set. {os_error_words(error)} {ELSEWHERE}"
     except BundleError as error:
         return f"The threshold was not set. {error}"
     return ""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ..bundle.reports import file_report
+from ..bundle.reports import file_report, not_kept
 from ..bundle.store import PROOF, REFERENCE, Bundle, now
 from ..core.errors import EnvironmentMissingError, LineproofError, ParityError
-from ..core.os_errors import os_error_words
 from ..runtime.engine import AUTO_ORDER, NULL_ENGINE, availability
 from .parity import ParityReport
 
@@ -51,11 +50,8 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
         return Recorded(bundle=bundle, warning=file_report(bundle, PROOF, report.to_dict(), record=folder))
     try:
         return _record_in_bundle(bundle, report)
-    except OSError as error:
-        fix = "`--record DIR` names a folder that takes it."
-        return Recorded(bundle=bundle, warning=f"The report was not kept. {os_error_words(error)} {fix}")
-    except LineproofError as error:
-        return Recorded(bundle=bundle, warning=f"The report was not kept. {error} Or name a folder: --record DIR.")
+    except (OSError, LineproofError) as error:
+        return Recorded(bundle=bundle, warning=not_kept(error))
 
 
 def _record_in_bundle(bundle: Bundle, report: ParityReport) -> Recorded:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.progress import Progress, silent
-from .decode import decode_image, decode_with_facts
+from .decode import DecodedImage, decode_image, decode_with_facts
 
 _NUM_DIGITS = 16
 _FILE_BITS = 16
@@ -25,7 +25,16 @@ def content_hash(path: Path | str) -> str:
     Raises:
         BadInputError: the file cannot be read as an image.
     """
-    image = decode_with_facts(path)
+    return hash_decoded(decode_with_facts(path), path)
+
+
+def hash_decoded(image: DecodedImage, path: Path | str) -> str:
+    """``content_hash`` of an image that was decoded already, as RGB and by no ``bit_depth`` that changes its pixels.
+
+    Args:
+        image: what ``decode_with_facts`` gave.
+        path: its file, which is read again where upper bits are unused.
+    """
     pixels, largest = image.pixels, image.facts.largest_value
     if largest is not None and (bits := max(8, largest.bit_length())) < _FILE_BITS:
         pixels = decode_image(path, bit_depth=bits)

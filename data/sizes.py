@@ -12,6 +12,7 @@ from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..core.size import Size, size_text
 from ..core.spec import Fit
+from .content import content_hash, hash_decoded
 from .conversions import Conversions
 from .decode import decode_with_facts
 from .frames import takes
@@ -27,14 +28,16 @@ class Survey:
     Attributes:
         sizes: (height, width) in pixels → number of pictures.
         conversions: what decoding did to their values.
+        hashes: content hash of each, see ``data.content``, in the order given.
     """
 
     sizes: Mapping[Size, int]
     conversions: Conversions
+    hashes: tuple[str, ...]
 
 
 def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Progress = silent) -> Survey:
-    """Decode every picture as RGB; nothing is kept of it but its size and what was converted.
+    """Decode every picture as RGB, once; kept of it are its size, what was converted, and a hash of its content.
 
     Raises:
         BadInputError: a file cannot be decoded.
@@ -42,13 +45,17 @@ def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Pro
     files = tuple(paths)
     sizes: Counter[Size] = Counter()
     conversions = Conversions(channels=3, bit_depth=bit_depth)
+    hashes = []
     for number, path in enumerate(files, start=1):
         image = decode_with_facts(path, channels=3, bit_depth=bit_depth)
         height, width, _ = image.pixels.shape
         sizes[height, width] += 1
         conversions.add(image.facts)
+        # The hash is of the pixels without a bit depth, which changes deep pictures alone.
+        is_plain = bit_depth is None or image.facts.largest_value is None
+        hashes.append(hash_decoded(image, path) if is_plain else content_hash(path))
         progress("pictures", number, len(files))
-    return Survey(sizes, conversions)
+    return Survey(sizes, conversions, tuple(hashes))
 
 
 def describe_sizes(sizes: Mapping[Size, int]) -> str:

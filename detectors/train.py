@@ -21,7 +21,6 @@ from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError
 from ..core.progress import Progress, silent
 from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, check_bit_depth, check_fit
-from ..data.content import content_hashes
 from ..data.dataset import Dataset
 from ..data.records import relative
 from ..data.sizes import choose_frame, frame_sentence, survey
@@ -106,7 +105,8 @@ def train(
     frames = _look_at(fitted + held_out, options, progress)
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="a training run"):
-        material = _begin(run, describe_run(name, config), dataset=dataset, options=options, progress=progress)
+        hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
+        material = _begin(run, describe_run(name, config), dataset=dataset, options=options, hashes=hashes)
         if is_finished(run):
             return dataclasses.replace(read_record(run), beginning=material.beginning)
         if material.beginning:
@@ -139,9 +139,14 @@ class _Material:
 
 
 def _begin(
-    run: Path, wanted: dict[str, Any], *, dataset: Dataset, options: TrainOptions, progress: Progress
+    run: Path,
+    wanted: dict[str, Any],
+    *,
+    dataset: Dataset,
+    options: TrainOptions,
+    hashes: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> _Material:
-    """Begin a run, or find that it goes on; what is quick to compare is compared first."""
+    """Begin a run, or find that it goes on; ``hashes`` are those of the images to fit on, and of those held out."""
     wanted |= {
         "category": dataset.category,
         "holdout": options.holdout,
@@ -151,7 +156,7 @@ def _begin(
         "bit_depth": options.bit_depth,
     }
     check_beginning(run, wanted)
-    fitted, held_out = (content_hashes(paths, progress=progress) for paths in split_good(dataset, options))
+    fitted, held_out = hashes
     data = TrainingRecord(
         dataset=dataset.name,
         category=dataset.category,
@@ -210,6 +215,7 @@ class _Frames:
     rule: FrameRule
     note: str
     conversions: tuple[str, ...]
+    hashes: tuple[str, ...]
 
 
 def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
@@ -219,7 +225,7 @@ def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _F
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
     rule = FrameRule(*frame, fit=fit, bit_depth=options.bit_depth)
-    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.sentences())
+    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.sentences(), seen.hashes)
 
 
 def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:

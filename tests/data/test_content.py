@@ -8,6 +8,7 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError
 from lineproof.data.content import content_hash, content_hashes, holdout_lines
+from lineproof.data.sizes import survey
 
 
 @pytest.fixture
@@ -88,3 +89,13 @@ def test_pictures_that_use_few_bits_of_16_are_told_apart(pixels, tmp_path, bits)
     first, second, anew = (content_hash(tmp_path / name) for name in ("a.png", "b.png", "a.tif"))
     assert first == anew
     assert first != second
+
+
+@pytest.mark.parametrize("bit_depth", [None, 12])
+def test_a_survey_hashes_what_it_decodes_as_the_files_alone_are_hashed(tmp_path, bit_depth):
+    levels = np.arange(96, dtype=np.uint16).reshape(8, 12) * 40
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    Image.fromarray((levels >> 4).astype(np.uint8)).save(tmp_path / "grey.png")
+    Image.new("RGBA", (12, 8), (1, 2, 3, 4)).save(tmp_path / "alpha.png")
+    paths = sorted(tmp_path.iterdir())
+    assert survey(paths, bit_depth=bit_depth).hashes == content_hashes(paths)

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..core.errors import BadInputError, LineproofError
 from ..core.os_errors import os_error_words
-from .store import Bundle, now
+from .lock import exclusive
+from .store import WAIT_S, Bundle, now
 from .transaction import append_json
 
 #: What a command advises where a bundle cannot be written to.
@@ -53,7 +54,8 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
             bundle.append_report(file, dict(report))
         else:
             record.mkdir(parents=True, exist_ok=True)
-            append_json(path, {"time": now(), **report})
+            with exclusive(record, what="a report", wait_s=WAIT_S):
+                append_json(path, {"time": now(), **report})
     except (OSError, LineproofError) as error:
         return not_kept(error, place=str(path), is_elsewhere=record is not None)
     return ""

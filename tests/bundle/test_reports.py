@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from multiprocessing.pool import ThreadPool
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_another_folder_takes_it(tiny_bundle, read_only, tmp_path):
         assert file_report(tiny_bundle, "proof.json", {"engine": engine}, record=record) == ""
     assert [entry["engine"] for entry in json.loads((record / "proof.json").read_text())] == ["a", "b"]
     assert sorted(item.name for item in tiny_bundle.path.iterdir()) == before
+
+
+def test_many_writers_of_one_folder_lose_nothing(tiny_bundle, tmp_path):
+    with ThreadPool(8) as pool:
+        kept = pool.map(lambda n: file_report(tiny_bundle, "proof.json", {"n": n}, record=tmp_path / "kept"), range(64))
+    assert kept == [""] * 64
+    entries = json.loads((tmp_path / "kept" / "proof.json").read_text())
+    assert sorted(entry["n"] for entry in entries) == [*range(64)]
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', "\udcff"])

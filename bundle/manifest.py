@@ -13,6 +13,11 @@ from ..core.threshold import Threshold
 from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
 FORMAT_VERSION = 2
+#: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
+NOT_RECORDED = (
+    "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
+    "and verify again."
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ bundle at a mono camera should read it once per run, not find it in the scores.
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 GREY = "grey"
@@ -138,19 +137,3 @@ _SENTENCES = {
     "float_scaled": "{}: float, read as round(255 x) for x in [0, 1].",
     "turned_upright": "{}: turned or mirrored as the orientation tag says.",
 }
-
-
-def describe_conversions(
-    facts: Iterable[ImageFacts], *, channels: int, bit_depth: int | None = None
-) -> tuple[str, ...]:
-    """The sentences of :class:`Conversions` for pictures that are all known.
-
-    Args:
-        facts: of every picture of the set.
-        channels: 3 or 1, as the pictures were decoded.
-        bit_depth: as the pictures were decoded.
-    """
-    conversions = Conversions(channels=channels, bit_depth=bit_depth)
-    for item in facts:
-        conversions.add(item)
-    return conversions.sentences()

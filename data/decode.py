@@ -159,15 +159,6 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
     return mask
 
 
-def marked_share(mask: NDArray[np.bool_]) -> float:
-    """Share of a mask's pixels that are anomalous, 0 to 1.
-
-    Args:
-        mask: bool (H, W), as :func:`decode_mask` gives it.
-    """
-    return float(np.count_nonzero(mask)) / mask.size
-
-
 def _read(request: Request) -> StoredImage:
     with reading(request.path) as stream:
         reader = _reader_for(stream.read(16), request.path)

@@ -13,6 +13,7 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundle.manifest import NOT_RECORDED
 from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError
@@ -104,9 +105,8 @@ class Line:
         found = [] if self.parity == "passed" else [_unproved(name, self.parity, options=self.options)]
         if not self.bundle.manifest.is_decision_recorded:
             found.append(
-                f"What {self.bundle.path} says of itself (threshold, preprocessing, proofs, tolerances, training) is "
-                "not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof "
-                "set-threshold`, and verify again."
+                f"What {self.bundle.path} says of itself (threshold, preprocessing, proofs, tolerances, training) "
+                f"{NOT_RECORDED}"
             )
         return tuple(found)
 

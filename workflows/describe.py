@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..bundle.manifest import Manifest
+from ..bundle.manifest import NOT_RECORDED, Manifest
 from ..bundle.store import PROOF, Bundle
 from ..core.environment import describe_environment, package_versions
 from ..core.extras import install
@@ -193,10 +193,7 @@ def _proofs(manifest: Manifest, reports: list[dict[str, Any]]) -> list[str]:
     if bare:
         lines.insert(1, f"{PROOF} shows no such report for {', '.join(bare)}: it was removed, cut or edited.")
     if not manifest.is_decision_recorded:
-        lines.append(
-            "  What stands here (decision, proofs, tolerances, training) is not what lineproof wrote: manifest.json "
-            "was changed by hand. Set the threshold with `lineproof set-threshold`, and verify again."
-        )
+        lines.append(f"  What stands here (decision, proofs, tolerances, training) {NOT_RECORDED}")
     return lines
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineproof.data.conversions import Conversions, ImageFacts, describe_conversions
+from lineproof.data.conversions import Conversions, ImageFacts
 from lineproof.data.decode import decode_with_facts
 
 GREY = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)
@@ -58,6 +58,13 @@ def some(num: int, **values) -> list[ImageFacts]:
     return [ImageFacts(**values)] * num
 
 
+def sentences_of(facts: list[ImageFacts], *, channels: int, bit_depth: int | None = None) -> tuple[str, ...]:
+    conversions = Conversions(channels=channels, bit_depth=bit_depth)
+    for item in facts:
+        conversions.add(item)
+    return conversions.sentences()
+
+
 @pytest.mark.parametrize(("channels", "stored"), [(1, "grey"), (3, "RGB"), (3, "palette")])
 def test_nothing_is_said_where_nothing_was_converted(channels: int, stored: str) -> None:
     conversions = Conversions(channels=channels)
@@ -65,14 +72,14 @@ def test_nothing_is_said_where_nothing_was_converted(channels: int, stored: str)
         conversions.add(facts)
     assert conversions.sentences() == ()
     assert conversions.num_images == 5
-    assert describe_conversions([], channels=channels, bit_depth=12) == ()
+    assert sentences_of([], channels=channels, bit_depth=12) == ()
 
 
 def test_each_conversion_is_counted() -> None:
     facts = some(3) + some(2, stored_channels="RGB", has_alpha=True) + some(1, stored_channels="CMYK")
     facts += some(1, stored_channels="RGB", orientation=8) + some(2, stored_channels="RGB", num_extra_channels=1)
     facts += some(1, sample_format="float", stored_bits=32) + some(2, stored_bits=12, largest_value=4095)
-    assert describe_conversions(facts, channels=3) == (
+    assert sentences_of(facts, channels=3) == (
         "6 of 12 pictures: grey, repeated to R, G and B for a colour bundle.",
         "1 of 12 pictures: CMYK, converted to RGB without a colour profile.",
         "2 of 12 pictures: alpha channel or transparent colour dropped; the stored colour counts.",
@@ -81,24 +88,24 @@ def test_each_conversion_is_counted() -> None:
         "1 of 12 pictures: turned or mirrored as the orientation tag says.",
         "2 of 12 pictures of 12 bits: reduced to 8 bits, value >> 4.",
     )
-    assert describe_conversions(facts, channels=1)[0] == (
+    assert sentences_of(facts, channels=1)[0] == (
         "6 of 12 pictures: colour, reduced to luma (0.299 R + 0.587 G + 0.114 B) for a mono bundle."
     )
 
 
 def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
     facts = some(3, stored_bits=16, largest_value=4095) + some(1, stored_bits=16, largest_value=900) + some(1)
-    assert describe_conversions(facts, channels=1) == (
+    assert sentences_of(facts, channels=1) == (
         "4 of 5 pictures of 16 bits: reduced to 8 bits, value >> 8.",
         "12 bits in 16: no value above 4095 in any of the 4 16-bit pictures; they use 1/16 of the range and become 0 "
         "to 15. If the camera gives 12 bits, give --bit-depth 12.",
     )
-    assert describe_conversions(facts, channels=1, bit_depth=12) == (
+    assert sentences_of(facts, channels=1, bit_depth=12) == (
         "4 of 5 pictures of 16 bits: reduced to 8 bits, value >> 4.",
     )
     above = some(1, stored_bits=16, largest_value=16384)
-    assert len(describe_conversions(facts + above, channels=1)) == 1
-    assert describe_conversions(some(2, stored_bits=16, largest_value=0), channels=1) == (
+    assert len(sentences_of(facts + above, channels=1)) == 1
+    assert sentences_of(some(2, stored_bits=16, largest_value=0), channels=1) == (
         "2 of 2 pictures of 16 bits: reduced to 8 bits, value >> 8.",
     )
     for largest, bits in ((255, 8), (256, 10), (1023, 10), (1024, 12), (4096, 14), (16383, 14), (16384, None)):
@@ -108,7 +115,7 @@ def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
 
 
 def test_a_bit_depth_without_effect_is_said() -> None:
-    assert describe_conversions(some(4), channels=1, bit_depth=12) == (
+    assert sentences_of(some(4), channels=1, bit_depth=12) == (
         "--bit-depth 12 changed nothing: none of the 4 pictures is an integer picture deeper than 8 bits.",
     )
 

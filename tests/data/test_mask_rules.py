@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.decode import decode_mask, marked_share
+from lineproof.data.decode import decode_mask
 
 DEFECT = np.zeros((24, 32), bool)
 DEFECT[5:9, 7:20] = True
@@ -154,9 +154,3 @@ def test_no_number_is_no_mark(tmp_path: Path) -> None:
     Image.fromarray(values).save(path)
     with pytest.raises(BadInputError, match=r"it holds values that are no number \(NaN\)"):
         decode_mask(path)
-
-
-def test_the_share_that_is_marked() -> None:
-    assert marked_share(DEFECT) == 53 / (24 * 32)
-    assert marked_share(np.zeros((3, 4), bool)) == 0.0
-    assert marked_share(np.ones((3, 4), bool)) == 1.0

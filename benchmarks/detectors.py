@@ -59,9 +59,9 @@ def measure_all(given: argparse.Namespace) -> None:
 
 def measure(name: str, given: argparse.Namespace) -> None:
     """One detector: the sample the whole way, the other sets by their accuracy; each kept as soon as it is known."""
-    from lineproof.core.environment import describe_environment
     from lineproof.core.registry import resolve
     from lineproof.detectors.table import DETECTORS
+    from lineproof.host.environment import describe_environment
 
     sample = {category: carry(name, given.work / "sample", category, given) for category in CATEGORIES}
     localises = resolve(DETECTORS, name, kind="detector").localises

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import LineproofError, StoppedError
-from ..core.extras import extra_of, install
 from ..core.os_errors import os_error_words
+from ..host.extras import extra_of, install
 from ._streams import drop_stdout, prepared_streams
 
 #: What a shell gives a command whose reader went away (128 + SIGPIPE).

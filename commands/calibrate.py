@@ -46,8 +46,8 @@ def calibrate(
 ) -> None:
     """Set the threshold of one engine from held-out good parts."""
     from ..bundle.reports import check_record
-    from ..core.environment import user_name
     from ..eval.calibrate import keep_calibration
+    from ..host.environment import user_name
     from ..runtime.engine import EngineOptions
     from ..workflows.calibration import GoodParts, calibrate_on
     from ..workflows.find import open_named, parse_min_used, parse_share

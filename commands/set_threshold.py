@@ -22,8 +22,8 @@ def set_threshold(
     """Set a threshold by hand, and keep who did it and why."""
     from ..bundle.decide import set_threshold as decide
     from ..bundle.store import open_bundle
-    from ..core.environment import user_name
     from ..core.registry import check_name
+    from ..host.environment import user_name
     from ..runtime.engine import ENGINES, check_deciding
     from ._console import Ui
 

@@ -16,7 +16,6 @@ from ..bundle.lock import exclusive
 from ..bundle.manifest import DetectorRecord, TrainingRecord
 from ..bundle.run_folder import is_finished, unfinished_words
 from ..bundle.store import now
-from ..core.environment import describe_environment
 from ..core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ..core.progress import Progress, silent
 from ..core.size import size_text
@@ -24,6 +23,7 @@ from ..core.spec import Fit, FrameRule, check_bit_depth, check_fit
 from ..data.dataset import Dataset
 from ..data.records import relative
 from ..data.sizes import choose_frame, frame_sentence, survey
+from ..host.environment import describe_environment
 from .base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
 from .beginning import begin, check_beginning, describe_run
 from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images

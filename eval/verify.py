@@ -10,7 +10,6 @@ from typing import Any, final
 import numpy as np
 
 from ..bundle.store import Bundle
-from ..core.environment import describe_environment
 from ..core.errors import EnvironmentMissingError, UsageError
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
@@ -19,6 +18,7 @@ from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of, read_frame_mask
 from ..data.notes import DataNotes
 from ..data.records import relative
+from ..host.environment import describe_environment
 from ..runtime.engine import (
     Engine,
     EngineOptions,

@@ -15,7 +15,6 @@ from torch import nn
 
 from ..bundle.manifest import Manifest
 from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
-from ..core.environment import package_versions
 from ..core.errors import UsageError
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
@@ -27,6 +26,7 @@ from ..detectors.base import AbstractDetector, DetectorConfig
 from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
 from ..detectors.graph import FrameGraph
 from ..detectors.record import held_out_images
+from ..host.environment import package_versions
 from .figures import count_figures, prove_precision
 from .golden import apart_from, golden_frames
 from .half import to_half

@@ -19,8 +19,8 @@ from typing import Any
 from ..bundle.manifest import PlanRecord
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
-from ..core.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
 from ..core.progress import Progress, silent
+from ..host.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
 from .tensorrt_precision import layers_per_dtype, plan_layers_per_dtype, prove_precision
 from .tensorrt_progress import BuildMonitor, build_monitor
 

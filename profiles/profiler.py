@@ -17,9 +17,9 @@ from typing import Any, final
 
 from ..bundle.reports import file_report
 from ..bundle.store import Bundle
-from ..core.environment import describe_environment
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
+from ..host.environment import describe_environment
 from ..runtime.engine import Engine, EngineOptions, open_engine, proof_name, resolve_auto
 from .cold_start import ColdStart, measure_cold_start
 from .frames import check_batch_size, tiled_frames

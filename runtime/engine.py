@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError, UsageError
-from ..core.extras import install
 from ..core.prediction import Prediction
 from ..core.registry import resolve
+from ..host.extras import install
 
 Frames = NDArray[np.uint8]
 

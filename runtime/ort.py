@@ -8,8 +8,8 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
-from ..core.extras import install
-from ..core.nvidia import find_gpus
+from ..host.extras import install
+from ..host.nvidia import find_gpus
 from .base import AbstractEngine, Array
 from .cuda_bindings import cuda_library, open_cuda
 from .cuda_buffers import CudaBuffers

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError
-from ..core.extras import install
+from ..host.extras import install
 from .engine import EngineOptions
 from .native_log import caught_stderr
 

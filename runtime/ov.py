@@ -8,7 +8,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
-from ..core.extras import install
+from ..host.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 

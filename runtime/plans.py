@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..bundle.manifest import PlanRecord
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError
-from ..core.nvidia import Gpu
+from ..host.nvidia import Gpu
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..bundle.store import REFERENCE
 from ..core.errors import BundleError, EnvironmentMissingError
-from ..core.extras import install
+from ..host.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 

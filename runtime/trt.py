@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, ClassVar, final
 
 from ..core.errors import BundleError, EnvironmentMissingError
-from ..core.nvidia import TENSORRT_LIBRARIES, Gpu, find_gpus, tensorrt_logger
+from ..host.nvidia import TENSORRT_LIBRARIES, Gpu, find_gpus, tensorrt_logger
 from .base import AbstractEngine, Array
 from .cuda_bindings import cuda_library, open_cuda
 from .cuda_buffers import CudaBuffers

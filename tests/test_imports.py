@@ -14,11 +14,11 @@ BLOCKED = (
     "torch", "torchvision", "timm", "FrEIA", "sklearn", "safetensors", "onnx", "onnx_ir", "onnxscript", "onnxruntime",
     "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda",
 )  # fmt: skip
-TARGET_FOLDERS = ("core", "bundle", "data", "runtime", "eval", "profiles", "line", "workflows", "commands")
+TARGET_FOLDERS = ("core", "host", "bundle", "data", "runtime", "eval", "profiles", "line", "workflows", "commands")
 TARGET_MODULES = ["lineproof", "lineproof.cli", "lineproof.detectors.table", "lineproof.export.tensorrt_build"] + [
     "lineproof." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for folder in TARGET_FOLDERS
-    for path in sorted((ROOT / folder).glob("*.py"))
+    for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 
 PROBE = """

@@ -12,9 +12,7 @@ import numpy as np
 
 from ..bundle.place import bundle_records
 from ..bundle.store import Bundle
-from ..core.environment import describe_environment
 from ..core.errors import EnvironmentMissingError
-from ..core.extras import install
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
 from ..data.frames import read_frame, read_frame_mask
@@ -22,6 +20,8 @@ from ..data.overlay import contour
 from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
 from ..eval.verify import verify
+from ..host.environment import describe_environment
+from ..host.extras import install
 from ..line.inspector import open_line
 from ..profiles.profiler import profile_many
 from ..profiles.report import ProfileComparison

@@ -12,12 +12,12 @@ from typing import Any
 
 from ..bundle.manifest import NOT_RECORDED, Manifest
 from ..bundle.store import PROOF, Bundle
-from ..core.environment import describe_environment, package_versions
-from ..core.extras import install
 from ..core.registry import resolve
 from ..core.size import size_text
 from ..core.table import aligned
 from ..detectors.table import DETECTORS
+from ..host.environment import describe_environment, package_versions
+from ..host.extras import install
 from ..runtime.engine import ENGINES, Availability, availability
 from .find import open_named
 
@@ -30,7 +30,7 @@ class Diagnosis:
         engines: every engine, whether it can run, and what would make it.
         conflicts: packages that harm each other, in sentences.
         can_train: whether torch and timm are installed.
-        environment: see ``core.environment``.
+        environment: see ``host.environment``.
     """
 
     engines: tuple[Availability, ...]

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..bundle.store import MANIFEST, Bundle, now
 from ..core.errors import EnvironmentMissingError, ExportError, UsageError
-from ..core.extras import install
 from ..core.progress import Progress, silent
 from ..data.content import holdout_lines
 from ..data.notes import NO_DATA, DataNotes
@@ -18,6 +17,7 @@ from ..eval.parity import ParityReport, check
 from ..eval.proof import record_parity
 from ..eval.verify import verify
 from ..export.tensorrt_build import GateReport, build_plan, check_build, gate
+from ..host.extras import install
 from ..runtime.engine import availability
 from .operating import RunOperation
 

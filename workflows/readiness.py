@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import EnvironmentMissingError, UsageError
-from ..core.extras import extra_of, install
+from ..host.extras import extra_of, install
 from ..runtime.engine import ENGINES, availability
 
 _TRAINING = ("torch", "torchvision", "timm", "FrEIA", "safetensors")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import EnvironmentMissingError, LineproofError
-from lineproof.core.nvidia import find_gpus
+from lineproof.host.nvidia import find_gpus
 from lineproof.runtime import cuda_bindings
 from lineproof.runtime.cuda_bindings import PythonCuda, cuda_library, open_cuda
 from lineproof.runtime.cuda_buffers import CudaBuffers

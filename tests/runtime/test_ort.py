@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import BundleError, EnvironmentMissingError
-from lineproof.core.nvidia import find_gpus
+from lineproof.host.nvidia import find_gpus
 from lineproof.runtime import ort
 from lineproof.runtime.engine import EngineOptions, open_engine, predict
 from lineproof.runtime.ort_session import CPU, CUDA, TENSORRT, import_onnxruntime, open_session, stray_operators

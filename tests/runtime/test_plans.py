@@ -7,7 +7,7 @@ import pytest
 
 from lineproof.bundle.manifest import PlanRecord
 from lineproof.core.errors import BundleError, EnvironmentMissingError
-from lineproof.core.nvidia import Gpu
+from lineproof.host.nvidia import Gpu
 from lineproof.runtime.plans import plan_key, read_plan, select_plan
 
 L4 = Gpu("NVIDIA L4", "sm_89")

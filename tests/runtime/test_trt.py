@@ -3,8 +3,8 @@
 import pytest
 
 from lineproof.core.errors import BundleError, EnvironmentMissingError
-from lineproof.core.nvidia import Gpu, GpuSearch, find_gpus
 from lineproof.export.tensorrt_build import build_plan
+from lineproof.host.nvidia import Gpu, GpuSearch, find_gpus
 from lineproof.runtime import trt
 from lineproof.runtime.engine import EngineOptions, availability
 

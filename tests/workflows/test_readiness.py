@@ -8,7 +8,7 @@ import pytest
 
 from lineproof.commands.table import COMMANDS
 from lineproof.core.errors import EnvironmentMissingError, UsageError
-from lineproof.core.extras import install
+from lineproof.host.extras import install
 from lineproof.runtime.engine import Availability
 from lineproof.workflows import readiness
 from lineproof.workflows.readiness import NEEDS, examine_for

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lineproof.core.extras import EXTRAS, MODULES, extra_of, install
+from lineproof.host.extras import EXTRAS, MODULES, extra_of, install
 
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -3,8 +3,8 @@
 import ctypes
 import types
 
-from lineproof.core import nvidia
-from lineproof.core.nvidia import ErrorLog, Gpu, find_gpus, tensorrt_logger
+from lineproof.host import nvidia
+from lineproof.host.nvidia import ErrorLog, Gpu, find_gpus, tensorrt_logger
 
 
 class Driver:

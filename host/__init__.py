@@ -1,0 +1,1 @@
+"""What machine this is: processor, GPUs, packages and the extras that bring them."""

@@ -18,10 +18,10 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from ..core.size import Size, parse_size, size_text
-from .features import Backbone
-from .images import ImageSet
+from .backbones.features import Backbone
+from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
 from .table import DETECTORS as DETECTORS
-from .weights import LITE0_BACKBONE, LITE0_PACKAGE
+from .training.images import ImageSet
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DetectorConfig:
 
     Attributes:
         backbone: timm network.
-        weights: see ``detectors.weights.create_network``.
+        weights: see ``detectors.backbones.weights.create_network``.
         resize_px: height and width that a frame is resized to.
         crop_px: height and width of the centre crop; equal to ``resize_px`` for none.
     """

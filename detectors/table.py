@@ -1,14 +1,14 @@
 """The table of detectors. Names and strings only: importing it costs nothing and needs no PyTorch."""
 
 DETECTORS = {
-    "cflow": "lineproof.detectors.cflow:CFlow",
-    "csflow": "lineproof.detectors.csflow:CsFlow",
-    "dfr": "lineproof.detectors.dfr:Dfr",
-    "differnet": "lineproof.detectors.differnet:DifferNet",
-    "draem": "lineproof.detectors.draem:Draem",
-    "fastflow": "lineproof.detectors.fastflow:FastFlow",
-    "padim": "lineproof.detectors.padim:Padim",
-    "patchcore": "lineproof.detectors.patchcore:PatchCore",
-    "reverse_distillation": "lineproof.detectors.reverse_distillation:ReverseDistillation",
-    "spade": "lineproof.detectors.spade:Spade",
+    "cflow": "lineproof.detectors.flow.cflow:CFlow",
+    "csflow": "lineproof.detectors.flow.csflow:CsFlow",
+    "dfr": "lineproof.detectors.reconstruction.dfr:Dfr",
+    "differnet": "lineproof.detectors.flow.differnet:DifferNet",
+    "draem": "lineproof.detectors.selfsupervised.draem:Draem",
+    "fastflow": "lineproof.detectors.flow.fastflow:FastFlow",
+    "padim": "lineproof.detectors.distance.padim:Padim",
+    "patchcore": "lineproof.detectors.distance.patchcore:PatchCore",
+    "reverse_distillation": "lineproof.detectors.reconstruction.reverse_distillation:ReverseDistillation",
+    "spade": "lineproof.detectors.distance.spade:Spade",
 }

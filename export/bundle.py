@@ -22,10 +22,10 @@ from ..core.spec import Fit, Preprocessing, check_fit
 from ..core.threshold import Threshold, calibrate
 from ..data.conversions import Conversions
 from ..data.frames import conversions_of, read_frame
+from ..data.run_record import held_out_images
 from ..detectors.base import AbstractDetector, DetectorConfig
-from ..detectors.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
-from ..detectors.graph import FrameGraph
-from ..detectors.record import held_out_images
+from ..detectors.nn.graph import FrameGraph
+from ..detectors.training.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
 from ..host.environment import package_versions
 from .figures import count_figures, prove_precision
 from .golden import apart_from, golden_frames

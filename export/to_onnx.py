@@ -15,7 +15,7 @@ import torch
 from ..core.errors import ExportError
 from ..core.spec import Preprocessing, TensorSpec
 from ..detectors.base import AbstractDetector
-from ..detectors.graph import FrameGraph
+from ..detectors.nn.graph import FrameGraph
 from .names import name_nodes
 
 OPSET = 18

@@ -54,7 +54,7 @@ class TorchEngine(AbstractEngine):
         try:
             import torch
 
-            from ..detectors.checkpoint import load_reference
+            from ..detectors.training.checkpoint import load_reference
         except (ImportError, OSError) as error:
             raise EnvironmentMissingError(
                 f"The PyTorch reference cannot be loaded ({error}). Install: {_FIX}."

@@ -51,7 +51,7 @@ def is_public(name):
 
 def test_there_is_something_to_check():
     sources = {relative(path) for path in package_sources()}
-    assert {"cli.py", "__init__.py", "core/spec.py", "detectors/base.py", "export/half.py"} <= sources
+    assert {"cli.py", "__init__.py", "core/spec.py", "detectors/base.py", "export/to_onnx.py"} <= sources
     assert len(sources) > 60
 
 
@@ -154,11 +154,11 @@ def test_offending_lines_are_seen(tmp_path, pattern, text):
     assert offending_lines(tmp_path / "a.py", pattern) == [f"a.py:2: {text}"]
 
 
-def test_imports_inside_the_package_are_relative_and_one_step_up():
+def test_imports_inside_the_package_are_relative_and_at_most_two_steps_up():
     found = []
     for path in package_sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.level > 2 or (node.module or "").startswith("lineproof")):
+            if isinstance(node, ast.ImportFrom) and (node.level > 3 or (node.module or "").startswith("lineproof")):
                 found.append(f"{relative(path)}:{node.lineno}")
             if isinstance(node, ast.Import) and any(item.name.startswith("lineproof") for item in node.names):
                 found.append(f"{relative(path)}:{node.lineno}")

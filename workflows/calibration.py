@@ -17,7 +17,7 @@ from ..data.content import content_hash
 from ..data.dataset import Dataset, Sample, check_contents, enclosing_dataset
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
-from ..detectors.record import held_out_images, read_record
+from ..data.run_record import held_out_images, read_record
 from ..eval.calibrate import Calibration, calibrate_bundle, good_pictures, held_out
 from ..eval.part import check_same_category, check_same_part
 from ..runtime.engine import EngineOptions

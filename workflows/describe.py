@@ -115,8 +115,8 @@ def describe_detectors(detector: str | None) -> Listing:
 
 def _summary(module: str) -> str:
     """First line of a module's docstring, read from its source."""
-    folder = Path(__file__).resolve().parent.parent / "detectors"
-    source = (folder / f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
+    root = Path(__file__).resolve().parent.parent
+    source = root.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 
 

@@ -99,7 +99,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     Returns:
         The scores; None where no test picture is defective or none could be scored.
     """
-    from ..detectors.checkpoint import CHECKPOINT, load_detector, read_record
+    from ..detectors.training.checkpoint import CHECKPOINT, load_detector, read_record
 
     record = read_record(run)
     fit = record.frame_fit
@@ -146,8 +146,8 @@ def _score(
 def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -> list[float | str]:
     from math import isfinite
 
-    from ..detectors.checkpoint import score_images
-    from ..detectors.train import image_set
+    from ..detectors.training.checkpoint import score_images
+    from ..detectors.training.train import image_set
 
     try:
         scores = score_images(detector, image_set(detector, [sample.path for sample in part], rule=rule))
@@ -160,7 +160,7 @@ def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -
 
 def stored_scores(run: Path) -> TestScores | None:
     """The scores that lie in a run; None where there are none, or those of other weights."""
-    from ..detectors.checkpoint import CHECKPOINT
+    from ..detectors.training.checkpoint import CHECKPOINT
 
     try:
         raw = json.loads((run / TEST_SCORES).read_text())
@@ -190,7 +190,7 @@ def operation_of_run(
         threshold: of the bundle.
         progress: told after each few pictures.
     """
-    from ..detectors.checkpoint import read_record
+    from ..detectors.training.checkpoint import read_record
 
     advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
     if tuple(frame) != (*read_record(run).frame, 3):
@@ -217,7 +217,7 @@ def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
         run: folder of a finished run.
         data: where the data set lies now, the category's folder or the one above it; None for where it lay.
     """
-    from ..detectors.record import data_root, read_record
+    from ..data.run_record import data_root, read_record
 
     try:
         started = Path(read_started(run)["data"])

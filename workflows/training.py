@@ -23,8 +23,8 @@ from ..core.registry import resolve
 from ..core.threshold import calibrate
 from ..data.dataset import Dataset, check_contents, open_dataset
 from ..data.notes import DataNotes
+from ..data.run_record import read_record
 from ..data.sample import write_sample
-from ..detectors.record import read_record
 from .find import bundle_folder, new_run_folder, newest_run
 from .operating import (
     RunOperation,
@@ -84,7 +84,7 @@ def train_detector(
         progress: told about every step.
     """
     from ..detectors.base import make_config
-    from ..detectors.train import TrainOptions, train
+    from ..detectors.training.train import TrainOptions, train
 
     config = make_config(name, {key: value for key, value in settings.items() if value is not None})
     dataset = check_contents(open_dataset(data, category=category))

@@ -83,7 +83,7 @@ def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
 def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
     """The graph's own resize and crop, its result taken as a map, and enlarged: the spot has not moved."""
     torch = pytest.importorskip("torch")
-    from lineproof.detectors.graph import Preprocess
+    from lineproof.detectors.nn.graph import Preprocess
 
     spec = Preprocessing(900, 900, 1, 256, 256, 225, 225, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     rows, columns = np.mgrid[:900, :900] + 0.5

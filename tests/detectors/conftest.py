@@ -12,8 +12,8 @@ from lineproof.core.size import size_text  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.data.sample import write_sample  # noqa: E402
 from lineproof.detectors.base import DETECTORS, make_config  # noqa: E402
-from lineproof.detectors.checkpoint import CHECKPOINT, load_detector  # noqa: E402
-from lineproof.detectors.train import image_set, train  # noqa: E402
+from lineproof.detectors.training.checkpoint import CHECKPOINT, load_detector  # noqa: E402
+from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.
 SMALL = {"epochs": 1, "coreset_size": 60, "steps": 2, "num_retrieved": 5}

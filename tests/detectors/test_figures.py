@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from lineproof.detectors import fastflow as fastflow_module  # noqa: E402
+from lineproof.detectors.backbones.features import Backbone  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
-from lineproof.detectors.fastflow import FastFlow, FastFlowConfig  # noqa: E402
-from lineproof.detectors.features import Backbone  # noqa: E402
+from lineproof.detectors.flow import fastflow as fastflow_module  # noqa: E402
+from lineproof.detectors.flow.fastflow import FastFlow, FastFlowConfig  # noqa: E402
 
 
 def build(name, **settings):

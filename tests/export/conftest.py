@@ -27,7 +27,7 @@ def run_folder(sample_dataset, tmp_path_factory):
     """A finished run; tests must not write into it."""
     pytest.importorskip("timm")
     from lineproof.detectors.base import make_config
-    from lineproof.detectors.train import TrainOptions, train
+    from lineproof.detectors.training.train import TrainOptions, train
 
     run = tmp_path_factory.mktemp("padim") / "run"
     train("padim", make_config("padim", SETTINGS), dataset=sample_dataset, run=run, options=TrainOptions(holdout=1 / 3))

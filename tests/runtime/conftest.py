@@ -54,9 +54,9 @@ def with_reference(tiny_bundle, monkeypatch):
     """The tiny bundle with a reference file, and a loader that answers with the tiny graph in PyTorch."""
     model = _tiny_reference()
     (tiny_bundle.path / REFERENCE).write_bytes(b"")
-    checkpoint = types.ModuleType("lineproof.detectors.checkpoint")
+    checkpoint = types.ModuleType("lineproof.detectors.training.checkpoint")
     checkpoint.load_reference = lambda _record, _preprocessing, *, weights: model if weights.is_file() else None
-    monkeypatch.setitem(sys.modules, "lineproof.detectors.checkpoint", checkpoint)
+    monkeypatch.setitem(sys.modules, "lineproof.detectors.training.checkpoint", checkpoint)
     empty = FileRecord("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
     return tiny_bundle.change(
         lambda manifest: dataclasses.replace(manifest, files={**tiny_bundle.manifest.files, REFERENCE: empty})

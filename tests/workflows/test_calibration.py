@@ -12,7 +12,7 @@ from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.content import content_hash
 from lineproof.data.dataset import open_dataset
-from lineproof.detectors.record import read_record
+from lineproof.data.run_record import read_record
 from lineproof.runtime.engine import EngineOptions, availability
 from lineproof.workflows.calibration import GoodParts, calibrate_on, calibration_samples
 

@@ -89,7 +89,7 @@ def test_export_shows_what_its_threshold_does(trained, here):
 
 
 def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
-    from lineproof.detectors.checkpoint import read_record
+    from lineproof.detectors.training.checkpoint import read_record
 
     run = here / "run"
     shutil.copytree(trained.run, run)
@@ -105,7 +105,7 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
 
 
 def test_scores_of_other_weights_are_not_taken(trained, here):
-    from lineproof.detectors.checkpoint import read_record
+    from lineproof.detectors.training.checkpoint import read_record
 
     run = here / "run"
     shutil.copytree(trained.run, run)

@@ -1,0 +1,1 @@
+"""Pretrained networks: their taps, their weights, where these come from."""

@@ -1,0 +1,134 @@
+"""Feature maps of a frozen timm network, and their cache."""
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import UsageError
+from ...core.progress import Progress
+from ...core.size import Size
+from ..training.images import ImageSet
+from .weights import create_network
+
+_MEMORY_LIMIT_BYTES = 3 << 30
+
+
+class Backbone(nn.Module):
+    """A frozen, pretrained network cut after its last tapped stage.
+
+    Attributes:
+        strides: down-scale factor of each tapped map.
+        channels: channels C of each tapped map.
+        mean: normalisation mean the network was trained with, RGB in [0, 1].
+        std: normalisation standard deviation.
+    """
+
+    def __init__(self, name: str, weights: str, *, strides: Sequence[int]) -> None:
+        super().__init__()
+        network: Any = create_network(name, weights)
+        if not callable(getattr(network, "forward_intermediates", None)):
+            raise UsageError(f"timm's {name} gives no intermediate feature maps. Use a CNN such as resnet18.")
+        reductions = [int(info["reduction"]) for info in network.feature_info]
+        missing = [stride for stride in strides if stride not in reductions]
+        if missing:
+            raise UsageError(f"{name} has maps at strides {reductions}, none at {missing}. Use another backbone.")
+        self.indices = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in strides]
+        network.prune_intermediate_layers(self.indices, prune_norm=False, prune_head=True)
+        self.network = network.eval().requires_grad_(False)
+        self.strides = tuple(strides)
+        self.channels = tuple(int(network.feature_info[index]["num_chs"]) for index in self.indices)
+        self.mean: tuple[float, float, float] = tuple(network.pretrained_cfg["mean"])
+        self.std: tuple[float, float, float] = tuple(network.pretrained_cfg["std"])
+
+    def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002
+        """Stay in evaluation mode: the statistics of the pretrained network are frozen."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of normalised images.
+
+        Args:
+            images: float32 (N, 3, H, W), normalised.
+
+        Returns:
+            One float32 (N, C, H / stride, W / stride) per tapped stride.
+        """
+        network: Any = self.network
+        maps = network.forward_intermediates(images, indices=self.indices, intermediates_only=True, stop_early=True)
+        return tuple(maps)
+
+    def late_stages(self) -> tuple[str, ...]:
+        """Module paths below this module of what comes after the network's map at stride 4.
+
+        Rounding in the earliest stages is carried through all that follow: a method whose score is a mean over
+        everything keeps them in fp32.
+        """
+        return tuple(f"network.{path}" for path in late_stages(self.network))
+
+    def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
+        """Height and width of each tapped map, for images of this height and width."""
+        probe = next(self.parameters())
+        with torch.no_grad():
+            maps = self(torch.zeros(1, 3, *image_px, device=probe.device))
+        return tuple((int(item.shape[-2]), int(item.shape[-1])) for item in maps)
+
+
+def late_stages(network: nn.Module) -> tuple[str, ...]:
+    """Module paths of a timm network after its last feature map at stride 4 or finer, in order.
+
+    Args:
+        network: it names the modules that end its feature maps (``feature_info``).
+    """
+    information: Any = network.feature_info
+    taps = [(int(info["reduction"]), str(info["module"])) for info in information]
+    containers = {module.rpartition(".")[0] for _, module in taps} - {""}
+    modules: list[str] = []
+    for name, child in network.named_children():
+        modules += [f"{name}.{index}" for index, _ in child.named_children()] if name in containers else [name]
+    early = [module for reduction, module in taps if reduction <= 4]
+    return tuple(modules[modules.index(early[-1]) + 1 :]) if early else ()
+
+
+def cache_features(
+    compute: Callable[[Tensor], tuple[Tensor, ...]],
+    images: ImageSet,
+    *,
+    device: torch.device,
+    progress: Progress,
+    stage: str,
+    batch_size: int = 16,
+) -> list[Tensor]:
+    """Run ``compute`` once over all images and keep what it gives, in order.
+
+    The result lies in memory, or in an unnamed temporary file mapped into memory where it exceeds 3 GB.
+
+    Returns:
+        One float32 tensor (num_images, …) on the CPU per tensor that ``compute`` returns.
+    """
+    kept: list[Tensor] = []
+    for start in range(0, len(images), batch_size):
+        batch = images.batch(range(start, min(start + batch_size, len(images))))
+        with torch.no_grad():
+            outputs = compute(batch.to(device))
+        if not kept:
+            sizes = [(len(images), *item.shape[1:]) for item in outputs]
+            num_bytes = 4 * sum(math.prod(size) for size in sizes)
+            kept = [_allocate(size, in_file=num_bytes > _MEMORY_LIMIT_BYTES) for size in sizes]
+        for store, item in zip(kept, outputs, strict=True):
+            store[start : start + len(batch)] = item.float().cpu()
+        progress(stage, start + len(batch), len(images))
+    return kept
+
+
+def _allocate(size: tuple[int, ...], *, in_file: bool) -> Tensor:
+    if not in_file:
+        return torch.empty(size)
+    with tempfile.TemporaryDirectory(prefix="lineproof-features-") as folder:
+        # The mapping outlives the name: the space is freed when the last tensor goes.
+        flat = torch.from_file(str(Path(folder) / "features"), shared=True, size=math.prod(size))
+    return flat.view(size)

@@ -1,0 +1,1 @@
+"""Distances to what good images showed: memory banks and Gaussians."""

@@ -1,0 +1,1 @@
+"""Normalising flows over features: the score is how improbable a feature is."""

@@ -1,0 +1,236 @@
+"""CS-Flow: one fully convolutional normalizing flow over three scales of features, coupled across scales.
+
+Rudolph, Wehrbein, Rosenhahn, Wandt: "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV
+2022, arXiv 2110.02855.
+
+Features are the last map of EfficientNet-B5 before its last stage (block 35: 304 channels, stride 32) of the image at
+768 px and of its strided slices at 384 and 192 px. The score is the mean over all scales, channels and positions of
+z² / 2.
+
+What differs, and why:
+
+- Other backbones and sizes are possible: the last map at ``stride``. Of an EfficientNet at stride 32, as in the paper,
+  the last stage, which only widens the map, is left out.
+- The three scales, flattened and put side by side, go through FrEIA's own coupling block. So one permutation of the
+  channels serves all scales, where the original draws one per scale: a channel is the same filter at every scale.
+- The original clamps to ±10⁶ after every block, which is never reached: left out.
+- ``epochs`` is an upper bound: training stops early on held-out good images and keeps the epoch with the lowest
+  held-out loss. No epoch is picked on test images.
+- The anomaly map, the mean over channels of z² at the finest scale, upsampled bilinearly, is weak: coarse, and in the
+  paper an illustration only.
+
+In fp16 the backbone and the subnets' convolutions compute in half precision. The stream of x, atan, exp and all
+means stay in fp32: four blocks multiply it by up to exp(3) each, and the score is a mean over 10⁵ squares.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import UsageError
+from ...core.size import Size, size_text
+from ..backbones.features import Backbone, cache_features
+from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..nn.batch_norm import fold_batch_norm
+from ..nn.graph import SmoothUpsample
+from ..training.images import ImageSet
+from ..training.trainer import Schedule
+from .cross_scale import CrossScale, LoweredCrossScale
+from .glow import (
+    NUM_SCALES,
+    Levels,
+    LoweredGlow,
+    Sizes,
+    Standardise,
+    build_glow,
+    glow_loss,
+    pack,
+    pyramid_maps,
+    train_glow,
+    unpack,
+)
+
+
+@dataclass(frozen=True)
+class CsFlowConfig(DetectorConfig):
+    """Parameters of CS-Flow.
+
+    Attributes:
+        backbone: by default trained on ImageNet alone, with AutoAugment.
+        stride: down-scale factor of the features; each side of ``crop_px`` must be a multiple of four times this.
+        steps: coupling blocks.
+        clamp: bound of the log-scale of a coupling.
+        hidden_channels: width of a subnet, per scale.
+        kernel: size of all convolutions of the subnets but the last block's, odd.
+        last_kernel: size of the last block's, odd.
+        standardises: give every channel mean 0 and deviation 1 before the flow; the paper does not.
+        epochs: at most.
+        patience: epochs without a lower held-out loss before stopping; 0 never.
+        batch_size: images per step.
+        learning_rate: of Adam.
+        weight_decay: of Adam.
+    """
+
+    backbone: str = "tf_efficientnet_b5.aa_in1k"
+    resize_px: Size = (768, 768)
+    crop_px: Size = (768, 768)
+    stride: int = 32
+    steps: int = 4
+    clamp: float = 3.0
+    hidden_channels: int = 1024
+    kernel: int = 3
+    last_kernel: int = 5
+    standardises: bool = False
+    epochs: int = 240
+    patience: int = 20
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+
+
+class CsFlow(AbstractDetector[CsFlowConfig]):
+    """CS-Flow in its training form: FrEIA's flow over packed scales."""
+
+    config_class = CsFlowConfig
+
+    def __init__(self, config: CsFlowConfig) -> None:
+        super().__init__(config)
+        self.sizes = _sizes(config)
+        self.backbone = _backbone(config)
+        # The score is a mean over everything: rounding in the backbone's first stages would move it as a whole.
+        late = (f"backbone.network.{path}" for path in self.backbone.late_stages())
+        self.half_scopes = (*late, "head.flow.couplings.*.net1", "head.flow.couplings.*.net2")
+        self.standardise = Standardise(self.backbone.channels[0])
+        self.flow: Any = build_glow(
+            self.backbone.channels[0],
+            sum(math.prod(size) for size in self.sizes),
+            steps=config.steps,
+            clamp=config.clamp,
+            subnet=lambda step: partial(
+                CrossScale,
+                hidden=config.hidden_channels,
+                kernel=config.last_kernel if step == config.steps - 1 else config.kernel,
+                sizes=self.sizes,
+            ),
+        )
+        self.upsample = SmoothUpsample(self.sizes[0], config.crop_px, sigma=0.0, align_corners=False)
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """Narrower 1×1 subnets, which still mix scales; standardised features; large steps on small batches."""
+        small = {"resize_px": 512, "crop_px": 512, "hidden_channels": 192, "kernel": 1, "last_kernel": 1}
+        fast = {"standardises": True, "batch_size": 4, "learning_rate": 2e-3, "epochs": 80, "patience": 10}
+        return {**super().quick_settings(), **small, **fast}
+
+    def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
+        """Maximise the likelihood of the good images' features."""
+        config, device = self.config, context.device
+        self.to(device)
+
+        def features(batch: Tensor) -> tuple[Tensor]:
+            return (pack(pyramid_maps(self.backbone, batch)),)
+
+        (known,) = cache_features(features, images, device=device, progress=context.progress, stage="features")
+        (kept,) = cache_features(features, holdout, device=device, progress=context.progress, stage="held-out features")
+
+        if config.standardises:
+            self.standardise.learn(known)
+        parameters = [item for item in self.flow.parameters() if item.requires_grad]
+        optimiser = torch.optim.Adam(parameters, config.learning_rate, eps=1e-4, weight_decay=config.weight_decay)
+        report = train_glow(
+            self.flow,
+            optimiser,
+            loss=lambda indices: glow_loss(self.flow, self.standardise(known[indices].to(device))),
+            num_images=len(images),
+            kept=self.standardise(kept.to(device)).cpu(),
+            schedule=Schedule(config.epochs, config.batch_size, config.patience),
+            context=context,
+            largest_norm=1.0,
+        )
+        self.cpu()
+        return report
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and map; see AbstractDetector."""
+        z, _ = self.flow(self.standardise(pack(pyramid_maps(self.backbone, images))))
+        return score_and_map(tuple(item.square().mean(1) for item in unpack(z, self.sizes)), self.upsample)
+
+    def lower(self) -> Deployed:
+        """Flow without Jacobian or packing; γ, clamp and the sums over scales folded into the convolutions."""
+        return Deployed(_Pyramid(self.backbone), _Head(self), _Post(self))
+
+
+def _sizes(config: CsFlowConfig) -> Sizes:
+    """Height and width of the map per scale, finest first: each side twice the next, or both 1."""
+    height, width = config.crop_px
+    if any(side % config.stride or not _halves(side // config.stride) for side in config.crop_px):
+        raise UsageError(
+            f"crop_px is {size_text(config.crop_px)}; csflow halves maps of stride {config.stride} twice, so expected "
+            f"multiples of {4 * config.stride}. Set crop_px and resize_px to such, or a smaller stride."
+        )
+    strides = [config.stride << scale for scale in range(NUM_SCALES)]
+    return tuple((max(1, height // stride), max(1, width // stride)) for stride in strides)
+
+
+def _halves(side: int) -> bool:
+    """Whether a side of the finest map can be halved twice, a single position staying one."""
+    return side in (1, 2) or side % 4 == 0
+
+
+def _backbone(config: CsFlowConfig) -> Backbone:
+    """The last map at the stride; of an EfficientNet at stride 32, the one before its last stage."""
+    from timm.models import EfficientNet
+
+    backbone = Backbone(config.backbone, config.weights, strides=(config.stride,))
+    network: Any = backbone.network
+    if isinstance(network, EfficientNet) and config.stride == 32:
+        network.blocks[-1] = nn.Identity()
+        with torch.no_grad():
+            backbone.channels = (int(backbone(torch.zeros(1, 3, 64, 64))[0].shape[1]),)
+    return backbone
+
+
+def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor]:
+    """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, H, W).
+
+    Args:
+        energies: mean over channels of z², float32 (N, h, w) per scale, finest first.
+        upsample: of the finest scale.
+    """
+    score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
+    return score, upsample(energies[0])
+
+
+class _Pyramid(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = fold_batch_norm(backbone, torch.zeros(1, 3, 64, 64))
+
+    def forward(self, images: Tensor) -> Levels:
+        return pyramid_maps(self.network, images)
+
+
+class _Head(nn.Module):
+    """Feature maps → energies (N, h, w) per scale."""
+
+    def __init__(self, detector: CsFlow) -> None:
+        super().__init__()
+        self.standardise = detector.standardise
+        self.flow = LoweredGlow(detector.flow, LoweredCrossScale)
+
+    def forward(self, maps: Levels) -> Levels:
+        z = self.flow(tuple(self.standardise(item) for item in maps))
+        return tuple(item.square().mean(1) for item in z)
+
+
+class _Post(nn.Module):
+    def __init__(self, detector: CsFlow) -> None:
+        super().__init__()
+        self.upsample = detector.upsample
+
+    def forward(self, energies: Levels) -> tuple[Tensor, Tensor]:
+        return score_and_map(energies, self.upsample)

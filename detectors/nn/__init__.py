@@ -1,0 +1,1 @@
+"""Modules that detectors of several families are built of."""

@@ -1,0 +1,143 @@
+"""Modules that stand around a detector in the exported graph: preprocessing, upsampling, smoothing."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...core.linear import antialias_matrix, centre_crop_offset, smooth_upsample_matrix
+from ...core.size import Size
+from ...core.spec import Preprocessing
+
+
+def _float32(array: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+class Preprocess(nn.Module):
+    """Camera frames to normalised images: cast, antialiased resize, centre crop, normalise, all in float32.
+
+    Where the frame has the right size already nothing is resized. Where both axes shrink by whole factors the
+    resize is one strided depthwise convolution, its borders re-normalised. Elsewhere it is one constant matrix per
+    axis, with the crop folded into their rows.
+    """
+
+    scale: Tensor
+    bias: Tensor
+    rows: Tensor
+    columns: Tensor
+    kernel: Tensor
+    row_gain: Tensor
+    column_gain: Tensor
+
+    def __init__(self, spec: Preprocessing) -> None:
+        super().__init__()
+        self.spec = spec
+        scale = 1.0 / (255.0 * np.asarray(spec.std))
+        bias = -np.asarray(spec.mean) / np.asarray(spec.std)
+        self.register_buffer("scale", _float32(scale.reshape(1, 3, 1, 1)))
+        self.register_buffer("bias", _float32(bias.reshape(1, 3, 1, 1)))
+        rows = _axis(spec.frame_height_px, spec.resize_height_px, spec.crop_height_px)
+        columns = _axis(spec.frame_width_px, spec.resize_width_px, spec.crop_width_px)
+        factors = (spec.frame_height_px / spec.resize_height_px, spec.frame_width_px / spec.resize_width_px)
+        self.strides = tuple(int(factor) for factor in factors)
+        uncropped = (spec.crop_height_px, spec.crop_width_px) == (spec.resize_height_px, spec.resize_width_px)
+        self.is_strided = uncropped and all(factor.is_integer() for factor in factors)
+        if self.is_strided and self.strides != (1, 1):
+            self._make_convolution(spec)
+        elif not self.is_strided:
+            self.register_buffer("rows", _float32(rows))
+            self.register_buffer("columns", _float32(columns.T))
+
+    def _make_convolution(self, spec: Preprocessing) -> None:
+        taps = [_interior_taps(stride) for stride in self.strides]
+        kernel = np.outer(taps[0], taps[1])
+        self.padding = tuple((len(tap) - stride + 1) // 2 for tap, stride in zip(taps, self.strides, strict=True))
+        repeated = np.broadcast_to(kernel, (spec.frame_channels, 1, *kernel.shape))
+        self.register_buffer("kernel", _float32(repeated))
+        for name, size, stride, tap, shape in (
+            ("row_gain", spec.frame_height_px, self.strides[0], taps[0], (1, 1, -1, 1)),
+            ("column_gain", spec.frame_width_px, self.strides[1], taps[1], (1, 1, 1, -1)),
+        ):
+            self.register_buffer(name, _float32(_border_gain(size, stride, tap).reshape(shape)))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Normalise frames.
+
+        Args:
+            frames: uint8 (N, H, W, 3) RGB or (N, H, W, 1) mono.
+
+        Returns:
+            float32 (N, 3, crop_height, crop_width).
+        """
+        images = frames.to(torch.float32).permute(0, 3, 1, 2)
+        if self.is_strided and self.strides != (1, 1):
+            channels = self.spec.frame_channels
+            images = F.conv2d(images, self.kernel, stride=self.strides, padding=self.padding, groups=channels)
+            images = images * self.row_gain * self.column_gain
+        elif not self.is_strided:
+            images = self.rows @ images @ self.columns
+        return images * self.scale + self.bias
+
+
+def _axis(size: int, resized: int, cropped: int) -> NDArray[np.float64]:
+    """Resize and crop of one axis: float64 (cropped, size)."""
+    first = centre_crop_offset(resized, cropped)
+    return antialias_matrix(size, resized)[first : first + cropped]
+
+
+def _interior_taps(stride: int) -> NDArray[np.float64]:
+    """Triangle filter of an integer down-scale away from the borders, sum 1."""
+    offsets = np.arange(-(2 * stride - 1), 2 * stride, 2) if stride % 2 == 0 else 2 * np.arange(-(stride - 1), stride)
+    taps = 1.0 - np.abs(offsets) / (2.0 * stride)
+    return np.asarray(taps / taps.sum())
+
+
+def _border_gain(size: int, stride: int, taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a zero-padded convolution must be multiplied by, so that its weights sum to 1 at the borders too."""
+    padding = (len(taps) - stride + 1) // 2
+    inside = np.pad(np.ones(size), padding)
+    sums = [inside[i * stride : i * stride + len(taps)] @ taps for i in range(size // stride)]
+    return np.asarray(1.0 / np.asarray(sums))
+
+
+class SmoothUpsample(nn.Module):
+    """Bilinear upsampling and Gaussian smoothing as two constant matrices: ``U_h A U_wᵀ``, in float32.
+
+    Args:
+        size_in: height and width of the patch scores.
+        size_out: height and width of the anomaly map.
+        sigma: standard deviation of the Gaussian in output pixels; 0 for none.
+        align_corners: as in ``torch.nn.functional.interpolate``.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, size_in: Size, size_out: Size, *, sigma: float, align_corners: bool) -> None:
+        super().__init__()
+        rows, columns = (
+            smooth_upsample_matrix(before, after, sigma, align_corners=align_corners)
+            for before, after in zip(size_in, size_out, strict=True)
+        )
+        self.register_buffer("rows", _float32(rows))
+        self.register_buffer("columns", _float32(columns.T))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """float32 (…, *size_in) → float32 (…, *size_out)."""
+        return self.rows @ scores @ self.columns
+
+
+class FrameGraph(nn.Module):
+    """Frames in, score and anomaly map out: what is exported, and what the PyTorch reference runs."""
+
+    def __init__(self, spec: Preprocessing, detector: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(spec)
+        self.detector = detector
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, C) → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        score, anomaly_map = self.detector(self.preprocess(frames))
+        return score, anomaly_map

@@ -1,0 +1,1 @@
+"""Students, autoencoders and decoders that give back only what is normal."""

@@ -1,0 +1,279 @@
+"""Reverse Distillation: a decoder restores the teacher's feature maps from a one-class bottleneck.
+
+Deng, Li: "Anomaly Detection via Reverse Distillation from One-Class Embedding", CVPR 2022, arXiv 2201.10703.
+
+A frozen teacher gives three maps; the bottleneck fuses them (MFF) and compresses them (OCBE); the student, a mirrored
+teacher, restores them. What the bottleneck never had to carry comes back wrong: one minus the cosine per position.
+
+What differs, and why:
+
+- Any timm CNN may teach. Where its finest map has 256 channels or more (the ResNet-50 family) the blocks are
+  bottlenecks of half width, three of them in the OCBE and 3, 4, 6 in the student, as for wide_resnet50_2; elsewhere
+  basic blocks, two each, as for resnet18. Where the teacher's map has negative values (EfficientNet's blocks end
+  without an activation) the student's last block has no ReLU, with which it could not restore them.
+- The paper's 200 epochs are the upper bound; training stops early on held-out good images and keeps the epoch with
+  the lowest held-out loss. The authors' code evaluates on the test images every ten epochs.
+- Batch statistics are taken over training images under the weights of each evaluated epoch (see ``blocks``), not as
+  running means, which lag behind at this learning rate.
+- The teacher's features are computed once and kept: nothing is augmented.
+
+fp16: teacher, bottleneck and student. The cosines are not: sums of squares over a thousand channels can pass 65504.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...core.errors import UsageError
+from ...core.size import size_text
+from ..backbones.features import Backbone, cache_features
+from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..nn.blocks import ConvNorm, conv_norm, fold, train_on_features
+from ..nn.graph import SmoothUpsample
+from ..training.images import ImageSet
+from ..training.trainer import Schedule, follow_cosine, steps_taken
+
+_STRIDES = (4, 8, 16)
+_SIGMA = 4.0
+_SMALLEST_NORM_SQUARED = 1e-16
+
+
+@dataclass(frozen=True)
+class ReverseDistillationConfig(DetectorConfig):
+    """Parameters of Reverse Distillation.
+
+    Attributes:
+        epochs: at most.
+        patience: epochs without a lower held-out loss before stopping; 0 never.
+        batch_size: images per step.
+        learning_rate: of Adam, whose betas are the paper's (0.5, 0.999).
+        anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
+    """
+
+    epochs: int = 200
+    patience: int = 20
+    batch_size: int = 16
+    learning_rate: float = 5e-3
+    anneals: bool = False
+
+
+def _conv(channels_in: int, channels_out: int, kernel: int, *, change: str) -> nn.Conv2d | nn.ConvTranspose2d:
+    """A convolution that keeps, halves ("down") or doubles ("up") the size."""
+    if change == "up":
+        return nn.ConvTranspose2d(channels_in, channels_out, 2, stride=2, bias=False)
+    stride = 2 if change == "down" else 1
+    return nn.Conv2d(channels_in, channels_out, kernel, stride=stride, padding=kernel // 2, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """A block of ResNet's, or its mirror image.
+
+    Args:
+        channels_in: channels that come in.
+        channels_out: channels that go out.
+        change: of the size: "keep", "down" or "up".
+        is_bottleneck: 1×1, 3×3, 1×1 at half width, or 3×3 twice.
+        is_signed: no ReLU at the end.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, *, change: str, is_bottleneck: bool, is_signed: bool = False
+    ) -> None:
+        super().__init__()
+        if is_bottleneck:
+            width = channels_out // 2
+            self.body = nn.Sequential(
+                conv_norm(channels_in, width, 1),
+                ConvNorm(_conv(width, width, 3, change=change), relu=True),
+                conv_norm(width, channels_out, 1, relu=False),
+            )
+        else:
+            self.body = nn.Sequential(
+                ConvNorm(_conv(channels_in, channels_out, 3, change=change), relu=True),
+                conv_norm(channels_out, channels_out, 3, relu=False),
+            )
+        changed = change != "keep" or channels_in != channels_out
+        shortcut = _conv(channels_in, channels_out, 1, change=change)
+        self.shortcut: nn.Module = ConvNorm(shortcut, relu=False) if changed else nn.Identity()
+        self.activation = nn.Identity() if is_signed else nn.ReLU()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """float32 (N, C, h, w) → float32 (N, C', h', w')."""
+        out: Tensor = self.activation(self.body(maps) + self.shortcut(maps))
+        return out
+
+
+def _stage(
+    channels_in: int, channels_out: int, *, change: str, is_bottleneck: bool, depth: int, is_signed: bool = False
+) -> nn.Sequential:
+    blocks = []
+    for number in range(depth):
+        blocks.append(
+            ResidualBlock(
+                channels_in if number == 0 else channels_out,
+                channels_out,
+                change=change if number == 0 else "keep",
+                is_bottleneck=is_bottleneck,
+                is_signed=is_signed and number == depth - 1,
+            )
+        )
+    return nn.Sequential(*blocks)
+
+
+class Student(nn.Module):
+    """Bottleneck and decoder: the teacher's maps in, the restored maps out.
+
+    Args:
+        channels: channels of the teacher's maps, finest first.
+        signed: whether each map holds negative values.
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, signed: tuple[bool, ...]) -> None:
+        super().__init__()
+        is_bottleneck = channels[0] >= 256
+        coarsest = channels[-1]
+        self.fusion = nn.ModuleList(
+            nn.Sequential(*(ConvNorm(_conv(a, b, 3, change="down"), relu=True) for a, b in pairwise(channels[level:])))
+            for level in range(len(channels) - 1)
+        )
+        depth = 3 if is_bottleneck else 2
+        wide = 2 * coarsest
+        fused = len(channels) * coarsest
+        self.embedding = _stage(fused, wide, change="down", is_bottleneck=is_bottleneck, depth=depth)
+        depths = (3, 4, 6) if is_bottleneck else (2, 2, 2)
+        steps = pairwise((wide, *reversed(channels)))
+        self.decoder = nn.ModuleList(
+            _stage(a, b, change="up", is_bottleneck=is_bottleneck, depth=depth, is_signed=is_signed)
+            for (a, b), depth, is_signed in zip(steps, depths, reversed(signed), strict=True)
+        )
+        for item in self.modules():
+            if isinstance(item, nn.Conv2d):
+                nn.init.kaiming_normal_(item.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """float32 (N, C, h, w) per level, finest first → the same shapes."""
+        fused = [module(item) for module, item in zip(self.fusion, maps[:-1], strict=True)]
+        item = self.embedding(torch.cat([*fused, maps[-1]], 1))
+        restored = []
+        for stage in self.decoder:
+            item = stage(item)
+            restored.append(item)
+        return tuple(restored[::-1])
+
+
+class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
+    """Reverse Distillation in its training form."""
+
+    config_class = ReverseDistillationConfig
+    half_scopes = ("backbone", "head.student")
+
+    def __init__(self, config: ReverseDistillationConfig) -> None:
+        super().__init__(config)
+        if any(side % 32 or side < 64 for side in config.crop_px):
+            raise UsageError(
+                f"reverse_distillation: crop_px is {size_text(config.crop_px)}; the maps are halved five times, so "
+                "each side needs a multiple of 32, at least 64. Use such as 256x256 or 128x384."
+            )
+        self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
+        self.student = Student(self.backbone.channels, signed=signed_maps(self.backbone))
+        self.upsamples = nn.ModuleList(
+            SmoothUpsample(size, config.crop_px, sigma=_SIGMA, align_corners=True)
+            for size in self.backbone.map_sizes(config.crop_px)
+        )
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """Small batches and a falling learning rate: a few hundred steps on a few dozen images."""
+        size = {"resize_px": 192, "crop_px": 192}
+        return {**super().quick_settings(), **size, "batch_size": 4, "epochs": 32, "patience": 0, "anneals": True}
+
+    def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
+        """Teach the student to restore the good images' features."""
+        config, device = self.config, context.device
+        self.to(device)
+        known = cache_features(self.backbone, images, device=device, progress=context.progress, stage="features")
+        kept = cache_features(
+            self.backbone, holdout, device=device, progress=context.progress, stage="held-out features"
+        )
+
+        optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
+        if config.anneals:
+            num_steps = config.epochs * -(-len(images) // config.batch_size)
+            follow_cosine(optimiser, num_steps=num_steps, taken=lambda: steps_taken(optimiser))
+        report = train_on_features(
+            self.student,
+            optimiser,
+            loss=lambda maps: distillation_loss(maps, self.student(maps)),
+            known=known,
+            kept=kept,
+            schedule=Schedule(config.epochs, config.batch_size, config.patience),
+            context=context,
+        )
+        self.cpu()
+        return report
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and map; see AbstractDetector."""
+        maps = self.backbone(images)
+        differences = [1.0 - F.cosine_similarity(a, b, 1) for a, b in zip(maps, self.student(maps), strict=True)]
+        return summed_map(differences, self.upsamples)
+
+    def lower(self) -> Deployed:
+        """Normalisations folded, transposed convolutions as 1×1 ones, cosines as products of norms."""
+        return Deployed(self.backbone, _Head(self), _Post(self))
+
+
+def signed_maps(backbone: Backbone) -> tuple[bool, ...]:
+    """Whether each map can be negative: a property of the architecture, seen on noise with any weights."""
+    noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return tuple(bool((item < 0).any()) for item in backbone(noise))
+
+
+def distillation_loss(wanted: tuple[Tensor, ...], restored: tuple[Tensor, ...]) -> Tensor:
+    """Sum over levels of one minus the cosine between whole maps, mean over images: scalar."""
+    losses = [1.0 - F.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in zip(wanted, restored, strict=True)]
+    return torch.stack(losses).sum(0).mean()
+
+
+def summed_map(differences: list[Tensor], upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
+    """Sum over levels, upsampled and smoothed: score float32 (N,), anomaly_map float32 (N, H, W) in [0, 6]."""
+    grown = [upsample(item) for upsample, item in zip(upsamples, differences, strict=True)]
+    anomaly_map = torch.stack(grown).sum(0)
+    return anomaly_map.amax((1, 2)), anomaly_map
+
+
+class _Cosine(nn.Module):
+    """One minus the cosine over channels, from products and reciprocal norms."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        norms = first.square().sum(1), second.square().sum(1)
+        inverse = [torch.rsqrt(item.clamp(min=_SMALLEST_NORM_SQUARED)) for item in norms]
+        return 1.0 - (first * second).sum(1) * inverse[0] * inverse[1]
+
+
+class _Head(nn.Module):
+    """Teacher's maps → dissimilarity (N, h, w) per level."""
+
+    def __init__(self, detector: ReverseDistillation) -> None:
+        super().__init__()
+        self.student = fold(detector.student)
+        self.cosine = _Cosine()
+
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(self.cosine(a, b) for a, b in zip(maps, self.student(maps), strict=True))
+
+
+class _Post(nn.Module):
+    """Dissimilarities → anomaly map; its maximum → score."""
+
+    def __init__(self, detector: ReverseDistillation) -> None:
+        super().__init__()
+        self.upsamples = detector.upsamples
+
+    def forward(self, differences: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        return summed_map(list(differences), self.upsamples)

@@ -1,0 +1,287 @@
+"""DRAEM: one network restores the image from a synthetic anomaly, another sees what was restored.
+
+Zavrtanik, Kristan, Skočaj: "DRAEM – A Discriminatively Trained Reconstruction Embedding for Surface Anomaly
+Detection", ICCV 2021, arXiv 2108.07610.
+
+What differs, and why:
+
+- The anomalies' textures are the Describable Textures in the paper. Give a folder of images as ``texture_source``;
+  without one, textures are drawn from noise (see ``synthetic``), so that nothing has to be downloaded.
+- Channels stay in the order RGB. The authors' code reads BGR, which makes no difference to networks trained from
+  scratch. Pixels are in [0, 1], not normalised further, as in the paper.
+- The learning rate falls by 0.2 at 80 % and 90 % of the epochs, as in the paper. The epoch with the lowest loss on
+  held-out good images, with synthetic anomalies that never change, is kept. No epoch is picked on test images.
+- Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
+- Batch statistics belong to the weights of the evaluated epoch (see ``blocks``).
+- Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
+  layer begins at zero: untrained, it is undecided everywhere.
+
+There is no pretrained backbone: ``backbone`` must be "none", every parameter counts as the method's own. In the lowered
+form the reconstructive network stands as the backbone stage, the discriminative one as the head.
+
+Map: probability of an anomaly. Image score: maximum of its mean over windows of 21×21 pixels, zero outside.
+fp16: both networks; the probability and the window means stay in fp32.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...bundle.manifest import Tolerance
+from ...core.errors import UsageError
+from ...core.size import size_text
+from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..nn.blocks import calibration_parts, fold, plain_conv, recalibrate
+from ..training.images import ImageSet
+from ..training.trainer import Schedule, Trainer, steps_taken
+from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
+from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs, texture_files
+
+_TRAINING = 0
+_HELD_OUT = 1
+_CALIBRATION = 2
+
+
+@dataclass(frozen=True)
+class DraemConfig(DetectorConfig):
+    """Parameters of DRAEM.
+
+    Attributes:
+        backbone: "none"; there is no pretrained network.
+        weights: "none".
+        reconstructive_width: channels of the first stage of the reconstructive network.
+        discriminative_width: channels of the first stage of the discriminative network.
+        window_px: side of the windows whose mean gives the image score; odd.
+        texture_source: folder with images of textures, searched with its sub-folders; "" draws textures from noise.
+        rotation_share: share of training images that are rotated by up to 90°.
+        clean_share: share of training images that stay without an anomaly.
+        draws_per_image: anomalies drawn for every image in an epoch. More make epochs longer, and so the statistics
+            and the held-out loss, taken once per epoch, cheaper.
+        epochs: how many, and what the fall of the learning rate is reckoned from.
+        patience: epochs without a lower held-out loss before stopping; 0 never.
+        batch_size: images per step.
+        learning_rate: of Adam.
+    """
+
+    backbone: str = "none"
+    weights: str = "none"
+    reconstructive_width: int = 128
+    discriminative_width: int = 64
+    window_px: int = 21
+    texture_source: str = ""
+    rotation_share: float = 0.3
+    clean_share: float = 0.5
+    draws_per_image: int = 1
+    epochs: int = 700
+    patience: int = 0
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+
+
+class Draem(AbstractDetector[DraemConfig]):
+    """DRAEM in its training form."""
+
+    config_class = DraemConfig
+    half_scopes = ("backbone", "head")
+
+    def __init__(self, config: DraemConfig) -> None:
+        super().__init__(config)
+        _check(config)
+        self.reconstructive = ReconstructiveNetwork(config.reconstructive_width)
+        self.discriminative = DiscriminativeNetwork(config.discriminative_width)
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """A sixteenth of the paper's width, an eighth for the second network, at 128 px; most images with an anomaly.
+
+        Hundreds of steps find strong defects only, thin ones in the plain maximum of the map alone.
+        """
+        small = {"resize_px": 128, "crop_px": 128, "reconstructive_width": 8, "discriminative_width": 8, "window_px": 1}
+        fast = {"clean_share": 0.2, "draws_per_image": 4, "epochs": 20, "batch_size": 4, "learning_rate": 3e-3}
+        return small | fast
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """None: pixels in [0, 1]."""
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+    def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
+        """Train both networks on good images with synthetic anomalies."""
+        config = self.config
+        self.to(context.device).to(memory_format=torch.channels_last)
+        maker = _Maker(config, seed=context.seed)
+        optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
+        num_draws = len(images) * config.draws_per_image
+        steps_per_epoch = -(-num_draws // config.batch_size)
+
+        def draw(kept: ImageSet, indices: Tensor, *, stream: int, epoch: int = 0) -> tuple[Tensor, ...]:
+            return tuple(item.to(context.device) for item in maker.pairs(kept, indices, stream=stream, epoch=epoch))
+
+        def step(indices: Tensor) -> Tensor:
+            # Counted by the optimiser, so that a resumed run draws what an unbroken one draws.
+            epoch = steps_taken(optimiser) // steps_per_epoch
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, epoch)
+            return self.loss(*draw(images, indices, stream=_TRAINING, epoch=epoch))
+
+        def calibrate() -> None:
+            parts = calibration_parts(len(images), config.batch_size)
+            batches = (draw(images, part, stream=_CALIBRATION) for part in parts)
+            recalibrate(self, lambda pairs: self.logits(pairs[0]), batches=batches)
+
+        def holdout_loss() -> float:
+            calibrate()
+            total = 0.0
+            for part in torch.arange(len(holdout)).split(config.batch_size):
+                with torch.no_grad():
+                    total += float(self.loss(*draw(holdout, part, stream=_HELD_OUT))) * len(part)
+            return total / len(holdout)
+
+        schedule = Schedule(config.epochs, config.batch_size, config.patience)
+        trainer = Trainer(self, optimiser, schedule=schedule, context=context)
+        report = trainer.run(num_draws, loss=step, holdout_loss=holdout_loss)
+        calibrate()
+        self.cpu().to(memory_format=torch.contiguous_format)
+        return {**report, "textures": maker.source}
+
+    def logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images float32 (N, 3, H, W) → restored (N, 3, H, W), logits of good and anomalous (N, 2, H, W)."""
+        restored = self.reconstructive(images)
+        return restored, self.discriminative(restored, images)
+
+    def loss(self, images: Tensor, originals: Tensor, masks: Tensor) -> Tensor:
+        """Squared error and structural dissimilarity of what was restored, focal loss of what was found: scalar."""
+        restored, logits = self.logits(images)
+        dissimilarity = 1.0 - structural_similarity(restored, originals)
+        return F.mse_loss(restored, originals) + dissimilarity + focal_loss(logits, masks)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and map; see AbstractDetector."""
+        anomaly_map = self.logits(images)[1].softmax(1)[:, 1]
+        window = self.config.window_px
+        means = F.avg_pool2d(anomaly_map[:, None], window, stride=1, padding=window // 2)
+        return means.amax((1, 2, 3)), anomaly_map
+
+    def tolerance(self, precision: str) -> Tolerance:
+        """Wider than elsewhere: some forty convolutions in a row magnify rounding about fiftyfold."""
+        # After a short fit the fp32 reference itself was off its float64 value by 1e-4 of the map's range.
+        usual = super().tolerance(precision)
+        maps = {"fp32": 5e-4, "fp16": 1e-1}.get(precision, usual.anomaly_map)
+        return dataclasses.replace(usual, anomaly_map=maps)
+
+    def lower(self) -> Deployed:
+        """Normalisations folded, one logit instead of two, window means as matrices."""
+        return Deployed(_Restore(self), _Head(self), _Post(self))
+
+
+def _check(config: DraemConfig) -> None:
+    if config.backbone != "none" or config.weights not in ("none", "random"):
+        raise UsageError(
+            f"draem: backbone is {config.backbone!r} and weights {config.weights!r}, but it is trained from scratch. "
+            "Leave both at 'none'."
+        )
+    crop = size_text(config.crop_px)
+    if any(side % 32 for side in config.crop_px):
+        raise UsageError(f"draem: crop_px is {crop}; it is halved five times. Give multiples of 32, such as 128x384.")
+    if config.window_px % 2 == 0 or not 1 <= config.window_px <= min(config.crop_px):
+        raise UsageError(
+            f"draem: window_px is {config.window_px}; expected an odd number of at most a side of crop_px {crop}."
+        )
+
+
+def learning_rate(config: DraemConfig, epoch: int) -> float:
+    """Falls by 0.2 at 80 % and again at 90 % of the epochs."""
+    return config.learning_rate * 0.2 ** sum(epoch >= share * config.epochs for share in (0.8, 0.9))
+
+
+class _Maker:
+    """Draws training pairs; each follows from (seed, stream, epoch, image) alone."""
+
+    def __init__(self, config: DraemConfig, *, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._files: ImageSet | None = None
+        self.source = "procedural"
+        if config.texture_source:
+            paths = texture_files(Path(config.texture_source))
+            side = max(config.crop_px)
+            black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            self._files = ImageSet(paths, (side, side), crop_px=config.crop_px, mean=black, std=white)
+            self.source = f"{len(paths)} files"
+
+    def _texture(self, rng: Rng) -> Image:
+        if self._files is None:
+            return procedural_texture(self._config.crop_px, rng)
+        return np.asarray(self._files.batch([int(rng.integers(len(self._files)))])[0].numpy())
+
+    def pairs(self, images: ImageSet, indices: Tensor, *, stream: int, epoch: int) -> tuple[Tensor, ...]:
+        """Images, originals, masks; see ``synthetic.stack_pairs``."""
+        chosen = [int(index) for index in indices]
+        pictures = images.batch([index % len(images) for index in chosen])
+        made = [
+            make_pair(
+                np.asarray(image.numpy()),
+                texture=self._texture,
+                rng=np.random.default_rng([self._seed, stream, epoch, index]),
+                rotation_share=self._config.rotation_share,
+                clean_share=self._config.clean_share,
+            )
+            for image, index in zip(pictures, chosen, strict=True)
+        ]
+        return stack_pairs(made)
+
+
+class _Restore(nn.Module):
+    """Images → what was restored, and the images."""
+
+    def __init__(self, detector: Draem) -> None:
+        super().__init__()
+        self.network = fold(detector.reconstructive)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(images), images
+
+
+class _Head(nn.Module):
+    """Restored and seen → logit of an anomaly (N, 1, H, W): the difference of the two, in one channel."""
+
+    def __init__(self, detector: Draem) -> None:
+        super().__init__()
+        network: Any = fold(detector.discriminative)
+        last = network.last
+        bias = (last.bias[1:].double() - last.bias[:1].double()).float()
+        network.last = plain_conv((last.weight[1:].double() - last.weight[:1].double()).float(), bias, conv=last)
+        self.network = network
+
+    def forward(self, pair: tuple[Tensor, Tensor]) -> Tensor:
+        logit: Tensor = self.network(*pair)
+        return logit
+
+
+class _Post(nn.Module):
+    """Logit → probability; highest window mean, rows and columns as constant band matrices → score."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, detector: Draem) -> None:
+        super().__init__()
+        means = {size: _window_means(size, detector.config.window_px) for size in detector.config.crop_px}
+        self.register_buffer("rows", means[detector.config.crop_px[0]])
+        self.register_buffer("columns", means[detector.config.crop_px[1]])
+
+    def forward(self, logit: Tensor) -> tuple[Tensor, Tensor]:
+        probability = torch.sigmoid(logit).squeeze(1)
+        return (self.rows @ probability @ self.columns).amax((1, 2)), probability
+
+
+def _window_means(size: int, window: int) -> Tensor:
+    """Means over windows of one axis, zero outside: a symmetric band matrix, float32 (size, size)."""
+    offsets = torch.arange(size)[:, None] - torch.arange(size)[None, :]
+    return (offsets.abs() <= window // 2).float() / window

@@ -1,0 +1,79 @@
+"""A trained detector on disk: safetensors for tensors, JSON for everything else, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ...bundle.manifest import DetectorRecord
+from ...bundle.run_folder import CHECKPOINT as CHECKPOINT
+from ...bundle.run_folder import RECORD as RECORD
+from ...core.errors import BadInputError, LineproofError
+from ...core.spec import Preprocessing
+from ...data.run_record import CheckpointRecord as CheckpointRecord
+from ...data.run_record import read_record as read_record
+from ..base import AbstractDetector, build_detector, make_config
+from ..nn.finite import describe_not_finite
+from ..nn.graph import FrameGraph
+
+
+def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
+    """Write every tensor of the detector; shared ones are written once per name.
+
+    Raises:
+        LineproofError: a tensor holds NaN or infinite values; nothing is written.
+    """
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
+    found = describe_not_finite(state)
+    if found:
+        raise LineproofError(
+            f"The fit ended in weights that are not finite, and was not saved: {found}. Look for pictures that are "
+            "all of one value, lower the learning rate where the method has one, and train again, into a new --out."
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(state, temporary)
+    temporary.replace(path)
+
+
+def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any]:
+    """Rebuild a detector and load its tensors strictly.
+
+    Raises:
+        BadInputError: the file is unreadable, holds the tensors of another detector, or values that are not finite.
+    """
+    settings = {**record.parameters, "weights": "random"} if "weights" in record.parameters else record.parameters
+    detector = build_detector(record.name, make_config(record.name, settings))
+    try:
+        state = load_file(weights)
+        detector.restore(state)
+    except (OSError, SafetensorError) as error:
+        raise BadInputError(f"{weights} cannot be read ({error}). Copy it again, or train again.") from None
+    except RuntimeError as error:
+        raise BadInputError(f"{weights} does not fit {record.name}: {str(error)[:300]}. Train again.") from None
+    if found := describe_not_finite(state):
+        raise BadInputError(f"{weights} cannot be used: {found}. Copy it again, or train again.")
+    return detector.eval()
+
+
+def load_reference(record: DetectorRecord, preprocessing: Preprocessing, *, weights: Path) -> nn.Module:
+    """The PyTorch reference: preprocessing and the detector in its training form, before any lowering.
+
+    Returns:
+        A module from uint8 frames (N, H, W, C) to score float32 (N,) and anomaly_map float32 (N, h, w).
+    """
+    return FrameGraph(preprocessing, load_detector(record, weights)).eval()
+
+
+def score_images(detector: AbstractDetector[Any], images: Any, *, batch_size: int = 8) -> list[float]:
+    """Scores of an ImageSet by the detector in its training form."""
+    scores: list[float] = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = images.batch(range(start, min(start + batch_size, len(images))))
+            scores += detector(batch)[0].tolist()
+    return scores

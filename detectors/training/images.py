@@ -1,0 +1,80 @@
+"""Training images: decoded, resized by the graph's own preprocessing, batched by index."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...core.errors import BadInputError
+from ...core.size import Size
+from ...core.spec import FrameRule, Preprocessing
+from ...data.decode import decode_image
+from ...data.frames import read_frame
+from ..nn.graph import Preprocess
+
+_MEMORY_LIMIT_BYTES = 1 << 30
+
+
+class ImageSet:
+    """Good images by path, given as normalised batches.
+
+    Preprocessing is the module that the exported graph holds, so that training and the line see the same pixels; and
+    with a rule every picture becomes the frame that the bundle takes, as everywhere else.
+
+    Args:
+        paths: image files.
+        resize_px: height and width after the antialiased resize.
+        crop_px: height and width of the centre crop.
+        mean: normalisation mean, RGB in [0, 1].
+        std: normalisation standard deviation.
+        rule: how each picture becomes a frame; None takes each at its own size, for files that are no frames.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        resize_px: Size,
+        *,
+        crop_px: Size,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        rule: FrameRule | None = None,
+    ) -> None:
+        if not paths:
+            raise BadInputError("There is no image to train on. Expected good images under train/good.")
+        self.paths = tuple(paths)
+        self._sizes = (resize_px, crop_px)
+        self._normalisation = (mean, std)
+        self._rule = rule
+        self._modules: dict[tuple[int, int], Preprocess] = {}
+        self._kept: dict[int, Tensor] = {}
+        self._may_keep = 12 * math.prod(crop_px) * len(paths) <= _MEMORY_LIMIT_BYTES
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Normalised images, float32 (len(indices), 3, *crop_px)."""
+        return torch.stack([self._image(index) for index in indices])
+
+    def _image(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        path = self.paths[index]
+        frame = decode_image(path) if self._rule is None else read_frame(path, self._rule)
+        module = self._modules.get(frame.shape[:2])
+        if module is None:
+            module = self._modules[frame.shape[:2]] = Preprocess(self.preprocessing(frame.shape[0], frame.shape[1]))
+        with torch.no_grad():
+            image: Tensor = module(torch.from_numpy(frame)[None])[0]
+        if self._may_keep:
+            self._kept[index] = image
+        return image
+
+    def preprocessing(self, height_px: int, width_px: int, num_channels: int = 3) -> Preprocessing:
+        """The preprocessing for frames of this size."""
+        resize, crop = self._sizes
+        mean, std = self._normalisation
+        return Preprocessing(height_px, width_px, num_channels, *resize, *crop, mean, std)

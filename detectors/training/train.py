@@ -1,0 +1,274 @@
+"""From a data set to a trained detector in a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...bundle.lock import exclusive
+from ...bundle.manifest import DetectorRecord, TrainingRecord
+from ...bundle.run_folder import is_finished, unfinished_words
+from ...bundle.store import now
+from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
+from ...core.progress import Progress, silent
+from ...core.size import size_text
+from ...core.spec import Fit, FrameRule, check_bit_depth, check_fit
+from ...data.dataset import Dataset
+from ...data.records import relative
+from ...data.sizes import choose_frame, frame_sentence, survey
+from ...host.environment import describe_environment
+from ..base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
+from .beginning import begin, check_beginning, describe_run
+from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images
+from .images import ImageSet
+from .trainer import write_json
+
+#: Below it the coarsest feature maps of common backbones have no whole position left.
+_MIN_SIZE_PX = 32
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        holdout: share of the good training images held out for the threshold and for early stopping, where the
+            data set has no validation split of its own; 0 < share < 1.
+        seed: of everything random.
+        device: ``"cpu"`` or ``"cuda"``, never chosen silently.
+        time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
+        fit: how pictures of several sizes become frames of one, see ``data.frames``.
+        frame: height and width of the frames; None chooses, see ``choose_frame``.
+        bit_depth: bits that the camera used in 16-bit pictures; None for all.
+        command: the command line that asked for this, without its ``--out``: what an unfinished run names as the way
+            to finish it. "" where there is none.
+    """
+
+    holdout: float = 0.2
+    seed: int = 0
+    device: str = "cpu"
+    time_limit_s: float = 0.0
+    fit: Fit = "none"
+    frame: tuple[int, int] | None = None
+    bit_depth: int | None = None
+    command: str = ""
+
+
+def train(
+    name: str,
+    config: DetectorConfig,
+    *,
+    dataset: Dataset,
+    run: Path,
+    options: TrainOptions | None = None,
+    progress: Progress = silent,
+) -> CheckpointRecord:
+    """Train a detector on the good images of a data set; a killed run goes on where its last epoch ended.
+
+    Args:
+        name: detector.
+        config: its parameters.
+        dataset: good images are taken from its training split only, never from the test split.
+        run: folder of the run, which one training at a time may have. A run that is there must have been begun with
+            the same parameters, weights and images, compared by content; an unfinished one goes on, of a finished one
+            the record is given back.
+        options: hold-out, seed, device.
+        progress: told about every step.
+
+    Returns:
+        The record; its ``beginning`` says what was found in the folder.
+
+    Raises:
+        BadInputError: no training image, too few to hold any out, one that cannot be decoded, images of several sizes
+            without a fit, or the run was begun with other parameters or images.
+        BusyError: another process trains in this folder.
+        StoppedError: Ctrl-C; the message says what is kept and how to go on.
+        UsageError: an image size too small for any feature map, or options that cannot be.
+        EnvironmentMissingError: CUDA was asked for and is not there.
+        LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
+    """
+    options = options or TrainOptions()
+    if min(config.crop_px) < _MIN_SIZE_PX:
+        resize, crop = size_text(config.resize_px), size_text(config.crop_px)
+        raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
+    if not options.time_limit_s >= 0:
+        raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
+    fitted, held_out = split_good(dataset, options)
+    device = _device(options.device)
+    frames = _look_at(fitted + held_out, options, progress)
+    run.mkdir(parents=True, exist_ok=True)
+    with exclusive(run, what="a training run"):
+        hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
+        material = _begin(run, describe_run(name, config), dataset=dataset, options=options, hashes=hashes)
+        if is_finished(run):
+            return dataclasses.replace(read_record(run), beginning=material.beginning)
+        if material.beginning:
+            progress(material.beginning, 0, 0)
+        _seed(options.seed)
+        detector = build_detector(name, config)
+        images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
+        context = FitContext(options.seed, device, progress, run, options.time_limit_s)
+        try:
+            fit = detector.fit(images, kept, context=context)
+            progress("scores", 0, 0)
+            return _finish(run, detector, name=name, material=material, kept=kept, frames=frames, fit=fit)
+        except KeyboardInterrupt:
+            raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a run learns from.
+
+    Attributes:
+        record: the same for the records.
+        root: folder of the data set.
+        beginning: how the run begins, in words.
+    """
+
+    record: TrainingRecord
+    root: Path
+    beginning: str
+
+
+def _begin(
+    run: Path,
+    wanted: dict[str, Any],
+    *,
+    dataset: Dataset,
+    options: TrainOptions,
+    hashes: tuple[tuple[str, ...], tuple[str, ...]],
+) -> _Material:
+    """Begin a run, or find that it goes on; ``hashes`` are those of the images to fit on, and of those held out."""
+    wanted |= {
+        "category": dataset.category,
+        "holdout": options.holdout,
+        "seed": options.seed,
+        "fit": options.fit,
+        "frame": None if options.frame is None else list(options.frame),
+        "bit_depth": options.bit_depth,
+    }
+    check_beginning(run, wanted)
+    fitted, held_out = hashes
+    data = TrainingRecord(
+        dataset=dataset.name,
+        category=dataset.category,
+        fingerprint=dataset.fingerprint(),
+        num_images=len(fitted),
+        num_holdout=len(held_out),
+        seed=options.seed,
+        fitted=fitted,
+        held_out=held_out,
+    )
+    wanted |= {"data": str(dataset.root), "fitted": list(fitted), "held_out": list(held_out)}
+    return _Material(data, dataset.root, begin(run, wanted, command=options.command))
+
+
+def _finish(
+    run: Path,
+    detector: AbstractDetector[Any],
+    *,
+    name: str,
+    material: _Material,
+    kept: ImageSet,
+    frames: _Frames,
+    fit: dict[str, Any],
+) -> CheckpointRecord:
+    """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
+    save_weights(detector, run / CHECKPOINT)
+    scores = score_images(detector, kept)
+    bad = [path.name for path, score in zip(kept.paths, scores, strict=True) if not math.isfinite(score)]
+    if bad:
+        raise LineproofError(
+            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out pictures a score that is not finite "
+            f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
+        )
+    record = CheckpointRecord(
+        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config))),
+        training=material.record,
+        holdout=tuple(relative(path, material.root) for path in kept.paths),
+        holdout_scores=tuple(scores),
+        frame=(frames.rule.frame_height_px, frames.rule.frame_width_px),
+        fit=fit,
+        frame_fit=frames.rule.fit,
+        bit_depth=frames.rule.bit_depth,
+        frame_note=frames.note,
+        conversions=frames.conversions,
+        root=str(material.root),
+        beginning=material.beginning,
+    )
+    write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
+    return record
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """How the training pictures become frames, and what is to be said about it."""
+
+    rule: FrameRule
+    note: str
+    conversions: tuple[str, ...]
+    hashes: tuple[str, ...]
+
+
+def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
+    """Decode every picture once, before any work: a broken file or a size without a rule costs no training."""
+    fit = check_fit(options.fit)
+    check_bit_depth(options.bit_depth)
+    seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
+    frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
+    rule = FrameRule(*frame, fit=fit, bit_depth=options.bit_depth)
+    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.sentences(), seen.hashes)
+
+
+def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:
+    """Images by path, preprocessed as this detector wants them; without a rule each at its own size."""
+    mean, std = detector.normalisation
+    return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
+
+
+def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], list[Path]]:
+    """Good images to fit on, and good images held out: the validation split, or a seeded draw.
+
+    Raises:
+        BadInputError: fewer than two images would be left on either side.
+    """
+    good = [sample.path for sample in dataset.train if sample.label == 0]
+    kept = [sample.path for sample in dataset.validation if sample.label == 0]
+    if not kept:
+        if not 0.0 < options.holdout < 1.0:
+            raise UsageError(f"--holdout is {options.holdout}; expected a share between 0 and 1.")
+        count = max(2, round(options.holdout * len(good)))
+        drawn = set(random.Random(options.seed).sample(range(len(good)), min(count, len(good))))  # noqa: S311
+        kept = [path for i, path in enumerate(good) if i in drawn]
+        good = [path for i, path in enumerate(good) if i not in drawn]
+    if len(good) < 2 or len(kept) < 2:
+        raise BadInputError(
+            f"{dataset.root}: {len(good)} good images to fit on and {len(kept)} held out; at least two of each are "
+            "needed. Add good images."
+        )
+    return good, kept
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("cpu", "cuda"):
+        raise UsageError(f"--device is {name!r}; expected cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentMissingError(
+            f"--device cuda: torch {torch.__version__} finds no CUDA GPU. Train with --device cpu, or install a torch "
+            "built for CUDA and an NVIDIA driver."
+        )
+    return torch.device(name)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    # FrEIA draws its permutations from NumPy's global generator.
+    np.random.seed(seed)  # noqa: NPY002

@@ -1,0 +1,32 @@
+"""Stages of timm networks."""
+
+import pytest
+import timm
+
+from lineproof.detectors.backbones.features import Backbone, late_stages
+from lineproof.detectors.flow.alexnet import AlexNet
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", ["layer2", "layer3", "layer4"]),
+        ("tf_efficientnet_lite0", [*(f"blocks.{index}" for index in range(2, 7)), "conv_head", "bn2"]),
+        ("mobilenetv3_small_050", ["blocks.1", "blocks.2", "blocks.3", "blocks.4", "blocks.5"]),
+    ],
+)
+def test_late_stages_begin_after_the_map_at_stride_4(name, expected):
+    found = late_stages(timm.create_model(name, pretrained=False))
+    assert list(found[: len(expected)]) == expected
+
+
+def test_paths_lead_to_modules_of_the_backbone():
+    backbone = Backbone("resnet18", "random", strides=(16,))
+    paths = backbone.late_stages()
+    assert paths[:2] == ("network.layer2", "network.layer3")
+    for path in paths:
+        backbone.get_submodule(path)
+    alexnet = AlexNet("random")
+    assert alexnet.late_stages()[0] == "layers.3"
+    for path in alexnet.late_stages():
+        alexnet.get_submodule(path)

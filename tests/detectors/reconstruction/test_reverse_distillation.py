@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+from lineproof.core.errors import UsageError  # noqa: E402
+from lineproof.detectors.base import build_detector, make_config  # noqa: E402
+from lineproof.detectors.reconstruction.reverse_distillation import Student, distillation_loss, signed_maps  # noqa: E402
+from lineproof.detectors.training.train import train  # noqa: E402
+
+ADAM = torch.optim.Adam
+UNSIGNED = (False, False, False)
+
+
+def small(**settings):
+    torch.manual_seed(0)
+    settings = {"backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, **settings}
+    return build_detector("reverse_distillation", make_config("reverse_distillation", settings))
+
+
+@pytest.mark.parametrize(
+    ("channels", "published"),
+    [((256, 512, 1024), 83.8e6), ((64, 128, 256), 15.4e6)],
+    ids=["wide_resnet50_2", "resnet18"],
+)
+def test_student_has_the_papers_size(channels, published):
+    with torch.device("meta"):
+        student = Student(channels, signed=UNSIGNED)
+    count = sum(item.numel() for item in student.parameters())
+    np.testing.assert_allclose(count, published, rtol=5e-3)
+
+
+def test_extra_parameters_are_the_students():
+    detector = small()
+    assert detector.extra_parameters() == sum(item.numel() for item in detector.student.parameters())
+
+
+def test_student_restores_every_shape():
+    maps = (torch.randn(2, 8, 16, 16), torch.randn(2, 16, 8, 8), torch.randn(2, 24, 4, 4))
+    with torch.no_grad():
+        restored = Student((8, 16, 24), signed=UNSIGNED)(maps)
+    assert [item.shape for item in restored] == [item.shape for item in maps]
+    assert all(float(item.min()) >= 0.0 for item in restored)
+
+
+def test_student_can_restore_negative_maps_of_a_teacher_that_has_them():
+    assert signed_maps(small().backbone) == UNSIGNED
+    detector = small(backbone="tf_efficientnet_lite0")
+    assert signed_maps(detector.backbone) == (True, True, True)
+    with torch.no_grad():
+        restored = detector.student(detector.backbone(torch.randn(1, 3, 64, 64)))
+    assert all(float(item.min()) < 0.0 for item in restored)
+
+
+def test_map_is_the_sum_of_smoothed_cosines():
+    detector = small()
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        score, anomaly_map = detector(images)
+        maps = detector.backbone(images)
+        wanted = np.zeros((2, 64, 64))
+        for a, b in zip(maps, detector.student(maps), strict=True):
+            a, b = a.double(), b.double()
+            cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+            grown = F.interpolate(1.0 - cosine[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0].numpy()
+            wanted += np.stack([ndimage.gaussian_filter(item, 4.0) for item in grown])
+    np.testing.assert_allclose(anomaly_map.numpy(), wanted, atol=2e-6)
+    np.testing.assert_array_equal(score.numpy(), anomaly_map.numpy().max((1, 2)))
+
+
+def test_a_perfect_student_finds_nothing():
+    maps = tuple(torch.rand(2, 4, size, size) + 0.1 for size in (8, 4, 2))
+    assert float(distillation_loss(maps, tuple(3.0 * item for item in maps))) == pytest.approx(0.0, abs=1e-6)
+    assert float(distillation_loss(maps, tuple(-item for item in maps))) == pytest.approx(6.0, abs=1e-5)
+
+
+def test_the_learning_rate_falls_only_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
+    rates = {}
+    for anneals in (False, True):
+        made = []
+        keep = lambda *given, made=made, **named: made.append(ADAM(*given, **named)) or made[-1]  # noqa: E731
+        monkeypatch.setattr(torch.optim, "Adam", keep)
+        config = small(epochs=2, batch_size=4, anneals=anneals).config
+        train("reverse_distillation", config, dataset=dataset, run=tmp_path / str(anneals))
+        rates[anneals] = made[0].param_groups[0]["lr"]
+    assert rates[False] == 5e-3
+    # The last of four steps: a quarter of the cosine is left.
+    assert rates[True] == pytest.approx(5e-3 * (1e-3 + 0.999 * 0.5 * (1.0 + np.cos(0.75 * np.pi))))
+
+
+@pytest.mark.parametrize("size", [32, 100])
+def test_a_size_that_cannot_be_halved_is_refused(size):
+    with pytest.raises(UsageError, match=rf"crop_px is {size}x128; .*multiple of 32, at least 64\. Use such as"):
+        small(resize_px=128, crop_px=(size, 128))

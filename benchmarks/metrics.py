@@ -56,13 +56,13 @@ def make_case(num: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 def lineproof_runner(num_threads: int) -> Runner:
-    from lineproof.eval.metrics import pixel_metrics
+    from lineproof.metrics.pixel import pixel_metrics
 
     return lambda maps, masks: pixel_metrics(maps, masks, fpr_limit=FPR_LIMIT, num_threads=num_threads).to_dict()
 
 
 def streaming_runner(num_threads: int) -> Runner:
-    from lineproof.eval.metrics import PixelMetrics
+    from lineproof.metrics.pixel import PixelMetrics
 
     def run(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
         metrics = PixelMetrics(FPR_LIMIT, num_threads=num_threads)

@@ -49,7 +49,7 @@ def compare(
 ) -> None:
     """Say what two engines or two bundles differ in, with statistics."""
     from ..eval.masks import check_resolution
-    from ..eval.statistics import Resampling
+    from ..metrics.statistics import Resampling
     from ..runtime.engine import EngineOptions
     from ..workflows.compare import compare as compare_sides
     from ..workflows.compare import one_each

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.geometry import seen_part
-from .components import component_sizes
+from ..metrics.kernels.components import component_sizes
 from .masks import Resolution
 from .outputs import Outputs
 

@@ -14,7 +14,7 @@ from ..core.errors import BundleError
 from ..core.prediction import Prediction
 from ..core.spec import TensorSpec
 from ..core.threshold import Threshold
-from .correlation import rank_correlation
+from ..metrics.correlation import rank_correlation
 from .judgement import FrameComparison, Judgement
 from .parity import FrameVerdict, Margin, list_files
 from .predictions import json_number

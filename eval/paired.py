@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ..core.spec import Preprocessing
 from ..core.threshold import Threshold
+from ..metrics.image import image_metrics
+from ..metrics.pixel import PixelMetrics
+from ..metrics.statistics import Difference, McNemar, Resampling, image_difference, mcnemar
 from .masks import Resolution, judged_map, judged_pixels
-from .metrics import PixelMetrics, image_metrics
-from .statistics import Difference, McNemar, Resampling, image_difference, mcnemar
 
 
 @final

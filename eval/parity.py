@@ -10,11 +10,11 @@ from typing import Any, final
 from ..bundle.record import ParityState
 from ..core.errors import LineproofError, ParityError
 from ..data.notes import NO_DATA, DataNotes
+from ..metrics.operating import no_class_lines
+from ..metrics.statistics import Difference, McNemar
 from .masks import RESOLUTIONS, Resolution
-from .operating import no_class_lines
 from .paired import Pair
 from .predictions import Skipped, UsedShare, json_number
-from .statistics import Difference, McNemar
 
 _SHOWN = 5
 

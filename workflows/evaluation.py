@@ -17,11 +17,11 @@ from ..data.notes import DataNotes
 from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.corrections import correct, read_corrections
 from ..eval.masks import RESOLUTIONS, Resolution
-from ..eval.operating import OperatingTable, operating_table
 from ..eval.outputs import Outputs
 from ..eval.outputs_file import save_outputs
 from ..eval.predictions import UsedShare
 from ..eval.published import PaperTable, paper_table, published
+from ..metrics.operating import OperatingTable, operating_table
 from .targets import Choice, target_outputs
 
 _COLUMNS = (

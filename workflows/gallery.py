@@ -21,9 +21,9 @@ from ..eval.accuracy import Accuracy, measure_accuracy
 from ..eval.badcases import BadCase, find_bad_cases
 from ..eval.corrections import correct, read_corrections
 from ..eval.masks import RESOLUTIONS, Resolution
-from ..eval.operating import no_class_lines
 from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
+from ..metrics.operating import no_class_lines
 from .inspection import show_limits
 from .page import Page
 from .targets import Choice, target_outputs

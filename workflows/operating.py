@@ -20,8 +20,8 @@ from ..core.progress import Progress, silent
 from ..core.spec import FrameRule
 from ..data.dataset import Dataset, Sample, check_contents, open_dataset
 from ..data.records import relative
-from ..eval.operating import OperatingTable, no_class_lines, operating_table
 from ..eval.predictions import UsedShare
+from ..metrics.operating import OperatingTable, no_class_lines, operating_table
 
 TEST_SCORES = "test_scores.json"
 _BATCH = 8

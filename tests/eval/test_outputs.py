@@ -12,9 +12,10 @@ from lineproof.core.errors import BadInputError, LineproofError
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.accuracy import judge, measure_accuracy
 from lineproof.eval.corrections import correct, read_corrections
-from lineproof.eval.metrics import image_metrics, pixel_metrics
 from lineproof.eval.outputs import collect_outputs
 from lineproof.eval.outputs_file import open_outputs, save_outputs
+from lineproof.metrics.image import image_metrics
+from lineproof.metrics.pixel import pixel_metrics
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample
 from lineproof.data.frames import read_frame_mask
-from lineproof.eval.correlation import average_ranks, rank_correlation
 from lineproof.eval.predictions import FrameBatch, Judged, Skipped, UsedShare, predict_files, read_batches
+from lineproof.metrics.correlation import average_ranks, rank_correlation
 from lineproof.runtime.engine import EngineOptions, open_engine
 
 

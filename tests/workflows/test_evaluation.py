@@ -13,7 +13,7 @@ from lineproof.data.dataset import open_dataset
 from lineproof.eval.outputs import collect_outputs
 from lineproof.eval.outputs_file import open_outputs, save_outputs
 from lineproof.eval.published import paper_table, published
-from lineproof.eval.statistics import Resampling
+from lineproof.metrics.statistics import Resampling
 from lineproof.runtime.engine import availability
 from lineproof.workflows.compare import compare, one_each
 from lineproof.workflows.evaluation import check_table_file, evaluate

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lineproof.core.errors import BadInputError
-from lineproof.eval.bootstrap import draw, image_evidence, pixel_evidence, resampled_areas
-from lineproof.eval.metrics import image_metrics, pixel_metrics
-from lineproof.eval.statistics import Resampling, image_difference, mcnemar, pixel_differences
+from lineproof.metrics.bootstrap import draw, image_evidence, pixel_evidence, resampled_areas
+from lineproof.metrics.image import image_metrics
+from lineproof.metrics.pixel import pixel_metrics
+from lineproof.metrics.statistics import Resampling, image_difference, mcnemar, pixel_differences
 
 
 def evidence_of(maps, masks):
@@ -58,7 +59,7 @@ def test_many_blocks_are_one(monkeypatch):
     maps, masks = rng.random((4, 32, 32), np.float32), rng.random((4, 32, 32)) < 0.4
     weights = draw(np.ones(4, np.bool_), num_resamples=3, seed=1)
     whole = resampled_areas(evidence_of(maps, masks), weights)
-    monkeypatch.setattr("lineproof.eval.bootstrap._BLOCK", 7)
+    monkeypatch.setattr("lineproof.metrics.bootstrap._BLOCK", 7)
     parts = resampled_areas(evidence_of(maps, masks), weights)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
 

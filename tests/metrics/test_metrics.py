@@ -14,7 +14,8 @@ from scipy.ndimage import label as scipy_label
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.eval.metrics import ImageMetrics, PixelMetrics, image_metrics, pixel_metrics
+from lineproof.metrics.image import ImageMetrics, image_metrics
+from lineproof.metrics.pixel import PixelMetrics, pixel_metrics
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 TIES = st.sampled_from([-np.inf, -1.5, -0.0, 0.0, 0.25, 3.0, np.inf])

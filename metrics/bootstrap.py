@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.progress import Progress, silent
-from .components import component_sizes
-from .ranks import Ranking
+from .kernels.components import component_sizes
+from .kernels.ranks import Ranking
 
 _BLOCK = 2048
 

@@ -12,10 +12,11 @@ from hypothesis.extra import numpy as hnp
 from scipy.ndimage import label as scipy_label
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.eval.components import component_sizes
-from lineproof.eval.metrics import ImageMetrics, PixelMetrics, image_metrics, pixel_metrics
-from lineproof.eval.pool import Pool
-from lineproof.eval.ranks import decode, encode, spans
+from lineproof.metrics.image import ImageMetrics, image_metrics
+from lineproof.metrics.kernels.components import component_sizes
+from lineproof.metrics.kernels.pool import Pool
+from lineproof.metrics.kernels.ranks import decode, encode, spans
+from lineproof.metrics.pixel import PixelMetrics, pixel_metrics
 
 
 def case(seed=0, num=12, size=96, levels=200):

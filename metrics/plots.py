@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import UsageError
-from .curves import Steps, Totals
+from .kernels.curves import Steps, Totals
 from .results import ProCurve
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from lineproof.core.errors import BadInputError
-from lineproof.eval.operating import SHARES, Share, operating_table
+from lineproof.metrics.operating import SHARES, Share, operating_table
 
 
 def test_the_table_counts():

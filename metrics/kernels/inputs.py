@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..core.errors import BadInputError, UsageError
+from ...core.errors import BadInputError, UsageError
 
 
 def check_fraction(name: str, value: float) -> float:

@@ -6,10 +6,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .curves import Totals, find_steps, metric_values, tally
-from .inputs import check_labels, check_scores
-from .pool import Pool
-from .ranks import Ranking
+from .kernels.curves import Totals, find_steps, metric_values, tally
+from .kernels.inputs import check_labels, check_scores
+from .kernels.pool import Pool
+from .kernels.ranks import Ranking
 from .results import ImageResult, undefined
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from ..core.errors import UsageError
+from ...core.errors import UsageError
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import BadInputError, UsageError
-from .components import component_sizes, saturate
-from .curves import Steps, Totals, combine, find_steps, metric_values, tally
-from .inputs import check_fraction, check_maps, check_masks
+from .kernels.components import component_sizes, saturate
+from .kernels.curves import Steps, Totals, combine, find_steps, metric_values, tally
+from .kernels.inputs import check_fraction, check_maps, check_masks
+from .kernels.pool import Pool
+from .kernels.ranks import Ranking, as_integers, decode, encode, share_out, spans
+from .kernels.threads import check_num_threads, in_threads
 from .plots import thin, trace
-from .pool import Pool
-from .ranks import Ranking, as_integers, decode, encode, share_out, spans
 from .results import PixelResult, ProCurve, undefined
-from .threads import check_num_threads, in_threads
 
 _Answer = TypeVar("_Answer")
 

@@ -1,0 +1,1 @@
+"""What the metrics are computed with: ranks, curves, components, bags of numbers, threads."""

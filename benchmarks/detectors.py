@@ -83,7 +83,7 @@ def keep(name: str, **found: Any) -> None:
 def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> dict[str, Any]:
     """Train, export in both precisions, build, verify on every engine, profile."""
     from lineproof.data.dataset import open_dataset
-    from lineproof.eval.verify import verify
+    from lineproof.eval.parity.verify import verify
     from lineproof.profiles.profiler import profile_many
     from lineproof.profiles.timing import Schedule
     from lineproof.runtime.engine import EngineOptions
@@ -247,7 +247,7 @@ def _size(size_px: Any) -> str:
 
 def _published(name: str, table: str) -> str:
     """The paper's cell, and beside it another source's where that is printed otherwise."""
-    from lineproof.eval.published import published
+    from lineproof.report.published import published
 
     found = published()["tables"][table]
     value = found["paper"].get(name, {}).get("categories", {}).get("screw")

@@ -20,7 +20,7 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 from ..core.errors import BadInputError
 from ..data.notes import DataNotes
-from ..workflows.page import write_report
+from ..report.page import write_report
 from ._status import failure_of
 
 

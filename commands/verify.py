@@ -61,9 +61,9 @@ def verify(
     """Prove that an engine gives the reference's verdicts."""
     from ..bundle.reports import check_record
     from ..eval.masks import check_resolution
-    from ..eval.parity import check
-    from ..eval.proof import pick_reference, record_parity
-    from ..eval.verify import verify as compare
+    from ..eval.parity.proof import pick_reference, record_parity
+    from ..eval.parity.report import check
+    from ..eval.parity.verify import verify as compare
     from ..runtime.engine import EngineOptions, resolve_auto
     from ..workflows.find import open_named, parse_min_used
     from ._console import Ui

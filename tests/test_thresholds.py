@@ -11,7 +11,7 @@ from lineproof import cli
 from lineproof.bundle.store import MANIFEST, open_bundle
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.core.threshold import Threshold, calibrate
-from lineproof.eval.outputs_file import open_outputs, save_outputs
+from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
 from lineproof.workflows.evaluation import Choice
 
 VALUES = [float("nan"), float("inf"), float("-inf")]
@@ -87,7 +87,7 @@ def test_every_command_refuses_it_before_it_begins(tiny_bundle, monkeypatch, cap
 
 
 def _outputs(bundle):
-    from lineproof.eval.outputs import Outputs, Source
+    from lineproof.eval.accuracy.outputs import Outputs, Source
 
     manifest = bundle.manifest
     source = Source(

@@ -15,15 +15,15 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.frames import as_rgb, read_frame
 from ..data.notes import DataNotes
-from ..data.overlay import heat_map
+from ..eval.accuracy.outputs import Outputs
 from ..eval.masks import RESOLUTIONS, Resolution
-from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
 from ..metrics.bootstrap import Evidence, pixel_evidence
 from ..metrics.correlation import rank_correlation
 from ..metrics.operating import no_class_lines
 from ..metrics.statistics import Difference, McNemar, Resampling, image_difference, mcnemar, pixel_differences, to_dict
-from .page import Page
+from ..report.overlays import heat_map
+from ..report.page import Page
 from .pairs import check_masks, in_step, same_pixels, same_places, used_share
 from .targets import Choice, target_outputs
 

@@ -16,20 +16,20 @@ from ..core.errors import EnvironmentMissingError
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
 from ..data.frames import read_frame, read_frame_mask
-from ..data.overlay import contour
-from ..eval.parity import ParityReport, check
-from ..eval.proof import record_parity
-from ..eval.verify import verify
+from ..eval.parity.proof import record_parity
+from ..eval.parity.report import ParityReport, check
+from ..eval.parity.verify import verify
 from ..host.environment import describe_environment
 from ..host.extras import install
 from ..line.inspector import open_line
 from ..profiles.profiler import profile_many
 from ..profiles.report import ProfileComparison
 from ..profiles.timing import Schedule
+from ..report.overlays import contour
+from ..report.page import Page
 from ..runtime.engine import availability
 from .inspection import draw, map_limits
 from .operating import RunOperation
-from .page import Page
 from .prove import Proof
 from .training import SAMPLE_CATEGORY, ExportRequest, export_and_prove, train_on_sample
 

@@ -14,14 +14,14 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import TERMINAL, aligned, wrapped
 from ..data.notes import DataNotes
-from ..eval.accuracy import Accuracy, measure_accuracy
-from ..eval.corrections import correct, read_corrections
+from ..eval.accuracy.corrections import correct, read_corrections
+from ..eval.accuracy.outputs import Outputs
+from ..eval.accuracy.outputs_file import save_outputs
+from ..eval.accuracy.report import Accuracy, measure_accuracy
 from ..eval.masks import RESOLUTIONS, Resolution
-from ..eval.outputs import Outputs
-from ..eval.outputs_file import save_outputs
 from ..eval.predictions import UsedShare
-from ..eval.published import PaperTable, paper_table, published
 from ..metrics.operating import OperatingTable, operating_table
+from ..report.published import PaperTable, paper_table, published
 from .targets import Choice, target_outputs
 
 _COLUMNS = (

@@ -16,16 +16,16 @@ from ..core.progress import Progress, silent
 from ..core.spec import Preprocessing
 from ..data.frames import as_rgb, read_frame
 from ..data.notes import DataNotes
-from ..data.overlay import contour, heat_map, overlay
-from ..eval.accuracy import Accuracy, measure_accuracy
-from ..eval.badcases import BadCase, find_bad_cases
-from ..eval.corrections import correct, read_corrections
+from ..eval.accuracy.badcases import BadCase, find_bad_cases
+from ..eval.accuracy.corrections import correct, read_corrections
+from ..eval.accuracy.outputs import Outputs
+from ..eval.accuracy.report import Accuracy, measure_accuracy
 from ..eval.masks import RESOLUTIONS, Resolution
-from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
 from ..metrics.operating import no_class_lines
+from ..report.overlays import contour, heat_map, overlay
+from ..report.page import Page
 from .inspection import show_limits
-from .page import Page
 from .targets import Choice, target_outputs
 
 _TITLES = {

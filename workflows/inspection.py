@@ -20,9 +20,9 @@ from ..core.geometry import enlarge_map, seen_part
 from ..core.progress import Progress, silent
 from ..data.conversions import Conversions
 from ..data.frames import as_rgb, conversions_of, read_frame
-from ..data.overlay import overlay
 from ..line.inspector import Line, Verdict
 from ..line.inspector import open_line as open_line
+from ..report.overlays import overlay
 from .filing import Filing, judged_before
 
 #: Called with each verdict as it falls.

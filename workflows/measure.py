@@ -10,11 +10,11 @@ from typing import Any
 from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..eval.published import PaperTable, speed_table
 from ..profiles.profiler import keep_profiles, profile_many
 from ..profiles.report import ProfileComparison, ProfileReport, check_deadlines
 from ..profiles.table import latency_table, method_table
 from ..profiles.timing import Schedule
+from ..report.published import PaperTable, speed_table
 from ..runtime.engine import AUTO_ORDER, EngineOptions, availability, resolve_auto
 from .find import all_bundles, open_named
 

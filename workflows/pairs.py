@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from ..core.errors import BadInputError
 from ..core.geometry import axes, seen_part
+from ..eval.accuracy.outputs import Outputs
 from ..eval.masks import Resolution
-from ..eval.outputs import Outputs
 from ..eval.predictions import UsedShare
 
 

@@ -13,9 +13,9 @@ from ..core.errors import EnvironmentMissingError, ExportError, UsageError
 from ..core.progress import Progress, silent
 from ..data.content import holdout_lines
 from ..data.notes import NO_DATA, DataNotes
-from ..eval.parity import ParityReport, check
-from ..eval.proof import record_parity
-from ..eval.verify import verify
+from ..eval.parity.proof import record_parity
+from ..eval.parity.report import ParityReport, check
+from ..eval.parity.verify import verify
 from ..export.tensorrt_build import GateReport, build_plan, check_build, gate
 from ..host.extras import install
 from ..runtime.engine import availability

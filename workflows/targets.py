@@ -14,9 +14,9 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.threshold import check_threshold
 from ..data.dataset import Dataset, check_contents, open_dataset
+from ..eval.accuracy.outputs import Outputs, collect_outputs
+from ..eval.accuracy.outputs_file import open_outputs
 from ..eval.masks import Resolution
-from ..eval.outputs import Outputs, collect_outputs
-from ..eval.outputs_file import open_outputs
 from ..eval.predictions import MIN_USED
 from ..runtime.engine import EngineOptions
 

@@ -15,7 +15,7 @@ from lineproof.eval.calibrate import (
     keep_calibration,
     record_calibration,
 )
-from lineproof.eval.verify import verify
+from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import EngineOptions
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from lineproof.core.errors import BadInputError
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.outputs import collect_outputs
+from lineproof.eval.accuracy.outputs import collect_outputs
+from lineproof.eval.parity.proof import record_parity
+from lineproof.eval.parity.verify import verify
 from lineproof.eval.part import check_same_category, check_same_part
-from lineproof.eval.proof import record_parity
-from lineproof.eval.verify import verify
 from lineproof.runtime.engine import EngineOptions
 from lineproof.workflows.calibration import GoodParts, calibrate_on
 from lineproof.workflows.evaluation import Choice, evaluate

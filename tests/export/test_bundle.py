@@ -18,7 +18,7 @@ from lineproof.core.errors import BadInputError, BundleError, UsageError  # noqa
 from lineproof.core.prediction import Prediction  # noqa: E402
 from lineproof.data.frames import read_frame  # noqa: E402
 from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD  # noqa: E402
-from lineproof.eval.verify import verify  # noqa: E402
+from lineproof.eval.parity.verify import verify  # noqa: E402
 from lineproof.export import bundle as bundle_module  # noqa: E402
 from lineproof.export.bundle import ExportOptions, export_bundle  # noqa: E402
 from lineproof.runtime.engine import availability, cpu_engines, open_engine, predict  # noqa: E402

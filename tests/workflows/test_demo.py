@@ -2,7 +2,7 @@
 
 import pytest
 
-from lineproof.eval.verify import verify
+from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import availability
 from lineproof.workflows import demo
 

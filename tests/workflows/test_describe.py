@@ -8,8 +8,8 @@ import pytest
 from lineproof.bundle.manifest import DetectorRecord
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.detectors.table import DETECTORS
-from lineproof.eval.proof import record_parity
-from lineproof.eval.verify import verify
+from lineproof.eval.parity.proof import record_parity
+from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import ENGINES
 from lineproof.workflows.describe import _conflicts, describe_bundle, describe_detectors, examine
 

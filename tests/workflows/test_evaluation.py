@@ -10,10 +10,10 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.outputs import collect_outputs
-from lineproof.eval.outputs_file import open_outputs, save_outputs
-from lineproof.eval.published import paper_table, published
+from lineproof.eval.accuracy.outputs import collect_outputs
+from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
 from lineproof.metrics.statistics import Resampling
+from lineproof.report.published import paper_table, published
 from lineproof.runtime.engine import availability
 from lineproof.workflows.compare import compare, one_each
 from lineproof.workflows.evaluation import check_table_file, evaluate

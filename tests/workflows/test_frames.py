@@ -12,8 +12,8 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
 from lineproof.data.decode import decode_image, decode_mask
 from lineproof.data.frames import fit_frame, fit_mask
-from lineproof.eval.outputs import collect_outputs
-from lineproof.eval.verify import verify
+from lineproof.eval.accuracy.outputs import collect_outputs
+from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import availability
 from lineproof.workflows.filing import Filing
 from lineproof.workflows.inspection import decision_of, inspect_files, open_line

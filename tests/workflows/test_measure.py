@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lineproof.core.errors import BadInputError, BudgetError, UsageError
-from lineproof.eval.published import published
+from lineproof.report.published import published
 from lineproof.runtime.engine import EngineOptions, availability
 from lineproof.workflows.measure import Effort, measure_table
 

@@ -8,16 +8,16 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Manifest
-from ..bundle.record import ParityState
-from ..core.errors import BundleError
-from ..core.prediction import Prediction
-from ..core.spec import TensorSpec
-from ..core.threshold import Threshold
-from ..metrics.correlation import rank_correlation
+from ...bundle.manifest import Manifest
+from ...bundle.record import ParityState
+from ...core.errors import BundleError
+from ...core.prediction import Prediction
+from ...core.spec import TensorSpec
+from ...core.threshold import Threshold
+from ...metrics.correlation import rank_correlation
+from ..predictions import json_number
 from .judgement import FrameComparison, Judgement
-from .parity import FrameVerdict, Margin, list_files
-from .predictions import json_number
+from .report import FrameVerdict, Margin, list_files
 
 _NUM_WORST = 10
 #: Largest share of ties with which verdicts still prove something.

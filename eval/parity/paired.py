@@ -8,12 +8,12 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.spec import Preprocessing
-from ..core.threshold import Threshold
-from ..metrics.image import image_metrics
-from ..metrics.pixel import PixelMetrics
-from ..metrics.statistics import Difference, McNemar, Resampling, image_difference, mcnemar
-from .masks import Resolution, judged_map, judged_pixels
+from ...core.spec import Preprocessing
+from ...core.threshold import Threshold
+from ...metrics.image import image_metrics
+from ...metrics.pixel import PixelMetrics
+from ...metrics.statistics import Difference, McNemar, Resampling, image_difference, mcnemar
+from ..masks import Resolution, judged_map, judged_pixels
 
 
 @final

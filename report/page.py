@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..bundle.atomic import write_atomic
 from ..bundle.transaction import now
-from ..data.overlay import png_data_uri
+from .overlays import png_data_uri
 
 _STYLE = """
 :root { color-scheme: light; }

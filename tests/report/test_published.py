@@ -10,7 +10,7 @@ import pytest
 
 from lineproof.data.counts import MVTEC_3D_AD, MVTEC_AD
 from lineproof.detectors.table import DETECTORS
-from lineproof.eval.published import paper_table, published, speed_table
+from lineproof.report.published import paper_table, published, speed_table
 
 TABLES = published()["tables"]
 SCORES = ["1", "2", "5", "6"]
@@ -94,7 +94,7 @@ def test_some_cells_by_hand():
 
 
 def test_the_file_says_whose_tables_they_are_and_what_they_measure():
-    raw = json.loads((files("lineproof.eval") / "published.json").read_text(encoding="utf-8"))
+    raw = json.loads((files("lineproof.report") / "published.json").read_text(encoding="utf-8"))
     assert "arXiv 2205.14852" in raw["citation"]
     assert list(TABLES) == ["1", "2", "3", "4", "5", "6"]
     assert [TABLES[number]["metric"] for number in SCORES] == ["image_auroc", "pixel_auroc", "image_auroc", "aupro"]

@@ -12,9 +12,9 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.geometry import seen_part
-from ..metrics.kernels.components import component_sizes
-from .masks import Resolution
+from ...core.geometry import seen_part
+from ...metrics.kernels.components import component_sizes
+from ..masks import Resolution
 from .outputs import Outputs
 
 Kind = Literal["false accept", "false reject", "hot spot"]

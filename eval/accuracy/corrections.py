@@ -28,9 +28,9 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import BadInputError
-from ..data.decode import decode_mask
-from .masks import pack_mask
+from ...core.errors import BadInputError
+from ...data.decode import decode_mask
+from ..masks import pack_mask
 from .outputs import Outputs
 
 _KEYS = frozenset({"label", "mask", "ignore", "why"})

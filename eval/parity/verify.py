@@ -9,17 +9,17 @@ from typing import Any, final
 
 import numpy as np
 
-from ..bundle.store import Bundle
-from ..core.errors import EnvironmentMissingError, UsageError
-from ..core.prediction import Prediction
-from ..core.progress import Progress, silent
-from ..core.threshold import Threshold
-from ..data.dataset import Dataset, Sample
-from ..data.frames import conversions_of, read_frame_mask
-from ..data.notes import DataNotes
-from ..data.records import relative
-from ..host.environment import describe_environment
-from ..runtime.engine import (
+from ...bundle.store import Bundle
+from ...core.errors import EnvironmentMissingError, UsageError
+from ...core.prediction import Prediction
+from ...core.progress import Progress, silent
+from ...core.threshold import Threshold
+from ...data.dataset import Dataset, Sample
+from ...data.frames import conversions_of, read_frame_mask
+from ...data.notes import DataNotes
+from ...data.records import relative
+from ...host.environment import describe_environment
+from ...runtime.engine import (
     Engine,
     EngineOptions,
     check_deciding,
@@ -28,12 +28,12 @@ from ..runtime.engine import (
     proof_name,
     resolve_auto,
 )
+from ..masks import Resolution
+from ..part import check_same_part
+from ..predictions import FrameBatch, Skipped, UsedShare, check_batch_size, no_frames_left, read_batches
 from .comparison import Comparison
-from .masks import Resolution
 from .paired import PairedMeter
-from .parity import ParityReport
-from .part import check_same_part
-from .predictions import FrameBatch, Skipped, UsedShare, check_batch_size, no_frames_left, read_batches
+from .report import ParityReport
 
 
 def verify(
@@ -50,7 +50,7 @@ def verify(
 ) -> ParityReport:
     """Compare an engine with the reference: verdicts, scores, maps, and accuracy where there are labels.
 
-    Nothing is written: print the report, then keep it with ``eval.proof.record_parity``.
+    Nothing is written: print the report, then keep it with ``eval.parity.proof.record_parity``.
 
     Args:
         bundle: always compared on its golden frames, whose reference outputs are stored in it.

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.data.overlay import contour, heat_map, overlay, png_data_uri
+from lineproof.report.overlays import contour, heat_map, overlay, png_data_uri
 
 RAMP = np.linspace(0, 1, 256, dtype=np.float32)[None, :]
 FRAME = np.random.default_rng(0).integers(0, 256, size=(40, 60, 3), dtype=np.uint8)

@@ -9,10 +9,10 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample, open_dataset
 from lineproof.data.frames import read_frame_mask
-from lineproof.eval.accuracy import measure_accuracy
+from lineproof.eval.accuracy.outputs import Outputs, Source
+from lineproof.eval.accuracy.report import measure_accuracy
 from lineproof.eval.masks import check_resolution, judged_pixels, pack_mask, unpack_mask
-from lineproof.eval.outputs import Outputs, Source
-from lineproof.eval.paired import PairedMeter
+from lineproof.eval.parity.paired import PairedMeter
 
 HEIGHT, WIDTH = 90, 120
 

@@ -125,7 +125,7 @@ def test_batch_outside_the_bundles_range_is_refused(tiny_bundle, tiny_dataset, b
 
 def test_verification_needs_no_training_package():
     code = (
-        "import sys, lineproof.eval.verify, lineproof.eval.calibrate\n"
+        "import sys, lineproof.eval.parity.verify, lineproof.eval.calibrate\n"
         "banned = {'torch', 'torchvision', 'timm', 'FrEIA', 'sklearn', 'scipy', 'onnx', 'onnxruntime', 'openvino'}\n"
         "print(sorted(banned & set(sys.modules)))"
     )

@@ -8,11 +8,11 @@ from typing import Any, final
 
 import numpy as np
 
-from ..core.threshold import clopper_pearson
-from ..metrics.image import ImageMetrics
-from ..metrics.pixel import PixelMetrics
-from ..metrics.results import ImageResult, PixelResult
-from .masks import RESOLUTIONS, Resolution
+from ...core.threshold import clopper_pearson
+from ...metrics.image import ImageMetrics
+from ...metrics.pixel import PixelMetrics
+from ...metrics.results import ImageResult, PixelResult
+from ..masks import RESOLUTIONS, Resolution
 from .outputs import Outputs
 
 

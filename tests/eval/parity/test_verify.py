@@ -13,10 +13,10 @@ from lineproof.core.errors import BadInputError, BundleError, EnvironmentMissing
 from lineproof.core.prediction import Prediction
 from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.comparison import Comparison
-from lineproof.eval.parity import check
-from lineproof.eval.proof import pick_reference, record_parity
-from lineproof.eval.verify import verify
+from lineproof.eval.parity.comparison import Comparison
+from lineproof.eval.parity.proof import pick_reference, record_parity
+from lineproof.eval.parity.report import check
+from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import ENGINES, Availability, EngineOptions, availability, cpu_engines
 
 
@@ -337,7 +337,7 @@ def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engi
     assert pick_reference(tiny_bundle, "openvino", engine="ort-cpu")[0] == "openvino"
     for name in ("truth", "numpy"):
         add_engine(name)
-    monkeypatch.setattr("lineproof.eval.proof.AUTO_ORDER", ("numpy", "truth"))
+    monkeypatch.setattr("lineproof.eval.parity.proof.AUTO_ORDER", ("numpy", "truth"))
     # The tiny bundle carries no PyTorch weights.
     with pytest.raises(EnvironmentMissingError, match=r"holds no reference\.safetensors.*no other engine than numpy"):
         pick_reference(tiny_bundle, None, engine="numpy")

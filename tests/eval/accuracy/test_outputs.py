@@ -10,10 +10,10 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError, LineproofError
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.accuracy import judge, measure_accuracy
-from lineproof.eval.corrections import correct, read_corrections
-from lineproof.eval.outputs import collect_outputs
-from lineproof.eval.outputs_file import open_outputs, save_outputs
+from lineproof.eval.accuracy.corrections import correct, read_corrections
+from lineproof.eval.accuracy.outputs import collect_outputs
+from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
+from lineproof.eval.accuracy.report import judge, measure_accuracy
 from lineproof.metrics.image import image_metrics
 from lineproof.metrics.pixel import pixel_metrics
 

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from ..bundle.record import ParityState
-from .parity import FrameVerdict, Margin
+from ...bundle.record import ParityState
+from .report import FrameVerdict, Margin
 
 
 @final

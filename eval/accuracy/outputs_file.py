@@ -17,10 +17,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ..bundle.atomic import open_atomic
-from ..core.errors import BadInputError, UsageError
-from ..core.spec import Preprocessing
-from ..data.notes import DataNotes
+from ...bundle.atomic import open_atomic
+from ...core.errors import BadInputError, UsageError
+from ...core.spec import Preprocessing
+from ...data.notes import DataNotes
 from .outputs import ARRAYS, Outputs, Source
 
 OUTPUTS_VERSION = 2

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from ..bundle.record import ParityState
-from ..core.errors import LineproofError, ParityError
-from ..data.notes import NO_DATA, DataNotes
-from ..metrics.operating import no_class_lines
-from ..metrics.statistics import Difference, McNemar
-from .masks import RESOLUTIONS, Resolution
+from ...bundle.record import ParityState
+from ...core.errors import LineproofError, ParityError
+from ...data.notes import NO_DATA, DataNotes
+from ...metrics.operating import no_class_lines
+from ...metrics.statistics import Difference, McNemar
+from ..masks import RESOLUTIONS, Resolution
+from ..predictions import Skipped, UsedShare, json_number
 from .paired import Pair
-from .predictions import Skipped, UsedShare, json_number
 
 _SHOWN = 5
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from lineproof.core.spec import Preprocessing
-from lineproof.eval.badcases import find_bad_cases, grow, hot_level
+from lineproof.eval.accuracy.badcases import find_bad_cases, grow, hot_level
+from lineproof.eval.accuracy.outputs import Outputs, Source
 from lineproof.eval.masks import pack_mask
-from lineproof.eval.outputs import Outputs, Source
 
 SIDE = 64
 

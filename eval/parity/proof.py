@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ..bundle.reports import file_report, not_kept
-from ..bundle.store import PROOF, REFERENCE, Bundle, now
-from ..core.errors import EnvironmentMissingError, LineproofError, ParityError
-from ..runtime.engine import AUTO_ORDER, NULL_ENGINE, availability
-from .parity import ParityReport
+from ...bundle.reports import file_report, not_kept
+from ...bundle.store import PROOF, REFERENCE, Bundle, now
+from ...core.errors import EnvironmentMissingError, LineproofError, ParityError
+from ...runtime.engine import AUTO_ORDER, NULL_ENGINE, availability
+from .report import ParityReport
 
 
 @final

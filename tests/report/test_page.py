@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from lineproof.workflows.page import Page, write_report
+from lineproof.report.page import Page, write_report
 
 EVIL = "<script>alert('x')</script> & \"quoted\""
 ESCAPED = "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;quoted&quot;"

@@ -1,0 +1,1 @@
+"""Are the verdicts right, by labels and masks."""

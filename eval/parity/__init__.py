@@ -1,0 +1,1 @@
+"""Does an engine give the reference's verdicts."""

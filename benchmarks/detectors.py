@@ -47,7 +47,7 @@ def main() -> int:
 
 def measure_all(given: argparse.Namespace) -> None:
     """Measure one detector after the other; each result is kept at once."""
-    from lineproof.data.sample import write_sample
+    from lineproof.data.sample.write import write_sample
     from lineproof.detectors.table import DETECTORS
 
     given.work.mkdir(parents=True, exist_ok=True)

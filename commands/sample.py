@@ -17,7 +17,7 @@ def sample(
     verbose: Verbose = False,
 ) -> None:
     """Write the built-in sample: an object and a texture, six kinds of defect each."""
-    from ..data.sample import write_sample
+    from ..data.sample.write import write_sample
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.progress import Progress, silent
-from .decode import DecodedImage, decode_image, decode_with_facts
+from .decoding.decode import DecodedImage, decode_image, decode_with_facts
 
 _NUM_DIGITS = 16
 _FILE_BITS = 16

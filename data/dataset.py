@@ -7,7 +7,7 @@ from pathlib import Path
 from ..core.errors import BadInputError, UsageError
 from ..core.registry import resolve
 from .counts import check_counts
-from .layout import Findings, Layout
+from .layouts.layout import Findings, Layout
 from .leaks import check_leaks
 from .masks import check_masks, read_mask
 from .records import Dataset, Problem, Sample, ordered, subfolders, visible
@@ -19,12 +19,12 @@ __all__ = [
 
 #: The layouts in the order they are tried: each might be taken for one that stands further down.
 LAYOUTS: Mapping[str, str] = {
-    "visa": "lineproof.data.visa:LAYOUT",
-    "mvtec-3d-ad": "lineproof.data.mvtec_3d:LAYOUT",
-    "mvtec-loco-ad": "lineproof.data.mvtec_loco:LAYOUT",
-    "btad": "lineproof.data.btad:LAYOUT",
-    "mvtec-ad": "lineproof.data.mvtec_ad:LAYOUT",
-    "folder": "lineproof.data.folder:LAYOUT",
+    "visa": "lineproof.data.layouts.visa:LAYOUT",
+    "mvtec-3d-ad": "lineproof.data.layouts.mvtec_3d:LAYOUT",
+    "mvtec-loco-ad": "lineproof.data.layouts.mvtec_loco:LAYOUT",
+    "btad": "lineproof.data.layouts.btad:LAYOUT",
+    "mvtec-ad": "lineproof.data.layouts.mvtec_ad:LAYOUT",
+    "folder": "lineproof.data.layouts.folder:LAYOUT",
 }
 
 #: How many folders are looked into for a hint where no layout fits: the path may be a whole disk's.

@@ -29,8 +29,8 @@ from ..core.errors import BadInputError
 from ..core.linear import centre_crop_offset
 from ..core.size import Size, size_text
 from ..core.spec import Fit, FrameRule, Preprocessing
-from .conversions import Conversions
-from .decode import decode_image, decode_with_facts
+from .decoding.conversions import Conversions
+from .decoding.decode import decode_image, decode_with_facts
 from .masks import read_mask, upright_shape
 from .records import Sample
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import BadInputError
-from .decode import decode_image, decode_mask
+from .decoding.decode import decode_image, decode_mask
 from .records import Dataset, Problem, Sample, relative
 
 #: A mask that marks more than this share of a picture is taken for an inverted one.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal, final
 
 from ..core.errors import BadInputError
-from .decode import IMAGE_SUFFIXES
-from .names import GOOD_WORDS
+from .decoding.decode import IMAGE_SUFFIXES
+from .layouts.names import GOOD_WORDS
 
 Split = Literal["train", "validation", "test"]
 

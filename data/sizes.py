@@ -13,8 +13,8 @@ from ..core.progress import Progress, silent
 from ..core.size import Size, size_text
 from ..core.spec import Fit
 from .content import content_hash, hash_decoded
-from .conversions import Conversions
-from .decode import decode_with_facts
+from .decoding.conversions import Conversions
+from .decoding.decode import decode_with_facts
 from .frames import takes
 
 _SHOWN = 5

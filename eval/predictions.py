@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
-from ..data.conversions import Conversions
 from ..data.dataset import Sample
+from ..data.decoding.conversions import Conversions
 from ..data.frames import read_frame
 from ..data.records import relative
 from ..runtime.engine import Engine, Frames, predict

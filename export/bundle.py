@@ -20,7 +20,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.spec import Fit, Preprocessing, check_fit
 from ..core.threshold import Threshold, calibrate
-from ..data.conversions import Conversions
+from ..data.decoding.conversions import Conversions
 from ..data.frames import conversions_of, read_frame
 from ..data.run_record import held_out_images
 from ..detectors.base import AbstractDetector, DetectorConfig

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import BadInputError
 from ..core.spec import Preprocessing
-from ..data.conversions import Conversions
+from ..data.decoding.conversions import Conversions
 from ..data.frames import read_frame
 
 NUM_GOOD = 6

@@ -365,7 +365,7 @@ def test_several_engines_side_by_side(lineproof, tiny_bundle):
 def test_other_commands_print_one_object(lineproof, tiny_bundle, tmp_path, monkeypatch, words):
     if words[0] == "sample":
         written = {"num_train": 2, "num_test_good": 1, "num_test_defect": 6, "size_px": 64}
-        from lineproof.data import sample
+        from lineproof.data.sample.write import write as sample
 
         real = sample.write_sample
         monkeypatch.setattr(sample, "write_sample", lambda place, **options: real(place, **options, **written))
@@ -672,7 +672,7 @@ def test_progress_is_on_stderr_and_quiet_is_quiet(lineproof, tiny_bundle):
 
 @pytest.fixture(scope="session")
 def chain_folder(tmp_path_factory):
-    from lineproof.data.sample import write_sample
+    from lineproof.data.sample.write import write_sample
 
     folder = tmp_path_factory.mktemp("chain")
     write_sample(folder / "data", num_train=10, num_test_good=2, num_test_defect=6, size_px=96)

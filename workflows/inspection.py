@@ -18,7 +18,7 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.geometry import enlarge_map, seen_part
 from ..core.progress import Progress, silent
-from ..data.conversions import Conversions
+from ..data.decoding.conversions import Conversions
 from ..data.frames import as_rgb, conversions_of, read_frame
 from ..line.inspector import Line, Verdict
 from ..line.inspector import open_line as open_line

@@ -24,7 +24,7 @@ from ..core.threshold import calibrate
 from ..data.dataset import Dataset, check_contents, open_dataset
 from ..data.notes import DataNotes
 from ..data.run_record import read_record
-from ..data.sample import write_sample
+from ..data.sample.write import write_sample
 from .find import bundle_folder, new_run_folder, newest_run
 from .operating import (
     RunOperation,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...core.errors import BadInputError
 from ...core.size import Size
-from ...data.decode import IMAGE_SUFFIXES
+from ...data.decoding.decode import IMAGE_SUFFIXES
 
 Image = NDArray[np.float32]
 Rng = np.random.Generator

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...core.errors import BadInputError
 from ...core.size import Size
 from ...core.spec import FrameRule, Preprocessing
-from ...data.decode import decode_image
+from ...data.decoding.decode import decode_image
 from ...data.frames import read_frame
 from ..nn.graph import Preprocess
 

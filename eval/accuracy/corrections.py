@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BadInputError
-from ...data.decode import decode_mask
+from ...data.decoding.decode import decode_mask
 from ..masks import pack_mask
 from .outputs import Outputs
 

@@ -11,9 +11,9 @@ from PIL import Image
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.counts import MVTEC_3D_AD, MVTEC_AD, Counts, count
 from lineproof.data.dataset import Dataset, check_contents, check_counts, open_dataset, read_mask
-from lineproof.data.decode import decode_image
-from lineproof.data.layout import MASKS_OF_GOOD
-from lineproof.data.mvtec_3d import xyz_path
+from lineproof.data.decoding.decode import decode_image
+from lineproof.data.layouts.layout import MASKS_OF_GOOD
+from lineproof.data.layouts.mvtec_3d import xyz_path
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.data import sample as module
 from lineproof.data.counts import Counts, count
 from lineproof.data.dataset import Dataset, open_dataset
-from lineproof.data.decode import decode_image
+from lineproof.data.decoding.decode import decode_image
 from lineproof.data.masks import read_mask
-from lineproof.data.sample import MARKER, MASK_LEVELS, write_sample
+from lineproof.data.sample import write as module
+from lineproof.data.sample.write import MARKER, MASK_LEVELS, write_sample
 
 SMALL = {"num_train": 2, "num_test_good": 1, "num_test_defect": 6, "size_px": 64}
 KINDS = {"colour_shift", "contamination", "crack", "scratch", "spot"}

@@ -15,7 +15,7 @@ SETTINGS = {
 def sample_dataset(tmp_path_factory):
     """A sample of 96x96 pixels; 8 images to fit on, 4 held out."""
     from lineproof.data.dataset import open_dataset
-    from lineproof.data.sample import write_sample
+    from lineproof.data.sample.write import write_sample
 
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder, num_train=12, num_test_good=2, num_test_defect=6, size_px=96)

@@ -9,7 +9,7 @@ SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": "64", "
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory):
-    from lineproof.data.sample import write_sample
+    from lineproof.data.sample.write import write_sample
 
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder, num_train=10, num_test_good=2, num_test_defect=6, size_px=96)

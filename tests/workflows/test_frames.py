@@ -10,7 +10,7 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
-from lineproof.data.decode import decode_image, decode_mask
+from lineproof.data.decoding.decode import decode_image, decode_mask
 from lineproof.data.frames import fit_frame, fit_mask
 from lineproof.eval.accuracy.outputs import collect_outputs
 from lineproof.eval.parity.verify import verify

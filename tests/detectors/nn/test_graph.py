@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 functional = pytest.importorskip("torchvision.transforms.v2.functional")
 
 from lineproof.core.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocessing  # noqa: E402
-from lineproof.data.decode import decode_image  # noqa: E402
+from lineproof.data.decoding.decode import decode_image  # noqa: E402
 from lineproof.detectors.nn.graph import Preprocess, SmoothUpsample  # noqa: E402
 
 #: name -> frame height, width, channels; resize height, width; crop height, width

@@ -6,6 +6,7 @@ that answer to one name are all read.
 
 from pathlib import Path
 
+from ..records import Sample, Split, is_image, subfolders, visible
 from .layout import (
     MASKS_AMONG_PARTS,
     MASKS_OF_GOOD,
@@ -21,7 +22,6 @@ from .layout import (
     pair_masks,
 )
 from .names import GOOD_NAMES, GOOD_WORDS, is_good_name, is_mask_name, spelled
-from .records import Sample, Split, is_image, subfolders, visible
 
 
 def folders_of(root: Path, name: str) -> list[Path]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .sample_canvas import (
+from .canvas import (
     SIDE,
     Floats,
     Scene,

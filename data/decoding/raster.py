@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from ..core.errors import BadInputError, UsageError
+from ...core.errors import BadInputError, UsageError
 from .conversions import GREY, ImageFacts
 from .stored import Request, StoredImage, largest_value, palette_colours, quiet_pillow
 from .tiff import LOSSY_COMPRESSIONS, TiffLayout

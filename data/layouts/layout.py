@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from ..records import Problem, Sample, Split, is_image, relative, subfolders, visible
 from .names import GOOD_WORDS, sounds_good, spelled
-from .records import Problem, Sample, Split, is_image, relative, subfolders, visible
 
 #: Every how many good pictures one is kept for testing, where a layout has no splits.
 TEST_EVERY = 5

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sample_canvas import SIDE, Floats, Scene, curve_distance, grid, inside, mix, rise
+from .canvas import SIDE, Floats, Scene, curve_distance, grid, inside, mix, rise
 
 Painter = Callable[[Scene, np.random.Generator], Floats]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.decode import decode_mask
+from lineproof.data.decoding.decode import decode_mask
 
 DEFECT = np.zeros((24, 32), bool)
 DEFECT[5:9, 7:20] = True

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.data.decode import decode_image, decode_mask, decode_with_facts
+from lineproof.data.decoding.decode import decode_image, decode_mask, decode_with_facts
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, size=(24, 32, 3), dtype=np.uint8)

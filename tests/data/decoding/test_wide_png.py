@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.decode import decode_image, decode_mask, decode_with_facts
-from lineproof.data.raster import read_png
-from lineproof.data.stored import Request
+from lineproof.data.decoding.decode import decode_image, decode_mask, decode_with_facts
+from lineproof.data.decoding.raster import read_png
+from lineproof.data.decoding.stored import Request
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

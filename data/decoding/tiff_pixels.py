@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from ..core.errors import BadInputError
+from ...core.errors import BadInputError
 from .conversions import GREY, ImageFacts
 from .stored import Request, StoredImage, largest_value, palette_colours
 from .tiff import CMYK, PALETTE, UNCOMPRESSED, WHITE_IS_ZERO, YCBCR, TiffLayout

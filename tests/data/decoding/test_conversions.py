@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineproof.data.conversions import Conversions, ImageFacts
-from lineproof.data.decode import decode_with_facts
+from lineproof.data.decoding.conversions import Conversions, ImageFacts
+from lineproof.data.decoding.decode import decode_with_facts
 
 GREY = np.arange(24 * 32, dtype=np.uint8).reshape(24, 32)
 RGB = np.dstack([GREY, GREY[::-1], GREY[:, ::-1]])

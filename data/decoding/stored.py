@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import BadInputError
+from ...core.errors import BadInputError
 from .conversions import GREY, GREY_PALETTE, ImageFacts
 
 FORMATS = "PNG, JPEG, BMP, TIFF or WebP"

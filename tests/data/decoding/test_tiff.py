@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.decode import decode_image, decode_mask, decode_with_facts
+from lineproof.data.decoding.decode import decode_image, decode_mask, decode_with_facts
 
 HEIGHT, WIDTH = 21, 19
 

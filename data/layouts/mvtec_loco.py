@@ -11,8 +11,8 @@ Data set: Bergmann, Batzner, Fauser, Sattlegger and Steger, "Beyond Dents and Sc
 
 from pathlib import Path
 
+from ..records import is_image, subfolders, visible
 from .layout import Layout, folders_named
-from .records import is_image, subfolders, visible
 from .splits import folders_of, is_split_tree, read_splits
 
 _TYPES = frozenset({"logical_anomalies", "structural_anomalies"})

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import BadInputError, UsageError
-from ..core.progress import Progress, silent
-from . import sample_flange, sample_weave
-from .sample_canvas import Scene, photograph
-from .sample_defects import PAINTERS
+from ...core.errors import BadInputError, UsageError
+from ...core.progress import Progress, silent
+from . import flange as sample_flange
+from . import weave as sample_weave
+from .canvas import Scene, photograph
+from .defects import PAINTERS
 
 #: A pixel belongs to a mask where a channel differs by more than this many of 255 levels.
 MASK_LEVELS = 4

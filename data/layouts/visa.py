@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from ..core.errors import BadInputError
+from ...core.errors import BadInputError
+from ..records import Problem, Sample, is_image, visible
 from .layout import (
     MASKS_OF_GOOD,
     TEST_EVERY,
@@ -31,7 +32,6 @@ from .layout import (
     pair_masks,
 )
 from .names import BAD_NAMES, GOOD_NAMES, is_good_name, spelled
-from .records import Problem, Sample, is_image, visible
 
 _COLUMNS = ("object", "split", "label", "image", "mask")
 

@@ -13,8 +13,8 @@ from lineproof.core.registry import resolve
 from lineproof.data.counts import BTAD as BTAD_COUNTS
 from lineproof.data.counts import MVTEC_LOCO, VISA, Counts, check_counts, count
 from lineproof.data.dataset import LAYOUTS, Dataset, enclosing_dataset, open_dataset
-from lineproof.data.layout import MASKS_AMONG_PARTS, MASKS_OF_GOOD, Layout
-from lineproof.data.names import BAD_NAMES, GOOD_NAMES, is_good_name, sounds_good, spelled
+from lineproof.data.layouts.layout import MASKS_AMONG_PARTS, MASKS_OF_GOOD, Layout
+from lineproof.data.layouts.names import BAD_NAMES, GOOD_NAMES, is_good_name, sounds_good, spelled
 
 
 def lay(root: Path, names: Iterable[str]) -> Path:

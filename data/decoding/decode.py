@@ -49,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core.errors import BadInputError, UsageError
+from ...core.errors import BadInputError, UsageError
 from .conversions import ImageFacts
 from .mask_rules import marked
 from .raster import read_bmp, read_coded_tiff, read_jpeg, read_png, read_webp

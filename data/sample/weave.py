@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .sample_canvas import Floats, Scene, grid, look_up, rotated, soft_noise
+from .canvas import Floats, Scene, grid, look_up, rotated, soft_noise
 
 _PERIOD = 11.5
 _HALF_WIDTH = 0.46  # of a thread, in periods

@@ -9,6 +9,7 @@ Data set: Bergmann, Jin, Sattlegger and Steger, "The MVTec 3D-AD Dataset", VISAP
 
 from pathlib import Path
 
+from ..records import Sample, Split, subfolders, visible
 from .layout import (
     Findings,
     Layout,
@@ -23,7 +24,6 @@ from .layout import (
     pair_masks,
 )
 from .names import GOOD_WORDS, is_good_name
-from .records import Sample, Split, subfolders, visible
 from .splits import folders_of, good_folders
 
 _PARTS = frozenset({"rgb", "xyz", "gt"})

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import BadInputError
+from ...core.errors import BadInputError
 from .stored import StoredImage
 
 

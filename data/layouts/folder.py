@@ -12,6 +12,7 @@ bad ones are test pictures.
 
 from pathlib import Path
 
+from ..records import Sample, is_image, subfolders, visible
 from .layout import (
     MASKS_AMONG_PARTS,
     MASKS_OF_GOOD,
@@ -27,7 +28,6 @@ from .layout import (
     pair_masks,
 )
 from .names import BAD_NAMES, GOOD_NAMES, MASK_NAMES, is_good_name, is_mask_name, spelled
-from .records import Sample, is_image, subfolders, visible
 
 
 def is_category(folder: Path) -> bool:

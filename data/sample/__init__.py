@@ -1,0 +1,1 @@
+"""The built-in sample: an object and a texture with drawn defects."""

@@ -122,7 +122,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
 
 def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train with quick settings, or take the run that is there."""
-    from lineproof.bundle.run_folder import RECORD, is_finished
+    from lineproof.bundle.runs.folder import RECORD, is_finished
     from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
     from lineproof.detectors.table import DETECTORS

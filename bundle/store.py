@@ -22,7 +22,7 @@ from .atomic import file_sha256, replace_directory, sync_tree, write_atomic
 from .lock import exclusive
 from .manifest import FileRecord, Manifest, PlanRecord
 from .parse import parse_manifest
-from .run_folder import refuse_run
+from .runs.folder import refuse_run
 from .transaction import MANIFEST as MANIFEST
 from .transaction import PROFILE as PROFILE
 from .transaction import PROOF as PROOF

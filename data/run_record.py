@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle.manifest import DetectorRecord, TrainingRecord
-from ..bundle.run_folder import RECORD, read_started, refuse_unfinished
+from ..bundle.runs.folder import RECORD, read_started, refuse_unfinished
 from ..core.errors import BadInputError
 from ..core.progress import Progress, silent
 from ..core.spec import Fit, check_fit

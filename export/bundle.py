@@ -29,7 +29,7 @@ from ..detectors.training.checkpoint import CHECKPOINT, CheckpointRecord, load_d
 from ..host.environment import package_versions
 from .figures import count_figures, prove_precision
 from .golden import apart_from, golden_frames
-from .half import to_half
+from .passes.fp16 import to_half
 from .to_onnx import export_onnx, output_specs
 
 #: Larger models keep their weights in a file beside the graph: protobuf ends at 2 GB.

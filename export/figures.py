@@ -12,7 +12,7 @@ from torch import nn
 from ..bundle.manifest import Figures
 from ..core.errors import ExportError
 from ..detectors.base import AbstractDetector
-from .names import stage_of
+from .passes.names import stage_of
 
 STAGES = ("preprocess", "backbone", "head", "post")
 _FLOATS = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}

@@ -16,7 +16,7 @@ from ..core.errors import ExportError
 from ..core.spec import Preprocessing, TensorSpec
 from ..detectors.base import AbstractDetector
 from ..detectors.nn.graph import FrameGraph
-from .names import name_nodes
+from .passes.names import name_nodes
 
 OPSET = 18
 _EXAMPLE_BATCH = 2

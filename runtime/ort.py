@@ -11,8 +11,8 @@ from ..core.errors import EnvironmentMissingError
 from ..host.extras import install
 from ..host.nvidia import find_gpus
 from .base import AbstractEngine, Array
-from .cuda_bindings import cuda_library, open_cuda
-from .cuda_buffers import CudaBuffers
+from .cuda.bindings import cuda_library, open_cuda
+from .cuda.buffers import CudaBuffers
 from .engine import Availability, Frames
 from .ort_session import (
     CPU,

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, final
 from ..core.errors import BundleError, EnvironmentMissingError
 from ..host.nvidia import TENSORRT_LIBRARIES, Gpu, find_gpus, tensorrt_logger
 from .base import AbstractEngine, Array
-from .cuda_bindings import cuda_library, open_cuda
-from .cuda_buffers import CudaBuffers
+from .cuda.bindings import cuda_library, open_cuda
+from .cuda.buffers import CudaBuffers
 from .engine import Availability, Frames
 from .plans import plan_key, read_plan, select_plan
 

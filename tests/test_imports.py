@@ -27,7 +27,7 @@ TARGET_FOLDERS = (
     "workflows",
     "commands",
 )
-TARGET_MODULES = ["lineproof", "lineproof.cli", "lineproof.detectors.table", "lineproof.export.tensorrt_build"] + [
+TARGET_MODULES = ["lineproof", "lineproof.cli", "lineproof.detectors.table", "lineproof.export.tensorrt.build"] + [
     "lineproof." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for folder in TARGET_FOLDERS
     for path in sorted((ROOT / folder).rglob("*.py"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
-from ..bundle.run_folder import is_finished, refuse_unfinished
+from ..bundle.runs.folder import is_finished, refuse_unfinished
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent

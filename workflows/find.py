@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from ..bundle.run_folder import RECORD, is_unfinished, run_detector, unfinished_words
+from ..bundle.runs.folder import RECORD, is_unfinished, run_detector, unfinished_words
 from ..bundle.store import MANIFEST, Bundle, open_bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.size import Size, parse_size

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..bundle.atomic import file_sha256, write_atomic
-from ..bundle.run_folder import read_started
+from ..bundle.runs.folder import read_started
 from ..core.errors import BadInputError, LineproofError
 from ..core.progress import Progress, silent
 from ..core.spec import FrameRule

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from ..bundle.place import Place, bundle_records, left_words, take_place
-from ..bundle.run_folder import CHECKPOINT
+from ..bundle.runs.folder import CHECKPOINT
 from .prove import Proof
 
 

@@ -16,7 +16,7 @@ from ..data.notes import NO_DATA, DataNotes
 from ..eval.parity.proof import record_parity
 from ..eval.parity.report import ParityReport, check
 from ..eval.parity.verify import verify
-from ..export.tensorrt_build import GateReport, build_plan, check_build, gate
+from ..export.tensorrt.build import GateReport, build_plan, check_build, gate
 from ..host.extras import install
 from ..runtime.engine import availability
 from .operating import RunOperation

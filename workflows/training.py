@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bundle.lock import LOCK
 from ..bundle.place import check_changeable, check_replaceable, check_space, occupy, reserved
-from ..bundle.run_folder import RECORD, is_finished, refuse_unfinished, run_detector
+from ..bundle.runs.folder import RECORD, is_finished, refuse_unfinished, run_detector
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent

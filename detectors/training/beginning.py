@@ -12,7 +12,7 @@ from typing import Any
 
 from ...bundle.atomic import file_sha256
 from ...bundle.lock import LOCK
-from ...bundle.run_folder import STARTED, is_finished, kept_words, read_started
+from ...bundle.runs.folder import STARTED, is_finished, kept_words, read_started
 from ...core.errors import BadInputError
 from ..base import DetectorConfig
 from .trainer import write_json

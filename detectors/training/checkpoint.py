@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...bundle.manifest import DetectorRecord
-from ...bundle.run_folder import CHECKPOINT as CHECKPOINT
-from ...bundle.run_folder import RECORD as RECORD
+from ...bundle.runs.folder import CHECKPOINT as CHECKPOINT
+from ...bundle.runs.folder import RECORD as RECORD
 from ...core.errors import BadInputError, LineproofError
 from ...core.spec import Preprocessing
 from ...data.run_record import CheckpointRecord as CheckpointRecord

@@ -14,7 +14,7 @@ import torch
 
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
-from ...bundle.run_folder import is_finished, unfinished_words
+from ...bundle.runs.folder import is_finished, unfinished_words
 from ...bundle.store import now
 from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ...core.progress import Progress, silent

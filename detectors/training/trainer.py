@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...bundle.atomic import write_atomic
-from ...bundle.run_folder import STATE
+from ...bundle.runs.folder import STATE
 from ...core.errors import BadInputError, LineproofError, UsageError
 from ..base import FitContext
 from ..nn.finite import describe_not_finite

@@ -21,8 +21,8 @@ from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, load_ref
 from lineproof.detectors.training.train import train  # noqa: E402
 from lineproof.export.bundle import _save_model  # noqa: E402
 from lineproof.export.figures import STAGES, count_figures, nodes_per_dtype, prove_precision  # noqa: E402
-from lineproof.export.half import SAFE_OPERATORS, to_half  # noqa: E402
-from lineproof.export.names import stage_of  # noqa: E402
+from lineproof.export.passes.fp16 import SAFE_OPERATORS, to_half  # noqa: E402
+from lineproof.export.passes.names import stage_of  # noqa: E402
 from lineproof.export.to_onnx import export_onnx  # noqa: E402
 
 MAX_BATCH = 8
@@ -204,7 +204,7 @@ def test_exporting_twice_gives_the_same_graph(fitted_square, exported, tmp_path)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(fitted, exported, precision):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install tensorrt-rtx")
-    from lineproof.export.tensorrt_build import gate
+    from lineproof.export.tensorrt.build import gate
 
     path, _ = exported(fitted, precision)
     report = gate(path, max_batch=MAX_BATCH)

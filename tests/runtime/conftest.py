@@ -11,7 +11,7 @@ import pytest
 from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.store import MODEL, REFERENCE
-from lineproof.runtime.cuda_bindings import AbstractCuda
+from lineproof.runtime.cuda.bindings import AbstractCuda
 from lineproof.runtime.engine import ENGINES, availability, open_engine
 
 
@@ -72,7 +72,7 @@ def open_tiny(request, tiny_bundle, require):
         require(name)
         bundle = request.getfixturevalue("with_reference") if name == "torch" else tiny_bundle
         if name.startswith("trt"):
-            from lineproof.export.tensorrt_build import build_plan
+            from lineproof.export.tensorrt.build import build_plan
 
             bundle = build_plan(bundle, engine=name)
         opened.append(open_engine(bundle, name, options=options))

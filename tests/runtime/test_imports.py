@@ -29,4 +29,4 @@ def test_engine_modules_import_numpy_and_nothing_else():
 
 
 def test_the_builder_imports_no_torch_and_no_tensorrt():
-    assert _third_party(["lineproof.export.tensorrt_build"]) - _third_party([]) <= {"numpy", "lineproof"}
+    assert _third_party(["lineproof.export.tensorrt.build"]) - _third_party([]) <= {"numpy", "lineproof"}

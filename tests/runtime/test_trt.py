@@ -3,7 +3,7 @@
 import pytest
 
 from lineproof.core.errors import BundleError, EnvironmentMissingError
-from lineproof.export.tensorrt_build import build_plan
+from lineproof.export.tensorrt.build import build_plan
 from lineproof.host.nvidia import Gpu, GpuSearch, find_gpus
 from lineproof.runtime import trt
 from lineproof.runtime.engine import EngineOptions, availability

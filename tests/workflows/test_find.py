@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lineproof.bundle.run_folder import is_finished
+from lineproof.bundle.runs.folder import is_finished
 from lineproof.bundle.store import MANIFEST
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.workflows import find as find_module

@@ -9,7 +9,7 @@ from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.store import GOLDEN, open_bundle
 from lineproof.core.errors import EnvironmentMissingError, ExportError, ParityError, UsageError
-from lineproof.export.tensorrt_build import GateReport
+from lineproof.export.tensorrt.build import GateReport
 from lineproof.runtime.engine import Availability, availability
 from lineproof.workflows import prove as prove_module
 from lineproof.workflows.prove import EXPORT_ENGINES, is_bundle, prove

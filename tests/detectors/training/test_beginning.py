@@ -19,7 +19,7 @@ pytest.importorskip("timm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lineproof.bundle.lock import exclusive  # noqa: E402
-from lineproof.bundle.run_folder import epochs_kept, read_started, unfinished_words  # noqa: E402
+from lineproof.bundle.runs.folder import epochs_kept, read_started, unfinished_words  # noqa: E402
 from lineproof.core.errors import BadInputError, BusyError, StoppedError  # noqa: E402
 from lineproof.data.content import content_hash  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402

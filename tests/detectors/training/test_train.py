@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lineproof.bundle.run_folder import epochs_kept, finish_command  # noqa: E402
+from lineproof.bundle.runs.folder import epochs_kept, finish_command  # noqa: E402
 from lineproof.core.errors import (  # noqa: E402
     BadInputError,
     EnvironmentMissingError,

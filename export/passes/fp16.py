@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..core.errors import ExportError
+from ...core.errors import ExportError
 
 #: Operators that lose little in fp16. Exp, Log, Softmax, reductions, powers, roots and ArgMax are not among them.
 SAFE_OPERATORS = frozenset(

@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from ..core.errors import ExportError
-from ..host.nvidia import tensorrt_logger
+from ...core.errors import ExportError
+from ...host.nvidia import tensorrt_logger
 
 _NAMES = {
     "FLOAT": "float32",

@@ -9,9 +9,9 @@ import pytest
 from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
-from lineproof.export import tensorrt_build
-from lineproof.export.tensorrt_build import build_plan, gate
-from lineproof.export.tensorrt_precision import count_inspected, prove_precision
+from lineproof.export.tensorrt import build as tensorrt_build
+from lineproof.export.tensorrt.build import build_plan, gate
+from lineproof.export.tensorrt.precision import count_inspected, prove_precision
 from lineproof.host.nvidia import Gpu, GpuSearch, find_gpus
 
 onnx = pytest.importorskip("onnx")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, final
 
-from ..core.progress import Progress
+from ...core.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

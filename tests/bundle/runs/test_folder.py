@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lineproof.bundle.run_folder import (
+from lineproof.bundle.runs.folder import (
     epochs_kept,
     finish_command,
     is_finished,

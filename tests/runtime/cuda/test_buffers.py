@@ -7,9 +7,9 @@ import pytest
 
 from lineproof.core.errors import EnvironmentMissingError, LineproofError
 from lineproof.host.nvidia import find_gpus
-from lineproof.runtime import cuda_bindings
-from lineproof.runtime.cuda_bindings import PythonCuda, cuda_library, open_cuda
-from lineproof.runtime.cuda_buffers import CudaBuffers
+from lineproof.runtime.cuda import bindings as cuda_bindings
+from lineproof.runtime.cuda.bindings import PythonCuda, cuda_library, open_cuda
+from lineproof.runtime.cuda.buffers import CudaBuffers
 
 SHAPES = {"frames": ((8, 2, 3), "uint8"), "score": ((8,), "float32")}
 

@@ -16,13 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..bundle.manifest import PlanRecord
-from ..bundle.store import Bundle
-from ..core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
-from ..core.progress import Progress, silent
-from ..host.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
-from .tensorrt_precision import layers_per_dtype, plan_layers_per_dtype, prove_precision
-from .tensorrt_progress import BuildMonitor, build_monitor
+from ...bundle.manifest import PlanRecord
+from ...bundle.store import Bundle
+from ...core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
+from ...core.progress import Progress, silent
+from ...host.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
+from .precision import layers_per_dtype, plan_layers_per_dtype, prove_precision
+from .progress import BuildMonitor, build_monitor
 
 GATE_TARGETS = ("sm_86", "sm_89", "sm_120")
 _BLAMED_LAYER = re.compile(r"\bI(\w+)Layer ([^\s:]+):")

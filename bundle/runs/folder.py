@@ -18,7 +18,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import BadInputError
+from ...core.errors import BadInputError
 
 STARTED = "train.json"
 STATE = "trainer.safetensors"

@@ -6,7 +6,7 @@ onnx = pytest.importorskip("onnx")
 ir = pytest.importorskip("onnx_ir")
 torch = pytest.importorskip("torch")
 
-from lineproof.export.names import _SCOPES, module_path, name_nodes, stage_of  # noqa: E402
+from lineproof.export.passes.names import _SCOPES, module_path, name_nodes, stage_of  # noqa: E402
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 18]>

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from .cuda_bindings import AbstractCuda, Bytes
+from .bindings import AbstractCuda, Bytes
 
 
 @final

@@ -8,7 +8,7 @@ ir = pytest.importorskip("onnx_ir")
 ort = pytest.importorskip("onnxruntime")
 
 from lineproof.core.errors import ExportError  # noqa: E402
-from lineproof.export.half import SAFE_OPERATORS, to_half  # noqa: E402
+from lineproof.export.passes.fp16 import SAFE_OPERATORS, to_half  # noqa: E402
 
 HALF, FULL = ir.DataType.FLOAT16, ir.DataType.FLOAT
 

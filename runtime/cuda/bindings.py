@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.errors import EnvironmentMissingError, LineproofError
+from ...core.errors import EnvironmentMissingError, LineproofError
 
 Bytes = NDArray[np.uint8]
 

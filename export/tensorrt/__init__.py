@@ -1,0 +1,1 @@
+"""TensorRT engines: precision, progress, build."""

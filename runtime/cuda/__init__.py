@@ -1,0 +1,1 @@
+"""CUDA as the GPU engines use it: bindings and buffers."""

@@ -87,7 +87,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     from lineproof.profiles.profiler import profile_many
     from lineproof.profiles.timing import Schedule
     from lineproof.runtime.engine import EngineOptions
-    from lineproof.workflows.training import ExportRequest, export_and_prove
+    from lineproof.sweep.chain import ExportRequest, export_and_prove
 
     run, found = train(name, data, category, given)
     dataset = open_dataset(data, category=category)
@@ -126,7 +126,7 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
     from lineproof.detectors.table import DETECTORS
-    from lineproof.workflows.training import train_detector
+    from lineproof.detectors.training.from_folder import train_detector
 
     run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     given_settings = dict(item.split("=", 1) for item in given.set)
@@ -150,10 +150,10 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
 
 def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
     """Train and export; the accuracy of the exported graph."""
+    from lineproof.eval.accuracy.evaluate import evaluate
+    from lineproof.eval.accuracy.request import Choice
     from lineproof.runtime.engine import EngineOptions
-    from lineproof.workflows.evaluation import evaluate
-    from lineproof.workflows.targets import Choice
-    from lineproof.workflows.training import ExportRequest, export_and_prove
+    from lineproof.sweep.chain import ExportRequest, export_and_prove
 
     run, found = train(name, data, category, given)
     out = given.work / f"{category or data.name}-{name}.bundle"

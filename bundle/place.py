@@ -196,3 +196,9 @@ def _beside(out: Path, word: str) -> Path:
     while (path := out.with_name(f"{out.name}.{word}-{number}")).exists():
         number += 1
     return path
+
+
+def bundle_folder(category: str, detector: str, precision: str) -> Path:
+    """``CATEGORY-DETECTOR.bundle``, with the precision in its name where it is not fp32."""
+    parts = [category, detector, "" if precision == "fp32" else precision]
+    return Path("-".join(part for part in parts if part) + ".bundle")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import Needs
 from ._options import (
     AllowFallback,
     AsJson,
@@ -24,6 +25,8 @@ from ._options import (
     Threads,
     Verbose,
 )
+
+NEEDS = Needs(has_engine=True, writes=".")
 
 
 def badcases(
@@ -50,12 +53,12 @@ def badcases(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Show false accepts, false rejects and hot spots outside the masks."""
+    from ..eval.accuracy.request import Choice
     from ..eval.masks import check_resolution
+    from ..report.gallery import show_bad_cases
     from ..runtime.engine import EngineOptions
-    from ..workflows.find import parse_min_used
-    from ..workflows.gallery import show_bad_cases
-    from ..workflows.targets import Choice
     from ._console import Ui
+    from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--out": out})

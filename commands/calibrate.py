@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from ..host.needs import Needs
 from ._options import (
     AllowFallback,
     AsJson,
@@ -22,6 +23,8 @@ from ._options import (
     Verbose,
     Who,
 )
+
+NEEDS = Needs(has_engine=True)
 
 
 def calibrate(
@@ -47,11 +50,12 @@ def calibrate(
     """Set the threshold of one engine from held-out good parts."""
     from ..bundle.reports import check_record
     from ..eval.calibrate import keep_calibration
+    from ..eval.good_parts import GoodParts, calibrate_on
     from ..host.environment import user_name
     from ..runtime.engine import EngineOptions
-    from ..workflows.calibration import GoodParts, calibrate_on
-    from ..workflows.find import open_named, parse_min_used, parse_share
     from ._console import Ui
+    from ._find import open_named
+    from ._parse import parse_min_used, parse_share
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)

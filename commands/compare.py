@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import Needs
 from ._options import (
     AllowFallback,
     AsJson,
@@ -22,6 +23,8 @@ from ._options import (
     Threads,
     Verbose,
 )
+
+NEEDS = Needs(has_engine=True)
 
 
 def compare(
@@ -48,14 +51,17 @@ def compare(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Say what two engines or two bundles differ in, with statistics."""
+    from functools import partial
+
+    from ..eval.accuracy.compare import compare as compare_sides
+    from ..eval.accuracy.compare import one_each
+    from ..eval.accuracy.request import Choice
     from ..eval.masks import check_resolution
     from ..metrics.statistics import Resampling
+    from ..report.compare_page import write_compare_page
     from ..runtime.engine import EngineOptions
-    from ..workflows.compare import compare as compare_sides
-    from ..workflows.compare import one_each
-    from ..workflows.find import parse_min_used
-    from ..workflows.targets import Choice
     from ._console import Ui
+    from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
@@ -69,8 +75,9 @@ def compare(
         )
         for name in engines
     )  # fmt: skip
+    page = partial(write_compare_page, path=report) if report else None
     with ui.progress() as progress:
-        found = compare_sides(left, right, (first, second), how=how, report=report, progress=progress)
+        found = compare_sides(left, right, (first, second), how=how, show=page, progress=progress)
     ui.data(*found.data)
     ui.notice(found.notices)
     ui.show(found)

@@ -5,7 +5,10 @@ from typing import Annotated
 
 from typer import Option
 
+from ..host.needs import EXPORT_MODULES, Needs
 from ._options import AsJson, Quiet, Verbose
+
+NEEDS = Needs(modules=EXPORT_MODULES, has_engine=True, writes=".")
 
 
 def demo(
@@ -17,7 +20,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Train, export, verify and profile on the built-in sample, ending in a page with pictures."""
-    from ..workflows.demo import DEMO_DETECTORS, run_demo
+    from ..sweep.demo import DEMO_DETECTORS, run_demo
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)

@@ -4,7 +4,10 @@ from typing import Annotated
 
 from typer import Option
 
+from ..host.needs import Needs
 from ._options import AsJson, Quiet, Verbose
+
+NEEDS = Needs()
 
 
 def doctor(
@@ -17,14 +20,15 @@ def doctor(
     verbose: Verbose = False,
 ) -> None:
     """Say which engines work here, and what would make the others work."""
-    from ..workflows.describe import examine
-    from ..workflows.readiness import examine_for
+    from ..runtime.diagnosis import examine
+    from ..runtime.readiness import examine_for
     from ._console import Ui
+    from .table import needs_of
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     if command is None:
         ui.show(examine())
         return
-    ready = examine_for(command)
+    ready = examine_for(command, needs_of(command))
     ui.show(ready)
     ready.check()

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import Needs
 from ._options import (
     AllowFallback,
     AsJson,
@@ -25,6 +26,8 @@ from ._options import (
     Threads,
     Verbose,
 )
+
+NEEDS = Needs(has_engine=True)
 
 
 def evaluate(
@@ -53,13 +56,12 @@ def evaluate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Measure accuracy on a data set, beside the paper's tables."""
+    from ..eval.accuracy.request import Choice
     from ..eval.masks import check_resolution
+    from ..report.accuracy_table import check_table_file, tabulate
     from ..runtime.engine import EngineOptions
-    from ..workflows.evaluation import check_table_file
-    from ..workflows.evaluation import evaluate as measure_all
-    from ..workflows.find import parse_min_used
-    from ..workflows.targets import Choice
     from ._console import Ui
+    from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report, "--table-file": table_file, "--save-outputs": save_outputs})
@@ -71,9 +73,9 @@ def evaluate(
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        found = measure_all(targets, choice, table=table, save=save_outputs, progress=progress)
-    ui.data(*found.data)
-    ui.notice(found.notices)
+        found = tabulate(targets, choice, table=table, save=save_outputs, progress=progress)
+    ui.data(*found.evaluation.data)
+    ui.notice(found.evaluation.notices)
     ui.show(found, report=report)
     if table_file:
         found.write_table(table_file)

@@ -5,7 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import EXPORT_MODULES, Needs
 from ._options import AcceptUndecided, AsJson, FitRule, MaxFalseReject, Quiet, Verbose
+
+NEEDS = Needs(modules=EXPORT_MODULES, has_engine=True, writes=".")
 
 
 def export(
@@ -31,9 +34,9 @@ def export(
     verbose: Verbose = False,
 ) -> None:
     """Export a trained detector to a bundle, and prove it."""
-    from ..workflows.find import parse_batches, parse_frame, parse_share
-    from ..workflows.training import ExportRequest, export_and_prove
+    from ..sweep.chain import ExportRequest, export_and_prove
     from ._console import Ui
+    from ._parse import parse_batches, parse_frame, parse_share
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = {

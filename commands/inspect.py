@@ -1,6 +1,9 @@
 """``lineproof inspect``."""
 
+from ..host.needs import Needs
 from ._options import AsJson, BundleArgument, Quiet, Verbose
+
+NEEDS = Needs()
 
 
 def inspect(
@@ -11,8 +14,9 @@ def inspect(
     verbose: Verbose = False,
 ) -> None:
     """Say what a bundle holds."""
-    from ..workflows.describe import describe_bundle
+    from ..bundle.description import BundleDescription
     from ._console import Ui
+    from ._find import open_named
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    ui.show(describe_bundle(bundle))
+    ui.show(BundleDescription(open_named(bundle)))

@@ -4,7 +4,10 @@ from typing import Annotated
 
 from typer import Argument
 
+from ..host.needs import Needs
 from ._options import AsJson, Quiet, Verbose
+
+NEEDS = Needs()
 
 
 def models(
@@ -15,7 +18,7 @@ def models(
     verbose: Verbose = False,
 ) -> None:
     """List the detectors, or the parameters of one."""
-    from ..workflows.describe import describe_detectors
+    from ..detectors.listing import describe_detectors
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Option
 
+from ..host.needs import Needs
 from ._options import (
     AllowFallback,
     AsJson,
@@ -18,6 +19,8 @@ from ._options import (
     Threads,
     Verbose,
 )
+
+NEEDS = Needs(has_engine=True)
 
 
 def profile(
@@ -44,10 +47,12 @@ def profile(
 ) -> None:
     """Measure latency, throughput, memory, cold start and parameters."""
     from ..bundle.reports import check_record
+    from ..profiles.measure import Effort, Measured, measure
+    from ..report.speed_table import MeasuredTable, check_table, measure_table
     from ..runtime.engine import EngineOptions
-    from ..workflows.find import open_named, parse_batches
-    from ..workflows.measure import Effort, Measured, MeasuredTable, measure, measure_table
     from ._console import Ui
+    from ._find import all_bundles, open_named
+    from ._parse import parse_batches
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
@@ -57,10 +62,9 @@ def profile(
     found: Measured | MeasuredTable
     with ui.progress() as progress:
         if table:
-            found = measure_table(
-                table, [bundle] if bundle else [], engine, precision=precision, effort=effort, options=options,
-                progress=progress,
-            )  # fmt: skip
+            check_table(table, effort)
+            bundles = [open_named(path, precision=precision) for path in ([bundle] if bundle else all_bundles())]
+            found = measure_table(table, bundles, engine, effort=effort, options=options, progress=progress)
         else:
             named = open_named(bundle, precision=precision)
             found = measure(named, engine, effort=effort, options=options, progress=progress)

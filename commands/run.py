@@ -5,7 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import Needs
 from ._options import AllowFallback, AsJson, ComputeDtype, Device, EngineName, Quiet, Threads, Verbose
+
+NEEDS = Needs(has_engine=True)
 
 
 def run(
@@ -35,17 +38,17 @@ def run(
     """Inspect images: verdicts as JSON lines, heat maps as overlays."""
     from contextlib import ExitStack
 
+    from ..line.filing import Filing
+    from ..line.images import find_pictures
+    from ..line.inspect_files import decision_of, inspect_files, not_judged_yet
+    from ..line.inspector import open_line
+    from ..report.overlays import painter
     from ..runtime.engine import EngineOptions
-    from ..workflows.filing import Filing, check_out
-    from ..workflows.inspection import decision_of, inspect_files, not_judged_yet, open_line
-    from ..workflows.pictures import find_pictures
     from ._console import Ui, interruptible
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(device, threads, compute_dtype, allow_fallback)
     _check_options(out, append=append, skip_judged=skip_judged, threshold=threshold)
-    if out:
-        check_out(out, append=append)
     found = find_pictures(paths, out=out)
     ui.note(*found.notes)
     with ExitStack() as stack:
@@ -60,15 +63,13 @@ def run(
         ui.note(*(filing.notes if filing else ()))
         files = not_judged_yet(found.files, out) if out and skip_judged else found.files
         num_skipped = len(found.files) - len(files)
-        if num_skipped:
-            ui.note(
-                f"{num_skipped} of {len(found.files)} files were judged before and have not changed since: skipped."
-            )
+        ui.note(*_skipped_words(num_skipped, len(found.files)))
         should_stop = stack.enter_context(interruptible())
         progress = stack.enter_context(ui.progress(is_beside_results=True))
         stream = stack.enter_context(ui.stream("verdicts"))
         result = inspect_files(
-            line, files, show=stream.item, filing=filing, num_skipped=num_skipped, should_stop=should_stop,
+            line, files, show=stream.item, filing=filing, paint=painter(line.bundle) if filing else None,
+            num_skipped=num_skipped, should_stop=should_stop,
             warn=ui.warn, progress=progress,
         )  # fmt: skip
         ui.notice(result.conversions)
@@ -76,9 +77,15 @@ def run(
         result.check()
 
 
+def _skipped_words(num_skipped: int, num_files: int) -> list[str]:
+    words = f"{num_skipped} of {num_files} files were judged before and have not changed since: skipped."
+    return [words] if num_skipped else []
+
+
 def _check_options(out: Path | None, *, append: bool, skip_judged: bool, threshold: float | None) -> None:
     from ..core.errors import UsageError
     from ..core.threshold import check_threshold
+    from ..line.filing import check_out
 
     if threshold is not None:
         check_threshold(threshold)
@@ -86,3 +93,5 @@ def _check_options(out: Path | None, *, append: bool, skip_judged: bool, thresho
         raise UsageError("--append goes on in a folder of results: name it with --out.")
     if skip_judged and not append:
         raise UsageError("--skip-judged goes with --append: it asks what --out holds.")
+    if out:
+        check_out(out, append=append)

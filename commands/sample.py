@@ -5,7 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..host.needs import Needs
 from ._options import AsJson, Quiet, Verbose
+
+NEEDS = Needs(writes=".")
 
 
 def sample(

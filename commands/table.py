@@ -1,5 +1,10 @@
 """The table of commands, in the order in which ``--help`` lists them."""
 
+from importlib import import_module
+
+from ..core.registry import check_name
+from ..host.needs import Needs
+
 COMMANDS = {
     name: f"lineproof.commands.{name.replace('-', '_')}:{name.replace('-', '_')}"
     for name in (
@@ -7,3 +12,14 @@ COMMANDS = {
         "inspect", "doctor", "models", "sample", "demo",
     )
 }  # fmt: skip
+
+
+def needs_of(command: str) -> Needs:
+    """What a command cannot do without, as its file states it.
+
+    Raises:
+        UsageError: no such command.
+    """
+    check_name(COMMANDS, command, kind="command")
+    needs: Needs = import_module(COMMANDS[command].partition(":")[0]).NEEDS
+    return needs

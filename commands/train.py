@@ -5,7 +5,10 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
+from ..host.needs import TRAINING_MODULES, Needs
 from ._options import AsJson, Category, FitRule, Quiet, Verbose
+
+NEEDS = Needs(modules=TRAINING_MODULES, writes="runs")
 
 
 def train(
@@ -33,10 +36,10 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a detector on good images."""
-    from ..workflows.find import parse_frame_size, parse_image_size, parse_settings
-    from ..workflows.training import train_detector
+    from ..detectors.training.from_folder import train_detector
     from ._again import typed_line
     from ._console import Ui
+    from ._parse import parse_frame_size, parse_image_size, parse_settings
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     resize_px = parse_image_size(image_size, option="--image-size") if image_size else None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from ..host.needs import Needs
 from ._options import (
     AcceptUndecided,
     AllowFallback,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from ..bundle.store import Bundle
     from ..data.dataset import Dataset
     from ._console import Ui
+
+
+NEEDS = Needs(has_engine=True)
 
 
 def verify(
@@ -65,8 +69,9 @@ def verify(
     from ..eval.parity.report import check
     from ..eval.parity.verify import verify as compare
     from ..runtime.engine import EngineOptions, resolve_auto
-    from ..workflows.find import open_named, parse_min_used
     from ._console import Ui
+    from ._find import open_named
+    from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
@@ -96,9 +101,8 @@ def verify(
 
 def _read(data: Path, category: str | None, bundle: "Bundle", ui: "Ui") -> "Dataset":
     """The data set, once its masks were looked at and what it lacks was said."""
-    from ..data.dataset import check_contents
+    from ..data.dataset import check_contents, open_category
     from ..data.notes import DataNotes
-    from ..workflows.targets import open_category
 
     dataset = check_contents(open_category(data, category, own=bundle.manifest.training.category))
     ui.data(DataNotes.of(dataset))

@@ -27,3 +27,8 @@ def parse_size(value: Any) -> Size:
 def size_text(size: Any) -> str:
     """``256x768``, from whatever ``parse_size`` takes."""
     return "x".join(map(str, parse_size(size)))
+
+
+def value_text(value: Any) -> str:
+    """A parameter as people write it: height and width as ``256x768``, anything else as it is."""
+    return size_text(value) if isinstance(value, tuple | list) else str(value)

@@ -165,3 +165,22 @@ def _found(root: Path) -> str:
     names = [entry.name + ("/" if entry.is_dir() else "") for entry in entries[:12]]
     more = f" and {len(entries) - len(names)} more" if len(entries) > len(names) else ""
     return f"no known layout: found {', '.join(names)}{more}"
+
+
+def open_category(data: Path, category: str | None, *, own: str) -> Dataset:
+    """The category named, else the bundle's own; else the one that the folder is, whose name is checked later.
+
+    Args:
+        data: a category's folder, or a folder of several.
+        category: the one asked for, or None.
+        own: category that the bundle was trained on; "" where it is not known.
+    """
+    if category or not own:
+        return open_dataset(data, category=category)
+    try:
+        return open_dataset(data, category=own)
+    except UsageError as error:
+        try:
+            return open_dataset(data)
+        except UsageError:
+            raise error from None

@@ -16,12 +16,13 @@ from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
+from ..core.used import UsedShare
 from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name, resolve_auto
-from .predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
+from .predictions import Judged, Skipped, no_frames_left, predict_files, used_of
 
 CALIBRATION = "calibration.json"
 
@@ -54,7 +55,7 @@ class Calibration:
     @property
     def used(self) -> UsedShare:
         """How many of the pictures could be used."""
-        return UsedShare.of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
+        return used_of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
 
     def check(self, min_used: float) -> None:
         """Raise BadInputError where less than ``min_used`` (0 to 1) of the pictures was used: nothing is set then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..core.errors import BadInputError
 from ..core.table import aligned
 from ..core.threshold import clopper_pearson
+from ..core.used import UsedShare
 
 #: Where the threshold in use comes from.
 Origin = Literal["calibrated", "given"]
@@ -202,3 +203,34 @@ def _point(
         rejected_good=Share(int((good > limit).sum()), len(good)),
         passed_defective=Share(int((defective <= limit).sum()), len(defective)),
     )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RunOperation:
+    """The operating table of a run, or why there is none.
+
+    Attributes:
+        table: the table; None where nothing could be scored.
+        used: how many of the test pictures it is about.
+        reason: why there is no table; "" where there is one.
+        lacking: which class of test pictures is missing, where there is no table.
+    """
+
+    table: OperatingTable | None = None
+    used: UsedShare = field(default_factory=lambda: UsedShare(0))
+    reason: str = ""
+    lacking: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """What is said before anything else."""
+        return [*(self.table.warnings() if self.table else self.lacking), *self.used.lines()]
+
+    def sentences(self) -> list[str]:
+        """The table, or why there is none."""
+        return self.table.sentences() if self.table else [f"No operating table: {self.reason}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        table = None if self.table is None else self.table.to_dict()
+        return {"table": table, "used": self.used.to_dict(), "reason": self.reason, "warnings": self.warnings()}

@@ -2,13 +2,19 @@
 
 import base64
 import io
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
+from ..core.geometry import enlarge_map, seen_part
+from ..data.frames import as_rgb
+from ..line.inspect_files import Painter
+from ..line.inspector import Verdict
 
 # Black, violet, red, orange, pale yellow: the luma only rises, so that the map also reads in grey and to eyes that
 # do not tell red from green.
@@ -156,3 +162,47 @@ def _colours(relative: NDArray[np.float32]) -> NDArray[np.uint8]:
     table = np.array(_CONTROL_RGB, dtype=np.float64)
     places = np.linspace(0, 1, len(table))
     return np.stack([np.rint(np.interp(relative, places, table[:, c])) for c in range(3)], axis=-1).astype(np.uint8)
+
+
+def map_limits(bundle: Bundle) -> tuple[float, float]:
+    """Map values shown as cold and as hot, see ``show_limits``, from the golden frames that are good."""
+    reference = bundle.golden().reference
+    return show_limits(reference.anomaly_map, ~bundle.manifest.threshold.is_defect(reference.score))
+
+
+def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[float, float]:
+    """Map values shown as cold and as hot, so that what good parts never reach begins to glow.
+
+    Args:
+        maps: float32 (N, h, w).
+        is_good: bool (N,).
+
+    Returns:
+        The median of the good maps, and twice as far above it as nearly all good maps reach (the 95 % quantile of their
+        maxima). Where no map is good: median and maximum of all.
+    """
+    places = np.flatnonzero(is_good)
+    if len(places):
+        low = float(np.median([np.median(maps[i]) for i in places]))
+        high = 2 * float(np.quantile([maps[i].max() for i in places], 0.95)) - low
+    else:
+        low = float(np.median([np.median(item) for item in maps]))
+        high = max(float(item.max()) for item in maps)
+    return low, max(high, low + 1e-9)
+
+
+def painter(bundle: Bundle) -> Painter:
+    """What draws the overlays of a bundle, see ``draw``; its limits are those of the golden frames."""
+    return partial(draw, bundle=bundle, limits=map_limits(bundle))
+
+
+def draw(frame: NDArray[np.uint8], found: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """The frame with its heat map over the part that the detector sees: uint8 (H, W, 3)."""
+    colour = as_rgb(frame)
+    spec = bundle.manifest.preprocessing
+    part = seen_part(spec)
+    drawn = colour.copy()
+    drawn[part] = overlay(
+        np.ascontiguousarray(colour[part]), enlarge_map(found.anomaly_map, spec), low=limits[0], high=limits[1]
+    )
+    return drawn

@@ -365,7 +365,7 @@ def test_several_engines_side_by_side(lineproof, tiny_bundle):
 def test_other_commands_print_one_object(lineproof, tiny_bundle, tmp_path, monkeypatch, words):
     if words[0] == "sample":
         written = {"num_train": 2, "num_test_good": 1, "num_test_defect": 6, "size_px": 64}
-        from lineproof.data.sample.write import write as sample
+        from lineproof.data.sample import write as sample
 
         real = sample.write_sample
         monkeypatch.setattr(sample, "write_sample", lambda place, **options: real(place, **options, **written))
@@ -547,7 +547,7 @@ def test_errors_are_one_sentence_and_verbose_shows_where(lineproof):
 
 def fail_with(monkeypatch, error):
     """Let ``lineproof doctor`` raise ``error``."""
-    from lineproof.workflows import describe
+    from lineproof.runtime import diagnosis as describe
 
     def examine():
         raise error
@@ -645,7 +645,7 @@ def test_version(lineproof):
 
 
 def test_doctor_for_one_command(lineproof, monkeypatch):
-    from lineproof.workflows import readiness
+    from lineproof.runtime import readiness
 
     status, out, err = lineproof("doctor", "--for", "sample")
     assert (status, err) == (0, "")

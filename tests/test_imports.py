@@ -15,18 +15,8 @@ BLOCKED = (
     "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda",
 )  # fmt: skip
 TARGET_FOLDERS = (
-    "core",
-    "host",
-    "bundle",
-    "data",
-    "metrics",
-    "runtime",
-    "eval",
-    "profiles",
-    "line",
-    "workflows",
-    "commands",
-)
+    "core", "host", "bundle", "data", "metrics", "runtime", "eval", "profiles", "line", "report", "commands",
+)  # fmt: skip
 TARGET_MODULES = ["lineproof", "lineproof.cli", "lineproof.detectors.table", "lineproof.export.tensorrt.build"] + [
     "lineproof." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for folder in TARGET_FOLDERS
@@ -83,7 +73,7 @@ def tree(tmp_path):
     """A copy of the package, installed nowhere."""
     pytest.importorskip("importlinter")
     package = tmp_path / "lineproof"
-    folders = (*TARGET_FOLDERS, "detectors", "export")
+    folders = (*TARGET_FOLDERS, "detectors", "export", "sweep")
     for folder in folders:
         shutil.copytree(ROOT / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "cli.py", "pyproject.toml"):

@@ -19,7 +19,7 @@ from lineproof.runtime.engine import availability
 #: The command line with one change: judging a picture takes a while, so that something can happen meanwhile.
 SLOW = """
 import sys, time
-from lineproof.workflows import inspection
+from lineproof.line import inspect_files as inspection
 real = inspection.read_frame
 def read_frame(*words, **options):
     time.sleep({delay})
@@ -68,7 +68,7 @@ def test_lines_come_as_they_fall_into_a_pipe_too(here, tiny_bundle):
         times.append(time.monotonic())
         if number < 20:
             # The line before this one is on disk whole.
-            assert (here / "out" / "verdicts.jsonl").read_text().splitlines()[max(0, number - 1)]
+            assert (here / "out" / "verdicts.jsonl").read_text().splitlines()[number - 1]
         assert Path(json.loads(line)["file"]).name == f"{number:02d}.png"
     finish(process)
     assert process.returncode == 0

@@ -11,8 +11,8 @@ from lineproof import cli
 from lineproof.bundle.store import MANIFEST, open_bundle
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.core.threshold import Threshold, calibrate
+from lineproof.eval.accuracy.evaluate import Choice
 from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
-from lineproof.workflows.evaluation import Choice
 
 VALUES = [float("nan"), float("inf"), float("-inf")]
 WORDS = r"The threshold is {}; expected a finite number in units of the score\."

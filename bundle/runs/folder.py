@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,42 @@ def refuse_run(path: Path) -> None:
             f"{path} is a training run ({run_detector(path)}), not a bundle; {path / RECORD} says all about it. Make a "
             f"bundle of it: lineproof export {shlex.quote(str(path))}"
         )
+
+
+RUNS = Path("runs")
+
+
+def new_run_folder(detector: str, category: str) -> Path:
+    """Make ``runs/DETECTOR-CATEGORY-TIME`` for a run that starts now; of two that start at once each gets its own."""
+    stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    name = "-".join(part for part in (detector, category, stamp) if part)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        run = RUNS / (name if number == 1 else f"{name}-{number}")
+        try:
+            run.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return run
+
+
+def newest_run(detector: str, root: Path = RUNS) -> Path:
+    """The newest finished run of a detector under ``root``.
+
+    Raises:
+        BadInputError: there is none; the message holds the command that makes one.
+    """
+    records = sorted(root.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for record in records:
+        if run_detector(record.parent) == detector:
+            return record.parent
+    unfinished = [run for run in sorted(root.glob(f"{detector}-*")) if is_unfinished(run)]
+    if unfinished:
+        raise BadInputError(f"There is no finished {detector} under ./{root}. {unfinished_words(unfinished[-1])}")
+    raise BadInputError(
+        f"There is no trained {detector} under ./{root} ({len(records)} finished runs of other detectors). Train one: "
+        f"lineproof train {detector} --data DIR --category NAME; or let it be made from the built-in sample: "
+        f"lineproof export {detector} --sample"
+    )

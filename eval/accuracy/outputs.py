@@ -17,6 +17,7 @@ from ...core.errors import BadInputError, LineproofError
 from ...core.progress import Progress, silent
 from ...core.spec import Preprocessing
 from ...core.threshold import check_threshold
+from ...core.used import UsedShare
 from ...data.dataset import Dataset, Sample, check_counts
 from ...data.frames import conversions_of, read_frame_mask
 from ...data.notes import NO_DATA, DataNotes
@@ -24,7 +25,7 @@ from ...data.records import relative
 from ...runtime.engine import EngineOptions, open_engine, proof_name, resolve_auto
 from ..masks import Resolution, judged_map, judged_pixels, pack_mask, unpack_mask
 from ..part import check_same_part
-from ..predictions import Judged, Skipped, UsedShare, no_frames_left, predict_files
+from ..predictions import Judged, Skipped, no_frames_left, predict_files
 
 ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
 

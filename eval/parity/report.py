@@ -9,11 +9,12 @@ from typing import Any, final
 
 from ...bundle.record import ParityState
 from ...core.errors import LineproofError, ParityError
+from ...core.used import UsedShare
 from ...data.notes import NO_DATA, DataNotes
 from ...metrics.operating import no_class_lines
 from ...metrics.statistics import Difference, McNemar
 from ..masks import RESOLUTIONS, Resolution
-from ..predictions import Skipped, UsedShare, json_number
+from ..predictions import Skipped, json_number
 from .paired import Pair
 
 _SHOWN = 5

@@ -30,7 +30,7 @@ from ...runtime.engine import (
 )
 from ..masks import Resolution
 from ..part import check_same_part
-from ..predictions import FrameBatch, Skipped, UsedShare, check_batch_size, no_frames_left, read_batches
+from ..predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches, used_of
 from .comparison import Comparison
 from .paired import PairedMeter
 from .report import ParityReport
@@ -188,7 +188,7 @@ class _Trial:
             threshold=self._threshold.value,
             threshold_engine=self._threshold.engine,
             skipped_frames=tuple(self._skipped),
-            used=UsedShare.of(self._skipped, num_total=len(self._labels) + len(self._skipped), root=self._root),
+            used=used_of(self._skipped, num_total=len(self._labels) + len(self._skipped), root=self._root),
             num_defective=sum(self._labels),
             conversions=self._conversions.sentences(),
             engine_details=self._details,

@@ -8,13 +8,13 @@ import pytest
 
 from lineproof.core.errors import BadInputError
 from lineproof.data.dataset import open_dataset
+from lineproof.eval.accuracy.evaluate import Choice, evaluate
 from lineproof.eval.accuracy.outputs import collect_outputs
+from lineproof.eval.good_parts import GoodParts, calibrate_on
 from lineproof.eval.parity.proof import record_parity
 from lineproof.eval.parity.verify import verify
 from lineproof.eval.part import check_same_category, check_same_part
 from lineproof.runtime.engine import EngineOptions
-from lineproof.workflows.calibration import GoodParts, calibrate_on
-from lineproof.workflows.evaluation import Choice, evaluate
 
 
 def of_part(bundle, category, fingerprint="f" * 64):

@@ -12,9 +12,10 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
+from lineproof.core.used import UsedShare
 from lineproof.data.dataset import Sample
 from lineproof.data.frames import read_frame_mask
-from lineproof.eval.predictions import FrameBatch, Judged, Skipped, UsedShare, predict_files, read_batches
+from lineproof.eval.predictions import FrameBatch, Judged, Skipped, predict_files, read_batches, used_of
 from lineproof.metrics.correlation import average_ranks, rank_correlation
 from lineproof.runtime.engine import EngineOptions, open_engine
 
@@ -78,7 +79,7 @@ def test_equal_reasons_of_other_files_are_one(tiny_bundle, tiny_dataset):
         Sample(path=tiny_dataset.root / f"{name}.png", label=0, defect="good", split="test") for name in ("a", "b")
     ]
     items = list(read_batches(tiny_bundle, samples, batch=1))
-    found = UsedShare.of(items, num_total=2, root=tiny_dataset.root)
+    found = used_of(items, num_total=2, root=tiny_dataset.root)
     assert [file for file, _ in found.skipped] == ["a.png", "b.png"]
     assert len({reason for _, reason in found.skipped}) == 1
     assert "other reason" not in found.lines()[0]

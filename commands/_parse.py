@@ -1,0 +1,106 @@
+"""Words of the command line as values: sizes, shares, batches, settings."""
+
+from __future__ import annotations
+
+from ..core.errors import UsageError
+from ..core.size import Size, parse_size
+
+
+def parse_frame(text: str) -> tuple[int, int, int]:
+    """``HxW`` or ``HxWxC`` → height, width in pixels and channels (3 where left out).
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.lower().split("x")
+    if len(parts) in (2, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
+        height, width, channels = (*map(int, parts), 3)[:3]
+        return height, width, channels
+    raise UsageError(f"--frame is {text!r}; expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280.")
+
+
+def parse_frame_size(text: str) -> tuple[int, int]:
+    """``HxW`` → height, width in pixels.
+
+    Raises:
+        UsageError: another form.
+    """
+    height, width, channels = parse_frame(text)
+    if channels != 3:
+        raise UsageError(
+            f"--frame is {text!r}: training reads pictures as RGB. Give HEIGHTxWIDTH here, and HEIGHTxWIDTHx1 for mono "
+            "frames when it is exported."
+        )
+    return height, width
+
+
+def parse_image_size(text: str, *, option: str) -> Size:
+    """``HxW`` → height and width in pixels; one number means a square.
+
+    Raises:
+        UsageError: another form; ``option`` is named.
+    """
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}.") from None
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """``1:4:8`` → (1, 4, 8), rising.
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.split(":")
+    if all(part.isdecimal() and int(part) > 0 for part in parts):
+        values = tuple(map(int, parts))
+        if list(values) == sorted(values):
+            return values
+    raise UsageError(f"--batch is {text!r}; expected rising numbers such as 1, 8 or 1:4:8.")
+
+
+def parse_share(text: str) -> float:
+    """``1%`` or ``0.01`` → 0.01.
+
+    Raises:
+        UsageError: another form, or outside 0 ≤ share < 1.
+    """
+    share = _share(text)
+    if not 0.0 <= share < 1.0:
+        raise UsageError(f"--max-false-reject is {text!r}; expected a share such as 1% or 0.01.")
+    return share
+
+
+def parse_min_used(text: str) -> float:
+    """``90%`` or ``0.9`` → 0.9; from none to all of them.
+
+    Raises:
+        UsageError: another form, or outside 0 ≤ share ≤ 1.
+    """
+    share = _share(text)
+    if not 0.0 <= share <= 1.0:
+        raise UsageError(f"--min-used is {text!r}; expected a share such as 90% or 0.9.")
+    return share
+
+
+def _share(text: str) -> float:
+    """A number, or a number of per cent as a share; -1 for any other form."""
+    number, divisor = (text[:-1], 100.0) if text.endswith("%") else (text, 1.0)
+    try:
+        return float(number) / divisor
+    except ValueError:
+        return -1.0
+
+
+def parse_settings(items: list[str]) -> dict[str, str]:
+    """``["key=value", …]`` → {"key": "value"}.
+
+    Raises:
+        UsageError: an item without ``=``.
+    """
+    pairs = [item.partition("=") for item in items]
+    wrong = [item for item, (key, sign, _) in zip(items, pairs, strict=True) if not (key and sign)]
+    if wrong:
+        raise UsageError(f"--set {wrong[0]}: expected KEY=VALUE. `lineproof models DETECTOR` lists the keys.")
+    return {key: value for key, _, value in pairs}

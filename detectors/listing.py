@@ -1,0 +1,46 @@
+"""The detectors, and the parameters of one."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.registry import resolve
+from ..core.size import value_text
+from .table import DETECTORS
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Names and what stands behind them."""
+
+    entries: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return self.entries
+
+    def sentences(self) -> tuple[str, ...]:
+        """One line per name."""
+        return tuple(f"{name:22} {value_text(value)}" for name, value in self.entries.items())
+
+
+def describe_detectors(detector: str | None) -> Listing:
+    """Every detector with one line about it, or every parameter of one with the paper's default.
+
+    The list is read from source and works without PyTorch; the parameters need it.
+    """
+    if detector is None:
+        return Listing({name: _summary(target.partition(":")[0]) for name, target in sorted(DETECTORS.items())})
+    config_class = resolve(DETECTORS, detector, kind="detector").config_class
+    return Listing({field.name: field.default for field in dataclasses.fields(config_class)})
+
+
+def _summary(module: str) -> str:
+    """First line of a module's docstring, read from its source."""
+    root = Path(__file__).resolve().parent.parent
+    source = root.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]

@@ -1,0 +1,195 @@
+"""What a trained detector is good for, from the test pictures of the data set it was trained on.
+
+The detector scores them in its training form, as it scored the held-out good pictures that its threshold comes from.
+The scores stay in the run, so that every export of it can show what its threshold does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ...bundle.atomic import file_sha256, write_atomic
+from ...bundle.runs.folder import read_started
+from ...core.errors import BadInputError, LineproofError
+from ...core.progress import Progress, silent
+from ...core.spec import FrameRule
+from ...core.used import UsedShare
+from ...data.dataset import Dataset, Sample, check_contents, open_dataset
+from ...data.records import relative
+from ...metrics.operating import RunOperation, no_class_lines, operating_table
+
+TEST_SCORES = "test_scores.json"
+_BATCH = 8
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TestScores:
+    """Scores of the test pictures of one data set.
+
+    Attributes:
+        checkpoint_sha256: digest of the weights that gave them.
+        rule: how the pictures became frames, as the run's training pictures did; None in a run of an earlier release,
+            which took each at its own size.
+        files: N pictures, as seen from the data set's folder.
+        labels: N, True for a defective picture.
+        scores: N, larger is more anomalous.
+        skipped: pictures that could not be scored: (file, reason).
+    """
+
+    __test__ = False  # no test class, whatever its name
+
+    checkpoint_sha256: str
+    rule: FrameRule | None
+    files: tuple[str, ...]
+    labels: tuple[bool, ...]
+    scores: tuple[float, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def at(self, threshold: float) -> RunOperation:
+        """What they say about a threshold."""
+        used = UsedShare(len(self.files) + len(self.skipped), self.skipped)
+        return RunOperation(table=operating_table(self.scores, self.labels, threshold=threshold), used=used)
+
+
+def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent) -> TestScores | None:
+    """Score the test pictures with the detector of a finished run, and keep the scores in the run.
+
+    Args:
+        run: folder of the run.
+        dataset: the data set that it was trained on.
+        progress: told after each few pictures.
+
+    Returns:
+        The scores; None where no test picture is defective or none could be scored.
+    """
+    from .checkpoint import CHECKPOINT, load_detector, read_record
+
+    record = read_record(run)
+    fit = record.frame_fit
+    rule = FrameRule(*record.frame, fit=fit, bit_depth=record.bit_depth) if fit else None
+    if not any(sample.label for sample in dataset.test):
+        return None
+    detector = load_detector(record.detector, run / CHECKPOINT)
+    judged: list[tuple[str, bool, float]] = []
+    skipped: list[tuple[str, str]] = []
+    for sample, score in _score(detector, dataset.test, rule, progress):
+        name = relative(sample.path, dataset.root)
+        if isinstance(score, str):
+            skipped.append((name, score))
+        else:
+            judged.append((name, bool(sample.label), score))
+    if not judged:
+        return None
+    files, labels, scores = zip(*judged, strict=True)
+    found = TestScores(
+        checkpoint_sha256=file_sha256(run / CHECKPOINT),
+        rule=rule,
+        files=files,
+        labels=labels,
+        scores=scores,
+        skipped=tuple(skipped),
+    )
+    # Scores that cannot be kept are scored again by the next export; nothing else depends on the file.
+    with suppress(OSError):
+        write_atomic(run / TEST_SCORES, json.dumps(asdict(found), indent=1).encode())
+    return found
+
+
+def _score(
+    detector: Any, samples: Sequence[Sample], rule: FrameRule | None, progress: Progress
+) -> Iterator[tuple[Sample, float | str]]:
+    """Each picture with its score, or with why it has none."""
+    for start in range(0, len(samples), _BATCH):
+        part = samples[start : start + _BATCH]
+        scores = _score_part(detector, part, rule)
+        yield from zip(part, scores, strict=True)
+        progress("test pictures", min(start + _BATCH, len(samples)), len(samples))
+
+
+def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -> list[float | str]:
+    from math import isfinite
+
+    from .checkpoint import score_images
+    from .train import image_set
+
+    try:
+        scores = score_images(detector, image_set(detector, [sample.path for sample in part], rule=rule))
+    except BadInputError as error:
+        if len(part) == 1:
+            return [str(error).removeprefix(f"{part[0].path}: ")]
+        return [found for sample in part for found in _score_part(detector, [sample], rule)]
+    return [score if isfinite(score) else f"the score is {score}" for score in scores]
+
+
+def stored_scores(run: Path) -> TestScores | None:
+    """The scores that lie in a run; None where there are none, or those of other weights."""
+    from .checkpoint import CHECKPOINT
+
+    try:
+        raw = json.loads((run / TEST_SCORES).read_text())
+        found = TestScores(
+            checkpoint_sha256=str(raw["checkpoint_sha256"]),
+            # Earlier releases kept scores of pictures that no rule had made frames of: without it they are made again.
+            rule=FrameRule(**raw["rule"]) if raw["rule"] is not None else None,
+            files=tuple(map(str, raw["files"])),
+            labels=tuple(map(bool, raw["labels"])),
+            scores=tuple(map(float, raw["scores"])),
+            skipped=tuple((str(file), str(reason)) for file, reason in raw["skipped"]),
+        )
+        return found if found.checkpoint_sha256 == file_sha256(run / CHECKPOINT) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def operation_of_run(
+    run: Path, dataset: Dataset | None, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
+) -> RunOperation:
+    """What a threshold does to the test pictures of a run: by the scores kept in it, or by scoring them now.
+
+    Args:
+        run: folder of a finished run.
+        dataset: the data set that it was trained on; None where it is not there.
+        frame: height, width and channels of the bundle's frames.
+        threshold: of the bundle.
+        progress: told after each few pictures.
+    """
+    from .checkpoint import read_record
+
+    advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
+    if tuple(frame) != (*read_record(run).frame, 3):
+        return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
+    scores = stored_scores(run)
+    if scores is None:
+        scores = score_test_split(run, dataset, progress=progress) if dataset else None
+    if scores is None:
+        lacking = lacking_lines(dataset) if dataset else ()
+        return RunOperation(reason=f"no labelled test pictures are at hand. {advice}", lacking=lacking)
+    return scores.at(threshold)
+
+
+def lacking_lines(dataset: Dataset) -> tuple[str, ...]:
+    """What is said first of a data set without good or without defective test pictures."""
+    num_defective = sum(sample.label for sample in dataset.test)
+    return tuple(no_class_lines(num_good=len(dataset.test) - num_defective, num_defective=num_defective))
+
+
+def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
+    """The data set of a run, where it is still there, its contents checked.
+
+    Args:
+        run: folder of a finished run.
+        data: where the data set lies now, the category's folder or the one above it; None for where it lay.
+    """
+    from ...data.run_record import data_root, read_record
+
+    try:
+        started = Path(read_started(run)["data"])
+        return check_contents(open_dataset(started if data is None else data_root(read_record(run), data)))
+    except (OSError, ValueError, KeyError, TypeError, LineproofError):
+        return None

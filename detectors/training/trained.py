@@ -1,0 +1,69 @@
+"""What a training came to, in words and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ...data.content import holdout_lines
+from ...data.notes import DataNotes
+from ...metrics.operating import RunOperation
+from .shape import shape_notice
+
+
+@final
+@dataclass(frozen=True)
+class Trained:
+    """A finished run.
+
+    Attributes:
+        run: its folder.
+        record: what checkpoint.json says.
+        data: the data set in words.
+        operation: what it does to the test pictures, at the threshold that ``export`` sets by default.
+        beginning: what was found in the folder, in a sentence; "" for a new run.
+    """
+
+    run: Path
+    record: dict[str, Any]
+    data: DataNotes
+    operation: RunOperation
+    beginning: str = ""
+
+    @property
+    def conversions(self) -> tuple[str, ...]:
+        """What was done to the pictures to make frames of them, in sentences."""
+        note: str = self.record["frame_note"]
+        return (*([note] if note else []), *self.record["conversions"])
+
+    def warnings(self) -> list[str]:
+        """What is said before anything else."""
+        training = self.record["training"]
+        return [*self.operation.warnings(), *holdout_lines(training.get("fitted", ()), training.get("held_out", ()))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        found = {
+            "conversions": list(self.conversions),
+            "data": self.data.to_dict(),
+            "operating": self.operation.to_dict(),
+            "beginning": self.beginning,
+            "warnings": self.warnings(),
+        }
+        return {"run": str(self.run), **self.record, **found}
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        training, fit = self.record["training"], self.record["fit"]
+        short = {key: value for key, value in fit.items() if not isinstance(value, list)}
+        return (
+            *((f"{self.beginning[:1].upper()}{self.beginning[1:]}",) if self.beginning else ()),
+            *self.warnings(),
+            f"Trained {self.record['detector']['name']} on {training['num_images']} good images of "
+            f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
+            ", ".join(f"{key} {value}" for key, value in short.items()),
+            *shape_notice(self.record["frame"], self.record["detector"]["parameters"]["resize_px"]),
+            *self.operation.sentences(),
+            f"Run: {self.run}. Next: lineproof export {self.run}",
+        )

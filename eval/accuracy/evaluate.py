@@ -1,0 +1,216 @@
+"""Accuracy on a data set, of bundles or of outputs that were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ...core.errors import UsageError
+from ...core.progress import Progress, silent
+from ...core.table import TERMINAL, aligned
+from ...core.used import UsedShare
+from ...data.notes import DataNotes
+from ...metrics.operating import OperatingTable, operating_table
+from .corrections import correct, read_corrections
+from .outputs import Outputs
+from .outputs_file import save_outputs
+from .report import Accuracy, measure_accuracy
+from .request import Choice, target_outputs
+
+_COLUMNS = (
+    "bundle",
+    "engine",
+    "category",
+    "image AUROC",
+    "AP",
+    "F1-max",
+    "pixels of",
+    "AUROC",
+    "AP",
+    "F1-max",
+    "AUPRO",
+)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One bundle, or one file of outputs.
+
+    Attributes:
+        outputs: as they came, judged by the threshold chosen.
+        accuracy: their figures.
+        corrected: figures with the corrected truth; None where nothing was corrected.
+        operating: what the detector is good for, by the corrected truth where there is one.
+    """
+
+    outputs: Outputs
+    accuracy: Accuracy
+    corrected: Accuracy | None
+    operating: OperatingTable
+
+    @property
+    def used(self) -> UsedShare:
+        """How many of the data set's test pictures were used."""
+        return self.outputs.used
+
+    def warnings(self, *, lists_all: bool = False) -> list[str]:
+        """What is said before the figures, a line each."""
+        lines = [*self.operating.warnings(), *self.used.lines(lists_all=lists_all)]
+        return [f"{self.outputs.source}: {line}" if line[0] != " " else line for line in lines]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cells of _COLUMNS: one row, and one for the corrected truth."""
+        source = self.outputs.source
+        rows = [(f"{source.bundle} {source.precision}", source.engine, source.category, *_cells(self.accuracy))]
+        if self.corrected:
+            rows.append(("  with corrections", "", "", *_cells(self.corrected)))
+        return rows
+
+    def sentences(self) -> list[str]:
+        """Verdicts and what is odd, a line each."""
+        source = self.outputs.source
+        judged = self.corrected or self.accuracy
+        lines = [f"{source.bundle} at threshold {source.threshold:.6g}: {judged.verdicts.sentence()}."]
+        if judged.verdicts.missed:
+            missed = ", ".join(f"{kind} {num} of {total}" for kind, (num, total) in judged.verdicts.missed.items())
+            lines.append(f"  Accepted by type of defect: {missed}.")
+        if judged.pixel:
+            lines.append(f"  {judged.pixel_sentence()}")
+        lines += [f"  Data: {note}" for note in source.count_notes]
+        return [*lines, *self.operating.sentences()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        source = self.outputs.source
+        return {
+            **{name: getattr(source, name) for name in ("bundle", "detector", "engine", "precision", "category")},
+            "threshold": source.threshold,
+            "parity": source.parity,
+            "num_frames": len(self.outputs),
+            "used": self.used.to_dict(),
+            "data": source.data.to_dict(),
+            "count_notes": list(source.count_notes),
+            "conversions": list(source.conversions),
+            "part_note": source.part_note,
+            "accuracy": self.accuracy.to_dict(),
+            "corrected": None if self.corrected is None else self.corrected.to_dict(),
+            "operating": self.operating.to_dict(),
+        }
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """All that was evaluated.
+
+    Attributes:
+        items: one for each bundle or file.
+        choice: how it was evaluated.
+    """
+
+    items: tuple[Evaluated, ...]
+    choice: Choice
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        for item in self.items:
+            item.used.check(self.choice.min_used)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know about the pictures, each sentence once."""
+        return tuple(dict.fromkeys(note for item in self.items for note in item.outputs.source.notices))
+
+    @property
+    def data(self) -> tuple[DataNotes, ...]:
+        """The data sets in words, each once."""
+        return tuple(dict.fromkeys(item.outputs.source.data for item in self.items))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"pixel_resolution": self.choice.resolution, "evaluated": [item.to_dict() for item in self.items]}
+
+    def warnings(self) -> list[str]:
+        """What is wrong, said before the figures."""
+        return [line for item in self.items for line in item.warnings(lists_all=self.choice.lists_all)]
+
+    def figures(self) -> str:
+        """One row of figures for each bundle or file."""
+        return aligned(_COLUMNS, [row for item in self.items for row in item.rows()], width=TERMINAL)
+
+    def verdict_lines(self) -> list[str]:
+        """Verdicts, and what is odd, of each bundle or file."""
+        return [line for item in self.items for line in item.sentences()]
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people: first what is wrong, then the figures."""
+        return (*self.warnings(), self.figures(), *self.verdict_lines())
+
+
+def _cells(accuracy: Accuracy) -> tuple[str, ...]:
+    image, pixel = accuracy.image, accuracy.pixel
+    of_pixels = [None] * 4 if pixel is None else [pixel.auroc, pixel.ap, pixel.f1_max, pixel.aupro]
+    left, right = (
+        ["-" if value is None else f"{value:.4f}" for value in values]
+        for values in ((image.auroc, image.ap, image.f1_max), of_pixels)
+    )
+    return (*left, accuracy.resolution if pixel else "-", *right)
+
+
+def evaluate(
+    targets: Sequence[Path],
+    choice: Choice,
+    *,
+    save: Path | None = None,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Measure the accuracy of bundles and saved outputs.
+
+    Args:
+        targets: bundles, or files that ``save`` wrote.
+        choice: data set, engine, threshold, corrections.
+        save: file for the outputs of the one target, or a folder for those of several.
+        progress: told after each picture.
+
+    Raises:
+        UsageError: several targets, and ``save`` is a file.
+    """
+    if save and len(targets) > 1 and save.suffix:
+        raise UsageError(f"--save-outputs is {save}, one file for {len(targets)} bundles. Give a folder.")
+    items = []
+    for target in targets:
+        with target_outputs(target, choice, progress=progress) as outputs:
+            items.append(_evaluate(outputs, choice))
+            if save:
+                save_outputs(outputs, _file(save, outputs))
+    return Evaluation(tuple(items), choice)
+
+
+def _evaluate(outputs: Outputs, choice: Choice) -> Evaluated:
+    accuracy = measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+    corrected, judged = None, outputs
+    if choice.corrections:
+        judged = correct(outputs, read_corrections(choice.corrections))
+        corrected = measure_accuracy(judged, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+    return Evaluated(
+        outputs=outputs,
+        accuracy=accuracy,
+        corrected=corrected,
+        operating=operating_table(
+            judged.score,
+            judged.label,
+            threshold=outputs.source.threshold,
+            origin="calibrated" if choice.threshold is None else "given",
+        ),
+    )
+
+
+def _file(save: Path, outputs: Outputs) -> Path:
+    if save.suffix:
+        return save
+    save.mkdir(parents=True, exist_ok=True)
+    source = outputs.source
+    return save / f"{source.bundle}-{source.precision}-{source.engine}.npz"

@@ -1,0 +1,82 @@
+"""The same pictures on two sides: which both judge, and whether their pixels can be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import BadInputError
+from ...core.geometry import axes, seen_part
+from ...core.used import UsedShare
+from ..masks import Resolution
+from .outputs import Outputs
+
+
+def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
+    """Both sides with the same pictures in the same order.
+
+    Raises:
+        BadInputError: they are of two categories, fewer than two pictures are on both sides, or labels differ.
+    """
+    first, second = left.source, right.source
+    # Every category of a benchmark has a test/good/000.png.
+    if first.category.casefold() != second.category.casefold():
+        raise BadInputError(
+            f"Left judged pictures of {first.category or 'no category'} ({first.root}), right of "
+            f"{second.category or 'no category'} ({second.root}): equal names are not equal pictures. Compare outputs "
+            "of one data set."
+        )
+    places = {file: index for index, file in enumerate(right.files)}
+    shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
+    if len(shared) < 2:
+        raise BadInputError(
+            f"Only {len(shared)} pictures are on both sides: left has {len(left)} such as {left.files[0]}, right "
+            f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
+        )
+    if left.files != right.files:
+        mine, theirs = (np.array(column) for column in zip(*shared, strict=True))
+        left, right = left.take(mine), right.take(theirs)
+    differing = np.flatnonzero(left.label != right.label)
+    if len(differing):
+        raise BadInputError(
+            f"{len(differing)} pictures are labelled differently on the two sides, first {left.files[differing[0]]}. "
+            "Compare outputs of one version of the data set."
+        )
+    return left, right
+
+
+def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare:
+    """Of the pictures of either side, those that are not on both, and why."""
+    skipped = {**dict(right.source.skipped), **dict(left.source.skipped)}
+    for files, others, word in ((left.files, set(right.files), "right"), (right.files, set(left.files), "left")):
+        for file in files:
+            if file not in others:
+                skipped.setdefault(file, f"not on the {word} side")
+    return UsedShare(num_compared + len(skipped), tuple(skipped.items()))
+
+
+def same_pixels(left: Outputs, right: Outputs, resolution: Resolution) -> bool:
+    """Whether both sides judge the same pixels of the same frames."""
+    first, second = left.source.preprocessing, right.source.preprocessing
+    if [side.frame_px for side in axes(first)] != [side.frame_px for side in axes(second)]:
+        return False
+    if resolution == "image":
+        return seen_part(first) == seen_part(second)
+    return axes(first) == axes(second) and left.anomaly_map.shape == right.anomaly_map.shape
+
+
+def same_places(left: Outputs, right: Outputs) -> bool:
+    """Whether one pixel of the maps shows the same place of a picture on both sides: equal frames, crops and maps."""
+    first, second = left.source.preprocessing, right.source.preprocessing
+    is_alike = left.anomaly_map.shape == right.anomaly_map.shape and first.fit == second.fit
+    return is_alike and axes(first) == axes(second)
+
+
+def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None:
+    """Raise BadInputError unless both sides have the same masks."""
+    differing = [int(i) for i in known if not np.array_equal(left.packed_mask[i], right.packed_mask[i])]
+    if differing:
+        raise BadInputError(
+            f"{len(differing)} pictures have another mask on the two sides, first {left.files[differing[0]]}. Compare "
+            "outputs of one version of the data set."
+        )

@@ -1,0 +1,182 @@
+"""Which good images may set a threshold."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..bundle.manifest import Manifest
+from ..bundle.runs.folder import is_finished, refuse_unfinished
+from ..bundle.store import Bundle
+from ..core.errors import BadInputError, UsageError
+from ..core.progress import Progress, silent
+from ..data.content import content_hash
+from ..data.dataset import Dataset, Sample, check_contents, enclosing_dataset, open_category
+from ..data.notes import DataNotes
+from ..data.records import is_image, visible
+from ..data.run_record import held_out_images, read_record
+from ..runtime.engine import EngineOptions
+from .calibrate import Calibration, calibrate_bundle, good_pictures, held_out
+from .part import check_same_category, check_same_part
+
+_NUM_NAMED = 3
+
+
+@dataclass(frozen=True)
+class GoodParts:
+    """Where good images are taken from.
+
+    Attributes:
+        data: a folder of good images, a training run (its held-out images), or a data set with a validation split.
+        category: of a data set that holds several.
+        root: where the data set of a run lies now; None for where it lay.
+        is_other_accepted: whether parts of another category than the bundle's are taken.
+    """
+
+    data: Path
+    category: str | None = None
+    root: Path | None = None
+    is_other_accepted: bool = False
+
+
+def calibration_samples(
+    source: GoodParts, manifest: Manifest, *, progress: Progress = silent
+) -> tuple[tuple[Sample, ...], str, str, DataNotes]:
+    """Good images that may set the threshold of a bundle.
+
+    An image that the bundle was fitted to is refused by its content, under whatever name and wherever it lies, and all
+    others with it: which ones may be used is for people to say.
+
+    Returns:
+        The images; what they are, in words; how their part differs from the bundle's, in a sentence, or ""; and the
+        data set whose validation split they are.
+
+    Raises:
+        BadInputError: nothing there may set a threshold.
+        UsageError: ``root`` was given, and ``data`` is no run.
+    """
+    refuse_unfinished(source.data)
+    note, notes = "", DataNotes()
+    if is_finished(source.data):
+        samples, note = _of_run(source, manifest, progress)
+        words = f"held-out images of {source.data}"
+    elif source.root is not None:
+        raise UsageError(f"--root says where the data set of a run lies; {source.data} is no run. Leave it out.")
+    elif source.data.is_dir() and any(is_image(item) for item in visible(source.data)):
+        samples = good_pictures(source.data)
+        _refuse_used(samples, manifest)
+        if enclosing := enclosing_dataset(source.data):
+            note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
+        words = f"good pictures of {source.data}"
+    else:
+        dataset = check_contents(open_category(source.data, source.category, own=manifest.training.category))
+        notes = DataNotes.of(dataset)
+        samples = held_out(dataset, manifest)
+        note = check_same_part(manifest, dataset, other_data=source.is_other_accepted)
+        words = f"validation split of {dataset.name} {dataset.category}".strip()
+    _refuse_fitted(samples, manifest, progress)
+    return samples, words, note, notes
+
+
+def _of_run(source: GoodParts, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
+    record = read_record(source.data)
+    note = ""
+    if record.training.fingerprint != manifest.training.fingerprint:
+        where, other_data = str(source.data), source.is_other_accepted
+        note = check_same_category(manifest, record.training.category, other_data=other_data, where=where)
+    paths = held_out_images(record, source.data, data=source.root, option="--root", progress=progress)
+    return tuple(Sample(path=path, label=0, defect="good", split="validation") for path in paths), note
+
+
+def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Progress) -> None:
+    """Refuse images whose content is among those that the detector was fitted to, and copies of one another."""
+    fitted = frozenset(manifest.training.fitted)
+    known, copies, seen = [], [], set[str]()
+    for number, sample in enumerate(samples, 1):
+        content = _hash(sample.path)
+        if content in fitted:
+            known.append(str(sample.path))
+        if content and content in seen:
+            copies.append(str(sample.path))
+        seen.add(content)
+        progress("comparing images", number, len(samples))
+    if known:
+        more = f" and {len(known) - _NUM_NAMED} more" if len(known) > _NUM_NAMED else ""
+        raise BadInputError(
+            f"{len(known)} of {len(samples)} images show what {manifest.name} was fitted to, pixel by pixel: "
+            f"{', '.join(known[:_NUM_NAMED])}{more}. A threshold set on them would reject too many parts on the line. "
+            "Leave them out, or give the bundle's own run, which holds the images held out: --data RUN."
+        )
+    if copies:
+        more = f" and {len(copies) - _NUM_NAMED} more" if len(copies) > _NUM_NAMED else ""
+        raise BadInputError(
+            f"{len(copies)} of {len(samples)} images are copies of others among them, pixel by pixel: "
+            f"{', '.join(copies[:_NUM_NAMED])}{more}. Each would count as a part of its own, and the interval of the "
+            "threshold would be too narrow. Leave them out."
+        )
+
+
+def _hash(path: Path) -> str:
+    """Content hash, or "" of a file that is no image: the calibration itself says what cannot be read."""
+    try:
+        return content_hash(path)
+    except BadInputError:
+        return ""
+
+
+def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
+    """Refuse images of a data set that are defective or judge the accuracy, also through links."""
+    given = {path for sample in samples for path in (Path(os.path.abspath(sample.path)), sample.path.resolve())}
+    for folder in sorted({path.parent for path in given}):
+        dataset = enclosing_dataset(folder)
+        inside = [sample for sample in dataset.samples if sample.path in given] if dataset else []
+        reason = ""
+        if any(sample.label for sample in inside):
+            reason = "they are defective parts"
+        elif any(sample.split == "test" for sample in inside):
+            reason = "they are test pictures, and the accuracy that is reported on them would be too good"
+        elif dataset and not manifest.training.fitted and _was_fitted(dataset, inside, manifest):
+            reason = f"{manifest.name} was fitted to them; its run holds the ones held out: --data RUN"
+        if dataset and reason:
+            raise BadInputError(
+                f"{folder}: these pictures of {dataset.root} may not set a threshold: {reason}. Give good parts that "
+                "were held out."
+            )
+
+
+def _was_fitted(dataset: Dataset, inside: Sequence[Sample], manifest: Manifest) -> bool:
+    """Whether images are of the very split that a bundle without content hashes was trained on."""
+    return any(s.split == "train" for s in inside) and dataset.fingerprint() == manifest.training.fingerprint
+
+
+def calibrate_on(
+    bundle: Bundle,
+    source: GoodParts,
+    *,
+    engine: str,
+    max_false_reject: float,
+    options: EngineOptions,
+    progress: Progress = silent,
+) -> Calibration:
+    """Find the good images and set the engine's threshold by them; see ``calibrate_bundle``."""
+    samples, words, part_note, data = calibration_samples(source, bundle.manifest, progress=progress)
+    found = calibrate_bundle(
+        bundle,
+        samples,
+        engine=engine,
+        source=words,
+        max_false_reject=max_false_reject,
+        options=options,
+        progress=progress,
+    )
+    found = dataclasses.replace(found, part_note=part_note, data=data)
+    if bundle.manifest.training.fitted:
+        return found
+    unknown = (
+        f"{bundle.path} was exported by an older release, which did not record what it was fitted to: whether these "
+        "images are among that could not be checked by content."
+    )
+    return dataclasses.replace(found, warning=" ".join(filter(None, (found.warning, unknown))))

@@ -1,0 +1,206 @@
+"""Export and prove: a bundle is written, built by TensorRT for RTX, and verified before it is called done."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...bundle.store import MANIFEST, Bundle, now
+from ...core.errors import EnvironmentMissingError, ExportError, UsageError
+from ...core.progress import Progress, silent
+from ...data.content import holdout_lines
+from ...data.notes import NO_DATA, DataNotes
+from ...export.tensorrt.build import GateReport, build_plan, check_build, gate
+from ...host.extras import install
+from ...metrics.operating import RunOperation
+from ...runtime.engine import availability
+from .proof import record_parity
+from .report import ParityReport, check
+from .verify import verify
+
+#: What ``--engine`` of export may be, and the engines that prove it, the first available one taken.
+EXPORT_ENGINES = {
+    "onnx": ("ort-cpu", "openvino"),
+    "openvino": ("openvino",),
+    "trt": ("trt",),
+    "trt-rtx": ("trt-rtx", "ort-cpu", "openvino"),
+}
+#: Those that a plan is built for.
+PLANNED_ENGINES = ("trt", "trt-rtx")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What happened to a bundle after it was written.
+
+    Attributes:
+        bundle: as it lies on disk now.
+        gate: what TensorRT for RTX said; None where it is not installed.
+        parity: verification on the golden frames; None where no engine could run it.
+        notes: what was left out, and why.
+        operation: what its threshold does to the test pictures of its run; None where there is no run.
+        conversions: what was done to pictures to make frames of them, in sentences.
+        data: the data set of its run in words, where that is still there.
+    """
+
+    bundle: Bundle
+    gate: GateReport | None
+    parity: ParityReport | None
+    notes: tuple[str, ...]
+    operation: RunOperation | None = None
+    conversions: tuple[str, ...] = ()
+    data: DataNotes = NO_DATA
+
+    def check(self, *, accept_undecided: bool = False) -> None:
+        """Raise ParityError where the verification failed, or decided nothing and that was not accepted."""
+        if self.parity:
+            check(self.parity, accept_undecided=accept_undecided)
+
+    def warnings(self) -> list[str]:
+        """What is said before anything else."""
+        training = self.bundle.manifest.training
+        return [
+            *(self.operation.warnings() if self.operation else []),
+            *holdout_lines(training.fitted, training.held_out),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        manifest = self.bundle.manifest
+        return {
+            "bundle": str(self.bundle.path),
+            "detector": manifest.detector.name,
+            "precision": manifest.precision,
+            "nodes_per_dtype": manifest.figures.nodes_per_dtype,
+            "threshold": dataclasses.asdict(manifest.threshold),
+            "tensorrt_rtx": None if self.gate is None else dataclasses.asdict(self.gate),
+            "parity": None if self.parity is None else self.parity.to_dict(),
+            "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
+            "notes": list(self.notes),
+            "warnings": self.warnings(),
+            "operating": None if self.operation is None else self.operation.to_dict(),
+            "conversions": list(self.conversions),
+            "data": self.data.to_dict(),
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        manifest = self.bundle.manifest
+        frames = " × ".join(map(str, manifest.inputs[0].shape))
+        lines = [
+            *self.warnings(),
+            f"Bundle: {self.bundle.path} ({manifest.detector.name}, {manifest.precision}, frames {frames}).",
+            f"Threshold {manifest.threshold.value:.6g}: {manifest.threshold.sentence()}.",
+        ]
+        if self.gate:
+            lines.append(
+                f"TensorRT for RTX {self.gate.engine_version} parsed and built it for {', '.join(self.gate.targets)}: "
+                f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
+            )
+        lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
+        lines += [*(self.parity.sentences() if self.parity else ()), *self.notes]
+        return (*lines, *(self.operation.sentences() if self.operation else ()))
+
+
+def _counts(counted: dict[str, int]) -> str:
+    return ", ".join(f"{count} {dtype}" for dtype, count in counted.items()) or "layers not counted"
+
+
+def check_engine(engine: str, targets: tuple[str, ...]) -> None:
+    """Raise UsageError unless ``prove`` knows the engine and the targets go with it."""
+    if engine not in EXPORT_ENGINES:
+        raise UsageError(f"--engine {engine}: export knows {', '.join(EXPORT_ENGINES)}.")
+    if targets and engine != "trt-rtx":
+        raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
+
+
+def check_environment(engine: str, targets: tuple[str, ...], *, is_verified: bool) -> None:
+    """Ask for everything here that ``prove`` will need, before any work.
+
+    Raises:
+        UsageError: no such engine, or a target that its library does not know.
+        EnvironmentMissingError: nothing here can verify a bundle for it, or a plan cannot be built here.
+    """
+    check_engine(engine, targets)
+    if engine in PLANNED_ENGINES:
+        check_build(engine, targets)
+    if is_verified:
+        _verifier(engine)
+
+
+def prove(
+    bundle: Bundle,
+    *,
+    engine: str,
+    targets: tuple[str, ...] = (),
+    is_verified: bool = True,
+    conversions: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Proof:
+    """Build and verify a bundle that was just written; a failed one stays on disk, marked as failed.
+
+    Args:
+        bundle: the bundle.
+        engine: a key of EXPORT_ENGINES: what it is meant for.
+        targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
+        is_verified: False leaves out the verification.
+        conversions: what was done to the pictures behind the golden frames, to be shown with the result.
+        progress: told about every step.
+
+    Raises:
+        UsageError: no such engine.
+        ExportError: TensorRT for RTX refuses the graph; the message lists every node.
+        EnvironmentMissingError: nothing here can verify it, or a plan cannot be built here.
+    """
+    check_engine(engine, targets)
+    verifier = _verifier(engine) if is_verified else ""
+    notes: list[str] = []
+    report = None
+    if find_spec("tensorrt_rtx"):
+        progress("TensorRT-RTX", 0, 0)
+        report = _pass_gate(bundle)
+    else:
+        notes.append(f"Not built by TensorRT for RTX: it is not installed ({install('rtx')}).")
+    if engine in PLANNED_ENGINES:
+        bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
+    if not is_verified:
+        return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."), conversions=conversions)
+    if verifier != engine and engine == "trt-rtx":
+        notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
+    parity = verify(bundle, engine=verifier, progress=progress)
+    recorded = record_parity(bundle, parity)
+    notes += [recorded.warning] if recorded.warning else []
+    return Proof(recorded.bundle, report, parity, tuple(notes), conversions=conversions)
+
+
+def _pass_gate(bundle: Bundle) -> GateReport:
+    report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
+    if not report.passed:
+        bundle.change(lambda manifest: manifest.with_parity("trt-rtx", "failed", time=now()))
+        refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
+        raise ExportError(
+            f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"
+            f"{refused}\nThe bundle is kept and marked as failed for trt-rtx. Nodes are named by module path."
+        )
+    return report
+
+
+def _verifier(engine: str) -> str:
+    states = [availability(name) for name in EXPORT_ENGINES[engine]]
+    for state in states:
+        if state.is_available:
+            return state.name
+    first = states[0]
+    raise EnvironmentMissingError(
+        f"No engine here can verify a bundle for {engine}: {first.name} cannot run here. Looked for: "
+        f"{first.looked_for}. Found: {first.found}. To fix: {first.fix}. Or export without proof: --no-verify, and run "
+        "lineproof verify where an engine is."
+    )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path holds a bundle rather than a training run."""
+    return (path / MANIFEST).is_file()

@@ -1,0 +1,256 @@
+"""Verdicts on disk as they fall: one line each in verdicts.jsonl, and overlays beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..bundle.lock import exclusive
+from ..core.errors import BadInputError
+from ..core.os_errors import os_error_words
+from .images import OVERLAYS, VERDICTS, holds_results
+
+#: A folder holds verdicts of one decision: lines that differ in one of these are another run's.
+SAME_DECISION = ("engine", "compute_dtype", "order", "threshold", "decision")
+_SYNC_EVERY_S = 1.0
+_STEM_BYTES = 100
+_OVERLAY_NAME = re.compile(r"(\d{6,})-.*-(?:OK|NG)\.png")
+
+
+def check_out(out: Path, *, append: bool) -> None:
+    """Ask before any work whether a folder may take results.
+
+    Args:
+        out: the folder; need not exist.
+        append: whether results that it holds may be added to.
+
+    Raises:
+        BadInputError: it holds results and ``append`` is False, or files that are not ours.
+    """
+    verdicts, overlays = out / VERDICTS, out / OVERLAYS
+    has_lines = verdicts.is_file() and verdicts.stat().st_size > 0
+    if has_lines and not holds_results(out):
+        raise BadInputError(f"{verdicts} was not written by `lineproof run`; it is left alone. Give another --out.")
+    if not append and (has_lines or (overlays.is_dir() and any(overlays.iterdir()))):
+        raise BadInputError(
+            f"{out} holds results of another run; nothing was judged. Give another --out, or go on in this one with "
+            "--append."
+        )
+
+
+def judged_before(out: Path) -> dict[str, float]:
+    """Absolute path of every file with a verdict in ``out``, and when it was judged, in seconds since 1970."""
+    return {
+        entry["path"]: datetime.fromisoformat(entry["time"]).timestamp()
+        for entry in _entries(out / VERDICTS)
+        if entry["verdict"] != "ERR" and {"path", "time"} <= set(entry)
+    }
+
+
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open("rb") as stream:
+            yield from (entry for line in stream if (entry := _parsed(line)) is not None)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A whole line's entry; None for what a kill or a power cut left half written."""
+    try:
+        entry = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "verdict" in entry else None
+
+
+@final
+class Filing:
+    """An open results folder, which one run at a time writes to. A context manager.
+
+    When the disk is full or the folder cannot be written any more, filing stops and judging goes on.
+
+    Attributes:
+        notes: what was found when it was opened and is worth saying.
+        num_before: verdicts that it held.
+        num_filed: verdicts of this run on disk.
+        num_overlays: overlays of this run on disk.
+        stopped: why no more verdicts are filed, or "".
+        overlays_stopped: why no more overlays are filed, or "".
+    """
+
+    def __init__(self, out: Path, decision: Mapping[str, Any], *, append: bool = False) -> None:
+        """Open the folder, make it where it is missing, and mend what a kill left.
+
+        Args:
+            out: the folder.
+            decision: what every line of it must say: values of ``SAME_DECISION``.
+            append: go on after the verdicts that it holds.
+
+        Raises:
+            BadInputError: see ``check_out``; or it holds verdicts of another decision.
+            BusyError: another run is writing to it.
+            OSError: it cannot be made or opened.
+        """
+        self.out = out
+        self.notes: list[str] = []
+        self.num_filed = self.num_overlays = 0
+        self.stopped = self.overlays_stopped = ""
+        check_out(out, append=append)
+        (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(exclusive(out, what="a run that files its verdicts there"))
+            # A run that began between the first question and the lock has left its lines by now.
+            check_out(out, append=append)
+            self._handle = os.open(out / VERDICTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            stack.callback(os.close, self._handle)
+            self.num_before, self._end = self._mend()
+            self._refuse_other(decision)
+            self._remove_orphans()
+            self._held = stack.pop_all()
+        self._synced = time.monotonic()
+        self._told = set[str]()
+
+    def add_overlay(self, image: NDArray[np.uint8], entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Write an overlay, and return what its verdict says about it: ``overlay``, or nothing where it failed."""
+        if self.stopped or self.overlays_stopped:
+            return {}
+        number = self.num_before + self.num_filed
+        name = f"{number:06d}-{_short(Path(entry['file']).stem)}-{entry['verdict']}.png"
+        temporary = self.out / OVERLAYS / f".{number:06d}.tmp"
+        content = io.BytesIO()
+        Image.fromarray(image).save(content, format="PNG")
+        try:
+            try:
+                temporary.write_bytes(content.getvalue())
+                os.replace(temporary, self.out / OVERLAYS / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            error.filename, error.filename2 = str(self.out / OVERLAYS / name), None
+            self.overlays_stopped = f"overlays stopped at {entry['file']}. {os_error_words(error)}"
+            return {}
+        self.num_overlays += 1
+        return {"overlay": f"{OVERLAYS}/{name}"}
+
+    def add(self, entry: Mapping[str, Any]) -> None:
+        """Append a verdict; it is the system's when this returns, and the disk's a second later."""
+        if self.stopped:
+            return
+        line = (json.dumps(entry) + "\n").encode()
+        try:
+            self._write(line)
+            if time.monotonic() - self._synced >= _SYNC_EVERY_S:
+                os.fsync(self._handle)
+                self._synced = time.monotonic()
+        except OSError as error:
+            place = str(self.out / VERDICTS)
+            self.stopped = f"filing stopped at {entry['file']}. {os_error_words(error, place=place)}"
+            self._drop_overlay(entry)
+            return
+        self.num_filed += 1
+
+    def sentence(self) -> str:
+        """What is on disk."""
+        return f"{self.num_filed} verdicts are in {self.out / VERDICTS}, with {self.num_overlays} overlays"
+
+    def news(self) -> tuple[str, ...]:
+        """What stopped since this was last asked."""
+        fresh = [what for what in (self.overlays_stopped, self.stopped) if what and what not in self._told]
+        self._told.update(fresh)
+        return tuple(f"{what[:1].upper()}{what[1:]}" for what in fresh)
+
+    def problems(self) -> str:
+        """What is not filed any more, since which file and why; "" where all is."""
+        parts = [f"{what[:1].upper()}{what[1:]}" for what in (self.overlays_stopped, self.stopped) if what]
+        return " ".join(parts)
+
+    def flush(self) -> None:
+        """Bring what was filed to the disk; where that fails, ``stopped`` says so."""
+        try:
+            if not self.stopped:
+                os.fsync(self._handle)
+        except OSError as error:
+            self.stopped = f"the last verdicts may be lost. {os_error_words(error, place=str(self.out / VERDICTS))}"
+
+    def close(self) -> None:
+        """Flush, and let the next run in."""
+        self.flush()
+        self._held.close()
+
+    def __enter__(self) -> Filing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _drop_overlay(self, entry: Mapping[str, Any]) -> None:
+        """An overlay without its verdict says nothing."""
+        if "overlay" in entry:
+            self.num_overlays -= 1
+            with contextlib.suppress(OSError):
+                (self.out / entry["overlay"]).unlink()
+
+    def _write(self, line: bytes) -> None:
+        """All of a line, or nothing of it."""
+        rest = line
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError:
+            os.ftruncate(self._handle, self._end)
+            raise
+        self._end += len(line)
+
+    def _mend(self) -> tuple[int, int]:
+        """Cut what is no whole line off the end: (verdicts held, bytes that they take)."""
+        num_lines = end = 0
+        line = b""
+        with (self.out / VERDICTS).open("rb") as stream:
+            for line in stream:
+                num_lines += 1
+                end += len(line)
+        if num_lines and _parsed(line) is None:
+            num_lines, end = num_lines - 1, end - len(line)
+            self.notes.append(f"The last line of {self.out / VERDICTS} was cut off in the middle; it was removed.")
+            os.ftruncate(self._handle, end)
+        return num_lines, end
+
+    def _refuse_other(self, decision: Mapping[str, Any]) -> None:
+        first = next(_entries(self.out / VERDICTS), None)
+        if first is None:
+            return
+        other = [
+            f"{key} {first.get(key)} there, {decision[key]} now"
+            for key in SAME_DECISION
+            if first.get(key) != decision[key]
+        ]
+        if other:
+            raise BadInputError(
+                f"{self.out} holds verdicts of another decision ({'; '.join(other)}). Give another --out: "
+                "verdicts that were not decided alike do not belong into one file."
+            )
+
+    def _remove_orphans(self) -> None:
+        """Overlays that a kill left without their verdict: their numbers are given again."""
+        for item in os.scandir(self.out / OVERLAYS):
+            name = _OVERLAY_NAME.fullmatch(item.name)
+            if (name and int(name[1]) >= self.num_before) or re.fullmatch(r"\.\d{6,}\.tmp", item.name):
+                os.unlink(item.path)
+
+
+def _short(stem: str) -> str:
+    """A stem that leaves room for number and verdict in a name of 255 bytes (143 on some encrypted disks)."""
+    whole = os.fsencode(stem)[:_STEM_BYTES].decode("utf-8", "ignore")
+    return os.fsdecode(whole.encode()) or "picture"

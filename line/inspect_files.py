@@ -1,0 +1,217 @@
+"""Files to verdicts: one JSON value each as it falls, and heat-map overlays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..core.errors import BadInputError, LineproofError, StoppedError
+from ..core.progress import Progress, silent
+from ..data.decoding.conversions import Conversions
+from ..data.frames import conversions_of, read_frame
+from .filing import Filing, judged_before
+from .inspector import Line, Verdict
+
+#: Called with each verdict as it falls.
+Show = Callable[[dict[str, Any]], None]
+#: Draws a verdict on its frame: uint8 (H, W, C) and the verdict → uint8 (H, W, 3).
+Painter = Callable[[NDArray[np.uint8], Verdict], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """How a run over files went; its verdicts were given away one by one and are not kept.
+
+    Attributes:
+        num_files: files that were to be judged.
+        num_judged: files that were, with or without a verdict.
+        num_errors: those that gave no verdict.
+        num_skipped: files left out because they were judged before.
+        is_stopped: whether it was stopped before the end.
+        next_file: the first file that was not judged then, or "".
+        out: results folder, or "".
+        filed: what is on disk, in words; "" without a results folder.
+        unfiled: what is not on disk and why; "" where everything is.
+        conversions: what was done to the pictures to make frames of them, in sentences.
+    """
+
+    num_files: int
+    num_judged: int
+    num_errors: int
+    num_skipped: int
+    is_stopped: bool
+    next_file: str
+    out: str
+    filed: str
+    unfiled: str
+    conversions: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, without the verdicts."""
+        return {
+            "num_files": self.num_files,
+            "num_judged": self.num_judged,
+            "num_errors": self.num_errors,
+            "num_skipped": self.num_skipped,
+            "conversions": list(self.conversions),
+        }
+
+    def check(self) -> None:
+        """Raise where not every file gave a verdict, or not all that was judged is on disk.
+
+        Raises:
+            StoppedError: it was stopped before the end.
+            BadInputError: files gave no verdict, or verdicts could not be filed.
+        """
+        if self.is_stopped:
+            kept = f"What was judged is printed, and {self.filed}." if self.out else "What was judged is printed."
+            go_on = (
+                f" To go on with the rest: the same command with --out {self.out} --append --skip-judged."
+                if self.out
+                else f" The first one not judged is {self.next_file}; --out would keep the verdicts on disk."
+            )
+            raise StoppedError(f"Stopped after {self.num_judged} of {self.num_files} files. {kept}{go_on}")
+        parts = []
+        if self.num_errors:
+            parts.append(f"{self.num_errors} of {self.num_judged} files gave no verdict; see the ERR lines.")
+        if self.unfiled:
+            parts.append(f"Not everything is on disk: {self.unfiled} {self.filed}; all are printed.")
+        if parts:
+            raise BadInputError(" ".join(parts))
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+def not_judged_yet(files: Sequence[str], out: Path) -> tuple[str, ...]:
+    """The files that have no verdict in ``out``, or have changed since it fell.
+
+    A file counts as judged where its absolute path has a verdict (not ERR) that is younger than its content and its
+    entry in the folder.
+    """
+    before = judged_before(out)
+    return tuple(file for file in files if not _is_judged(file, before.get(os.path.abspath(file))))
+
+
+def _is_judged(file: str, when: float | None) -> bool:
+    if when is None:
+        return False
+    state = os.stat(file)
+    return max(state.st_mtime, state.st_ctime) < when
+
+
+def inspect_files(
+    line: Line,
+    files: Sequence[str],
+    *,
+    show: Show,
+    filing: Filing | None = None,
+    paint: Painter | None = None,
+    num_skipped: int = 0,
+    should_stop: Callable[[], bool] = never,
+    warn: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+) -> Inspection:
+    """Inspect files one by one; each verdict is shown, then filed, as it falls.
+
+    A file that cannot be judged becomes an ERR entry and the rest goes on; so it does where filing fails. No verdict is
+    kept in memory.
+
+    Args:
+        line: opened line.
+        files: image files, see ``pictures.find_pictures``.
+        show: called with each verdict: ``docs/run.md`` lists its keys.
+        filing: open results folder, or None for none.
+        paint: draws the overlays that are filed; None files none.
+        num_skipped: files that were left out before, for the record.
+        should_stop: asked between two files.
+        warn: told once when filing stops.
+        progress: told after each file.
+    """
+    conversions = conversions_of(line.bundle.manifest.preprocessing)
+    num_judged = num_errors = 0
+    for file in files:
+        if should_stop():
+            break
+        entry, drawn = _inspect(line, file, paint=paint if filing else None, conversions=conversions)
+        if filing and drawn is not None:
+            entry |= filing.add_overlay(drawn, entry)
+        try:
+            show(entry)
+        finally:
+            # What was judged is filed also where nobody reads it any more.
+            if filing:
+                filing.add(entry)
+        num_judged += 1
+        num_errors += entry["verdict"] == "ERR"
+        for problem in filing.news() if filing else ():
+            warn(problem)
+        progress("inspecting", num_judged, len(files))
+    is_stopped = num_judged < len(files)
+    if filing:
+        filing.flush()
+    return Inspection(
+        num_files=len(files),
+        num_judged=num_judged,
+        num_errors=num_errors,
+        num_skipped=num_skipped,
+        is_stopped=is_stopped,
+        next_file=files[num_judged] if is_stopped else "",
+        out=str(filing.out) if filing else "",
+        filed=filing.sentence() if filing else "",
+        unfiled=filing.problems() if filing else "",
+        conversions=conversions.sentences(),
+    )
+
+
+def decision_of(line: Line) -> dict[str, Any]:
+    """What decides a verdict besides the picture: engine, bundle, threshold, and whether it was proved; JSON values."""
+    return {
+        "threshold": line.threshold,
+        "engine": line.engine_name,
+        "compute_dtype": line.options.compute_dtype,
+        "order": line.order,
+        "bundle": line.bundle.manifest.name,
+        "model_sha256": line.bundle.model_sha256,
+        "decision": line.decision,
+        "parity": line.parity,
+    }
+
+
+def _inspect(
+    line: Line, file: str, *, paint: Painter | None, conversions: Conversions
+) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+    entry: dict[str, Any] = {
+        "file": file,
+        "verdict": "ERR",
+        "score": None,
+        **decision_of(line),
+        "lineproof": __version__,
+        "path": os.path.abspath(file),
+    }
+    # Before the file is read: whatever changes it afterwards is younger than its verdict.
+    entry["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+    began = time.perf_counter_ns()
+    try:
+        frame = read_frame(file, line.bundle.manifest.preprocessing, conversions=conversions)
+        found = line.inspect(frame)
+    except LineproofError as error:
+        return {
+            **entry,
+            "time_ms": (time.perf_counter_ns() - began) / 1e6,
+            "error": str(error),
+            "kind": type(error).__name__,
+        }, None
+    entry |= {"verdict": found.verdict, "score": found.score, "time_ms": found.time_ns / 1e6}
+    return entry, paint(frame, found) if paint else None

@@ -1,0 +1,114 @@
+"""Measured accuracy in the paper's tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, final
+
+from ..bundle.atomic import write_atomic
+from ..core.errors import UsageError
+from ..core.progress import Progress, silent
+from ..core.table import wrapped
+from ..eval.accuracy.evaluate import Evaluated, Evaluation, evaluate
+from ..eval.accuracy.request import Choice
+from ..eval.masks import RESOLUTIONS, Resolution
+from .published import PaperTable, paper_table, published
+
+_WRITERS = {".md": PaperTable.markdown, ".csv": PaperTable.csv}
+
+
+def check_table_file(path: Path | None, number: str | None) -> None:
+    """Raise UsageError unless a table can be written to that file."""
+    if path and (number is None or path.suffix not in _WRITERS):
+        raise UsageError(
+            f"--table-file is {path} and --table {number}; expected a name that ends in {' or '.join(_WRITERS)}, and "
+            "the number of a table. JSON comes with --json."
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TabulatedEvaluation:
+    """An evaluation, and the paper's table with its figures where one was asked for.
+
+    Attributes:
+        evaluation: all that was evaluated.
+        table: the paper's table; None where none was asked for.
+    """
+
+    evaluation: Evaluation
+    table: PaperTable | None
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the images were used than was asked for."""
+        self.evaluation.check()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**self.evaluation.to_dict(), "table": None if self.table is None else self.table.to_dict()}
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people: first what is wrong, then the figures."""
+        if self.table is None:
+            return self.evaluation.sentences()
+        warnings, lines = (map(wrapped, part) for part in (self.evaluation.warnings(), self.evaluation.verdict_lines()))
+        return (*warnings, self.evaluation.figures(), *lines, "", self.table.text())
+
+    def write_table(self, path: Path) -> None:
+        """Write the paper's table as Markdown or CSV, by the file's name; see ``check_table_file``."""
+        if self.table:
+            write_atomic(path, _WRITERS[path.suffix](self.table).encode())
+
+
+def tabulate(
+    targets: Sequence[Path],
+    choice: Choice,
+    *,
+    table: str | None = None,
+    save: Path | None = None,
+    progress: Progress = silent,
+) -> TabulatedEvaluation:
+    """Evaluate bundles and saved outputs, and put the figures into a table of the paper.
+
+    Args:
+        targets: see ``eval.accuracy.evaluate``, as the next ones.
+        choice: data set, engine, threshold, corrections.
+        table: number of a table of Zheng et al. 2022; None for none.
+        save: file or folder for the outputs.
+        progress: told after each image.
+
+    Raises:
+        UsageError: no such table; or several targets and ``save`` is a file.
+    """
+    if table is not None:
+        paper_table(table, {})
+    evaluation = evaluate(targets, choice, save=save, progress=progress)
+    filled = _table(table, evaluation.items, choice.resolution) if table else None
+    return TabulatedEvaluation(evaluation=evaluation, table=filled)
+
+
+def _row_names(name: str, bundle: str) -> Iterator[str]:
+    """Names for a row, the plainest first: one figure never replaces another."""
+    yield from (name, f"{name} ({bundle})")
+    yield from (f"{name} ({bundle}, {number})" for number in count(2))
+
+
+def _table(number: str, items: Sequence[Evaluated], resolution: Resolution) -> PaperTable:
+    """Figures by method, precision and engine; bundles that share these and the category have rows of their own."""
+    metric = published()["tables"][number]["metric"]
+    measured: dict[str, dict[str, float]] = {}
+    for item in items:
+        source = item.outputs.source
+        value = (item.corrected or item.accuracy).value(metric)
+        if value is not None:
+            name = f"{source.detector} {source.precision} on {source.engine}"
+            row = next(row for row in _row_names(name, source.bundle) if source.category not in measured.get(row, {}))
+            measured.setdefault(row, {})[source.category] = value
+    table = paper_table(number, measured)
+    if metric == "image_auroc":
+        return table
+    return dataclasses.replace(table, title=f"{table.title} Measured rows: pixels {RESOLUTIONS[resolution]}.")

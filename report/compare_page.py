@@ -1,0 +1,34 @@
+"""Two sides as a page: figures, and the images whose maps differ most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..data.frames import as_rgb, read_frame
+from ..eval.accuracy.compare import Compared
+from ..eval.accuracy.outputs import Outputs
+from .overlays import heat_map
+from .page import Page
+
+
+def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: Path) -> None:
+    """Write what two sides differ in as a page, with the maps of the images that differ most side by side."""
+    page = Page("lineproof compare", f"{found.left} and {found.right} on the same pictures.")
+    page.lines(found.sentences())
+    page.heading("Pictures whose maps differ most")
+    places = {file: index for index, file in enumerate(left.files)}
+    for file, error in found.worst:
+        index = places[file]
+        maps = np.asarray(left.anomaly_map[index]), np.asarray(right.anomaly_map[index])
+        low, high = min(float(item.min()) for item in maps), max(float(item.max()) for item in maps)
+        high = high if high > low else low + 1.0
+        shown = [(heat_map(item, low=low, high=high), name) for item, name in zip(maps, ("left", "right"), strict=True)]
+        change = np.abs(maps[1].astype(np.float64) - maps[0])
+        shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
+        picture = Path(left.source.root) / file
+        if picture.is_file():
+            shown.insert(0, (as_rgb(read_frame(picture, left.source.preprocessing)), file))
+        page.pictures(shown)
+    page.write(path)

@@ -1,0 +1,229 @@
+"""A gallery of bad cases: picture, mask, map and overlay of whatever should be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..core.errors import UsageError
+from ..core.geometry import axes, mask_on_map
+from ..core.progress import Progress, silent
+from ..core.spec import Preprocessing
+from ..core.used import UsedShare
+from ..data.frames import as_rgb, read_frame
+from ..data.notes import DataNotes
+from ..eval.accuracy.badcases import BadCase, find_bad_cases
+from ..eval.accuracy.corrections import correct, read_corrections
+from ..eval.accuracy.outputs import Outputs
+from ..eval.accuracy.report import Accuracy, measure_accuracy
+from ..eval.accuracy.request import Choice, target_outputs
+from ..eval.masks import RESOLUTIONS, Resolution
+from ..metrics.operating import no_class_lines
+from .overlays import contour, heat_map, overlay, show_limits
+from .page import Page
+
+_TITLES = {
+    "false accept": "False accepts: defective, and let through",
+    "false reject": "False rejects: good, and thrown out",
+    "hot spot": "Hot spots outside the mask of a defective picture: perhaps defects that nobody drew",
+}
+_SIDES = {
+    "false accept": "below the threshold",
+    "false reject": "above the threshold",
+    "hot spot": "above what good pictures show",
+}
+_METRICS = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AUPRO", "aupro"))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Bad cases, and what corrections of the ground truth change.
+
+    Attributes:
+        source: bundle and engine.
+        category: category of the data set.
+        cases: what to look at; the worst first within each kind.
+        before: accuracy by the ground truth as it came.
+        after: accuracy by the corrected one; None without corrections.
+        page: the page written.
+        used: how many of the data set's test pictures were judged.
+        choice: how they were judged.
+        data: the data set in words, alone in a tuple.
+        notices: what a person should know about the pictures, in sentences.
+    """
+
+    source: str
+    category: str
+    cases: tuple[BadCase, ...]
+    before: Accuracy
+    after: Accuracy | None
+    page: Path
+    used: UsedShare
+    choice: Choice
+    data: tuple[DataNotes, ...]
+    notices: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        self.used.check(self.choice.min_used)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "source": self.source,
+            "category": self.category,
+            "used": self.used.to_dict(),
+            "pixel_resolution": self.choice.resolution,
+            "cases": [{key: value for key, value in vars(case).items() if key != "index"} for case in self.cases],
+            "before": self.before.to_dict(),
+            "after": None if self.after is None else self.after.to_dict(),
+            "page": str(self.page),
+            "data": [item.to_dict() for item in self.data],
+            "conversions": list(self.notices),
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
+        verdicts = (self.after or self.before).verdicts
+        lines = [
+            *no_class_lines(num_good=verdicts.num_good, num_defective=verdicts.num_defective),
+            *self.used.lines(lists_all=self.choice.lists_all),
+            f"{self.source}, {self.category}: {self.before.verdicts.sentence()}.",
+            f"Hot spots {RESOLUTIONS[self.choice.resolution]}.",
+        ]
+        for kind in _TITLES:
+            found = [case for case in self.cases if case.kind == kind]
+            lines.append(f"{kind}s shown: {len(found)}")
+            lines += [f"  {case.file} ({case.defect}): {_how_far(case)}" for case in found]
+        if self.after:
+            changes = [f"{name} {before} -> {after}" for name, before, after in self.changes()]
+            lines.append(f"Corrected ground truth: {', '.join(changes)}; {self.after.verdicts.sentence()}.")
+        return (*lines, f"Gallery: {self.page}")
+
+    def changes(self) -> list[tuple[str, str, str]]:
+        """Metric, before, after the corrections."""
+        if self.after is None:
+            return []
+        return [(name, _figure(self.before.value(key)), _figure(self.after.value(key))) for name, key in _METRICS]
+
+
+def _how_far(case: BadCase) -> str:
+    """The score, and how far it or the hot spot lies on the wrong side."""
+    what = "spot " if case.kind == "hot spot" else ""
+    return f"score {case.score:.4g}, {what}{case.margin:.3g} {_SIDES[case.kind]}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, progress: Progress = silent) -> Gallery:
+    """Find bad cases and write their gallery; with corrections, by the corrected ground truth.
+
+    Args:
+        target: bundle, or file of saved outputs.
+        choice: data set, engine, threshold, corrections.
+        top: at most so many of each kind.
+        out: page to write.
+        progress: told after each picture.
+
+    Raises:
+        UsageError: ``top`` is below 1.
+    """
+    if top < 1:
+        raise UsageError(f"--top is {top}; expected at least 1.")
+    with target_outputs(target, choice, progress=progress) as outputs:
+        before, after = _measure(outputs, choice), None
+        used = outputs.used
+        if choice.corrections:
+            outputs = correct(outputs, read_corrections(choice.corrections))
+            after = _measure(outputs, choice)
+        cases = find_bad_cases(outputs, top=top, resolution=choice.resolution)
+        gallery = Gallery(
+            source=str(outputs.source),
+            category=outputs.source.category,
+            cases=cases,
+            before=before,
+            after=after,
+            page=out,
+            used=used,
+            choice=choice,
+            data=(outputs.source.data,),
+            notices=outputs.source.notices,
+        )
+        _write_page(gallery, outputs)
+    return gallery
+
+
+def _measure(outputs: Outputs, choice: Choice) -> Accuracy:
+    return measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+
+
+def _write_page(gallery: Gallery, outputs: Outputs) -> None:
+    page = Page("lineproof badcases", f"{gallery.source}, {gallery.category}.")
+    page.lines(gallery.sentences())
+    if gallery.after:
+        page.table(("metric", "before", "with corrections"), gallery.changes())
+    limits = show_limits(outputs.anomaly_map, ~outputs.label)
+    for kind, title in _TITLES.items():
+        page.heading(title)
+        found = [case for case in gallery.cases if case.kind == kind]
+        if not found:
+            page.lines(["None."])
+        for case in found:
+            page.pictures(_pictures(case, outputs, limits, resolution=gallery.choice.resolution))
+    page.write(gallery.page)
+
+
+def _pictures(
+    case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution
+) -> list[tuple[NDArray[np.uint8], str]]:
+    """Drawn at the map's size, whatever was measured: a page of pictures at a camera's size could not be opened."""
+    anomaly_map = np.asarray(outputs.anomaly_map[case.index])
+    low, high = limits
+    spec, shape = outputs.source.preprocessing, (anomaly_map.shape[0], anomaly_map.shape[1])
+    heat = heat_map(anomaly_map, low=low, high=high)
+    frame = _seen(Path(outputs.source.root) / case.file, spec, shape)
+    mask = mask_on_map(outputs.mask_of(case.index), spec, map_shape=shape)
+    base = heat if frame is None else frame
+    laid = overlay(base, anomaly_map, low=low, high=high)
+    if case.box:
+        spot = np.zeros(mask.shape, np.bool_)
+        spot[_drawn_box(case.box, spec, shape, resolution)] = True
+        laid = contour(laid, spot, colour=(255, 64, 64))
+    drawn = contour(base, mask) if mask.any() else base
+    words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
+    caption = f"{case.file}: {_how_far(case)}"
+    return [
+        (base, caption if frame is not None else f"{caption} (picture not found)"),
+        (drawn, words),
+        (heat, f"map, {low:.3g} to {high:.3g}"),
+        (contour(laid, mask, colour=(0, 255, 255)) if mask.any() else laid, "overlay"),
+    ]
+
+
+def _drawn_box(
+    box: tuple[int, int, int, int], spec: Preprocessing, shape: tuple[int, int], resolution: Resolution
+) -> tuple[slice, slice]:
+    """A hot spot's rows and columns on the map, with two pixels around it."""
+    sides = []
+    for axis_px, num_map, ends in zip(axes(spec), shape, ((box[0], box[2]), (box[1], box[3])), strict=True):
+        first, last = axis_px.to_map(np.array(ends), num_map) if resolution == "image" else ends
+        sides.append(slice(max(int(np.floor(first)) - 2, 0), int(np.ceil(last)) + 2))
+    return sides[0], sides[1]
+
+
+def _seen(path: Path, spec: Preprocessing, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """The part of the picture that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
+    if not path.is_file():
+        return None
+    (top, bottom), (left, right) = (axis_px.edges_px for axis_px in axes(spec))
+    size = (shape[1], shape[0])
+    frame = Image.fromarray(as_rgb(read_frame(path, spec)))
+    return np.asarray(frame.resize(size, Image.Resampling.BOX, box=(left, top, right, bottom)))

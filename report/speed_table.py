@@ -1,0 +1,124 @@
+"""The paper's Table 3 with the bundles that were measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundle.store import Bundle
+from ..core.errors import UsageError
+from ..core.progress import Progress, silent
+from ..profiles.measure import Effort, Measured, measure
+from ..profiles.report import ProfileReport, check_deadlines
+from ..runtime.engine import AUTO_ORDER, EngineOptions, availability
+from .published import PaperTable, speed_table
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """Several bundles in the paper's Table 3, not yet filed.
+
+    Attributes:
+        measured: one per bundle.
+        table: published and measured rows.
+        with_samples: whether to_dict() holds every timed call.
+    """
+
+    measured: tuple[Measured, ...]
+    table: PaperTable
+    with_samples: bool
+
+    @property
+    def reports(self) -> tuple[ProfileReport, ...]:
+        """One per bundle and engine."""
+        return tuple(report for found in self.measured for report in found.comparison.reports)
+
+    def keep(self, *, record: Path | None = None) -> tuple[str, ...]:
+        """File the reports in their bundles, or in the folder ``record``; returns warnings where that failed."""
+        return tuple(warning for found in self.measured for warning in found.keep(record=record))
+
+    def check(self) -> None:
+        """Raise BudgetError where a call missed the deadline."""
+        check_deadlines(self.reports)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        profiles = [report.to_dict(with_samples=self.with_samples) for report in self.reports]
+        return {"profiles": profiles, "table": self.table.to_dict()}
+
+    def sentences(self) -> tuple[str, ...]:
+        """The table, and on what it was measured."""
+        environment = self.reports[0].environment
+        gpus = ", ".join(str(gpu) for gpu in environment["gpus"]) or "no GPU"
+        where = f"Measured on {environment['cpu']}, {environment['num_cores']} cores, {gpus}; medians of batch 1."
+        return (self.table.text(), where)
+
+
+def check_table(number: str, effort: Effort) -> None:
+    """Raise UsageError unless this table can be filled by measuring so much; asked before any bundle is opened."""
+    if number != "3":
+        raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
+    if effort.batches != (1,):
+        batches = ":".join(map(str, effort.batches))
+        raise UsageError(f"--table 3 is about single pictures; --batch is {batches}. Leave out --batch or --table.")
+
+
+def measure_table(
+    number: str,
+    bundles: Sequence[Bundle],
+    engines: Sequence[str],
+    *,
+    effort: Effort,
+    options: EngineOptions,
+    progress: Progress = silent,
+) -> MeasuredTable:
+    """Profile bundles one after the other and put them into the paper's Table 3.
+
+    Args:
+        number: ``"3"``, the table about speed.
+        bundles: at least one.
+        engines: ``["auto"]`` takes every engine that can run here.
+        effort: how much to measure.
+        options: of the engines.
+        progress: told after each block.
+
+    Raises:
+        UsageError: another table, or batches other than the paper's 1.
+    """
+    check_table(number, effort)
+    rows: dict[str, ProfileReport] = {}
+    measured = []
+    for bundle in bundles:
+        names = [*_present(bundle)] if list(engines) == ["auto"] else list(engines)
+        found = measure(bundle, names, effort=effort, options=options, progress=progress)
+        measured.append(found)
+        rows |= {_row(bundle, report): report for report in found.comparison.reports}
+    table = speed_table({name: _figures(report) for name, report in rows.items()})
+    return MeasuredTable(tuple(measured), table, effort.with_samples)
+
+
+def _present(bundle: Bundle) -> Iterator[str]:
+    planned = {plan.engine for plan in bundle.manifest.plans}
+    for name in AUTO_ORDER:
+        if availability(name).is_available and (name in planned or not name.startswith("trt")):
+            yield name
+
+
+def _row(bundle: Bundle, report: ProfileReport) -> str:
+    """Method first, then what a figure of speed depends on."""
+    spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
+    size = f"{spec.crop_height_px}x{spec.crop_width_px} px"
+    return f"{report.detector} {backbone} {size} {report.precision} on {report.engine} ({bundle.path.name})"
+
+
+def _figures(report: ProfileReport) -> dict[str, float]:
+    first, figures = report.batches[0], report.figures
+    return {
+        "fps": first.fps,
+        "time_ms": first.latency.p50,
+        "extra_parameters_m": figures.extra_parameters / 1e6,
+        "constants_mb": figures.constants_bytes / 1e6,
+        "gflop": sum(figures.flops.values()) / 1e9,
+    }

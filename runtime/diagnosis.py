@@ -1,0 +1,72 @@
+"""What works here: engines, packages, GPUs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from ..host.environment import describe_environment, package_versions
+from ..host.extras import install
+from .engine import ENGINES, Availability, availability
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What works here.
+
+    Attributes:
+        engines: every engine, whether it can run, and what would make it.
+        conflicts: packages that harm each other, in sentences.
+        can_train: whether torch and timm are installed.
+        environment: see ``host.environment``.
+    """
+
+    engines: tuple[Availability, ...]
+    conflicts: tuple[str, ...]
+    can_train: bool
+    environment: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def sentences(self) -> tuple[str, ...]:
+        """The diagnosis for people."""
+        seen = self.environment
+        lines = [
+            f"CPU: {seen['cpu']}, {seen['num_cores']} cores, {' '.join(seen['cpu_features'])}",
+            f"GPU: {', '.join(gpu['name'] for gpu in seen['gpus']) or 'none that the NVIDIA driver reports'}",
+            f"Training: {'possible' if self.can_train else 'not possible: ' + install('train')}",
+        ]
+        for engine in self.engines:
+            lines.append(f"{engine.name:9} {'yes' if engine.is_available else 'no':4}{engine.found}")
+            if engine.fix:
+                lines.append(f"{'':14}to fix: {engine.fix}")
+        return (*lines, *(f"Conflict: {item}" for item in self.conflicts))
+
+
+def examine() -> Diagnosis:
+    """Look at engines, packages and GPUs; nothing is opened."""
+    return Diagnosis(
+        tuple(availability(name) for name in ENGINES if name != "null"),
+        _conflicts(package_versions()),
+        find_spec("torch") is not None and find_spec("timm") is not None,
+        describe_environment(),
+    )
+
+
+def _conflicts(packages: dict[str, str]) -> tuple[str, ...]:
+    found = []
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
+        found.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. "
+            f"Keep one: pip uninstall onnxruntime onnxruntime-gpu, then {install('cpu')} or {install('gpu')}."
+        )
+    if int(packages.get("tensorrt", "0").split(".")[0]) >= 11 and "onnxruntime-gpu" in packages:
+        found.append(
+            f"tensorrt {packages['tensorrt']} does not serve ONNX Runtime's TensorRT provider, which needs "
+            "libnvinfer.so.10. Use engine trt, or an environment of its own with tensorrt-cu13 10.x for ort-trt."
+        )
+    return tuple(found)

@@ -1,0 +1,106 @@
+"""What one command needs here, and whether it is here: packages, an engine, a folder that can be written."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import EnvironmentMissingError
+from ..host.extras import extra_of, install
+from ..host.needs import Needs
+from .engine import ENGINES, availability
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing that a command needs.
+
+    Attributes:
+        what: the thing.
+        is_met: whether it is here.
+        found: what was found.
+        fix: the command or step that brings it, or "".
+    """
+
+    what: str
+    is_met: bool
+    found: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether one command can work here.
+
+    Attributes:
+        command: its name.
+        needs: everything it needs, met or not.
+    """
+
+    command: str
+    needs: tuple[Need, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether nothing is missing."""
+        return all(need.is_met for need in self.needs)
+
+    def check(self) -> None:
+        """Raise EnvironmentMissingError where something is missing."""
+        if not self.is_ready:
+            missing = ", ".join(need.what for need in self.needs if not need.is_met)
+            raise EnvironmentMissingError(f"lineproof {self.command} cannot work here; missing: {missing}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "command": self.command,
+            "ready": self.is_ready,
+            "needs": [dataclasses.asdict(need) for need in self.needs],
+        }
+
+    def sentences(self) -> tuple[str, ...]:
+        """The answer for people, a line each."""
+        lines = [f"lineproof {self.command}: {'ready' if self.is_ready else 'not ready'}"]
+        for need in self.needs:
+            lines.append(f"{'yes' if need.is_met else 'NO':4}{need.what}: {need.found}")
+            if need.fix and not need.is_met:
+                lines.append(f"{'':4}to fix: {need.fix}")
+        return (*lines, *(() if self.needs else ("It needs nothing besides lineproof itself.",)))
+
+
+def examine_for(command: str, needs: Needs) -> Readiness:
+    """Look at what a command needs; nothing is opened, made or written."""
+    answers = [*_packages(needs.modules)]
+    if needs.has_engine:
+        answers.append(_engine())
+    if needs.writes:
+        answers.append(_writable(Path(needs.writes)))
+    return Readiness(command, tuple(answers))
+
+
+def _packages(modules: tuple[str, ...]) -> Iterator[Need]:
+    for module in modules:
+        is_met = find_spec(module) is not None
+        found = "installed" if is_met else "not installed"
+        yield Need(f"the module {module}", is_met, found, "" if is_met else install(extra_of(module)))
+
+
+def _engine() -> Need:
+    states = [availability(name) for name in ENGINES if name != "null"]
+    here = [state.name for state in states if state.is_available and state.name != "torch"]
+    found = ", ".join(here) or "; ".join(f"{state.name}: {state.found}" for state in states)
+    return Need("an engine", bool(here), found, "" if here else f"{install('cpu')}, or {install('openvino')}")
+
+
+def _writable(folder: Path) -> Need:
+    place = folder if folder.exists() else folder.absolute().parent
+    is_met = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
+    found = "can be written" if is_met else ("is not writable" if place.is_dir() else "is a file")
+    fix = "" if is_met else "work in a folder that can be written, or name one with --out"
+    return Need(f"the folder {folder.absolute()}", is_met, found, fix)

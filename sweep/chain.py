@@ -1,0 +1,168 @@
+"""Training and export from the command line's words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..bundle.place import bundle_folder, check_changeable, check_replaceable, check_space, occupy, reserved
+from ..bundle.runs.folder import is_finished, newest_run, refuse_unfinished, run_detector
+from ..bundle.store import Bundle, open_bundle
+from ..core.errors import UsageError
+from ..core.progress import Progress, silent
+from ..data.notes import DataNotes
+from ..data.run_record import read_record
+from ..detectors.training.from_folder import MAX_FALSE_REJECT, SAMPLE_CATEGORY, train_on_sample
+from ..detectors.training.operating import (
+    operation_of_run,
+    recorded_dataset,
+)
+from ..eval.parity.prove import PLANNED_ENGINES, Proof, check_engine, check_environment, is_bundle, prove
+from .placing import num_bytes, settle
+
+DEFAULTS = {
+    "frame": None,
+    "max_batch": 8,
+    "precision": "fp32",
+    "max_false_reject": MAX_FALSE_REJECT,
+    "has_reference": True,
+    "fit": None,
+    "data": None,
+}
+OPTION_NAMES = {
+    "max_batch": "--batch",
+    "max_false_reject": "--max-false-reject",
+    "has_reference": "--no-reference",
+    "is_sample": "--sample",
+    "is_replacing": "--replace",
+}
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export, and what for.
+
+    Attributes:
+        source: a detector's name, a run folder or a bundle.
+        checkpoint: run folder, where ``source`` is a detector's name; None takes the newest.
+        is_sample: train the detector on the built-in sample first.
+        out: the bundle's folder; None names it after category and detector.
+        engine: what it is meant for, see ``prove``.
+        targets: see ``prove``.
+        is_verified: False leaves out the verification.
+        is_replacing: whether a bundle that holds calibration, proofs, plans, profiles or a history is replaced.
+    """
+
+    source: str
+    checkpoint: Path | None = None
+    is_sample: bool = False
+    out: Path | None = None
+    engine: str = "onnx"
+    targets: tuple[str, ...] = ()
+    is_verified: bool = True
+    is_replacing: bool = False
+    accept_undecided: bool = False
+
+
+def export_and_prove(
+    request: ExportRequest, *, options: Mapping[str, Any] | None = None, progress: Progress = silent
+) -> Proof:
+    """Export a run and prove the bundle, or build a plan into a bundle that exists.
+
+    Args:
+        request: what.
+        options: fields of ``ExportOptions``.
+        progress: told about every step.
+
+    Raises:
+        UsageError: something was asked for that would have no effect, or an engine that export does not know.
+        EnvironmentMissingError: no engine or TensorRT for it is here; asked before any work, as the next one.
+        BundleError: the place cannot be written, is full, or holds a bundle with records that may not be replaced.
+        BadInputError: the run is unfinished, or its images are gone or changed.
+    """
+    check_engine(request.engine, request.targets)
+    conversions = list[str]()
+    if is_bundle(Path(request.source)):
+        bundle = _finished(request, options or {})
+        check_environment(request.engine, request.targets, is_verified=request.is_verified)
+        if request.engine in PLANNED_ENGINES:
+            check_changeable(bundle.path)
+            check_space(bundle.path, bundle.model_path.stat().st_size)
+        return _prove(bundle, request, (), progress)
+    from ..export.bundle import ExportOptions, check_frame, export_bundle
+
+    choice = ExportOptions(**(options or {}))
+    choice.check()
+    run = _run(request)
+    record = read_record(run) if run else None
+    if record:
+        check_frame(record, choice)
+    name, category = (record.detector.name, record.training.category) if record else (request.source, SAMPLE_CATEGORY)
+    out = request.out or bundle_folder(category, name, choice.precision)
+    check_environment(request.engine, request.targets, is_verified=request.is_verified)
+    check_replaceable(out, is_replacing=request.is_replacing)
+    run = run or train_on_sample(request.source, progress=progress)
+    check_space(out, num_bytes(run, has_reference=choice.has_reference, precision=choice.precision))
+    with reserved(out, is_replacing=request.is_replacing) as place:
+        made = export_bundle(run, place.folder, options=choice, conversions=conversions, progress=progress)
+        bundle = dataclasses.replace(made, path=occupy(place))
+        proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
+    spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
+    frame = (spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
+    dataset = recorded_dataset(run, data=choice.data)
+    operation = operation_of_run(run, dataset, frame=frame, threshold=threshold, progress=progress)
+    return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
+
+
+def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], progress: Progress) -> Proof:
+    return prove(
+        bundle,
+        engine=request.engine,
+        targets=request.targets,
+        is_verified=request.is_verified,
+        conversions=tuple(conversions),
+        progress=progress,
+    )
+
+
+def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:
+    """The bundle that exists; whatever could only have been decided when it was exported is refused."""
+    bundle = open_bundle(request.source)
+    ignored = [key for key, value in options.items() if value not in (DEFAULTS[key], getattr(bundle.manifest, key, ""))]
+    ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
+    if ignored:
+        names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)
+        raise UsageError(
+            f"{bundle.path} is a bundle already ({bundle.manifest.precision}): {names} would change nothing in it. "
+            "Export its training run again with that."
+        )
+    return bundle
+
+
+def _run(request: ExportRequest) -> Path | None:
+    """The run folder that a request means; None where it has to be trained on the built-in sample first."""
+    source = Path(request.source)
+    refuse_unfinished(source)
+    if is_finished(source):
+        if request.checkpoint or request.is_sample:
+            raise UsageError(f"{source} is a run already; --checkpoint and --sample go with a detector's name.")
+        return source
+    from ..detectors.table import DETECTORS
+
+    if request.source not in DETECTORS:
+        raise UsageError(
+            f"{request.source!r} is no detector, run folder or bundle. Detectors: {', '.join(sorted(DETECTORS))}."
+        )
+    if request.checkpoint is not None:
+        refuse_unfinished(request.checkpoint)
+        found = run_detector(request.checkpoint)
+        if found != request.source or request.is_sample:
+            raise UsageError(
+                f"--checkpoint {request.checkpoint} holds {found or 'no finished run'}, not {request.source}"
+                f"{'; --sample trains anew and takes no checkpoint' if request.is_sample else ''}."
+            )
+        return request.checkpoint
+    return None if request.is_sample else newest_run(request.source)

@@ -1,0 +1,65 @@
+"""Words of the command line as values."""
+
+from __future__ import annotations
+
+import pytest
+
+from lineproof.commands._parse import parse_batches, parse_frame, parse_min_used, parse_settings, parse_share
+from lineproof.core.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1024x1280", (1024, 1280, 3)), ("12X16x1", (12, 16, 1)), ("5x6x3", (5, 6, 3))]
+)
+def test_frame(text, value):
+    assert parse_frame(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12", "12x", "x12", "12x16x1x2", "-1x2", "0x5", "12.5x3", "12 x 16", "a x b", "²x2"]
+)
+def test_no_frame(text):
+    with pytest.raises(UsageError, match=r"expected HEIGHTxWIDTH or HEIGHTxWIDTHx1 for mono, for example 1024x1280"):
+        parse_frame(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", (1,)), ("1:4:8", (1, 4, 8)), ("1:1:8", (1, 1, 8))])
+def test_batches(text, value):
+    assert parse_batches(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "8:4", "1:", ":1", "1,2", "-1", "1:0", "x", "²"])
+def test_no_batches(text):
+    with pytest.raises(UsageError, match=r"expected rising numbers such as 1, 8 or 1:4:8"):
+        parse_batches(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1%", 0.01), ("0.01", 0.01), ("0", 0.0), ("0%", 0.0), ("0.5%", 0.005), ("99%", 0.99)]
+)
+def test_share(text, value):
+    assert parse_share(text) == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "nan", "inf", "1 percent", "1%%", "nan%"])
+def test_no_share(text):
+    with pytest.raises(UsageError, match=r"expected a share such as 1% or 0\.01"):
+        parse_share(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("90%", 0.9), ("0.5", 0.5), ("0", 0.0), ("100%", 1.0), ("1", 1.0)])
+def test_share_that_must_be_used(text, value):
+    assert parse_min_used(text) == pytest.approx(value, abs=1e-15)
+
+
+@pytest.mark.parametrize("text", ["", "%", "101%", "-1%", "nan", "1.1", "most"])
+def test_no_share_that_must_be_used(text):
+    with pytest.raises(UsageError, match=r"--min-used is .*expected a share such as 90% or 0\.9"):
+        parse_min_used(text)
+
+
+def test_settings():
+    assert parse_settings(["a=1", "b=x=y", "c="]) == {"a": "1", "b": "x=y", "c": ""}
+    for wrong in ("a", "=1", ""):
+        with pytest.raises(UsageError, match=rf"--set {wrong}: expected KEY=VALUE"):
+            parse_settings(["ok=1", wrong])

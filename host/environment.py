@@ -3,15 +3,16 @@
 import getpass
 import os
 import platform
-import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .nvidia import describe_gpus
+
 PACKAGES = (
     "lineproof", "numpy", "pillow", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx",
-    "pycuda", "cuda-python", "torch", "torchvision", "timm", "FrEIA", "onnx", "onnxscript",
+    "pycuda", "cuda-python", "nvidia-ml-py", "torch", "torchvision", "timm", "FrEIA", "onnx", "onnxscript",
 )  # fmt: skip
 
 
@@ -64,24 +65,3 @@ def _cpu_features() -> list[str]:
     wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
     flags = _cpuinfo("flags").split()
     return [flag for flag in wanted if flag in flags]
-
-
-def describe_gpus() -> list[dict[str, str]]:
-    """NVIDIA GPUs that the driver reports; empty where there is no driver."""
-    fields = (
-        "name",
-        "uuid",
-        "driver_version",
-        "compute_cap",
-        "memory.total",
-        "clocks.sm",
-        "clocks.max.sm",
-        "power.limit",
-    )
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.split(", ") for line in answer.stdout.splitlines() if line.strip()]
-    return [dict(zip(fields, row, strict=True)) for row in rows if len(row) == len(fields)]

@@ -8,9 +8,9 @@ import shlex
 
 EXTRAS: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime>=1.20",),
-    "gpu": ("onnxruntime-gpu>=1.28", "cuda-python>=12.6"),
+    "gpu": ("onnxruntime-gpu>=1.28", "cuda-python>=12.6", "nvidia-ml-py>=12.560"),
     "openvino": ("openvino>=2025.0",),
-    "trt": ("tensorrt>=10.0", "cuda-python>=12.6"),
+    "trt": ("tensorrt>=10.0", "cuda-python>=12.6", "nvidia-ml-py>=12.560"),
     "pycuda": ("pycuda>=2025.1.2",),
     "rtx": ("tensorrt-rtx>=1.5", "cuda-python>=12.6"),
     "train": (

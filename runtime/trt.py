@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any, ClassVar, final
 
 from ..core.errors import BundleError, EnvironmentMissingError
-from ..host.nvidia import TENSORRT_LIBRARIES, Gpu, find_gpus, tensorrt_logger
+from ..core.spec import PRECISIONS
+from ..host.nvidia import Gpu, find_gpus
+from ..host.tensorrt import TENSORRT, TENSORRT_RTX, TensorRtLibrary, tensorrt_logger
 from .base import AbstractEngine, Array
 from .cuda.bindings import cuda_library, open_cuda
 from .cuda.buffers import CudaBuffers
@@ -19,12 +21,16 @@ _NO_GPU = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (ch
 class AbstractTensorRtEngine(AbstractEngine):
     """A plan of the bundle on this GPU. Plans are built by ``lineproof export BUNDLE --engine …``, never here."""
 
+    library: ClassVar[TensorRtLibrary]
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     uses_gpu: ClassVar[bool] = True
+    takes_threads: ClassVar[bool] = False
+    needs_plan: ClassVar[bool] = True
 
     @classmethod
     def availability(cls) -> Availability:
         """Available where the library, CUDA's Python bindings and a GPU that the library serves are."""
-        library = TENSORRT_LIBRARIES[cls.name]
+        library = cls.library
         wanted = f"{library.title} (module {library.module}), pycuda or cuda-python, an NVIDIA GPU"
         try:
             trt = import_module(library.module)
@@ -48,7 +54,7 @@ class AbstractTensorRtEngine(AbstractEngine):
         return True
 
     def _open(self) -> None:
-        library = TENSORRT_LIBRARIES[self.name]
+        library = self.library
         try:
             self._trt = import_module(library.module)
         except (ImportError, OSError) as error:
@@ -94,7 +100,7 @@ class AbstractTensorRtEngine(AbstractEngine):
     def _made(self, thing: Any, what: str) -> Any:
         """Every call of this API may answer None and tell the reason to the logger only."""
         if thing is None:
-            library = TENSORRT_LIBRARIES[self.name]
+            library = self.library
             raise EnvironmentMissingError(
                 f"{library.title} {self._trt.__version__} could not {what} ({self._plan.file}, for "
                 f"{self._gpu.target}). It said: {self._errors.take() or 'nothing'} "
@@ -150,10 +156,11 @@ class AbstractTensorRtEngine(AbstractEngine):
 
     def _describe(self) -> dict[str, Any]:
         return {
-            "library": TENSORRT_LIBRARIES[self.name].module,
+            "library": self.library.module,
             "library_version": self._trt.__version__,
-            "provider": TENSORRT_LIBRARIES[self.name].title,
+            "provider": self.library.title,
             "device": self._gpu.target,
+            "device_uuid": self._gpu.uuid,
             "num_threads": 0,
             "arithmetic": "as written in the graph, TF32 off",
             "plan": self._plan.file,
@@ -171,14 +178,19 @@ class AbstractTensorRtEngine(AbstractEngine):
 class TrtEngine(AbstractTensorRtEngine):
     """TensorRT; its plan is bound to this GPU, this version and this model."""
 
-    name: ClassVar[str] = "trt"
+    library: ClassVar[TensorRtLibrary] = TENSORRT
+    name: ClassVar[str] = TENSORRT.engine
+    preference: ClassVar[int] = 50
 
 
 @final
 class TrtRtxEngine(AbstractTensorRtEngine):
     """TensorRT for RTX; its plan is bound to compute capabilities and compiled to the end at the first batch."""
 
-    name: ClassVar[str] = "trt-rtx"
+    library: ClassVar[TensorRtLibrary] = TENSORRT_RTX
+    name: ClassVar[str] = TENSORRT_RTX.engine
+    builds_ahead: ClassVar[bool] = TENSORRT_RTX.builds_ahead
+    preference: ClassVar[int] = 40
 
     @classmethod
     def _serves(cls, trt: Any, gpu: Gpu) -> bool:

@@ -20,7 +20,8 @@ from ...bundle.manifest import PlanRecord
 from ...bundle.store import Bundle
 from ...core.errors import BadInputError, EnvironmentMissingError, ExportError, UsageError
 from ...core.progress import Progress, silent
-from ...host.nvidia import TENSORRT_LIBRARIES, ErrorLog, find_gpus, tensorrt_logger
+from ...host.nvidia import find_gpus
+from ...host.tensorrt import TENSORRT_LIBRARIES, TENSORRT_RTX, ErrorLog, TensorRtLibrary, tensorrt_logger
 from .precision import layers_per_dtype, plan_layers_per_dtype, prove_precision
 from .progress import BuildMonitor, build_monitor
 
@@ -79,7 +80,7 @@ def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TA
         EnvironmentMissingError: tensorrt_rtx is not installed.
     """
     begin = time.perf_counter()
-    shop = _open_workshop("trt-rtx")
+    shop = _open_workshop(TENSORRT_RTX)
     capabilities = _capabilities(shop.trt, targets)
     errors = _parse(shop, model_path)
     if not errors:
@@ -98,7 +99,8 @@ def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TA
 
 def check_build(engine: str, targets: tuple[str, ...] = ()) -> None:
     """Raise what ``build_plan`` would raise for want of the library, a GPU or a target, before any work."""
-    _resolve_targets(_open_workshop(engine).trt, engine, targets)
+    library = _library(engine)
+    _resolve_targets(_open_workshop(library).trt, library, targets)
 
 
 def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), progress: Progress = silent) -> Bundle:
@@ -106,7 +108,7 @@ def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), pr
 
     Args:
         bundle: checked bundle.
-        engine: ``"trt"`` or ``"trt-rtx"``.
+        engine: the engine that will run the plan, one of ``TENSORRT_LIBRARIES``'.
         targets: compute capabilities to build for, TensorRT for RTX only; empty for the first GPU here.
         progress: hears of each phase of the build.
 
@@ -118,8 +120,9 @@ def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), pr
         EnvironmentMissingError: the library or the GPU is missing.
         ExportError: the graph was refused, or did not come out in the bundle's precision.
     """
-    shop = _open_workshop(engine)
-    targets, target = _resolve_targets(shop.trt, engine, targets)
+    library = _library(engine)
+    shop = _open_workshop(library)
+    targets, target = _resolve_targets(shop.trt, library, targets)
     content = _build_bundle(shop, bundle, targets, progress)
     version, precision = str(shop.trt.__version__), bundle.manifest.precision
     record = PlanRecord(
@@ -156,16 +159,21 @@ def _build_bundle(shop: _Workshop, bundle: Bundle, targets: Sequence[str], progr
     return content
 
 
-def _open_workshop(engine: str) -> _Workshop:
-    if engine not in TENSORRT_LIBRARIES:
-        raise UsageError(f"There is no plan for engine {engine!r}; plans are built for trt and trt-rtx.")
-    library = TENSORRT_LIBRARIES[engine]
+def _library(engine: str) -> TensorRtLibrary:
+    for library in TENSORRT_LIBRARIES:
+        if library.engine == engine:
+            return library
+    names = " and ".join(library.engine for library in TENSORRT_LIBRARIES)
+    raise UsageError(f"There is no plan for engine {engine!r}; plans are built for {names}.")
+
+
+def _open_workshop(library: TensorRtLibrary) -> _Workshop:
     try:
         trt = import_module(library.module)
     except (ImportError, OSError) as error:
         raise EnvironmentMissingError(
-            f"A plan for {engine} needs {library.title}. Looked for: the module {library.module}. Found: {error}. "
-            f"To fix: {library.fix}."
+            f"A plan for {library.engine} needs {library.title}. Looked for: the module {library.module}. Found: "
+            f"{error}. To fix: {library.fix}."
         ) from error
     logger, errors = tensorrt_logger(trt)
     errors.take()
@@ -180,19 +188,19 @@ def _open_workshop(engine: str) -> _Workshop:
     return _Workshop(trt, errors, builder, network, trt.OnnxParser(network, logger))
 
 
-def _resolve_targets(trt: Any, engine: str, targets: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+def _resolve_targets(trt: Any, library: TensorRtLibrary, targets: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """Capabilities to set in the builder, and the target as the plan's record names it."""
-    if targets and engine != "trt-rtx":
-        raise UsageError(f"Engine {engine} builds for the GPU it runs on and takes no targets; got {targets}.")
+    if targets and not library.builds_ahead:
+        raise UsageError(f"Engine {library.engine} builds for the GPU it runs on and takes no targets; got {targets}.")
     if not targets:
         search = find_gpus()
         if not search.gpus:
-            hint = " Or build ahead of time: give the targets (sm_86, sm_89, …)." if engine == "trt-rtx" else ""
+            hint = " Or build ahead of time: give the targets (sm_86, sm_89, …)." if library.builds_ahead else ""
             raise EnvironmentMissingError(
-                f"A plan for {engine} is built on the GPU that will run it. Looked for: an NVIDIA GPU. Found: "
+                f"A plan for {library.engine} is built on the GPU that will run it. Looked for: an NVIDIA GPU. Found: "
                 f"{search.found}. To fix: run the export on that machine.{hint}"
             )
-        if engine == "trt":
+        if not library.builds_ahead:
             return (), search.gpus[0].target
         targets = (search.gpus[0].sm,)
     _capabilities(trt, targets)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 from ...core.errors import ExportError
-from ...host.nvidia import tensorrt_logger
+from ...host.tensorrt import tensorrt_logger
 
 _NAMES = {
     "FLOAT": "float32",

@@ -21,7 +21,9 @@ def test_the_table_is_that_of_the_package():
 
 def test_a_command_names_every_package_once_and_is_fit_for_a_shell():
     assert install("cpu") == "pip install 'onnxruntime>=1.20'"
-    assert install("trt", "rtx") == "pip install 'tensorrt>=10.0' 'cuda-python>=12.6' 'tensorrt-rtx>=1.5'"
+    assert install("trt", "rtx") == (
+        "pip install 'tensorrt>=10.0' 'cuda-python>=12.6' 'nvidia-ml-py>=12.560' 'tensorrt-rtx>=1.5'"
+    )
     for name, packages in EXTRAS.items():
         assert shlex.split(install(name)) == ["pip", "install", *packages]
 

@@ -10,7 +10,7 @@ from lineproof.core.errors import BundleError, EnvironmentMissingError
 from lineproof.host.nvidia import Gpu
 from lineproof.runtime.plans import plan_key, read_plan, select_plan
 
-L4 = Gpu("NVIDIA L4", "sm_89")
+L4 = Gpu(name="NVIDIA L4", sm="sm_89")
 CONTENT = b"a plan"
 
 
@@ -44,7 +44,7 @@ def test_a_plan_built_ahead_of_time_fits_each_of_its_capabilities(tiny_bundle):
     record = _record(tiny_bundle, target="sm_86+sm_89")
     assert _select(tiny_bundle, record) == record
     with pytest.raises(EnvironmentMissingError, match=r"built for sm_86\+sm_89, here is NVIDIA X sm_8\b"):
-        _select(tiny_bundle, record, gpu=Gpu("NVIDIA X", "sm_8"))
+        _select(tiny_bundle, record, gpu=Gpu(name="NVIDIA X", sm="sm_8"))
 
 
 def test_of_two_that_fit_the_newest_is_taken(tiny_bundle):

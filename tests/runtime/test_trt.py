@@ -8,7 +8,7 @@ from lineproof.host.nvidia import Gpu, GpuSearch, find_gpus
 from lineproof.runtime import trt
 from lineproof.runtime.engine import EngineOptions, availability
 
-A10 = Gpu("NVIDIA A10", "sm_86")
+A10 = Gpu(name="NVIDIA A10", sm="sm_86")
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_without_the_package_it_names_the_command(monkeypatch):
 
 @pytest.mark.usefixtures("rtx")
 def test_a_gpu_that_the_library_does_not_serve_is_said(monkeypatch):
-    h100 = Gpu("NVIDIA H100 80GB HBM3", "sm_90")
+    h100 = Gpu(name="NVIDIA H100 80GB HBM3", sm="sm_90")
     monkeypatch.setattr(trt, "find_gpus", lambda: GpuSearch((h100,), h100.target))
     monkeypatch.setattr(trt, "cuda_library", lambda: "cuda-python")
     state = availability("trt-rtx")

@@ -213,9 +213,9 @@ def test_without_a_gpu_the_first_gpu_is_not_guessed(tiny_bundle, monkeypatch):
 
 
 def test_with_a_gpu_rtx_builds_for_its_capability(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(tensorrt_build, "find_gpus", lambda: GpuSearch((Gpu("NVIDIA A10", "sm_86"),), "a GPU"))
+    monkeypatch.setattr(tensorrt_build, "find_gpus", lambda: GpuSearch((Gpu(name="NVIDIA A10", sm="sm_86"),), "a GPU"))
     assert build_plan(tiny_bundle, engine="trt-rtx").manifest.plans[0].target == "sm_86"
-    monkeypatch.setattr(tensorrt_build, "find_gpus", lambda: GpuSearch((Gpu("NVIDIA H100", "sm_90"),), "a GPU"))
+    monkeypatch.setattr(tensorrt_build, "find_gpus", lambda: GpuSearch((Gpu(name="NVIDIA H100", sm="sm_90"),), "a GPU"))
     with pytest.raises(UsageError, match=r"cannot build for sm_90"):
         build_plan(tiny_bundle, engine="trt-rtx")
 

@@ -19,7 +19,7 @@ def export(
     fit: FitRule = None,
     batch: Annotated[str, Option(help="Largest batch, or smallest:usual:largest.")] = "1:1:8",
     precision: Annotated[str, Option(help="fp32 or fp16, written into the graph.")] = "fp32",
-    engine: Annotated[str, Option(help="onnx, openvino, trt or trt-rtx.")] = "onnx",
+    engine: Annotated[str, Option(help="Engine that the bundle is meant for; onnx for none in particular.")] = "onnx",
     target: Annotated[list[str], Option(help="GPU to build a trt-rtx plan for: sm_89; may be repeated.")] = [],  # noqa: B006
     max_false_reject: MaxFalseReject = "1%",
     sample: Annotated[bool, Option("--sample", help="Train on the built-in sample first.")] = False,

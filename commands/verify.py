@@ -68,7 +68,8 @@ def verify(
     from ..eval.parity.proof import pick_reference, record_parity
     from ..eval.parity.report import check
     from ..eval.parity.verify import verify as compare
-    from ..runtime.engine import EngineOptions, resolve_auto
+    from ..runtime.engine import EngineOptions
+    from ..runtime.ranking import resolve_auto
     from ._console import Ui
     from ._find import open_named
     from ._parse import parse_min_used
@@ -80,7 +81,7 @@ def verify(
     share = parse_min_used(min_used)
     opened = open_named(bundle, precision=precision)
     name = resolve_auto(opened, engine, options=options)
-    dataset, truth = None, "torch"
+    dataset, truth = None, None
     if data:
         dataset = _read(data, category, opened, ui)
         truth, notice = pick_reference(opened, reference, engine=name)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import BadInputError, UsageError
 
+#: Name, in thresholds and proofs, of the engine that is the truth: the detector in its training form.
+REFERENCE_ENGINE = "torch"
 _EXTRAPOLATION = 0.05
 
 

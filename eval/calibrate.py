@@ -21,7 +21,8 @@ from ..data.dataset import Dataset, Sample
 from ..data.frames import conversions_of
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import is_image, visible
-from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name, resolve_auto
+from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name
+from ..runtime.ranking import resolve_auto
 from .predictions import Judged, Skipped, no_frames_left, predict_files, used_of
 
 CALIBRATION = "calibration.json"

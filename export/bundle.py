@@ -19,7 +19,7 @@ from ..core.errors import UsageError
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.spec import Fit, Preprocessing, check_fit
-from ..core.threshold import Threshold, calibrate
+from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
 from ..data.decoding.conversions import Conversions
 from ..data.frames import conversions_of, read_frame
 from ..data.run_record import held_out_images
@@ -105,7 +105,7 @@ def export_bundle(
     threshold = calibrate(
         scores,
         max_false_reject=options.max_false_reject,
-        engine="torch",
+        engine=REFERENCE_ENGINE,
         source=f"{len(scores)} held-out good images of {record.training.dataset} {record.training.category}".strip(),
     )
     spread = float(np.std(scores, ddof=1))

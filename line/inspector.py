@@ -27,8 +27,8 @@ from ..runtime.engine import (
     open_engine,
     predict,
     proof_name,
-    resolve_auto,
 )
+from ..runtime.ranking import resolve_auto
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +191,8 @@ def open_line(
 
     Args:
         path: the bundle's folder.
-        engine: an engine's name, or ``"auto"`` for the first available one that is proved; see ``pick_engine``.
+        engine: an engine's name, or ``"auto"`` for the first available one that is proved; see
+            ``runtime.ranking.resolve_auto``.
         options: choices about the engine.
         threshold: use this threshold instead of the calibrated one, in units of the score.
         allow_failed: open an engine that failed ``verify`` nevertheless.

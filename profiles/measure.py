@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bundle.store import Bundle
 from ..core.progress import Progress, silent
-from ..runtime.engine import EngineOptions, resolve_auto
+from ..runtime.engine import EngineOptions
 from .profiler import keep_profiles, profile_many
 from .report import ProfileComparison, check_deadlines
 from .table import latency_table, method_table
@@ -82,10 +82,9 @@ def measure(
     progress: Progress = silent,
 ) -> Measured:
     """Profile a bundle on one or several engines, see ``profiles.profiler.profile_many``; ``keep`` files them."""
-    names = [resolve_auto(bundle, name, options=options) for name in engines]
     comparison = profile_many(
         bundle,
-        names,
+        engines,
         options=options,
         batches=effort.batches,
         schedule=Schedule(num_runs=effort.num_runs, num_warmup=effort.num_warmup),

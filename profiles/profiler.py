@@ -1,6 +1,6 @@
 """Profiles engines on a bundle: latency, throughput, cold start, memory, size, operations.
 
-All engines and the null engine are open together. First a fresh process per engine gives cold start and peak memory
+All engines and the harness's own are open together. First a fresh process per engine gives cold start and peak memory
 while the open engines are idle; then the open engines take turns in short blocks.
 """
 
@@ -20,7 +20,8 @@ from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..host.environment import describe_environment
-from ..runtime.engine import Engine, EngineOptions, open_engine, proof_name, resolve_auto
+from ..runtime.engine import Engine, EngineOptions, harness_engine, open_engine, proof_name
+from ..runtime.ranking import resolve_auto, share_options
 from .cold_start import ColdStart, measure_cold_start
 from .frames import check_batch_size, tiled_frames
 from .latency import Samples, check_deadline_ms, count_missed, summarise
@@ -28,7 +29,6 @@ from .report import BatchProfile, ProfileComparison, ProfileReport, measure_size
 from .timing import Clock, Schedule, time_in_turn
 
 PROFILE = "profile.json"
-NULL = "null"
 
 
 def profile(
@@ -77,7 +77,7 @@ def profile_many(
     Args:
         bundle: what to profile.
         engines: their names; the first is the baseline of the ratios. ``"auto"`` is allowed.
-        options: of every engine.
+        options: of the engines, shared out as ``runtime.ranking.share_options`` says.
         batches: batch sizes.
         schedule: runs, warm-up and block size.
         num_cold_starts: fresh processes per engine; with 0 cold start and peak memory are not measured.
@@ -132,10 +132,14 @@ def _measure(
 @final
 @dataclass(frozen=True)
 class _Request:
-    """What was asked for, checked."""
+    """What was asked for, checked.
+
+    Attributes:
+        options: of each engine, by its name; of the harness too.
+    """
 
     names: tuple[str, ...]
-    options: EngineOptions
+    options: Mapping[str, EngineOptions]
     batches: tuple[int, ...]
     schedule: Schedule
     deadline_ms: float | None
@@ -144,7 +148,7 @@ class _Request:
         """How the figures come about, for whoever reads the report."""
         return {
             **dataclasses.asdict(self.schedule),
-            "engines_in_turn": [*self.names, *((NULL,) if NULL not in self.names else ())],
+            "engines_in_turn": list(self.options),
             "timer": "time.perf_counter_ns",
             "percentiles": "nearest rank; no sample is left out",
             "fps": "frames divided by the summed time of all timed calls",
@@ -170,27 +174,25 @@ def _request(
         check_deadline_ms(deadline_ms)
     for batch in batches:
         check_batch_size(bundle, batch)
-    return _Request(names, options or EngineOptions(), tuple(batches), schedule or Schedule(), deadline_ms)
+    opened = tuple(dict.fromkeys((*names, harness_engine())))
+    shared = dict(zip(opened, share_options(opened, options or EngineOptions()), strict=True))
+    return _Request(names, shared, tuple(batches), schedule or Schedule(), deadline_ms)
 
 
 def _open_all(bundle: Bundle, request: _Request, stack: ExitStack) -> dict[str, Engine]:
-    names = (*request.names, *((NULL,) if NULL not in request.names else ()))
-    opened = {}
-    for name in names:
-        # The null engine has nothing to choose, so that an option for the others cannot be one it refuses.
-        options = EngineOptions() if name == NULL else request.options
-        opened[name] = stack.enter_context(closing(open_engine(bundle, name, options=options)))
-    return opened
+    return {
+        name: stack.enter_context(closing(open_engine(bundle, name, options=options)))
+        for name, options in request.options.items()
+    }
 
 
 def _cold_starts(
     bundle: Bundle, name: str, request: _Request, num_cold_starts: int, progress: Progress
 ) -> tuple[ColdStart, ...]:
-    options = EngineOptions() if name == NULL else request.options
     found = []
     for done in range(num_cold_starts):
         progress(f"cold start of {name}", done, num_cold_starts)
-        found.append(measure_cold_start(bundle, name, options=options, batches=request.batches))
+        found.append(measure_cold_start(bundle, name, options=request.options[name], batches=request.batches))
     if num_cold_starts:
         progress(f"cold start of {name}", num_cold_starts, num_cold_starts)
     return tuple(found)
@@ -210,7 +212,7 @@ def _report(
         BatchProfile(
             batch=batch,
             samples=taken[name],
-            harness=summarise(taken[NULL].total_ns),
+            harness=summarise(taken[harness_engine()].total_ns),
             deadline=None if request.deadline_ms is None else count_missed(taken[name], request.deadline_ms),
             memory=memory.get(batch),
         )
@@ -220,11 +222,11 @@ def _report(
         bundle=bundle.manifest.name,
         model_sha256=bundle.model_sha256,
         decision=bundle.manifest.decision,
-        parity=bundle.manifest.parity_of(proof_name(name, request.options)),
+        parity=bundle.manifest.parity_of(proof_name(name, request.options[name])),
         detector=bundle.manifest.detector.name,
         engine=name,
         precision=bundle.manifest.precision,
-        compute_dtype=request.options.compute_dtype,
+        compute_dtype=request.options[name].compute_dtype,
         batches=batches,
         cold_starts=cold_starts,
         sizes=measure_sizes(bundle.manifest, name),

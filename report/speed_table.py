@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..profiles.measure import Effort, Measured, measure
 from ..profiles.report import ProfileReport, check_deadlines
-from ..runtime.engine import AUTO_ORDER, EngineOptions, availability
+from ..runtime.engine import EngineOptions
+from ..runtime.ranking import AUTO, fits, is_here, rank_engines
 from .published import PaperTable, speed_table
 
 
@@ -91,19 +92,12 @@ def measure_table(
     rows: dict[str, ProfileReport] = {}
     measured = []
     for bundle in bundles:
-        names = [*_present(bundle)] if list(engines) == ["auto"] else list(engines)
+        names = rank_engines(bundle, fits, is_here) if list(engines) == [AUTO] else engines
         found = measure(bundle, names, effort=effort, options=options, progress=progress)
         measured.append(found)
         rows |= {_row(bundle, report): report for report in found.comparison.reports}
     table = speed_table({name: _figures(report) for name, report in rows.items()})
     return MeasuredTable(tuple(measured), table, effort.with_samples)
-
-
-def _present(bundle: Bundle) -> Iterator[str]:
-    planned = {plan.engine for plan in bundle.manifest.plans}
-    for name in AUTO_ORDER:
-        if availability(name).is_available and (name in planned or not name.startswith("trt")):
-            yield name
 
 
 def _row(bundle: Bundle, report: ProfileReport) -> str:

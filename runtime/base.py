@@ -23,7 +23,8 @@ class AbstractEngine(ABC):
     """An open bundle. A subclass adds the library; this class keeps the promises of the protocol.
 
     A batch belongs to the thread that uploaded it: another thread can neither execute nor download it, and a
-    thread that enters while another is inside is refused.
+    thread that enters while another is inside is refused. What the class attributes mean is said in the protocol; a
+    subclass must give its ``name`` and ``precisions`` and states of the others what differs.
 
     Args:
         bundle: checked bundle.
@@ -35,8 +36,15 @@ class AbstractEngine(ABC):
     """
 
     name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]]
     compute_dtypes: ClassVar[tuple[str, ...]] = ("f32",)
     uses_gpu: ClassVar[bool] = False
+    takes_threads: ClassVar[bool] = True
+    needs_plan: ClassVar[bool] = False
+    builds_ahead: ClassVar[bool] = False
+    is_reference: ClassVar[bool] = False
+    is_harness: ClassVar[bool] = False
+    preference: ClassVar[int] = 0
 
     def __init__(self, bundle: Bundle, *, options: EngineOptions) -> None:
         if options.compute_dtype not in self.compute_dtypes:
@@ -49,6 +57,11 @@ class AbstractEngine(ABC):
             raise UsageError(
                 f"Engine {self.name} runs on the CPU and has no device {options.device}. Leave --device away, or "
                 "name an engine that uses a GPU."
+            )
+        if options.num_threads and not self.takes_threads:
+            raise UsageError(
+                f"Engine {self.name} has no number of threads to choose; asked for {options.num_threads} threads. "
+                "Leave --threads away, or name an engine that computes on the CPU."
             )
         self._bundle = bundle
         self._options = options

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..host.environment import describe_environment, package_versions
 from ..host.extras import install
-from .engine import ENGINES, Availability, availability
+from .engine import Availability, availability, names_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Diagnosis:
 def examine() -> Diagnosis:
     """Look at engines, packages and GPUs; nothing is opened."""
     return Diagnosis(
-        tuple(availability(name) for name in ENGINES if name != "null"),
+        tuple(availability(name) for name in names_of(lambda engine: not engine.is_harness)),
         _conflicts(package_versions()),
         find_spec("torch") is not None and find_spec("timm") is not None,
         describe_environment(),

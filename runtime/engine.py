@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError, UsageError
 from ..core.prediction import Prediction
 from ..core.registry import resolve
-from ..host.extras import install
 
 Frames = NDArray[np.uint8]
 
@@ -26,12 +26,6 @@ ENGINES = {
     "trt-rtx": "lineproof.runtime.trt:TrtRtxEngine",
     "null": "lineproof.runtime.null:NullEngine",
 }
-#: The engine that answers zeros: it measures the harness and decides nothing about a part.
-NULL_ENGINE = "null"
-#: Order in which ``auto`` tries the engines: the fastest that proves the same numbers first.
-AUTO_ORDER = ("trt", "trt-rtx", "ort-cuda", "openvino", "ort-cpu")
-#: Which of them it takes first, by what is proved; whatever is neither stands between.
-_RANKS = {"passed": 0, "failed": 2}
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,32 @@ class Engine(Protocol):
     A call is ``upload``, ``execute``, ``download``: apart, so that copies and kernels can be timed apart.
     ``execute`` returns when the outputs are complete (a GPU engine synchronises). An engine may be used by
     one thread at a time; a second thread that enters meanwhile gets a LineproofError, not a wrong answer.
+
+    What an engine can do stands on its class, and asking it needs no package of its own.
+
+    Attributes:
+        name: its key in ``ENGINES``.
+        uses_gpu: whether it computes on a GPU, so that ``EngineOptions.device`` means something.
+        takes_threads: whether the caller may choose the number of its CPU threads.
+        needs_plan: whether it runs a plan that was built beforehand and lies in the bundle, and not the graph itself.
+        builds_ahead: whether that plan can be built for named targets on a machine without its device.
+        is_reference: whether it is the truth that the others are held against; exactly one engine is.
+        is_harness: whether it computes nothing and only measures what the measuring costs; exactly one engine does.
+        precisions: precisions of the graphs that it runs (``"fp32"``, ``"fp16"``, ``"int8"``).
+        compute_dtypes: what ``EngineOptions.compute_dtype`` may be.
+        preference: place in what ``auto`` takes, the larger the earlier; 0 where ``auto`` never takes it.
     """
+
+    name: ClassVar[str]
+    uses_gpu: ClassVar[bool]
+    takes_threads: ClassVar[bool]
+    needs_plan: ClassVar[bool]
+    builds_ahead: ClassVar[bool]
+    is_reference: ClassVar[bool]
+    is_harness: ClassVar[bool]
+    precisions: ClassVar[tuple[str, ...]]
+    compute_dtypes: ClassVar[tuple[str, ...]]
+    preference: ClassVar[int]
 
     def __init__(self, bundle: Bundle, *, options: EngineOptions) -> None: ...
 
@@ -123,35 +142,68 @@ def predict(engine: Engine, frames: Frames) -> Prediction:
     return engine.download()
 
 
-def availability(name: str) -> Availability:
-    """Say whether the named engine can run here; a missing package is an answer, not an error."""
-    engine: type[Engine] = resolve(ENGINES, name, kind="engine")
-    return engine.availability()
-
-
-def cpu_engines() -> tuple[str, ...]:
-    """Engines of the table that run the graph on the CPU, available or not; without the reference and null."""
-    others = ("torch", "null")
-    return tuple(name for name in ENGINES if name not in others and not resolve(ENGINES, name, kind="engine").uses_gpu)
-
-
-def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> Engine:
-    """Open ``bundle`` with the engine of that name, or with the first available one for ``"auto"``.
+def engine_type(name: str) -> type[Engine]:
+    """The class of an engine, which says what the engine can do.
 
     Raises:
         UsageError: no engine of that name.
-        EnvironmentMissingError: its package, driver or GPU is missing, or (TensorRT) it has no plan for here.
-        BundleError: another bundle took this one's place meanwhile.
     """
-    chosen = resolve_auto(bundle, name, options=options)
-    engine: type[Engine] = resolve(ENGINES, chosen, kind="engine")
+    engine: type[Engine] = resolve(ENGINES, name, kind="engine")
+    return engine
+
+
+def names_of(is_wanted: Callable[[type[Engine]], bool]) -> tuple[str, ...]:
+    """Names of the engines whose class is wanted, available here or not, in the order of the table."""
+    return tuple(name for name in ENGINES if is_wanted(engine_type(name)))
+
+
+def cpu_engines() -> tuple[str, ...]:
+    """Engines that run the graph on the CPU; without the reference and the harness."""
+    return names_of(lambda engine: not (engine.uses_gpu or engine.is_reference or engine.is_harness))
+
+
+def reference_engine() -> str:
+    """The engine that is the truth."""
+    return names_of(lambda engine: engine.is_reference)[0]
+
+
+def harness_engine() -> str:
+    """The engine that computes nothing."""
+    return names_of(lambda engine: engine.is_harness)[0]
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name is the reference's; a name that no engine here has is not."""
+    return name in ENGINES and engine_type(name).is_reference
+
+
+def is_harness(name: str) -> bool:
+    """Whether a name is that of the engine that computes nothing; a name that no engine here has is not."""
+    return name in ENGINES and engine_type(name).is_harness
+
+
+def availability(name: str) -> Availability:
+    """Say whether the named engine can run here; a missing package is an answer, not an error."""
+    return engine_type(name).availability()
+
+
+def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> Engine:
+    """Open ``bundle`` with the engine of that name; what ``auto`` means is asked of ``runtime.ranking`` before.
+
+    Raises:
+        UsageError: no engine of that name, or an option that it cannot honour.
+        EnvironmentMissingError: its package, driver or GPU is missing, or it has no plan for here.
+        BundleError: it does not run the bundle's precision, or another bundle took this one's place meanwhile.
+    """
+    engine = engine_type(name)
+    check_precision(bundle, engine)
     options = options or EngineOptions()
     state = engine.availability()
     # A caller who accepts a fallback gets as far as the engine itself can go.
     if not state.is_available and not options.allow_fallback:
-        others = [other for other in ENGINES if other not in (chosen, "null") and availability(other).is_available]
+        others = [other for other in names_of(_computes) if other != name and availability(other).is_available]
         raise EnvironmentMissingError(
-            f"Engine {chosen} cannot run here. Looked for: {state.looked_for}. Found: {state.found}. "
+            f"Engine {name} cannot run here. Looked for: {state.looked_for}. Found: {state.found}. "
             f"To fix: {state.fix}. Engines that work here: {', '.join(others) or 'none'}."
         )
     opened = engine(bundle, options=options)
@@ -163,35 +215,20 @@ def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = No
     return opened
 
 
-def pick_engine(bundle: Bundle, *, options: EngineOptions | None = None) -> str:
-    """The engine that ``auto`` means: the first available one of AUTO_ORDER that is proved for the bundle's decision.
+def _computes(engine: type[Engine]) -> bool:
+    return not engine.is_harness
 
-    Where none is proved, the first that did not fail its last verify, then any; TensorRT only where the bundle holds a
-    plan for it.
 
-    Args:
-        bundle: whose proofs count.
-        options: the arithmetic that must be proved.
-
-    Raises:
-        EnvironmentMissingError: no engine can run here.
-    """
-    planned = {plan.engine for plan in bundle.manifest.plans}
-    candidates = [name for name in AUTO_ORDER if not name.startswith("trt") or name in planned]
-    here = [name for name in candidates if availability(name).is_available]
-    if not here:
-        raise EnvironmentMissingError(
-            f"No engine is available here; looked for {', '.join(AUTO_ORDER)}. "
-            f"Install one: {install('cpu')}, or {install('openvino')}."
+def check_precision(bundle: Bundle, engine: type[Engine]) -> None:
+    """Raise BundleError where the engine cannot run a graph of the bundle's precision."""
+    precision = bundle.manifest.precision
+    if precision not in engine.precisions:
+        others = names_of(lambda other: _computes(other) and precision in other.precisions)
+        raise BundleError(
+            f"{bundle.path} is {precision}, and engine {engine.name} runs {' and '.join(engine.precisions)} only. "
+            f"Engines that run {precision}: {', '.join(others) or 'none'}. Name one of them, or export again with "
+            "another --precision."
         )
-    asked = options or EngineOptions()
-    # Of equals the first: a minimum keeps the order.
-    return min(here, key=lambda name: _RANKS.get(bundle.manifest.parity_of(proof_name(name, asked)), 1))
-
-
-def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> str:
-    """The engine that a caller's word means: ``"auto"`` is ``pick_engine``'s answer, any other word itself."""
-    return pick_engine(bundle, options=options) if name == "auto" else name
 
 
 def check_deciding(engine: str, *, what: str) -> None:
@@ -201,9 +238,9 @@ def check_deciding(engine: str, *, what: str) -> None:
         engine: the engine asked for.
         what: what it was to do, in words ("inspect parts").
     """
-    if engine == NULL_ENGINE:
+    if is_harness(engine):
         raise UsageError(
-            f"Engine {NULL_ENGINE} computes nothing and answers zeros: it cannot {what}. It is there for `lineproof "
+            f"Engine {engine} computes nothing and answers zeros: it cannot {what}. It is there for `lineproof "
             "profile`, which measures the harness with it. Name another engine, or auto."
         )
 

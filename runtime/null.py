@@ -4,6 +4,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
+from ..core.spec import PRECISIONS
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
 
@@ -13,6 +14,9 @@ class NullEngine(AbstractEngine):
     """Answers zeros of the right shapes. ``profile`` measures itself with it; ``verify`` must fail it."""
 
     name: ClassVar[str] = "null"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    takes_threads: ClassVar[bool] = False
+    is_harness: ClassVar[bool] = True
 
     @classmethod
     def availability(cls) -> Availability:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
+from ..core.spec import PRECISIONS
 from ..host.extras import install
 from ..host.nvidia import find_gpus
 from .base import AbstractEngine, Array
@@ -30,6 +31,8 @@ _GPU_FIX = f"{install('gpu')} (uninstall onnxruntime first: one module, never bo
 
 class AbstractOrtEngine(AbstractEngine):
     """An ONNX Runtime session fed from host memory."""
+
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
 
     def _open(self) -> None:
         self._ort = import_onnxruntime()
@@ -83,6 +86,7 @@ class OrtCpuEngine(AbstractOrtEngine):
     """ONNX Runtime on the CPU. An fp16 graph runs too: where a kernel is missing, casts to fp32 are put around it."""
 
     name: ClassVar[str] = "ort-cpu"
+    preference: ClassVar[int] = 10
 
     @classmethod
     def availability(cls) -> Availability:
@@ -203,8 +207,14 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
         common = {**super()._describe(), "nodes_per_provider": nodes}
         if self._buffers is None:
             return common
-        device = find_gpus().gpus[self._options.device].target
-        return {**common, "device": device, "arithmetic": self.arithmetic, "cuda_library": self._buffers.library}
+        gpu = find_gpus().gpus[self._options.device]
+        return {
+            **common,
+            "device": gpu.target,
+            "device_uuid": gpu.uuid,
+            "arithmetic": self.arithmetic,
+            "cuda_library": self._buffers.library,
+        }
 
     def _release(self) -> None:
         self._binding = None
@@ -216,6 +226,7 @@ class OrtCudaEngine(AbstractOrtGpuEngine):
     """ONNX Runtime on CUDA, without TF32."""
 
     name: ClassVar[str] = "ort-cuda"
+    preference: ClassVar[int] = 30
     wanted_provider: ClassVar[str] = CUDA
     arithmetic: ClassVar[str] = "as written in the graph, TF32 off"
 

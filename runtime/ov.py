@@ -8,6 +8,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from ..core.errors import EnvironmentMissingError
+from ..core.spec import PRECISIONS
 from ..host.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
@@ -35,7 +36,9 @@ class OpenVinoEngine(AbstractEngine):
     """
 
     name: ClassVar[str] = "openvino"
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
     compute_dtypes: ClassVar[tuple[str, ...]] = ("f32", "bf16")
+    preference: ClassVar[int] = 20
 
     @classmethod
     def availability(cls) -> Availability:

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.errors import EnvironmentMissingError
 from ..host.extras import extra_of, install
 from ..host.needs import Needs
-from .engine import ENGINES, availability
+from .engine import availability, is_reference, names_of
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,8 @@ def _packages(modules: tuple[str, ...]) -> Iterator[Need]:
 
 
 def _engine() -> Need:
-    states = [availability(name) for name in ENGINES if name != "null"]
-    here = [state.name for state in states if state.is_available and state.name != "torch"]
+    states = [availability(name) for name in names_of(lambda engine: not engine.is_harness)]
+    here = [state.name for state in states if state.is_available and not is_reference(state.name)]
     found = ", ".join(here) or "; ".join(f"{state.name}: {state.found}" for state in states)
     return Need("an engine", bool(here), found, "" if here else f"{install('cpu')}, or {install('openvino')}")
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from ..bundle.store import REFERENCE
 from ..core.errors import BundleError, EnvironmentMissingError
+from ..core.spec import PRECISIONS
+from ..core.threshold import REFERENCE_ENGINE
 from ..host.extras import install
 from .base import AbstractEngine, Array
 from .engine import Availability, Frames
@@ -27,10 +29,13 @@ class TorchEngine(AbstractEngine):
     """The detector in its training form, eager, fp32, on the CPU.
 
     It never moves to a GPU by itself: the reference must be the same everywhere, and a choice made silently
-    would be a second reference. ``options.device`` is not read.
+    would be a second reference. Its weights are fp32 whatever the precision of the bundle's graph, so that it is the
+    reference of every bundle.
     """
 
-    name: ClassVar[str] = "torch"
+    name: ClassVar[str] = REFERENCE_ENGINE
+    precisions: ClassVar[tuple[str, ...]] = PRECISIONS
+    is_reference: ClassVar[bool] = True
 
     @classmethod
     def availability(cls) -> Availability:

@@ -20,7 +20,7 @@ from ..detectors.training.operating import (
     operation_of_run,
     recorded_dataset,
 )
-from ..eval.parity.prove import PLANNED_ENGINES, Proof, check_engine, check_environment, is_bundle, prove
+from ..eval.parity.prove import Proof, builds_plan, check_engine, check_environment, is_bundle, prove
 from .placing import num_bytes, settle
 
 DEFAULTS = {
@@ -88,7 +88,7 @@ def export_and_prove(
     if is_bundle(Path(request.source)):
         bundle = _finished(request, options or {})
         check_environment(request.engine, request.targets, is_verified=request.is_verified)
-        if request.engine in PLANNED_ENGINES:
+        if builds_plan(request.engine):
             check_changeable(bundle.path)
             check_space(bundle.path, bundle.model_path.stat().st_size)
         return _prove(bundle, request, (), progress)

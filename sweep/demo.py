@@ -30,11 +30,10 @@ from ..profiles.report import ProfileComparison
 from ..profiles.timing import Schedule
 from ..report.overlays import contour, draw, map_limits
 from ..report.page import Page
-from ..runtime.engine import availability
+from ..runtime.engine import availability, cpu_engines
 from .chain import ExportRequest, export_and_prove
 
 DEMO_DETECTORS = ("fastflow", "padim", "patchcore")
-DEMO_ENGINES = ("ort-cpu", "openvino")
 _NUM_PICTURES = 6
 
 
@@ -129,10 +128,11 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
     Raises:
         EnvironmentMissingError: no CPU engine is installed.
     """
-    engines = tuple(name for name in DEMO_ENGINES if availability(name).is_available)
+    engines = tuple(name for name in cpu_engines() if availability(name).is_available)
     if not engines:
         raise EnvironmentMissingError(
-            f"The demo needs one of {', '.join(DEMO_ENGINES)}. Install one: {install('cpu')}, or {install('openvino')}."
+            f"The demo needs one of {', '.join(cpu_engines())}. Install one: {install('cpu')}, or "
+            f"{install('openvino')}."
         )
     began = time.perf_counter()
     page = Page("lineproof demo", "From good images to a proved, profiled engine, on the built-in sample.")

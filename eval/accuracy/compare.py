@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from ...bundle.store import open_bundle
 from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ...core.used import UsedShare
@@ -19,6 +21,8 @@ from ...metrics.bootstrap import Evidence, pixel_evidence
 from ...metrics.correlation import rank_correlation
 from ...metrics.operating import no_class_lines
 from ...metrics.statistics import Difference, McNemar, Resampling, image_difference, mcnemar, pixel_differences, to_dict
+from ...runtime.engine import EngineOptions
+from ...runtime.ranking import resolve_auto, share_options
 from ..masks import RESOLUTIONS, Resolution
 from .outputs import Outputs
 from .pairs import check_masks, in_step, same_pixels, same_places, used_share
@@ -189,7 +193,9 @@ def compare(
 
     Raises:
         BadInputError: fewer than two pictures are on both sides, or they are labelled differently.
+        UsageError: an option that the engine of neither side can honour.
     """
+    choices = _share(left, right, choices)
     with ExitStack() as stack:
         sides = [
             stack.enter_context(target_outputs(target, choice, progress=progress))
@@ -201,6 +207,19 @@ def compare(
         if show:
             show(found, first, second)
     return found
+
+
+def _share(left: Path, right: Path, choices: tuple[Choice, Choice]) -> tuple[Choice, Choice]:
+    """Each side with the options that its engine can honour, see ``share_options``; saved outputs need none."""
+    asked = choices[0].options
+    if asked == EngineOptions() or asked != choices[1].options or left.is_file() or right.is_file():
+        return choices
+    first, second = (
+        dataclasses.replace(choice, engine=resolve_auto(open_bundle(target), choice.engine, options=choice.options))
+        for target, choice in zip((left, right), choices, strict=True)
+    )
+    options = share_options((first.engine, second.engine), asked)
+    return dataclasses.replace(first, options=options[0]), dataclasses.replace(second, options=options[1])
 
 
 def _compare(

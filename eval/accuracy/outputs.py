@@ -22,7 +22,8 @@ from ...data.dataset import Dataset, Sample, check_counts
 from ...data.frames import conversions_of, read_frame_mask
 from ...data.notes import NO_DATA, DataNotes
 from ...data.records import relative
-from ...runtime.engine import EngineOptions, open_engine, proof_name, resolve_auto
+from ...runtime.engine import EngineOptions, is_reference, open_engine, proof_name
+from ...runtime.ranking import resolve_auto
 from ..masks import Resolution, judged_map, judged_pixels, pack_mask, unpack_mask
 from ..part import check_same_part
 from ..predictions import Judged, Skipped, no_frames_left, predict_files
@@ -78,8 +79,7 @@ class Source:
     def notices(self) -> tuple[str, ...]:
         """What a person should know about the pictures and the proof of the engine, in sentences."""
         found = [self.part_note] if self.part_note else []
-        # PyTorch is the reference itself.
-        if self.engine != "torch" and self.parity not in ("", "passed"):
+        if not is_reference(self.engine) and self.parity not in ("", "passed"):
             found.append(
                 f"{self.bundle}: {self.engine} is not proved for this decision ({self.parity}): these figures may not "
                 "be those of the reference."

@@ -9,7 +9,8 @@ from typing import final
 from ...bundle.reports import file_report, not_kept
 from ...bundle.store import PROOF, REFERENCE, Bundle, now
 from ...core.errors import EnvironmentMissingError, LineproofError, ParityError
-from ...runtime.engine import AUTO_ORDER, NULL_ENGINE, availability
+from ...runtime.engine import availability, is_harness, is_reference, reference_engine
+from ...runtime.ranking import fits, is_here, is_proved, rank_engines
 from .report import ParityReport
 
 
@@ -44,7 +45,7 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
     Returns:
         The bundle and a warning; an unwritable place is no error here, since the result was computed.
     """
-    if report.engine == NULL_ENGINE:
+    if is_harness(report.engine):
         return Recorded(bundle=bundle, warning="")
     if folder is not None:
         return Recorded(bundle=bundle, warning=file_report(bundle, PROOF, report.to_dict(), record=folder))
@@ -94,17 +95,16 @@ def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[s
     """
     if asked is not None:
         return asked, _asked_notice(bundle, asked)
-    state = availability("torch")
+    state = availability(reference_engine())
     if state.is_available and REFERENCE in bundle.manifest.files:
-        return "torch", ""
+        return state.name, ""
     why = f"it holds no {REFERENCE}" if state.is_available else state.found
-    for name in AUTO_ORDER:
-        proved = bundle.manifest.parity_of(name) == "passed"
-        if name != engine and proved and availability(name).is_available:
-            return (
-                name,
-                f"The reference on --data is {name}, which is proved for this bundle: PyTorch cannot run ({why}).",
-            )
+    others = rank_engines(bundle, lambda _bundle, name: name != engine, is_proved, fits, is_here)
+    if others:
+        return (
+            others[0],
+            f"The reference on --data is {others[0]}, which is proved for this bundle: PyTorch cannot run ({why}).",
+        )
     raise EnvironmentMissingError(
         f"The reference for --data cannot run: PyTorch cannot ({why}), and no other engine than {engine} is proved for "
         "this bundle and available here. Verify another engine on the golden frames first, install PyTorch, or leave "
@@ -120,6 +120,6 @@ def _asked_notice(bundle: Bundle, asked: str) -> str:
             f"The reference {asked} failed its own last verify on {bundle.path}: what agrees with it proves nothing, "
             "and what differs from it may be right. Name another one, or leave out --reference."
         )
-    if asked == "torch" or state == "passed":
+    if is_reference(asked) or state == "passed":
         return ""
     return f"The reference {asked} is not proved itself ({state}): verify it first, lineproof verify --engine {asked}."

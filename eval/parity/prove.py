@@ -15,21 +15,15 @@ from ...data.content import holdout_lines
 from ...data.notes import NO_DATA, DataNotes
 from ...export.tensorrt.build import GateReport, build_plan, check_build, gate
 from ...host.extras import install
+from ...host.tensorrt import TENSORRT_RTX
 from ...metrics.operating import RunOperation
-from ...runtime.engine import availability
+from ...runtime.engine import availability, cpu_engines, engine_type, names_of
 from .proof import record_parity
 from .report import ParityReport, check
 from .verify import verify
 
-#: What ``--engine`` of export may be, and the engines that prove it, the first available one taken.
-EXPORT_ENGINES = {
-    "onnx": ("ort-cpu", "openvino"),
-    "openvino": ("openvino",),
-    "trt": ("trt",),
-    "trt-rtx": ("trt-rtx", "ort-cpu", "openvino"),
-}
-#: Those that a plan is built for.
-PLANNED_ENGINES = ("trt", "trt-rtx")
+#: What export's ``--engine`` says for a bundle that is meant for no engine in particular.
+ANY_ENGINE = "onnx"
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,27 @@ def _counts(counted: dict[str, int]) -> str:
     return ", ".join(f"{count} {dtype}" for dtype, count in counted.items()) or "layers not counted"
 
 
+def export_engines() -> tuple[str, ...]:
+    """What export's ``--engine`` may be: any engine that computes on its own, or none in particular."""
+    return (ANY_ENGINE, *names_of(lambda engine: not (engine.is_reference or engine.is_harness)))
+
+
+def builds_plan(engine: str) -> bool:
+    """Whether a bundle for this engine, one of ``export_engines``, gets a plan."""
+    return engine != ANY_ENGINE and engine_type(engine).needs_plan
+
+
 def check_engine(engine: str, targets: tuple[str, ...]) -> None:
     """Raise UsageError unless ``prove`` knows the engine and the targets go with it."""
-    if engine not in EXPORT_ENGINES:
-        raise UsageError(f"--engine {engine}: export knows {', '.join(EXPORT_ENGINES)}.")
-    if targets and engine != "trt-rtx":
-        raise UsageError("--target goes with --engine trt-rtx: TensorRT itself builds for the GPU it runs on.")
+    if engine not in export_engines():
+        raise UsageError(f"--engine {engine}: export knows {', '.join(export_engines())}.")
+    if targets and not _builds_ahead(engine):
+        able = ", ".join(names_of(lambda item: item.builds_ahead))
+        raise UsageError(f"--target goes with --engine {able}: TensorRT itself builds for the GPU it runs on.")
+
+
+def _builds_ahead(engine: str) -> bool:
+    return engine != ANY_ENGINE and engine_type(engine).builds_ahead
 
 
 def check_environment(engine: str, targets: tuple[str, ...], *, is_verified: bool) -> None:
@@ -125,7 +134,7 @@ def check_environment(engine: str, targets: tuple[str, ...], *, is_verified: boo
         EnvironmentMissingError: nothing here can verify a bundle for it, or a plan cannot be built here.
     """
     check_engine(engine, targets)
-    if engine in PLANNED_ENGINES:
+    if builds_plan(engine):
         check_build(engine, targets)
     if is_verified:
         _verifier(engine)
@@ -144,7 +153,7 @@ def prove(
 
     Args:
         bundle: the bundle.
-        engine: a key of EXPORT_ENGINES: what it is meant for.
+        engine: what it is meant for, one of ``export_engines``.
         targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
         is_verified: False leaves out the verification.
         conversions: what was done to the pictures behind the golden frames, to be shown with the result.
@@ -159,16 +168,16 @@ def prove(
     verifier = _verifier(engine) if is_verified else ""
     notes: list[str] = []
     report = None
-    if find_spec("tensorrt_rtx"):
+    if find_spec(TENSORRT_RTX.module):
         progress("TensorRT-RTX", 0, 0)
         report = _pass_gate(bundle)
     else:
         notes.append(f"Not built by TensorRT for RTX: it is not installed ({install('rtx')}).")
-    if engine in PLANNED_ENGINES:
+    if builds_plan(engine):
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:
         return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."), conversions=conversions)
-    if verifier != engine and engine == "trt-rtx":
+    if verifier != engine and _builds_ahead(engine):
         notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
     parity = verify(bundle, engine=verifier, progress=progress)
     recorded = record_parity(bundle, parity)
@@ -179,17 +188,21 @@ def prove(
 def _pass_gate(bundle: Bundle) -> GateReport:
     report = gate(bundle.model_path, max_batch=bundle.manifest.max_batch)
     if not report.passed:
-        bundle.change(lambda manifest: manifest.with_parity("trt-rtx", "failed", time=now()))
+        bundle.change(lambda manifest: manifest.with_parity(TENSORRT_RTX.engine, "failed", time=now()))
         refused = "\n".join(f"  {name} ({operator}): {message}" for name, operator, message in report.errors)
         raise ExportError(
             f"TensorRT for RTX {report.engine_version} refuses {len(report.errors)} nodes of {bundle.model_path}:\n"
-            f"{refused}\nThe bundle is kept and marked as failed for trt-rtx. Nodes are named by module path."
+            f"{refused}\nThe bundle is kept and marked as failed for {TENSORRT_RTX.engine}. "
+            "Nodes are named by module path."
         )
     return report
 
 
 def _verifier(engine: str) -> str:
-    states = [availability(name) for name in EXPORT_ENGINES[engine]]
+    """The engine itself where it can run here; for a graph or a plan that was built ahead of time, one on the CPU."""
+    own = () if engine == ANY_ENGINE else (engine,)
+    others = cpu_engines() if engine == ANY_ENGINE or _builds_ahead(engine) else ()
+    states = [availability(name) for name in (*own, *others)]
     for state in states:
         if state.is_available:
             return state.name

@@ -26,8 +26,9 @@ from ...runtime.engine import (
     open_engine,
     predict,
     proof_name,
-    resolve_auto,
+    reference_engine,
 )
+from ...runtime.ranking import AUTO, reference_options, resolve_auto
 from ..masks import Resolution
 from ..part import check_same_part
 from ..predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches, used_of
@@ -42,7 +43,7 @@ def verify(
     engine: str,
     options: EngineOptions | None = None,
     dataset: Dataset | None = None,
-    reference: str = "torch",
+    reference: str | None = None,
     batch: int = 1,
     resolution: Resolution = "image",
     other_data: bool = False,
@@ -55,10 +56,10 @@ def verify(
     Args:
         bundle: always compared on its golden frames, whose reference outputs are stored in it.
         engine: engine under test, or ``"auto"``.
-        options: of the engine under test.
+        options: of the engine under test; the reference gets ``runtime.ranking.reference_options``.
         dataset: its test split is compared as well, with ``reference`` run on the same frames; its contents were
             checked, see ``check_contents``.
-        reference: engine that gives the reference on the data set.
+        reference: engine that gives the reference on the data set; None for PyTorch.
         batch: frames per call of both engines.
         resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
         other_data: accept a data set of another part than the bundle was trained on, see ``check_same_part``.
@@ -70,7 +71,7 @@ def verify(
     """
     check_batch_size(bundle, batch)
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data) if dataset else ""
-    options = options or EngineOptions()
+    options, reference = options or EngineOptions(), reference or reference_engine()
     name = resolve_auto(bundle, engine, options=options)
     with closing(open_engine(bundle, name, options=options)) as under_test:
         meter = PairedMeter(bundle.manifest.preprocessing, resolution=resolution)
@@ -86,7 +87,7 @@ def verify(
 
 
 def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: EngineOptions) -> Engine:
-    if reference in (engine, "auto"):
+    if reference in (engine, AUTO):
         raise UsageError(
             f"The reference is {reference!r} and the engine under test {engine!r}: an engine compared with itself "
             "proves nothing. Name another engine as the reference, or leave the data set away to compare with the "
@@ -94,8 +95,7 @@ def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: Eng
         )
     check_deciding(reference, what="be a reference")
     try:
-        plain = EngineOptions(device=options.device, num_threads=options.num_threads)
-        return open_engine(bundle, reference, options=plain)
+        return open_engine(bundle, reference, options=reference_options(reference, options))
     except EnvironmentMissingError as error:
         raise EnvironmentMissingError(
             f"The reference for the data set cannot run: {error} Or name another engine as the reference, or verify "

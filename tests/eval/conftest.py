@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.prediction import Prediction
+from lineproof.core.spec import PRECISIONS
 from lineproof.data.dataset import open_dataset
 from lineproof.runtime.engine import ENGINES, Availability
 
@@ -23,10 +24,20 @@ class FunctionEngine:
 
     name = ""
     change = None
+    precisions = PRECISIONS
+    compute_dtypes = ("f32", "bf16")
+    uses_gpu = False
+    takes_threads = True
+    needs_plan = False
+    builds_ahead = False
+    is_reference = False
+    is_harness = False
+    preference = 0
 
     def __init__(self, bundle, *, options):
         self.bundle = bundle
         self.options = options
+        self.opened.append(options)
 
     @classmethod
     def availability(cls):
@@ -62,12 +73,15 @@ def unchanged(score, anomaly_map):
 
 @pytest.fixture
 def add_engine(monkeypatch):
-    """Register a FunctionEngine under a name; returns its class, which counts batches and closes."""
+    """Register a FunctionEngine under a name; returns its class, which lists options and batches and counts closes.
+
+    Further keywords are class attributes: what the engine says that it can.
+    """
     module = ModuleType("lineproof_test_engines")
     monkeypatch.setitem(sys.modules, module.__name__, module)
 
-    def add(name, change=unchanged):
-        fields = {"name": name, "change": staticmethod(change), "batches": [], "num_closed": 0}
+    def add(name, change=unchanged, **can):
+        fields = {"name": name, "change": staticmethod(change), "opened": [], "batches": [], "num_closed": 0, **can}
         engine = type(name, (FunctionEngine,), fields)
         monkeypatch.setitem(ENGINES, name, f"{module.__name__}:{name}")
         setattr(module, name, engine)

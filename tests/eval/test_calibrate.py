@@ -166,3 +166,10 @@ def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_datas
     assert (report.threshold, report.threshold_engine) == (found.threshold.value, "numpy:bf16")
     assert "tiny on numpy:bf16 (fp32) against" in report.sentences()[0]
     assert verify(changed, engine="numpy").threshold == tiny_bundle.manifest.threshold.value
+
+
+def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(tiny_bundle, good_folder):
+    with pytest.raises(UsageError, match=r"Engine ort-cpu runs on the CPU and has no device 1"):
+        calibrate_bundle(
+            tiny_bundle, good_pictures(good_folder), engine="ort-cpu", source="x", options=EngineOptions(device=1)
+        )

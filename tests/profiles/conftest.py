@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lineproof.core.prediction import Prediction
+from lineproof.core.spec import PRECISIONS
 from lineproof.runtime.engine import ENGINES, Availability
 
 
@@ -27,11 +28,21 @@ class TimedEngine:
     clock = None
     costs_ns = None
     calls = None
+    opened = None
     device_ns = None
+    precisions = PRECISIONS
+    compute_dtypes = ("f32", "bf16")
+    uses_gpu = False
+    takes_threads = True
+    needs_plan = False
+    builds_ahead = False
+    is_reference = False
+    is_harness = False
+    preference = 0
 
     def __init__(self, bundle, *, options):
         self.shape = bundle.manifest.outputs[1].shape[1:]
-        self.options = options
+        self.opened.append((self.name, options))
 
     @classmethod
     def availability(cls):
@@ -73,21 +84,26 @@ def clock():
 
 @pytest.fixture
 def add_timed(monkeypatch, clock):
-    """Register a TimedEngine; ``add_timed.calls`` lists (engine, batch) of every call in order."""
+    """Register a TimedEngine; further keywords are class attributes.
+
+    ``add_timed.calls`` lists (engine, batch) of every call in order, ``add_timed.opened`` (engine, options).
+    """
     module = ModuleType("lineproof_test_timed_engines")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    calls = []
+    calls, opened = [], []
 
-    def add(name, costs_ns, *, device_ns=None):
+    def add(name, costs_ns, *, device_ns=None, **can):
         fields = {
             "name": name,
             "clock": clock,
             "calls": calls,
+            "opened": opened,
             "costs_ns": staticmethod(costs_ns),
             "device_ns": device_ns,
+            **can,
         }
         monkeypatch.setitem(ENGINES, name, f"{module.__name__}:{name}")
         setattr(module, name, type(name, (TimedEngine,), fields))
 
-    add.calls = calls
+    add.calls, add.opened = calls, opened
     return add

@@ -106,6 +106,23 @@ def test_engines_are_compared_side_by_side(compare, add_timed):
     assert sorted(closed) == ["fast", "steady"]
 
 
+def test_each_engine_gets_the_options_that_it_can_honour(compare, add_timed):
+    add_timed("gpu", lambda _: (MS, MS, MS), uses_gpu=True, takes_threads=False)
+    asked = EngineOptions(device=1, num_threads=2, compute_dtype="bf16", allow_fallback=True)
+    found = compare("steady", "gpu", "null", options=asked)
+    opened = dict(add_timed.opened)
+    assert opened["steady"] == dataclasses.replace(asked, device=0)
+    assert opened["gpu"] == dataclasses.replace(asked, num_threads=0)
+    assert [report.compute_dtype for report in found.reports] == ["bf16", "bf16", "f32"]
+
+
+def test_an_option_that_none_can_honour_is_refused_by_name(compare):
+    with pytest.raises(UsageError, match=r"Engine ort-cpu runs on the CPU and has no device 1\. Leave --device away"):
+        compare("ort-cpu", options=EngineOptions(device=1))
+    with pytest.raises(UsageError, match=r"Engine ort-cpu cannot compute in 'bf16'"):
+        compare("steady", "ort-cpu", options=EngineOptions(compute_dtype="bf16"))
+
+
 def test_tables(compare):
     found = compare("steady", "fast")
     header, first, second = latency_table(found).splitlines()

@@ -10,7 +10,7 @@ from lineproof.core.errors import BadInputError, BudgetError, UsageError
 from lineproof.profiles.measure import Effort
 from lineproof.report.published import published
 from lineproof.report.speed_table import check_table, measure_table
-from lineproof.runtime.engine import EngineOptions, availability
+from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, engine_type
 
 EFFORT = Effort(num_runs=3, num_warmup=1, num_cold_starts=0)
 
@@ -24,7 +24,9 @@ def fastflow(tiny_bundle):
 
 
 def _engines():
-    found = [name for name in ("openvino", "ort-cpu") if availability(name).is_available]
+    preferences = {name: engine_type(name).preference for name in cpu_engines()}
+    ranked = sorted(filter(preferences.get, preferences), key=lambda name: -preferences[name])
+    found = [name for name in ranked if availability(name).is_available]
     if not found:
         pytest.skip("no CPU engine is installed")
     return found

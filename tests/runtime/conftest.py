@@ -12,7 +12,7 @@ from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.store import MODEL, REFERENCE
 from lineproof.runtime.cuda.bindings import AbstractCuda
-from lineproof.runtime.engine import ENGINES, availability, open_engine
+from lineproof.runtime.engine import ENGINES, availability, engine_type, open_engine
 
 
 def check_required(state, required):
@@ -70,8 +70,9 @@ def open_tiny(request, tiny_bundle, require):
 
     def open_with(name, options=None):
         require(name)
-        bundle = request.getfixturevalue("with_reference") if name == "torch" else tiny_bundle
-        if name.startswith("trt"):
+        engine = engine_type(name)
+        bundle = request.getfixturevalue("with_reference") if engine.is_reference else tiny_bundle
+        if engine.needs_plan:
             from lineproof.export.tensorrt.build import build_plan
 
             bundle = build_plan(bundle, engine=name)

@@ -2,13 +2,15 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 
 from lineproof.core.errors import BadInputError, BundleError, LineproofError, UsageError
-from lineproof.core.registry import resolve
+from lineproof.core.spec import PRECISIONS
 from lineproof.runtime.engine import (
     ENGINES,
     Availability,
@@ -16,14 +18,19 @@ from lineproof.runtime.engine import (
     EngineOptions,
     availability,
     cpu_engines,
+    engine_type,
+    names_of,
     open_engine,
     predict,
 )
 
-GPU = {name for name in ENGINES if resolve(ENGINES, name, kind="engine").uses_gpu}
+GPU = set(names_of(lambda engine: engine.uses_gpu))
 ALL = [pytest.param(name, marks=[pytest.mark.gpu] if name in GPU else []) for name in ENGINES]
-COMPUTING = [param for param in ALL if param.values[0] != "null"]
+COMPUTING = [param for param in ALL if not engine_type(param.values[0]).is_harness]
 ON_CPU = [name for name in ENGINES if name not in GPU]
+TAKES_THREADS = set(names_of(lambda engine: engine.takes_threads))
+
+LIBRARIES = "onnx onnxruntime openvino torch tensorrt tensorrt_rtx pycuda cuda pynvml"
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -34,6 +41,47 @@ def test_availability_says_what_was_found_and_how_to_fix_it(name):
     assert state.looked_for
     assert state.found
     assert bool(state.fix) is not state.is_available
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_what_it_can_do_stands_on_its_class(name):
+    engine = engine_type(name)
+    assert engine.name == name
+    assert engine.precisions
+    assert set(engine.precisions) <= set(PRECISIONS)
+    assert "f32" in engine.compute_dtypes
+    assert engine.preference >= 0
+    if engine.is_reference or engine.is_harness:
+        assert (engine.preference, engine.needs_plan, engine.uses_gpu) == (0, False, False)
+        assert engine.precisions == PRECISIONS
+    assert engine.needs_plan or not engine.builds_ahead
+
+
+def test_one_engine_is_the_truth_and_one_measures_the_harness():
+    assert len(names_of(lambda engine: engine.is_reference)) == 1
+    assert len(names_of(lambda engine: engine.is_harness)) == 1
+    preferences = [engine_type(name).preference for name in ENGINES if engine_type(name).preference]
+    assert len(set(preferences)) == len(preferences), "two engines have one place in what auto takes"
+
+
+def test_asking_what_an_engine_can_do_needs_no_package():
+    code = (
+        "import sys\n"
+        "from lineproof.runtime.engine import ENGINES, engine_type\n"
+        "told = [(e.uses_gpu, e.needs_plan, e.precisions, e.preference) for e in map(engine_type, ENGINES)]\n"
+        f"print(len(told), sorted(set({LIBRARIES!r}.split()) & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == f"{len(ENGINES)} []"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_bundle_of_another_precision_is_refused(name, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(engine_type(name), "precisions", ("fp16",))
+    with pytest.raises(
+        BundleError, match=rf"tiny\.bundle is fp32, and engine {name} runs fp16 only\. Engines that run"
+    ):
+        open_engine(tiny_bundle, name)
 
 
 @pytest.mark.parametrize("name", COMPUTING)
@@ -197,7 +245,7 @@ def test_a_cpu_engine_refuses_a_gpu(name, open_tiny):
         open_tiny(name, EngineOptions(device=1))
 
 
-@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "null"])
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name in TAKES_THREADS])
 def test_threads_are_what_was_asked_or_refused(name, open_tiny, tiny_bundle):
     try:
         engine = open_tiny(name, EngineOptions(num_threads=1))
@@ -207,6 +255,12 @@ def test_threads_are_what_was_asked_or_refused(name, open_tiny, tiny_bundle):
         predict(engine, tiny_bundle.golden().frames)
         said = f"{engine.describe()['num_threads']} threads"
     assert "1 threads" in said
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if name not in TAKES_THREADS])
+def test_threads_are_refused_where_there_are_none(name, open_tiny):
+    with pytest.raises(UsageError, match=rf"Engine {name} has no number of threads to choose; asked for 2 threads\."):
+        open_tiny(name, EngineOptions(num_threads=2))
 
 
 def with_outputs(bundle, *outputs):

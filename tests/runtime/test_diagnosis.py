@@ -5,19 +5,23 @@ from __future__ import annotations
 import pytest
 
 from lineproof.runtime.diagnosis import _conflicts, examine
-from lineproof.runtime.engine import ENGINES
+from lineproof.runtime.engine import ENGINES, harness_engine, names_of
 
 
 def test_doctor_speaks_of_every_engine():
     found = examine()
-    assert [state.name for state in found.engines] == [name for name in ENGINES if name != "null"]
+    assert [state.name for state in found.engines] == list(names_of(lambda engine: not engine.is_harness))
     text = "\n".join(found.sentences())
     for state in found.engines:
         assert state.name in text
         assert state.is_available or state.fix
         assert state.is_available or f"to fix: {state.fix}" in text
     plain = found.to_dict()
-    assert {item["name"] for item in plain["engines"]} == set(ENGINES) - {"null"}
+    assert (
+        {item["name"] for item in plain["engines"]}
+        == {state.name for state in found.engines}
+        == set(ENGINES) - {harness_engine()}
+    )
     assert plain["environment"]["cpu"]
     assert isinstance(plain["can_train"], bool)
 

@@ -1,40 +1,13 @@
 """Opening engines by name."""
 
-import dataclasses
+import ast
+from pathlib import Path
 
 import pytest
 
-from lineproof.bundle.manifest import PlanRecord
 from lineproof.core.errors import EnvironmentMissingError, UsageError
 from lineproof.runtime import engine as engines
-from lineproof.runtime.engine import Availability, EngineOptions, open_engine, pick_engine, predict, resolve_auto
-
-
-def _only(*names):
-    return lambda name: Availability(name, name in names, "a package", "nothing", "pip install it")
-
-
-def test_auto_takes_the_first_that_is_available(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
-    assert pick_engine(tiny_bundle) == "openvino"
-    monkeypatch.setattr(engines, "availability", _only("ort-cpu"))
-    assert pick_engine(tiny_bundle) == "ort-cpu"
-
-
-def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only("trt", "ort-cpu"))
-    assert pick_engine(tiny_bundle) == "ort-cpu"
-    record = PlanRecord("plans/a.plan", "0" * 64, 1, "trt", "11.4", "L4 sm_89", "fp32", "0" * 64, 8)
-    assert pick_engine(tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, plans=(record,)))) == "trt"
-
-
-def test_no_engine_at_all_says_how_to_get_one(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only())
-    with pytest.raises(
-        EnvironmentMissingError,
-        match=r"looked for trt.*pip install 'onnxruntime>=1\.20', or pip install 'openvino>=2025\.0'",
-    ):
-        pick_engine(tiny_bundle)
+from lineproof.runtime.engine import EngineOptions, open_engine, predict
 
 
 def test_an_unknown_name_is_a_usage_error(tiny_bundle):
@@ -65,29 +38,27 @@ def test_a_fallback_that_was_accepted_runs_and_says_so(name, tiny_bundle, requir
     engine.close()
 
 
-def test_auto_takes_a_proved_engine_first(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
-    proved = tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time="t"))
-    assert pick_engine(proved) == "ort-cpu"
-    both = proved.change(lambda manifest: manifest.with_parity("openvino", "passed", time="t"))
-    assert pick_engine(both) == "openvino"
+def asked_by_name(source):
+    """Lines that compare something with an engine's name, or ask how a name begins."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            items = [item for side in sides for item in (side, *getattr(side, "elts", ()))]
+            words = {item.value for item in items if isinstance(item, ast.Constant)}
+            lines += [node.lineno] if words & set(engines.ENGINES) else []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "startswith":
+            words = [item.value for item in node.args if isinstance(item, ast.Constant)]
+            lines += [node.lineno for word in words if any(name.startswith(word) for name in engines.ENGINES)]
+    return lines
 
 
-def test_auto_takes_an_engine_that_failed_last(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
-    failed = tiny_bundle.change(lambda manifest: manifest.with_parity("openvino", "failed", time="t"))
-    assert pick_engine(failed) == "ort-cpu"
-    monkeypatch.setattr(engines, "availability", _only("openvino"))
-    assert pick_engine(failed) == "openvino"
-
-
-def test_auto_asks_for_the_proof_of_the_arithmetic(tiny_bundle, monkeypatch):
-    monkeypatch.setattr(engines, "availability", _only("openvino", "ort-cpu"))
-    bundle = tiny_bundle.change(
-        lambda manifest: manifest.with_parity("openvino", "passed", time="t").with_parity(
-            "ort-cpu:bf16", "passed", time="t"
-        )
-    )
-    assert pick_engine(bundle, options=EngineOptions(compute_dtype="bf16")) == "ort-cpu"
-    assert resolve_auto(bundle, "auto") == "openvino"
-    assert resolve_auto(bundle, "trt") == "trt"
+def test_nobody_asks_an_engine_for_its_name():
+    assert asked_by_name(
+        'a == "torch"\nb in ("trt", "x")\nc.startswith("ort")\nd = "torch"\nf("torch") == 1\ne == "onnx"'
+    ) == [1, 2, 3]
+    root = Path(engines.__file__).parents[1]
+    folders = ("core", "host", "runtime", "export", "profiles", "eval", "line", "report", "sweep", "commands")
+    sources = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    found = {str(path.relative_to(root)): asked_by_name(path.read_text(encoding="utf-8")) for path in sources}
+    assert {path: lines for path, lines in found.items() if lines} == {}

@@ -3,12 +3,12 @@
 import pytest
 
 from lineproof.eval.parity.verify import verify
-from lineproof.runtime.engine import availability
+from lineproof.runtime.engine import availability, cpu_engines
 from lineproof.sweep import demo
 
 
 def test_what_was_proved_is_known_to_the_next_step(tiny_bundle, monkeypatch):
-    engines = [name for name in demo.DEMO_ENGINES if availability(name).is_available]
+    engines = [name for name in cpu_engines() if availability(name).is_available]
     if not engines:
         pytest.skip("no CPU engine is installed")
     # The tiny bundle has no PyTorch weights to judge pictures by: its golden frames are enough here.

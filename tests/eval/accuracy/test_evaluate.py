@@ -21,7 +21,7 @@ from lineproof.report.accuracy_table import check_table_file, tabulate
 from lineproof.report.compare_page import write_compare_page
 from lineproof.report.gallery import show_bad_cases
 from lineproof.report.published import paper_table, published
-from lineproof.runtime.engine import availability
+from lineproof.runtime.engine import EngineOptions, availability
 
 
 @pytest.fixture
@@ -372,3 +372,22 @@ def test_the_category_is_the_bundles_own_unless_another_is_named(parts):
     assert open_category(parts, "rug", own="wood").category == "rug"
     with pytest.raises(UsageError, match="holds 2 categories and 'carpet' is not among them"):
         open_category(parts, None, own="carpet")
+
+
+def test_each_side_gets_the_options_that_its_engine_can_honour(cpu, parts, add_engine):
+    on_gpu = add_engine("gpu", uses_gpu=True, takes_threads=False)
+    on_cpu = add_engine("cpu")
+    asked = EngineOptions(device=1, num_threads=2)
+    sides = tuple(Choice(data=parts, engine=name, options=asked) for name in ("gpu", "cpu"))
+    assert not compare(cpu.path, cpu.path, sides).flips
+    assert on_gpu.opened == [EngineOptions(device=1)]
+    assert on_cpu.opened == [EngineOptions(num_threads=2)]
+
+
+def test_an_option_that_no_engine_can_honour_is_refused_by_name(cpu, choice):
+    asked = dataclasses.replace(choice, options=EngineOptions(device=1))
+    message = r"Engine ort-cpu runs on the CPU and has no device 1\. Leave --device away"
+    with pytest.raises(UsageError, match=message):
+        compare(cpu.path, cpu.path, (asked, asked))
+    with pytest.raises(UsageError, match=message):
+        evaluate([cpu.path], asked)

@@ -10,7 +10,7 @@ from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.store import GOLDEN, open_bundle
 from lineproof.core.errors import EnvironmentMissingError, ExportError, ParityError, UsageError
 from lineproof.eval.parity import prove as prove_module
-from lineproof.eval.parity.prove import EXPORT_ENGINES, is_bundle, prove
+from lineproof.eval.parity.prove import builds_plan, export_engines, is_bundle, prove
 from lineproof.export.tensorrt.build import GateReport
 from lineproof.runtime.engine import Availability, availability
 
@@ -145,11 +145,23 @@ def test_a_plan_that_cannot_run_here_is_verified_elsewhere_and_said(tiny_bundle,
 
 
 def test_what_cannot_be_is_refused(tiny_bundle):
-    with pytest.raises(UsageError, match=r"--engine trt11: export knows onnx, openvino, trt, trt-rtx"):
+    with pytest.raises(UsageError, match=r"--engine trt11: export knows onnx, ort-cpu, .*openvino, trt, trt-rtx"):
         prove(tiny_bundle, engine="trt11")
     with pytest.raises(UsageError, match=r"--target goes with --engine trt-rtx"):
         prove(tiny_bundle, engine="trt", targets=("sm_89",))
-    assert set(EXPORT_ENGINES) == {"onnx", "openvino", "trt", "trt-rtx"}
+    for nothing in ("torch", "null"):
+        with pytest.raises(UsageError, match=rf"--engine {nothing}: export knows onnx"):
+            prove(tiny_bundle, engine=nothing)
+
+
+def test_what_gets_a_plan():
+    assert {"onnx", "ort-cpu", "openvino", "trt", "trt-rtx"} <= set(export_engines())
+    assert {"trt", "trt-rtx"} == {name for name in export_engines() if builds_plan(name)}
+
+
+def test_an_engine_that_needs_no_plan_verifies_what_is_meant_for_it(tiny_bundle, gate_says):
+    gate_says(None)
+    assert prove(tiny_bundle, engine="ort-cpu").parity.engine == "ort-cpu"
 
 
 def test_is_bundle(tiny_bundle, tmp_path):

@@ -333,11 +333,10 @@ def test_a_run_that_may_fall_back_is_no_proof(tiny_bundle, add_engine):
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
-def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engine, monkeypatch):
+def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engine):
     assert pick_reference(tiny_bundle, "openvino", engine="ort-cpu")[0] == "openvino"
-    for name in ("truth", "numpy"):
-        add_engine(name)
-    monkeypatch.setattr("lineproof.eval.parity.proof.AUTO_ORDER", ("numpy", "truth"))
+    for name, preference in (("truth", 1000), ("numpy", 1001)):
+        add_engine(name, preference=preference)
     # The tiny bundle carries no PyTorch weights.
     with pytest.raises(EnvironmentMissingError, match=r"holds no reference\.safetensors.*no other engine than numpy"):
         pick_reference(tiny_bundle, None, engine="numpy")
@@ -397,6 +396,22 @@ def test_on_a_data_set_the_reference_engine_runs_on_the_same_frames(tiny_bundle,
     assert report.aupro.reference == report.aupro.engine == 1.0
     assert engine.num_closed == reference.num_closed == 1
     assert any("truth on 6 pictures" in line for line in report.sentences())
+
+
+def test_options_of_the_engine_under_test_do_not_reach_the_reference(tiny_bundle, tiny_dataset, add_engine):
+    reference, engine = add_engine("truth"), add_engine("numpy", uses_gpu=True)
+    asked = EngineOptions(device=1, num_threads=2, compute_dtype="bf16", allow_fallback=True)
+    report = verify(tiny_bundle, engine="numpy", options=asked, dataset=tiny_dataset, reference="truth")
+    assert report.passed
+    assert engine.opened == [asked]
+    assert reference.opened == [EngineOptions(num_threads=2)]
+
+
+def test_a_reference_without_threads_gets_none(tiny_bundle, tiny_dataset, add_engine):
+    reference = add_engine("truth", takes_threads=False)
+    add_engine("numpy")
+    verify(tiny_bundle, engine="numpy", options=EngineOptions(num_threads=2), dataset=tiny_dataset, reference="truth")
+    assert reference.opened == [EngineOptions()]
 
 
 def test_accuracy_lost_on_the_data_set_shows(tiny_bundle, tiny_dataset, add_engine):

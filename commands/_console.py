@@ -13,10 +13,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol, final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
 
 from ..core.errors import BadInputError
 from ..data.notes import DataNotes
@@ -34,6 +35,18 @@ class Result(Protocol):
     def to_dict(self) -> Any:
         """Plain JSON values."""
         ...
+
+
+@final
+class _Bars(Progress):
+    """Bars, and below them a line of its own for the detail, which would take the bar's place beside it."""
+
+    detail = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.detail:
+            yield Text(f"  {self.detail}", no_wrap=True, overflow="ellipsis")
 
 
 class ConsoleProgress:
@@ -57,12 +70,12 @@ class ConsoleProgress:
             Remaining(),
         )
         # Rich would send to its own console, which is stderr, whatever is printed to stdout meanwhile.
-        self._bars = Progress(*columns, console=self._console, redirect_stdout=False, disable=not self._is_live)
+        self._bars = _Bars(*columns, console=self._console, redirect_stdout=False, disable=not self._is_live)
         self._tasks: dict[str, TaskID] = {}
         self._current = ""
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Show that ``stage`` stands at ``done`` of ``total`` (0: unknown)."""
+    def __call__(self, stage: str, done: int, total: int, detail: str = "", /) -> None:
+        """Show that ``stage`` stands at ``done`` of ``total`` (0: unknown), on a terminal with the detail below."""
         if not self._is_live:
             if stage != self._current:
                 self._console.print(f"{stage} …", highlight=False)
@@ -71,6 +84,7 @@ class ConsoleProgress:
         if stage != self._current:
             self._tasks[stage] = self._bars.add_task(stage, total=total or None)
         self._current = stage
+        self._bars.detail = detail
         self._bars.update(self._tasks[stage], completed=done, total=total or None)
 
     def __enter__(self) -> ConsoleProgress:

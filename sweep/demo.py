@@ -150,8 +150,8 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
 def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) -> DemoStep:
     began = time.perf_counter()
 
-    def tell(stage: str, done: int, total: int) -> None:
-        progress(f"{name}: {stage}", done, total)
+    def tell(stage: str, done: int, total: int, detail: str = "", /) -> None:
+        progress(f"{name}: {stage}", done, total, detail)
 
     run = train_on_sample(name, progress=tell, folder=out / "sample", run=out / "runs" / name)
     place = out / f"{SAMPLE_CATEGORY}-{name}.bundle"

@@ -1,6 +1,8 @@
 """What a command found is filed also where nobody reads what it prints."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lineproof.bundle.store import open_bundle
+from lineproof.commands._console import ConsoleProgress
 
 
 def run_into_a_closed_pipe(*words):
@@ -35,3 +38,35 @@ def test_verify_and_calibrate_are_kept_where_the_reader_goes_away(tiny_bundle, t
     assert run_into_a_closed_pipe("calibrate", tiny_bundle.path, *words)[0] == 141
     threshold = open_bundle(tiny_bundle.path).manifest.threshold_for("ort-cpu")
     assert (threshold.engine, round(threshold.value, 6)) == ("ort-cpu", round((30 + 0.05 * 10) / 255, 6))
+
+
+def told(monkeypatch, *, is_terminal, is_quiet=False, last="scores"):
+    """What a training of two steps leaves on stderr."""
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with ConsoleProgress(is_quiet=is_quiet) as progress:
+        progress("training", 1, 2, "epoch 1 of 2, step 1 of 1, training loss 0.5, at most 3 s left")
+        progress("training", 2, 2, "epoch 2 of 2, step 1 of 1, training loss 0.4, at most 0 s left")
+        if last != "training":
+            progress(last, 0, 0)
+    return re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+
+
+def test_a_pipe_hears_of_each_stage_once(monkeypatch):
+    assert told(monkeypatch, is_terminal=False) == "training …\nscores …\n"
+
+
+def test_quiet_is_quiet(monkeypatch):
+    assert told(monkeypatch, is_terminal=False, is_quiet=True) == ""
+    assert told(monkeypatch, is_terminal=True, is_quiet=True) == ""
+
+
+def test_a_terminal_shows_the_bar_and_below_it_the_detail_as_long_as_the_stage_lasts(monkeypatch):
+    *_, bar, detail = told(monkeypatch, is_terminal=True, last="training").rstrip().splitlines()
+    assert "training" in bar
+    assert "2/2" in bar
+    assert detail.strip() == "epoch 2 of 2, step 1 of 1, training loss 0.4, at most 0 s left"
+    assert "scores" in told(monkeypatch, is_terminal=True).rstrip().splitlines()[-1]

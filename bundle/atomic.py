@@ -4,12 +4,13 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -111,3 +112,8 @@ def _exchange(first: Path, second: Path) -> bool:
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), str(second))
     return False
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write JSON atomically, keys sorted."""
+    write_atomic(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

@@ -54,6 +54,7 @@ class FitContext:
         progress: told about every step.
         run: folder where an interrupted fit keeps its state, or None for no state.
         time_limit_s: stop training after the epoch that exceeds it; 0 for no limit.
+        num_workers: processes that make the batches of a training; 0 makes them in this one. The bits are the same.
     """
 
     seed: int = 0
@@ -61,6 +62,7 @@ class FitContext:
     progress: Progress = silent
     run: Path | None = None
     time_limit_s: float = 0.0
+    num_workers: int = 0
 
 
 class Deployed(nn.Module):

@@ -5,6 +5,7 @@ file                              what
 ================================  =================================================================================
 ``train.json``                    written first: what the run was begun with, and the command that began it
 ``trainer.safetensors``           the trainer's state after its last whole epoch, where a detector learns in epochs
+``trainer-NAME.safetensors``      that of a further training of the same fit
 ``checkpoint.safetensors``        the trained detector
 ``checkpoint.json``               written last: what was trained on what; a folder that holds it is a finished run
 ================================  =================================================================================
@@ -23,6 +24,8 @@ from ...core.errors import BadInputError
 
 STARTED = "train.json"
 STATE = "trainer.safetensors"
+#: Of a fit that trains several things, one after the other, each has a state of its own.
+STATES = "trainer*.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 RECORD = "checkpoint.json"
 #: A safetensors file begins with the length of its JSON header in so many bytes, little endian.
@@ -49,10 +52,15 @@ def read_started(run: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) and "parameters" in found else {}
 
 
+def newest_state(run: Path) -> Path:
+    """The trainer's state that was written last; where there is none, the place of the first."""
+    return max(run.glob(STATES), key=lambda path: path.stat().st_mtime_ns, default=run / STATE)
+
+
 def epochs_kept(run: Path) -> tuple[int, int]:
-    """Whole epochs in the trainer's state, and how many there shall be; (0, 0) without a state, total 0 if unknown."""
+    """Whole epochs in the newest state, and how many there shall be; (0, 0) without a state, total 0 if unknown."""
     try:
-        with (run / STATE).open("rb") as stream:
+        with newest_state(run).open("rb") as stream:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
         metadata = header["__metadata__"]
@@ -62,9 +70,10 @@ def epochs_kept(run: Path) -> tuple[int, int]:
 
 
 def kept_words(run: Path) -> str:
-    """``"epoch 12 of 30"``, or "" where no epoch is kept."""
+    """``"epoch 12 of 30"``, of a later training of the same fit ``"… of its encoder"``, or "" where none is kept."""
     done, total = epochs_kept(run)
-    return f"epoch {done}{f' of {total}' if total else ''}" if done else ""
+    _, _, name = newest_state(run).stem.partition("-")
+    return f"epoch {done}{f' of {total}' if total else ''}{f' of its {name}' if name else ''}" if done else ""
 
 
 def finish_command(run: Path) -> str:

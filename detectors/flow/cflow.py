@@ -22,7 +22,7 @@ channels (squares, log-scales), likelihoods and map stay in fp32: an exponent wo
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,9 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
 from ..training.images import ImageSet
-from ..training.trainer import Schedule, Trainer, follow_cosine, steps_taken
+from ..training.schedules import Schedule, WarmCosine
+from ..training.task import BatchSource, Draw, LossTask, Optimisation
+from ..training.trainer import Trainer
 from .flows import LoweredConditionalFlow, build_conditional_flow, draw_rotations
 
 _STRIDES = (8, 16, 32)
@@ -162,23 +164,17 @@ class CFlow(AbstractDetector[CFlowConfig]):
             self.standardise.take(known)
         kept = self._cache(holdout, context, "held-out features")
         steps = _draw_steps([item.shape[:2].numel() for item in known], config.vectors_per_step, generator)
-
-        def loss(chosen: Tensor) -> Tensor:
-            level, indices = steps[int(chosen)]
-            positions = indices % known[level].shape[1]
-            likelihood = self.log_likelihood(level, known[level].flatten(0, 1)[indices], positions)
-            return -F.logsigmoid(likelihood).mean()
-
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate)
-        # A step trains one level, so the levels' counts add up.
-        follow_cosine(
-            optimiser,
-            num_steps=config.epochs * len(steps),
-            taken=lambda: sum(steps_taken(optimiser, flow.parameters()) for flow in self.flows),
+        scheduler = WarmCosine(optimiser, num_steps=config.epochs * len(steps))
+        task = LossTask(
+            self.flows,
+            Optimisation(optimiser=optimiser, scheduler=scheduler),
+            source=_LevelVectors(known, steps),
+            loss=lambda batch: -F.logsigmoid(self.log_likelihood(*batch)).mean(),
+            holdout_loss=lambda: self._mean_loss(kept),
         )
-        schedule = Schedule(config.epochs, 1, config.patience)
-        trainer = Trainer(self.flows, optimiser, schedule=schedule, context=context)
-        report = trainer.run(len(steps), loss=loss, holdout_loss=lambda: self._mean_loss(kept))
+        schedule = Schedule(epochs=config.epochs, batch_size=1, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         for level, vectors in enumerate(known):
             self.ceilings[level] = self._likelihoods(level, vectors).max()
         self.cpu()
@@ -250,6 +246,28 @@ def _draw_steps(num_vectors: list[int], size: int, generator: torch.Generator) -
         for level, count in enumerate(num_vectors)
         for indices in torch.randperm(count, generator=generator).split(size)
     ]
+
+
+@final
+class _LevelVectors(BatchSource[tuple[int, Tensor, Tensor]]):
+    """Batches of one level's vectors: the level, float32 (V, C), positions int64 (V,).
+
+    Args:
+        known: vectors (num_images, h·w, C) per level.
+        steps: level and indices into its num_images · h·w vectors, of each step.
+    """
+
+    def __init__(self, known: list[Tensor], steps: list[tuple[int, Tensor]]) -> None:
+        self._known = known
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __getitem__(self, draw: Draw) -> tuple[int, Tensor, Tensor]:
+        level, indices = self._steps[int(draw.indices)]
+        vectors = self._known[level]
+        return level, vectors.flatten(0, 1)[indices], indices % vectors.shape[1]
 
 
 class _Head(nn.Module):

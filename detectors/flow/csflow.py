@@ -37,8 +37,11 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.batch_norm import fold_batch_norm
 from ..nn.graph import SmoothUpsample
+from ..training.features import feature_task
 from ..training.images import ImageSet
-from ..training.trainer import Schedule
+from ..training.schedules import Schedule
+from ..training.task import Optimisation
+from ..training.trainer import Trainer
 from .cross_scale import CrossScale, LoweredCrossScale
 from .glow import (
     NUM_SCALES,
@@ -50,9 +53,11 @@ from .glow import (
     glow_loss,
     pack,
     pyramid_maps,
-    train_glow,
     unpack,
 )
+
+#: Gradients are no longer than this, as in the paper.
+LARGEST_NORM = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,16 +146,16 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
             self.standardise.learn(known)
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(parameters, config.learning_rate, eps=1e-4, weight_decay=config.weight_decay)
-        report = train_glow(
+        task = feature_task(
             self.flow,
-            optimiser,
-            loss=lambda indices: glow_loss(self.flow, self.standardise(known[indices].to(device))),
-            num_images=len(images),
-            kept=self.standardise(kept.to(device)).cpu(),
-            schedule=Schedule(config.epochs, config.batch_size, config.patience),
-            context=context,
-            largest_norm=1.0,
+            Optimisation(optimiser=optimiser, largest_norm=LARGEST_NORM),
+            loss=lambda features: glow_loss(self.flow, self.standardise(features[0])),
+            known=[known],
+            kept=[kept],
+            batch_size=config.batch_size,
         )
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 

@@ -38,8 +38,11 @@ from ...core.size import Size, size_text
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.batch_norm import fold_batch_norm
+from ..training.features import CachedFeatures, mean_loss
 from ..training.images import ImageSet
-from ..training.trainer import Schedule, steps_taken
+from ..training.schedules import Schedule
+from ..training.task import BatchSource, LossTask, Optimisation
+from ..training.trainer import Trainer
 from .alexnet import ALEXNET, SMALLEST_PX, AlexNet
 from .glow import (
     NUM_SCALES,
@@ -50,9 +53,9 @@ from .glow import (
     folded,
     glow_loss,
     pyramid_maps,
-    train_glow,
 )
 from .rotations import Rotate, fixed_angles
+from .views import DrawnViews, FixedViews, RandomViews
 
 
 @dataclass(frozen=True)
@@ -138,39 +141,41 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
 
             return cache_features(fixed, chosen, device=device, progress=context.progress, stage=stage, batch_size=1)[0]
 
-        views: Tensor | ImageSet = images
+        source: BatchSource[DrawnViews] = RandomViews(images, config.num_training_rotations)
         if config.caches_rotations or config.standardises:
             known = cached(images, "features").flatten(0, 1)
             if config.standardises:
                 self.standardise.learn(known)
             if config.caches_rotations:
                 views = self.standardise(known.to(device)).cpu().unflatten(0, (len(images), -1))
+                source = FixedViews(views, config.num_training_rotations)
+        kept = CachedFeatures([cached(holdout, "held-out features").flatten(0, 1)])
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(
             parameters, config.learning_rate, betas=(0.8, 0.8), eps=1e-4, weight_decay=config.weight_decay
         )
-        report = train_glow(
+        task = LossTask(
             self.flow,
-            optimiser,
-            loss=lambda indices: glow_loss(self.flow, self._drawn(views, indices, _generator(optimiser, context))),
-            num_images=len(images),
-            kept=cached(holdout, "held-out features").flatten(0, 1),
-            schedule=Schedule(config.epochs, config.batch_size, config.patience),
-            context=context,
+            Optimisation(optimiser=optimiser),
+            source=source,
+            loss=lambda batch: glow_loss(self.flow, self.drawn_features(batch)),
+            holdout_loss=lambda: mean_loss(
+                lambda features: glow_loss(self.flow, features[0].to(device)), kept, batch_size=config.batch_size
+            ),
         )
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 
-    def _drawn(self, views: Tensor | ImageSet, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Features of random views of images: float32 (B · num_training_rotations, D)."""
-        count, device = self.config.num_training_rotations, next(self.flow.parameters()).device
-        if isinstance(views, Tensor):
-            drawn = torch.rand(len(indices), self.config.num_rotations, generator=generator).argsort(1)[:, :count]
-            return torch.cat([views[i][j] for i, j in zip(indices.tolist(), drawn, strict=True)]).to(device)
-        angles = 360.0 * torch.rand(len(indices), count, generator=generator, dtype=torch.float64)
-        images = views.batch(indices.tolist()).to(device).split(1)
+    def drawn_features(self, batch: DrawnViews) -> Tensor:
+        """Features of drawn views of images: float32 (B · num_training_rotations, D), on the flow's device."""
+        values, angles = batch
+        values = values.to(next(self.flow.parameters()).device)
+        if angles is None:
+            return values
         with torch.no_grad():
-            return torch.cat([self._features_at(*pair) for pair in zip(images, angles, strict=True)])
+            return torch.cat([self._features_at(*pair) for pair in zip(values.split(1), angles, strict=True)])
 
     def _features_at(self, image: Tensor, angles: Tensor) -> Tensor:
         rotate = Rotate(self.config.crop_px, angles.to(image.device), black=self._black())
@@ -212,11 +217,6 @@ def _subnet(hidden: int) -> Callable[[int, int], nn.Module]:
         return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1])
 
     return make
-
-
-def _generator(optimiser: torch.optim.Optimizer, context: FitContext) -> torch.Generator:
-    """Depends on the seed and the steps taken alone, which a resumed run knows from its optimiser."""
-    return torch.Generator().manual_seed((context.seed << 32) + steps_taken(optimiser))
 
 
 def pool(maps: Levels) -> Tensor:

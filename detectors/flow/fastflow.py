@@ -23,8 +23,11 @@ from torch import Tensor, nn
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
+from ..training.features import feature_task
 from ..training.images import ImageSet
-from ..training.trainer import Schedule, Trainer
+from ..training.schedules import Schedule
+from ..training.task import Optimisation
+from ..training.trainer import Trainer
 from .flows import LoweredFlow, build_flow
 
 _STRIDES = (4, 8, 16)
@@ -108,23 +111,26 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
         known = cache_features(features, images, device=device, progress=context.progress, stage="features")
         kept = cache_features(features, holdout, device=device, progress=context.progress, stage="held-out features")
 
-        def loss(indices: Tensor, maps: list[Tensor] = known) -> Tensor:
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                return self.loss([item[indices].to(device) for item in maps])
-
-        def holdout_loss() -> float:
-            parts = torch.arange(len(holdout)).split(config.batch_size)
-            with torch.no_grad():
-                return sum(float(loss(part, kept)) * len(part) for part in parts) / len(holdout)
-
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        schedule = Schedule(config.epochs, config.batch_size, config.patience)
-        trainer = Trainer(self.flows, optimiser, schedule=schedule, context=context)
-        report = trainer.run(len(images), loss=loss, holdout_loss=holdout_loss)
+        task = feature_task(
+            self.flows,
+            Optimisation(optimiser=optimiser),
+            loss=self.loss,
+            known=known,
+            kept=kept,
+            batch_size=config.batch_size,
+        )
+        schedule = Schedule(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            patience=config.patience,
+            precision="bf16" if device.type == "cuda" else "fp32",
+        )
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 
-    def loss(self, maps: list[Tensor]) -> Tensor:
+    def loss(self, maps: tuple[Tensor, ...]) -> Tensor:
         """Negative log-likelihood over all maps, mean over images and dimensions: scalar."""
         total, num_values = torch.zeros((), device=maps[0].device), 0
         for flow, item in zip(self.flows, maps, strict=True):

@@ -28,8 +28,6 @@ import torch
 from torch import Tensor, nn
 
 from ...core.size import Size
-from ..base import FitContext
-from ..training.trainer import Schedule, Trainer
 
 Levels = tuple[Tensor, ...]
 Sizes = tuple[Size, ...]
@@ -99,48 +97,6 @@ def glow_loss(flow: Any, values: Tensor) -> Tensor:
     z, log_jacobian = flow(values)
     loss: Tensor = (0.5 * z.flatten(1).square().sum(1) - log_jacobian).mean() / math.prod(values.shape[1:])
     return loss
-
-
-def train_glow(
-    flow: Any,
-    optimiser: torch.optim.Optimizer,
-    *,
-    loss: Callable[[Tensor], Tensor],
-    num_images: int,
-    kept: Tensor,
-    schedule: Schedule,
-    context: FitContext,
-    largest_norm: float = math.inf,
-) -> dict[str, Any]:
-    """Train a flow, judged by its loss on held-out features.
-
-    Args:
-        flow: from ``build_glow``, on ``context.device``.
-        optimiser: over its parameters.
-        loss: indices int64 (B,) of images → scalar.
-        num_images: images to draw from.
-        kept: features of held-out good images, float32 (M, …), on the CPU.
-        schedule: length.
-        context: seed, device, progress, state folder.
-        largest_norm: a longer gradient is shortened to this.
-
-    Returns:
-        See ``Trainer.run``.
-    """
-    parameters = [item for item in flow.parameters() if item.requires_grad]
-
-    def shorten(*_: Any) -> None:
-        nn.utils.clip_grad_norm_(parameters, largest_norm)
-
-    def holdout_loss() -> float:
-        with torch.no_grad():
-            parts = kept.split(schedule.batch_size)
-            return sum(float(glow_loss(flow, part.to(context.device))) * len(part) for part in parts) / len(kept)
-
-    if math.isfinite(largest_norm):
-        optimiser.register_step_pre_hook(shorten)
-    trainer = Trainer(flow, optimiser, schedule=schedule, context=context)
-    return trainer.run(num_images, loss=loss, holdout_loss=holdout_loss)
 
 
 class Standardise(nn.Module):

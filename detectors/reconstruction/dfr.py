@@ -11,7 +11,7 @@ What differs, and why:
 - Each map is resized to the image and averaged over cells of ``cell_px``: a fixed linear map ``A F Aᵀ`` per layer, and
   computed so. The paper's form unfolds a tensor of 906 MB per image.
 - At most 700 epochs (the authors' figure for MVTec AD), stopped early on held-out good images; the epoch with the
-  lowest held-out loss is kept. Batch statistics belong to the weights of the evaluated epoch (see ``blocks``).
+  lowest held-out loss is kept. Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
 
 The image score is the maximum of the map. The latent size is the number of principal components that carry 90 % of
 the variance of the first ten images' features; the fit reports it, and a checkpoint carries it in its weights' shapes.
@@ -34,10 +34,13 @@ from ...core.linear import bilinear_matrix
 from ...core.size import Size, size_text
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
-from ..nn.blocks import conv_norm, fold, plain_conv, train_on_features
+from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
+from ..training.features import feature_task
 from ..training.images import ImageSet
-from ..training.trainer import Schedule
+from ..training.schedules import Schedule
+from ..training.task import Optimisation
+from ..training.trainer import Trainer
 from .vgg import VggBackbone
 
 _STRIDES = (4, 8, 16)
@@ -191,15 +194,17 @@ class Dfr(AbstractDetector[DfrConfig]):
         )
         latent = config.latent_size or num_components(known[0][: config.pca_images], config.variance)
         self.autoencoder = Autoencoder(self.num_channels, latent).to(device)
-        report = train_on_features(
+        optimiser = torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate)
+        task = feature_task(
             self.autoencoder,
-            torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate),
+            Optimisation(optimiser=optimiser),
             loss=lambda features: F.mse_loss(self.autoencoder(features[0]), features[0]),
             known=known,
             kept=kept,
-            schedule=Schedule(config.epochs, config.batch_size, config.patience),
-            context=context,
+            batch_size=config.batch_size,
         )
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return {**report, "latent_size": latent, "num_channels": self.num_channels}
 

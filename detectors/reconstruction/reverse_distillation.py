@@ -13,8 +13,8 @@ What differs, and why:
   without an activation) the student's last block has no ReLU, with which it could not restore them.
 - The paper's 200 epochs are the upper bound; training stops early on held-out good images and keeps the epoch with
   the lowest held-out loss. The authors' code evaluates on the test images every ten epochs.
-- Batch statistics are taken over training images under the weights of each evaluated epoch (see ``blocks``), not as
-  running means, which lag behind at this learning rate.
+- Batch statistics are taken over training images under the weights of each evaluated epoch (see ``calibration``), not
+  as running means, which lag behind at this learning rate.
 - The teacher's features are computed once and kept: nothing is augmented.
 
 fp16: teacher, bottleneck and student. The cosines are not: sums of squares over a thousand channels can pass 65504.
@@ -32,10 +32,13 @@ from ...core.errors import UsageError
 from ...core.size import size_text
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
-from ..nn.blocks import ConvNorm, conv_norm, fold, train_on_features
+from ..nn.blocks import ConvNorm, conv_norm, fold
 from ..nn.graph import SmoothUpsample
+from ..training.features import feature_task
 from ..training.images import ImageSet
-from ..training.trainer import Schedule, follow_cosine, steps_taken
+from ..training.schedules import Schedule, WarmCosine
+from ..training.task import Optimisation
+from ..training.trainer import Trainer
 
 _STRIDES = (4, 8, 16)
 _SIGMA = 4.0
@@ -201,18 +204,18 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         )
 
         optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
-        if config.anneals:
-            num_steps = config.epochs * -(-len(images) // config.batch_size)
-            follow_cosine(optimiser, num_steps=num_steps, taken=lambda: steps_taken(optimiser))
-        report = train_on_features(
+        num_steps = config.epochs * -(-len(images) // config.batch_size)
+        scheduler = WarmCosine(optimiser, num_steps=num_steps) if config.anneals else None
+        task = feature_task(
             self.student,
-            optimiser,
+            Optimisation(optimiser=optimiser, scheduler=scheduler),
             loss=lambda maps: distillation_loss(maps, self.student(maps)),
             known=known,
             kept=kept,
-            schedule=Schedule(config.epochs, config.batch_size, config.patience),
-            context=context,
+            batch_size=config.batch_size,
         )
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 

@@ -12,7 +12,7 @@ What differs, and why:
 - The learning rate falls by 0.2 at 80 % and 90 % of the epochs, as in the paper. The epoch with the lowest loss on
   held-out good images, with synthetic anomalies that never change, is kept. No epoch is picked on test images.
 - Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
-- Batch statistics belong to the weights of the evaluated epoch (see ``blocks``).
+- Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
 - Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
   layer begins at zero: untrained, it is undecided everywhere.
 
@@ -25,27 +25,25 @@ fp16: both networks; the probability and the window means stay in fp32.
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from ...bundle.manifest import Tolerance
 from ...core.errors import UsageError
 from ...core.size import size_text
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
-from ..nn.blocks import calibration_parts, fold, plain_conv, recalibrate
+from ..nn.blocks import fold, plain_conv
+from ..nn.calibration import calibration_parts, recalibrate
 from ..training.images import ImageSet
-from ..training.trainer import Schedule, Trainer, steps_taken
+from ..training.schedules import Schedule
+from ..training.task import LossTask, Optimisation
+from ..training.trainer import Trainer
 from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
-from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs, texture_files
-
-_TRAINING = 0
-_HELD_OUT = 1
-_CALIBRATION = 2
+from .pairs import CALIBRATION, HELD_OUT, DrawnPairs, PairMaker
 
 
 @dataclass(frozen=True)
@@ -115,38 +113,41 @@ class Draem(AbstractDetector[DraemConfig]):
         """Train both networks on good images with synthetic anomalies."""
         config = self.config
         self.to(context.device).to(memory_format=torch.channels_last)
-        maker = _Maker(config, seed=context.seed)
+        maker = PairMaker(
+            config.crop_px,
+            texture_source=config.texture_source,
+            rotation_share=config.rotation_share,
+            clean_share=config.clean_share,
+            seed=context.seed,
+        )
         optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
-        num_draws = len(images) * config.draws_per_image
-        steps_per_epoch = -(-num_draws // config.batch_size)
+        scheduler = LambdaLR(optimiser, lambda epoch: rate_left(config, epoch))
 
-        def draw(kept: ImageSet, indices: Tensor, *, stream: int, epoch: int = 0) -> tuple[Tensor, ...]:
-            return tuple(item.to(context.device) for item in maker.pairs(kept, indices, stream=stream, epoch=epoch))
-
-        def step(indices: Tensor) -> Tensor:
-            # Counted by the optimiser, so that a resumed run draws what an unbroken one draws.
-            epoch = steps_taken(optimiser) // steps_per_epoch
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, epoch)
-            return self.loss(*draw(images, indices, stream=_TRAINING, epoch=epoch))
+        def moved(pairs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(item.to(context.device) for item in pairs)
 
         def calibrate() -> None:
             parts = calibration_parts(len(images), config.batch_size)
-            batches = (draw(images, part, stream=_CALIBRATION) for part in parts)
+            batches = (moved(maker.pairs(images, part, stream=CALIBRATION)) for part in parts)
             recalibrate(self, lambda pairs: self.logits(pairs[0]), batches=batches)
 
         def holdout_loss() -> float:
             calibrate()
             total = 0.0
             for part in torch.arange(len(holdout)).split(config.batch_size):
-                with torch.no_grad():
-                    total += float(self.loss(*draw(holdout, part, stream=_HELD_OUT))) * len(part)
+                pairs = maker.pairs(holdout, part, stream=HELD_OUT)
+                total += float(self.loss(*moved(pairs))) * len(part)
             return total / len(holdout)
 
-        schedule = Schedule(config.epochs, config.batch_size, config.patience)
-        trainer = Trainer(self, optimiser, schedule=schedule, context=context)
-        report = trainer.run(num_draws, loss=step, holdout_loss=holdout_loss)
-        calibrate()
+        task = LossTask(
+            self,
+            Optimisation(optimiser=optimiser, scheduler=scheduler, scheduler_unit="epoch"),
+            source=DrawnPairs(maker, images, config.draws_per_image),
+            loss=lambda pairs: self.loss(*moved(pairs)),
+            holdout_loss=holdout_loss,
+        )
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu().to(memory_format=torch.contiguous_format)
         return {**report, "textures": maker.source}
 
@@ -195,46 +196,9 @@ def _check(config: DraemConfig) -> None:
         )
 
 
-def learning_rate(config: DraemConfig, epoch: int) -> float:
-    """Falls by 0.2 at 80 % and again at 90 % of the epochs."""
-    return config.learning_rate * 0.2 ** sum(epoch >= share * config.epochs for share in (0.8, 0.9))
-
-
-class _Maker:
-    """Draws training pairs; each follows from (seed, stream, epoch, image) alone."""
-
-    def __init__(self, config: DraemConfig, *, seed: int) -> None:
-        self._config = config
-        self._seed = seed
-        self._files: ImageSet | None = None
-        self.source = "procedural"
-        if config.texture_source:
-            paths = texture_files(Path(config.texture_source))
-            side = max(config.crop_px)
-            black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-            self._files = ImageSet(paths, (side, side), crop_px=config.crop_px, mean=black, std=white)
-            self.source = f"{len(paths)} files"
-
-    def _texture(self, rng: Rng) -> Image:
-        if self._files is None:
-            return procedural_texture(self._config.crop_px, rng)
-        return np.asarray(self._files.batch([int(rng.integers(len(self._files)))])[0].numpy())
-
-    def pairs(self, images: ImageSet, indices: Tensor, *, stream: int, epoch: int) -> tuple[Tensor, ...]:
-        """Images, originals, masks; see ``synthetic.stack_pairs``."""
-        chosen = [int(index) for index in indices]
-        pictures = images.batch([index % len(images) for index in chosen])
-        made = [
-            make_pair(
-                np.asarray(image.numpy()),
-                texture=self._texture,
-                rng=np.random.default_rng([self._seed, stream, epoch, index]),
-                rotation_share=self._config.rotation_share,
-                clean_share=self._config.clean_share,
-            )
-            for image, index in zip(pictures, chosen, strict=True)
-        ]
-        return stack_pairs(made)
+def rate_left(config: DraemConfig, epoch: int) -> float:
+    """Share of the learning rate in an epoch, from 0: 1, then 0.2 after 80 % and 0.04 after 90 % of the epochs."""
+    return float(0.2 ** sum(epoch >= share * config.epochs for share in (0.8, 0.9)))
 
 
 class _Restore(nn.Module):

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...bundle.atomic import file_sha256
+from ...bundle.atomic import file_sha256, write_json
 from ...bundle.lock import LOCK
 from ...bundle.runs.folder import STARTED, is_finished, kept_words, read_started
 from ...core.errors import BadInputError
 from ..base import DetectorConfig
-from .trainer import write_json
+from .state import check_states
 
 #: What must be the same for a run to go on, besides its images.
 _COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "parameters", "seed", "weights")
@@ -40,7 +40,7 @@ def check_beginning(run: Path, wanted: dict[str, Any]) -> None:
     """Refuse a folder that holds a run begun with anything else; images are compared by ``begin``.
 
     Raises:
-        BadInputError: it does; the message says what differs.
+        BadInputError: it does, or another release left its state; the message says what differs.
     """
     if not _holds_work(run):
         return
@@ -56,6 +56,8 @@ def check_beginning(run: Path, wanted: dict[str, Any]) -> None:
         raise BadInputError(
             f"{run} holds {state} begun with another {', '.join(changed)}. Give another --out, or the same values."
         )
+    if not is_finished(run):
+        check_states(run)
 
 
 def begin(run: Path, wanted: dict[str, Any], *, command: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...bundle.atomic import write_json
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
 from ...bundle.runs.folder import is_finished, unfinished_words
@@ -28,7 +29,6 @@ from ..base import AbstractDetector, DetectorConfig, FitContext, build_detector,
 from .beginning import begin, check_beginning, describe_run
 from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images
 from .images import ImageSet
-from .trainer import write_json
 
 #: Below it the coarsest feature maps of common backbones have no whole position left.
 _MIN_SIZE_PX = 32

@@ -1,36 +1,30 @@
 """The one training loop: seeded order, early stopping on held-out good images, resume after a kill."""
 
-import json
+from __future__ import annotations
+
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Generic, final
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
-from ...bundle.atomic import write_atomic
-from ...bundle.runs.folder import STATE
 from ...core.errors import BadInputError, LineproofError, UsageError
 from ..base import FitContext
-from ..nn.finite import describe_not_finite
+from .loading import EpochOrder, make_loader
+from .pace import Pace
+from .schedules import Schedule
+from .state import TrainerState, kept_tensors, read_state, restore_tensors, state_path, write_state
+from .task import BatchT, Optimisation, TrainingTask
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and with which steps to train.
-
-    Attributes:
-        epochs: largest number of passes over the images.
-        batch_size: images per step.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
-    """
-
-    epochs: int
-    batch_size: int
-    patience: int
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -41,73 +35,81 @@ class _Progress:
     seconds: float = 0.0
 
 
-class Trainer:
-    """Trains the parameters of ``module`` that require a gradient.
+@final
+class Trainer(Generic[BatchT]):
+    """Runs a training task, and goes on where an interrupted one ended.
 
-    The order of epoch e depends on (seed, e) alone, so a resumed run takes the very steps an unbroken one takes.
+    The order of epoch e depends on (seed, e) alone, and all that a step depends on is in the state after each epoch:
+    trained parameters, buffers, optimisers, schedulers, averages, scaler and torch's generators. So a resumed run takes
+    the very steps that an unbroken one takes.
 
     Args:
-        module: what is trained; on ``context.device`` already.
-        optimiser: over its parameters.
-        schedule: length.
-        context: seed, progress, state folder.
+        task: what is trained, and by which losses.
+        schedule: length, what is kept, precision.
+        context: seed, device, progress, state folder, workers.
 
     Raises:
-        UsageError: a schedule without epochs or with empty batches.
+        UsageError: a precision that the device does not have.
     """
 
-    def __init__(
-        self, module: nn.Module, optimiser: torch.optim.Optimizer, *, schedule: Schedule, context: FitContext
-    ) -> None:
-        if schedule.epochs < 1 or schedule.batch_size < 1:
+    def __init__(self, task: TrainingTask[BatchT], *, schedule: Schedule, context: FitContext) -> None:
+        device = context.device.type
+        if schedule.precision != "fp32" and device != "cuda":
             raise UsageError(
-                f"Training has {schedule.epochs} epochs of batches of {schedule.batch_size}; expected at least 1."
+                f"Training in {schedule.precision} was asked for on {device}; expected CUDA, which alone trains in "
+                "mixed precision. Train in fp32, or on cuda."
             )
-        self._module = module
-        self._optimiser = optimiser
+        self._task = task
         self._schedule = schedule
         self._context = context
-        self._trained = {name: item for name, item in module.named_parameters() if item.requires_grad}
-        self._best = {name: item.detach().clone() for name, item in self._trained.items()}
+        self._optimisations = dict(task.optimisers())
+        self._scaler = torch.amp.GradScaler("cuda", enabled=schedule.precision == "fp16")
+        self._ema = _averages(task.module, schedule.ema_decay) if schedule.ema_decay else None
+        self._order = EpochOrder(len(task.source), schedule.batch_size, seed=context.seed)
+        self._kept: dict[str, Tensor] = {}
         self._at = _Progress()
 
-    def run(
-        self, num_images: int, *, loss: Callable[[Tensor], Tensor], holdout_loss: Callable[[], float]
-    ) -> dict[str, Any]:
-        """Train, and leave the module with the parameters of its best epoch.
-
-        Args:
-            num_images: images to draw from.
-            loss: indices int64 (B,) → scalar loss of those images.
-            holdout_loss: mean loss of the held-out good images.
+    def run(self) -> dict[str, Any]:
+        """Train, and leave the module with the weights and buffers of the epoch that is kept, in evaluation mode.
 
         Returns:
-            epochs, best_epoch, best_holdout_loss, seconds, stopped ("epochs", "patience" or "time limit").
+            epochs, best_epoch, best_holdout_loss, seconds, stopped ("epochs", "patience" or "time limit"); and where
+            they are not the usual ones keeps, ema_decay and precision.
 
         Raises:
             LineproofError: a loss is not finite.
-            BadInputError: the state to go on from holds weights that are not finite.
+            BadInputError: the state to go on from does not fit, or holds weights that are not finite.
         """
         self._resume()
+        loader = make_loader(
+            self._task.source, self._order, num_workers=self._context.num_workers, seed=self._context.seed
+        )
         # Asked before each epoch, not after: a run that was killed at its very end must not train on when resumed.
         while not (reason := self._reason_to_stop()):
             began = time.perf_counter()
-            self._epoch(num_images, loss)
-            self._judge(holdout_loss())
+            self._epoch(loader, began)
+            self._judge()
             self._at.epoch += 1
             self._at.seconds += time.perf_counter() - began
             self._save()
-        with torch.no_grad():
-            for name, item in self._trained.items():
-                item.copy_(self._best[name])
-        at = self._at
-        return {
+        self._task.module.eval()
+        restore_tensors(self._task.module, self._kept)
+        return self._report(reason)
+
+    def _report(self, reason: str) -> dict[str, Any]:
+        at, schedule = self._at, self._schedule
+        report: dict[str, Any] = {
             "epochs": at.epoch,
             "best_epoch": at.best_epoch,
             "best_holdout_loss": at.best_loss,
             "seconds": round(at.seconds, 1),
             "stopped": reason,
         }
+        usual = Schedule(epochs=1, batch_size=1, patience=0)
+        for name in ("keeps", "ema_decay", "precision"):
+            if getattr(schedule, name) != getattr(usual, name):
+                report[name] = getattr(schedule, name)
+        return report
 
     def _reason_to_stop(self) -> str:
         if self._schedule.patience and self._at.epoch - 1 - self._at.best_epoch >= self._schedule.patience:
@@ -116,108 +118,155 @@ class Trainer:
             return "time limit"
         return "epochs" if self._at.epoch >= self._schedule.epochs else ""
 
-    def _epoch(self, num_images: int, loss: Callable[[Tensor], Tensor]) -> None:
-        generator = torch.Generator().manual_seed((self._context.seed << 20) + self._at.epoch)
-        order = torch.randperm(num_images, generator=generator)
-        steps = order.split(self._schedule.batch_size)
-        self._module.train()
-        for step, indices in enumerate(steps):
-            self._optimiser.zero_grad(set_to_none=True)
-            value = loss(indices)
-            self._require_finite("training", value.item())
-            value.backward()
-            self._optimiser.step()
-            done = self._at.epoch * len(steps) + step + 1
-            self._context.progress("training", done, self._schedule.epochs * len(steps))
-        self._module.eval()
+    def _epoch(self, loader: DataLoader[BatchT], began: float) -> None:
+        self._order.epoch = self._at.epoch
+        self._task.module.train()
+        for step, batch in enumerate(loader, 1):
+            losses: dict[str, float] = {}
+            for name, loss in self._losses(batch):
+                losses[name] = loss.item()
+                self._require_finite(name, losses[name], step=step)
+                self._descend(self._optimisations[name], loss)
+            if self._ema:
+                self._ema.update_parameters(self._task.module)
+            pace = Pace(
+                epoch=self._at.epoch + 1,
+                epochs=self._schedule.epochs,
+                step=step,
+                steps=len(self._order),
+                seconds=self._at.seconds + time.perf_counter() - began,
+                limit_s=self._context.time_limit_s,
+            )
+            self._context.progress(self._task.name, pace.done, pace.total, pace.words(losses))
+        self._task.module.eval()
 
-    def _require_finite(self, which: str, value: float) -> None:
+    def _losses(self, batch: BatchT) -> Iterator[tuple[str, Tensor]]:
+        """The losses of a step, each computed in the schedule's precision when it is asked for."""
+        losses = self._task.step(batch)
+        while True:
+            with self._autocast():
+                item = next(losses, None)
+            if item is None:
+                return
+            yield item
+
+    def _descend(self, optimisation: Optimisation, loss: Tensor) -> None:
+        optimiser = optimisation.optimiser
+        optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if math.isfinite(optimisation.largest_norm):
+            self._scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(optimisation.parameters(), optimisation.largest_norm)
+        self._scaler.step(optimiser)
+        self._scaler.update()
+        if optimisation.scheduler and optimisation.scheduler_unit == "step":
+            optimisation.scheduler.step()
+
+    def _judge(self) -> None:
+        with self._averaged(), torch.no_grad(), self._autocast():
+            value = self._task.validate()
+            self._require_finite("held-out", value)
+            is_best = value < self._at.best_loss
+            if is_best:
+                self._at.best_loss, self._at.best_epoch = value, self._at.epoch
+            if is_best or self._schedule.keeps == "last":
+                self._kept = kept_tensors(self._task.module)
+        for item in self._optimisations.values():
+            if item.scheduler_unit == "epoch" and isinstance(item.scheduler, ReduceLROnPlateau):
+                item.scheduler.step(value)
+            elif item.scheduler_unit == "epoch" and item.scheduler:
+                item.scheduler.step()
+
+    def _require_finite(self, which: str, value: float, *, step: int = 0) -> None:
         if not math.isfinite(value):
+            where = f"epoch {self._at.epoch + 1}{f', step {step}' if step else ''}"
             raise LineproofError(
-                f"The {which} loss became {value} in epoch {self._at.epoch + 1}. "
+                f"The {which} loss became {value} in {where}. "
                 "Lower the learning rate (--set learning_rate=...) and train again, into a new --out."
             )
 
-    def _judge(self, value: float) -> None:
-        self._require_finite("held-out", value)
-        if value < self._at.best_loss:
-            self._at.best_loss, self._at.best_epoch = value, self._at.epoch
-            self._best = {name: item.detach().clone() for name, item in self._trained.items()}
+    def _autocast(self) -> torch.autocast:
+        precision = self._schedule.precision
+        return torch.autocast(self._context.device.type, _AUTOCAST[precision], enabled=precision != "fp32")
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The module with averaged weights, where they are asked for, and then again as it is trained."""
+        if self._ema is None:
+            yield
+            return
+        trained = kept_tensors(self._task.module)
+        restore_tensors(self._task.module, kept_tensors(self._ema.module))
+        try:
+            yield
+        finally:
+            restore_tensors(self._task.module, trained)
 
     def _save(self) -> None:
         if self._context.run is None:
             return
-        tensors = {f"current/{name}": item.detach().cpu() for name, item in self._trained.items()}
-        tensors |= {f"best/{name}": item.cpu() for name, item in self._best.items()}
-        state = self._optimiser.state_dict()["state"]
-        for index, slots in state.items():
-            tensors |= {f"optimiser/{index}/{slot}": torch.as_tensor(value).cpu() for slot, value in slots.items()}
-        temporary = self._context.run / f".{STATE}.tmp"
-        metadata = {"progress": json.dumps(asdict(self._at)), "epochs": str(self._schedule.epochs)}
-        save_file({name: item.contiguous().clone() for name, item in tensors.items()}, temporary, metadata)
-        temporary.replace(self._context.run / STATE)
+        device, others = (
+            self._context.device,
+            {
+                "optimisers": {name: item.optimiser.state_dict() for name, item in self._optimisations.items()},
+                "schedulers": {
+                    name: item.scheduler.state_dict() for name, item in self._optimisations.items() if item.scheduler
+                },
+                "scaler": self._scaler.state_dict(),
+                "generators": {"cpu": torch.get_rng_state()},
+            },
+        )
+        if device.type == "cuda":
+            others["generators"]["cuda"] = torch.cuda.get_rng_state(device)
+        state = TrainerState(
+            progress=asdict(self._at),
+            epochs=self._schedule.epochs,
+            current=kept_tensors(self._task.module),
+            kept=self._kept,
+            ema=dict(self._ema.state_dict()) if self._ema else {},
+            others=others,
+        )
+        write_state(state_path(self._context.run, self._task.name), state)
 
     def _resume(self) -> None:
-        path = self._context.run / STATE if self._context.run else None
+        path = state_path(self._context.run, self._task.name) if self._context.run else None
         if path is None or not path.exists():
             return
-        tensors = load_file(path)
-        # Adam's own state may overflow without harm; what is computed with may not.
-        found = describe_not_finite({name: item for name, item in tensors.items() if not name.startswith("optimiser/")})
-        if found:
-            raise BadInputError(f"{path} cannot be gone on from: {found}. Train again, into a new --out.")
-        self._at = _Progress(**json.loads(_metadata(path)["progress"]))
-        with torch.no_grad():
-            for name, item in self._trained.items():
-                item.copy_(tensors[f"current/{name}"])
-                self._best[name] = tensors[f"best/{name}"].to(item.device)
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition("/")
-            if kind == "optimiser":
-                index, _, slot = rest.partition("/")
-                slots.setdefault(int(index), {})[slot] = value
-        groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": slots, "param_groups": groups})
+        state = read_state(path)
+        try:
+            self._take(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise BadInputError(
+                f"{path} does not fit what is trained ({str(error)[:300]}). Train again, into a new --out."
+            ) from None
+
+    def _take(self, state: TrainerState) -> None:
+        device = self._context.device
+        self._at = _Progress(**state.progress)
+        restore_tensors(self._task.module, state.current)
+        self._kept = {name: item.to(device) for name, item in state.kept.items()}
+        if self._ema:
+            self._ema.load_state_dict(state.ema)
+        for name, item in self._optimisations.items():
+            item.optimiser.load_state_dict(state.others["optimisers"][name])
+            if item.scheduler:
+                item.scheduler.load_state_dict(state.others["schedulers"][name])
+        self._scaler.load_state_dict(state.others["scaler"])
+        torch.set_rng_state(state.others["generators"]["cpu"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state.others["generators"]["cuda"], device)
 
 
-def steps_taken(optimiser: torch.optim.Optimizer, parameters: Iterable[Tensor] | None = None) -> int:
-    """Steps that Adam has taken, as its own state counts them, so that a resumed training counts on.
+def _averages(module: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving averages of all parameters and buffers; what is no floating point is copied."""
+    move = get_ema_multi_avg_fn(decay)
 
-    Args:
-        optimiser: of Adam's family.
-        parameters: count the steps of these only.
-    """
-    state = optimiser.state
-    chosen = state if parameters is None else parameters
-    return max((int(state[item]["step"]) for item in chosen if item in state), default=0)
+    def average(averages: _Tensors, present: _Tensors, num_averaged: Tensor | int) -> None:
+        # A permutation or a count has no mean.
+        if averages[0].is_floating_point():
+            move(averages, present, num_averaged)
+            return
+        for item, new in zip(averages, present, strict=True):
+            item.copy_(new)
 
-
-def follow_cosine(optimiser: torch.optim.Optimizer, *, num_steps: int, taken: Callable[[], int]) -> None:
-    """Let the learning rate warm up from a tenth over 8 % of the steps, then fall by a cosine to a thousandth.
-
-    Args:
-        optimiser: with one group, at its highest rate.
-        num_steps: of the whole training.
-        taken: counts the steps so far; see ``steps_taken``.
-    """
-    peak, warm_steps = optimiser.param_groups[0]["lr"], 0.08 * num_steps
-
-    def adjust(adam: torch.optim.Optimizer, args: Any, settings: Any) -> None:  # noqa: ARG001
-        done = taken()
-        rate = 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * done / num_steps))
-        adam.param_groups[0]["lr"] = peak * rate * min(1.0, 0.1 + 0.9 * done / warm_steps)
-
-    optimiser.register_step_pre_hook(adjust)
-
-
-def _metadata(path: Any) -> dict[str, str]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return dict(file.metadata())
-
-
-def write_json(path: Any, value: dict[str, Any]) -> None:
-    """Write JSON atomically, keys sorted."""
-    write_atomic(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)

@@ -15,7 +15,9 @@ from lineproof.core.errors import BadInputError, EnvironmentMissingError, UsageE
 from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
 from lineproof.detectors.flow.alexnet import AlexNet  # noqa: E402
 from lineproof.detectors.flow.differnet import DifferNet  # noqa: E402
+from lineproof.detectors.flow.views import RandomViews  # noqa: E402
 from lineproof.detectors.training.images import ImageSet  # noqa: E402
+from lineproof.detectors.training.task import Draw  # noqa: E402
 
 SMALL = {
     "backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, "stride": 8, "num_rotations": 4,
@@ -186,8 +188,9 @@ def test_random_views_resume_to_the_same_bits(images, tmp_path):
 def test_views_are_drawn_anew_every_step(images):
     detector = small()
     chosen = images(detector, 2)
+    source, indices = RandomViews(chosen, detector.config.num_training_rotations), torch.tensor([0, 1])
     draw = [
-        detector._drawn(chosen, torch.tensor([0, 1]), torch.Generator().manual_seed(seed)).numpy() for seed in (0, 0, 1)
+        detector.drawn_features(source[Draw(indices=indices, epoch=0, step=step, seed=0)]).numpy() for step in (0, 0, 1)
     ]
     assert draw[0].shape == (4, 384)
     np.testing.assert_array_equal(draw[0], draw[1])

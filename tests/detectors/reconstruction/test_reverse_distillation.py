@@ -79,15 +79,20 @@ def test_a_perfect_student_finds_nothing():
 def test_the_learning_rate_falls_only_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
     rates = {}
     for anneals in (False, True):
-        made = []
-        keep = lambda *given, made=made, **named: made.append(ADAM(*given, **named)) or made[-1]  # noqa: E731
-        monkeypatch.setattr(torch.optim, "Adam", keep)
+        seen = rates[anneals] = []
+
+        class Recorder(ADAM):
+            def step(self, closure=None, seen=seen):
+                seen.append(self.param_groups[0]["lr"])
+                return super().step(closure)
+
+        monkeypatch.setattr(torch.optim, "Adam", Recorder)
         config = small(epochs=2, batch_size=4, anneals=anneals).config
         train("reverse_distillation", config, dataset=dataset, run=tmp_path / str(anneals))
-        rates[anneals] = made[0].param_groups[0]["lr"]
-    assert rates[False] == 5e-3
+    assert rates[False] == [5e-3] * 4
     # The last of four steps: a quarter of the cosine is left.
-    assert rates[True] == pytest.approx(5e-3 * (1e-3 + 0.999 * 0.5 * (1.0 + np.cos(0.75 * np.pi))))
+    assert len(rates[True]) == 4
+    assert rates[True][-1] == pytest.approx(5e-3 * (1e-3 + 0.999 * 0.5 * (1.0 + np.cos(0.75 * np.pi))))
 
 
 @pytest.mark.parametrize("size", [32, 100])

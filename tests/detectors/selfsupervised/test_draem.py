@@ -8,13 +8,14 @@ from PIL import Image as PillowImage  # noqa: E402
 
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
-from lineproof.detectors.selfsupervised.draem import Draem, DraemConfig, _Maker, learning_rate  # noqa: E402
+from lineproof.detectors.selfsupervised.draem import Draem, DraemConfig, rate_left  # noqa: E402
 from lineproof.detectors.selfsupervised.draem_networks import (  # noqa: E402
     DiscriminativeNetwork,
     ReconstructiveNetwork,
     focal_loss,
     structural_similarity,
 )
+from lineproof.detectors.selfsupervised.pairs import PairMaker  # noqa: E402
 from lineproof.detectors.selfsupervised.synthetic import texture_files  # noqa: E402
 from lineproof.detectors.training.checkpoint import CHECKPOINT  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
@@ -87,8 +88,8 @@ def test_focal_loss_is_weighted_cross_entropy():
 
 
 def test_learning_rate_falls_twice():
-    config = DraemConfig(epochs=700, learning_rate=1.0)
-    rates = [learning_rate(config, epoch) for epoch in (0, 559, 560, 629, 630, 699)]
+    config = DraemConfig(epochs=700)
+    rates = [rate_left(config, epoch) for epoch in (0, 559, 560, 629, 630, 699)]
     np.testing.assert_allclose(rates, [1.0, 1.0, 0.2, 0.2, 0.04, 0.04])
 
 
@@ -98,7 +99,8 @@ def test_an_image_is_drawn_again_with_another_anomaly(sample_folder):
     images = image_set(Draem(config), [sample.path for sample in dataset.train])
     count = len(images)
     drawn = torch.tensor([2, 2 + count, 2 + 2 * count, 2])
-    _, originals, masks = _Maker(config, seed=0).pairs(images, drawn, stream=0, epoch=0)
+    maker = PairMaker(config.crop_px, texture_source="", rotation_share=0.0, clean_share=0.0, seed=0)
+    _, originals, masks = maker.pairs(images, drawn, stream=0)
     for original in originals[1:]:
         np.testing.assert_array_equal(original.numpy(), originals[0].numpy())
     np.testing.assert_array_equal(masks[3].numpy(), masks[0].numpy())
@@ -111,7 +113,7 @@ def test_an_epoch_is_as_long_as_its_draws(sample_folder, tmp_path):
     config = DraemConfig(**TINY | {"epochs": 1, "draws_per_image": 3, "batch_size": 4})
     dataset = open_dataset(sample_folder, category="flange")
     record = train("draem", config, dataset=dataset, run=tmp_path / "run", progress=lambda *now: seen.add(now))
-    assert max(done for stage, done, _ in seen if stage == "training") == -(-3 * record.training.num_images // 4)
+    assert max(done for stage, done, *_ in seen if stage == "training") == -(-3 * record.training.num_images // 4)
 
 
 def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_path):
@@ -122,7 +124,7 @@ def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_pat
     class KilledError(Exception):
         pass
 
-    def kill(stage, done, _total):
+    def kill(stage, done, *_):
         if stage == "training" and done == 3:
             raise KilledError
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,21 @@ def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, m
     assert record.beginning == (f"goes on with run {run} after epoch 2 of 4" if epoch else "")
     assert (record.beginning in told) == (epoch > 0)
     assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
+
+
+def test_a_run_that_a_former_release_left_unfinished_is_refused_before_any_work(whole, dataset, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole[0], run)
+    (run / RECORD).unlink()
+    state = load_file(run / "trainer.safetensors")
+    save_file(state, run / "trainer.safetensors", {"progress": '{"epoch": 4}', "epochs": "4"})
+    told = []
+    with pytest.raises(BadInputError, match=r"holds a training in format 1, .*from format 2 only\. Finish it with the"):
+        train("fastflow", flow_config(), dataset=dataset, run=run, progress=lambda stage, *_: told.append(stage))
+    assert not {"features", "training"} & set(told)
+    # A finished run is not gone on from: what its trainer left matters no more.
+    shutil.copy(whole[0] / RECORD, run / RECORD)
+    assert train("fastflow", flow_config(), dataset=dataset, run=run).holdout_scores == whole[1].holdout_scores
 
 
 def test_record_can_be_read_back(whole):

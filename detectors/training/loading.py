@@ -1,0 +1,68 @@
+"""Batches of an epoch, made here or in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar, final
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from .task import BatchSource, Draw
+
+ItemT = TypeVar("ItemT")
+
+
+@final
+class EpochOrder(Sampler[Draw]):
+    """The draws of one epoch; the order of epoch e depends on (seed, e) alone.
+
+    Args:
+        num_items: items of the source.
+        batch_size: items per step; the last step may have fewer.
+        seed: of the training.
+
+    Attributes:
+        epoch: whose draws are given; set before each epoch.
+    """
+
+    def __init__(self, num_items: int, batch_size: int, *, seed: int) -> None:
+        self._num_items = num_items
+        self._batch_size = batch_size
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self._num_items // self._batch_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed((self._seed << 20) + self.epoch)
+        order = torch.randperm(self._num_items, generator=generator)
+        before = self.epoch * len(self)
+        for number, indices in enumerate(order.split(self._batch_size)):
+            yield Draw(indices=indices, epoch=self.epoch, step=before + number, seed=self._seed)
+
+
+def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: int, seed: int) -> DataLoader[ItemT]:
+    """A loader of whole batches, whose workers live as long as it does, so that each decodes an image once.
+
+    Args:
+        source: makes a batch of a draw.
+        order: the draws.
+        num_workers: processes that make batches ahead; 0 makes them in this one.
+        seed: of the workers' global generators. The training's own global generator is left alone.
+    """
+    return DataLoader(
+        source,
+        batch_size=None,
+        sampler=order,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=_as_it_is,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def _as_it_is(batch: ItemT) -> ItemT:
+    """Batches are made whole by their source."""
+    return batch

@@ -1,0 +1,55 @@
+"""Batches are the same wherever they are made."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lineproof.detectors.training.loading import EpochOrder, make_loader  # noqa: E402
+from lineproof.detectors.training.task import BatchSource  # noqa: E402
+
+
+class Augmented(BatchSource):
+    """Values with noise that is drawn anew at every step; says which process made them."""
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, draw):
+        noise = torch.randn(len(draw.indices), 3, generator=draw.generator())
+        worker = torch.utils.data.get_worker_info()
+        return draw.indices[:, None] + noise, draw.epoch, draw.step, -1 if worker is None else worker.id
+
+
+def epochs_of(num_workers, *, seed=5):
+    order = EpochOrder(7, 3, seed=seed)
+    loader = make_loader(Augmented(), order, num_workers=num_workers, seed=seed)
+    batches = []
+    for epoch in range(3):
+        order.epoch = epoch
+        batches += list(loader)
+    return batches
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_make_the_same_batches():
+    here, there = epochs_of(0), epochs_of(2)
+    assert {batch[3] for batch in here} == {-1}
+    assert {batch[3] for batch in there} == {0, 1}
+    assert len(here) == len(there) == 9
+    for one, other in zip(here, there, strict=True):
+        assert one[1:3] == other[1:3]
+        np.testing.assert_array_equal(one[0].numpy(), other[0].numpy())
+
+
+def test_steps_count_over_all_epochs_and_no_two_draw_alike():
+    batches = epochs_of(0)
+    assert [batch[1:3] for batch in batches] == [(step // 3, step) for step in range(9)]
+    assert len({float(batch[0][0, 0] % 1) for batch in batches}) == 9
+
+
+def test_loading_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    epochs_of(0)
+    np.testing.assert_array_equal(torch.get_rng_state().numpy(), before.numpy())

@@ -30,6 +30,7 @@ def train(
     seed: Annotated[int, Option(help="The same seed gives the same weights on a CPU.")] = 0,
     device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
     time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for none.")] = 0.0,
+    workers: Annotated[int, Option(help="Processes that load and augment images; 0 for none.")] = 0,
     out: Annotated[Path | None, Option(help="Run folder; an unfinished run there goes on.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -54,6 +55,7 @@ def train(
         "fit": fit or "none",
         "frame": parse_frame_size(frame) if frame else None,
         "bit_depth": bit_depth,
+        "num_workers": workers,
         "command": typed_line(context, without=("out", "as_json", "quiet", "verbose")),
     }
     with ui.progress() as progress:

@@ -47,6 +47,8 @@ class TrainOptions:
         fit: how pictures of several sizes become frames of one, see ``data.frames``.
         frame: height and width of the frames; None chooses, see ``choose_frame``.
         bit_depth: bits that the camera used in 16-bit pictures; None for all.
+        num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in
+            the training's own process. The weights are the same.
         command: the command line that asked for this, without its ``--out``: what an unfinished run names as the way
             to finish it. "" where there is none.
     """
@@ -58,6 +60,7 @@ class TrainOptions:
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
     bit_depth: int | None = None
+    num_workers: int = 0
     command: str = ""
 
 
@@ -100,6 +103,8 @@ def train(
         raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
     if not options.time_limit_s >= 0:
         raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
+    if options.num_workers < 0:
+        raise UsageError(f"--workers is {options.num_workers}; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
     device = _device(options.device)
     frames = _look_at(fitted + held_out, options, progress)
@@ -114,7 +119,7 @@ def train(
         _seed(options.seed)
         detector = build_detector(name, config)
         images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
-        context = FitContext(options.seed, device, progress, run, options.time_limit_s)
+        context = FitContext(options.seed, device, progress, run, options.time_limit_s, options.num_workers)
         try:
             fit = detector.fit(images, kept, context=context)
             progress("scores", 0, 0)

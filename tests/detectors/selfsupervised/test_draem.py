@@ -18,7 +18,7 @@ from lineproof.detectors.selfsupervised.draem_networks import (  # noqa: E402
 from lineproof.detectors.selfsupervised.pairs import PairMaker  # noqa: E402
 from lineproof.detectors.selfsupervised.synthetic import texture_files  # noqa: E402
 from lineproof.detectors.training.checkpoint import CHECKPOINT  # noqa: E402
-from lineproof.detectors.training.train import image_set, train  # noqa: E402
+from lineproof.detectors.training.train import TrainOptions, image_set, train  # noqa: E402
 
 TINY = {
     "resize_px": (64, 96),
@@ -137,6 +137,19 @@ def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_pat
     whole, broken = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "broken"))
     for name, value in whole.items():
         np.testing.assert_array_equal(broken[name].numpy(), value.numpy(), err_msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_workers_change_no_bit(sample_folder, tmp_path):
+    from safetensors.torch import load_file
+
+    dataset = open_dataset(sample_folder, category="flange")
+    for num_workers in (0, 2):
+        options = TrainOptions(num_workers=num_workers)
+        train("draem", DraemConfig(**TINY), dataset=dataset, run=tmp_path / str(num_workers), options=options)
+    alone, helped = (load_file(tmp_path / name / CHECKPOINT) for name in ("0", "2"))
+    for name, value in alone.items():
+        np.testing.assert_array_equal(helped[name].numpy(), value.numpy(), err_msg=name)
 
 
 def test_textures_come_from_a_folder(tmp_path, sample_folder):

@@ -34,16 +34,14 @@ class BundleDescription:
 
 def _interface(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
-    spec = manifest.preprocessing
+    spec, taken = manifest.preprocessing, manifest.inputs[0]
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
         f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
         *_proofs(manifest, _reports_of(bundle.path / PROOF)),
-        f"Input: frames uint8 ({', '.join(map(str, manifest.inputs[0].shape))}), 1 to {manifest.max_batch} at once, "
-        f"{'RGB' if spec.frame_channels == 3 else 'mono'} as the camera gives them.",
-        f"Pictures in files: of another size {_FITS[spec.fit]}; 16-bit pictures hold {spec.bit_depth or 16} bits.",
-        f"In the graph: antialiased resize to {spec.resize_height_px}x{spec.resize_width_px}, centre crop to "
-        f"{spec.crop_height_px}x{spec.crop_width_px}, mean {spec.mean}, std {spec.std}.",
+        f"Input: {taken.name} {taken.dtype} ({', '.join(map(str, taken.shape))}), 1 to {manifest.max_batch} at once, "
+        f"{spec.content}.",
+        *spec.sentences(),
         *(f"Output: {item.name} {item.dtype} ({', '.join(map(str, item.shape))})." for item in manifest.outputs),
         *(
             f"Threshold{where} {item.value:.6g} (NG where score > threshold): {item.sentence()}; {item.source}."
@@ -79,14 +77,6 @@ def _proofs(manifest: Manifest, reports: list[dict[str, Any]]) -> list[str]:
     if not manifest.is_decision_recorded:
         lines.append(f"  What stands here (decision, proofs, tolerances, training) {NOT_RECORDED}")
     return lines
-
-
-_FITS = {
-    "none": "are refused",
-    "stretch": "are resized to the frame (fit stretch)",
-    "pad": "are padded to the frame, larger ones refused (fit pad)",
-    "crop": "are cropped to the frame, smaller ones refused (fit crop)",
-}
 
 
 def _origin(manifest: Manifest) -> list[str]:

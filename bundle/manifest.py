@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..core.spec import Preprocessing, TensorSpec
+from ..core.inputs import InputSpec
+from ..core.spec import TensorSpec
 from ..core.threshold import Threshold
 from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
@@ -157,7 +158,7 @@ class Manifest:
     precision: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: Preprocessing
+    preprocessing: InputSpec
     max_batch: int
     threshold: Threshold
     engine_thresholds: dict[str, Threshold]

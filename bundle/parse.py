@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from ..core.errors import BundleError, UsageError
-from ..core.spec import Preprocessing, TensorSpec
+from ..core.inputs import parse_preprocessing
+from ..core.spec import TensorSpec
 from ..core.threshold import Threshold
 from .checked import check_types, check_values
 from .manifest import (
@@ -75,14 +76,11 @@ def _spec(raw: dict[str, Any]) -> TensorSpec:
 
 
 def _build(raw: dict[str, Any]) -> Manifest:
-    preprocessing = dict(raw["preprocessing"])
-    preprocessing["mean"] = tuple(preprocessing["mean"])
-    preprocessing["std"] = tuple(preprocessing["std"])
     typed: dict[str, Any] = {
         "detector": DetectorRecord(**raw["detector"]),
         "inputs": tuple(_spec(item) for item in raw["inputs"]),
         "outputs": tuple(_spec(item) for item in raw["outputs"]),
-        "preprocessing": Preprocessing(**preprocessing),
+        "preprocessing": parse_preprocessing(raw["preprocessing"]),
         "threshold": Threshold(**raw["threshold"]),
         "engine_thresholds": {name: Threshold(**item) for name, item in raw["engine_thresholds"].items()},
         "tolerances": {name: Tolerance(**item) for name, item in raw["tolerances"].items()},

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..core.errors import BundleError
 from ..core.prediction import Prediction
+from ..core.spec import Frames
 from .atomic import file_sha256, replace_directory, sync_tree, write_atomic
 from .lock import exclusive
 from .manifest import FileRecord, Manifest, PlanRecord
@@ -44,12 +44,12 @@ class Golden:
     """Real frames and what the PyTorch reference said about them.
 
     Attributes:
-        frames: uint8 (N, H, W, C).
+        frames: N of them, as the graph takes them (``manifest.inputs``).
         names: where each frame came from.
         reference: float32 scores (N,) and maps (N, h, w) of the reference, before any lowering.
     """
 
-    frames: NDArray[np.uint8]
+    frames: Frames
     names: tuple[str, ...]
     reference: Prediction
 

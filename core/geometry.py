@@ -8,13 +8,26 @@ whole row and column (``centre_crop_offset``); the map covers that crop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .linear import centre_crop_offset
-from .spec import Preprocessing
+from .linear import Matrix, antialias_matrix
+
+
+def centre_crop_offset(size: int, crop: int) -> int:
+    """First row of a centre crop, or of an image in a larger frame: half the margin, rounded to even (torchvision)."""
+    return round((size - crop) / 2.0)
+
+
+def nearest_pixels(num: int, size: int) -> NDArray[np.int64]:
+    """Which of ``size`` pixels lies under the centre of each of ``num``: floor((i + 1/2) size / num), whole numbers.
+
+    Returns:
+        int64 (num,).
+    """
+    return np.asarray((2 * np.arange(num, dtype=np.int64) + 1) * size // (2 * num))
 
 
 @final
@@ -36,6 +49,11 @@ class Axis:
     def offset_px(self) -> int:
         """First pixel of the resized image that the crop keeps."""
         return centre_crop_offset(self.resized_px, self.crop_px)
+
+    @property
+    def matrix(self) -> Matrix:
+        """Antialiased resize and crop as one matrix: float64 (crop_px, frame_px)."""
+        return antialias_matrix(self.frame_px, self.resized_px)[self.offset_px : self.offset_px + self.crop_px]
 
     @property
     def edges_px(self) -> tuple[float, float]:
@@ -65,21 +83,22 @@ class Axis:
         return np.asarray(resized * self.frame_px / self.resized_px)
 
 
-def axes(spec: Preprocessing) -> tuple[Axis, Axis]:
-    """Rows and columns of a preprocessing."""
-    return (
-        Axis(spec.frame_height_px, spec.resize_height_px, spec.crop_height_px),
-        Axis(spec.frame_width_px, spec.resize_width_px, spec.crop_width_px),
-    )
+class Placed(Protocol):
+    """Anything that says where its map lies on its frames: the preprocessing of any kind of input."""
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Rows and columns."""
+        ...
 
 
-def seen_part(spec: Preprocessing) -> tuple[slice, slice]:
+def seen_part(spec: Placed) -> tuple[slice, slice]:
     """Rows and columns of the frame that the detector sees, see ``Axis.seen``."""
-    rows, columns = axes(spec)
+    rows, columns = spec.axes
     return rows.seen, columns.seen
 
 
-def enlarge_map(anomaly_map: NDArray[np.float32], spec: Preprocessing) -> NDArray[np.float32]:
+def enlarge_map(anomaly_map: NDArray[np.float32], spec: Placed) -> NDArray[np.float32]:
     """The anomaly map at the pixels of the frame: bilinear, half-pixel centres, held constant beyond the outer centres.
 
     Without a crop that is ``torch.nn.functional.interpolate(…, mode="bilinear", align_corners=False)``; with one, each
@@ -93,7 +112,7 @@ def enlarge_map(anomaly_map: NDArray[np.float32], spec: Preprocessing) -> NDArra
     Returns:
         float32, as many rows and columns as ``seen_part`` selects.
     """
-    rows, columns = axes(spec)
+    rows, columns = spec.axes
     values = np.asarray(anomaly_map)
     sides = zip((rows, columns), values.shape, strict=True)
     if all(side.frame_px == side.resized_px == side.crop_px == num_map for side, num_map in sides):
@@ -117,7 +136,7 @@ def _interpolate(values: NDArray[np.float64], axis_px: Axis, *, axis: int) -> ND
     return np.asarray(step)
 
 
-def mask_on_map(mask: NDArray[np.bool_], spec: Preprocessing, *, map_shape: tuple[int, int]) -> NDArray[np.bool_]:
+def mask_on_map(mask: NDArray[np.bool_], spec: Placed, *, map_shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Each pixel of the map takes the mask at its centre: nearest, so that the mask stays a mask.
 
     Args:
@@ -129,7 +148,7 @@ def mask_on_map(mask: NDArray[np.bool_], spec: Preprocessing, *, map_shape: tupl
         bool (h, w). What the crop cuts away counts nowhere.
     """
     places = []
-    for axis_px, num_map in zip(axes(spec), map_shape, strict=True):
+    for axis_px, num_map in zip(spec.axes, map_shape, strict=True):
         centres = axis_px.to_frame(np.arange(num_map) + 0.5, num_map)
         places.append(np.clip(np.floor(centres).astype(np.int64), 0, axis_px.frame_px - 1))
     return np.asarray(mask[np.ix_(*places)])

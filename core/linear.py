@@ -76,8 +76,3 @@ def smooth_upsample_matrix(size_in: int, size_out: int, sigma: float, *, align_c
     """
     upsample = bilinear_matrix(size_in, size_out, align_corners=align_corners)
     return gaussian_matrix(size_out, sigma) @ upsample if sigma > 0 else upsample
-
-
-def centre_crop_offset(size: int, crop: int) -> int:
-    """First row of a centre crop, rounded to even as torchvision rounds it."""
-    return round((size - crop) / 2.0)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BadInputError, UsageError
+from .geometry import Axis
+from .size import size_text
 
 PRECISIONS = ("fp32", "fp16", "int8")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-#: How a picture of another size is brought to the frame, see ``data.frames``.
+#: One frame (H, W, C) or several (N, H, W, C): what a camera gives, and what a graph takes.
+Frames = NDArray[np.uint8 | np.float32]
+#: How an image of another size is brought to the frame, see ``data.inputs``.
 Fit = Literal["none", "stretch", "pad", "crop"]
 FITS: tuple[Fit, ...] = get_args(Fit)
+#: What becomes of an image of another size, after "images of another size".
+FIT_WORDS: dict[Fit, str] = {
+    "none": "are refused",
+    "stretch": "are resized to the frame (fit stretch)",
+    "pad": "are padded to the frame, larger ones refused (fit pad)",
+    "crop": "are cropped to the frame, smaller ones refused (fit crop)",
+}
 _ORDERS = {1: "mono", 3: "rgb"}
 
 
@@ -48,15 +59,17 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FrameRule:
-    """How a picture becomes a frame, before the graph; ``Preprocessing`` says the same of a bundle.
+    """How an image becomes a frame, before the graph; ``Preprocessing`` says the same of a bundle.
 
     Attributes:
         frame_height_px: height H of the frame.
         frame_width_px: width W of the frame.
         frame_channels: 3 (RGB) or 1 (mono).
-        fit: how a picture of another size is brought to the frame; ``"none"`` refuses it.
+        fit: how an image of another size is brought to the frame; ``"none"`` refuses it.
         bit_depth: see ``Preprocessing``.
     """
+
+    kind: ClassVar[str] = "image"
 
     frame_height_px: int
     frame_width_px: int
@@ -67,6 +80,11 @@ class FrameRule:
     def __post_init__(self) -> None:
         check_fit(self.fit)
         check_bit_depth(self.bit_depth)
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return self.frame_height_px, self.frame_width_px, self.frame_channels
 
 
 def check_fit(fit: str) -> Fit:
@@ -88,30 +106,13 @@ def check_bit_depth(bit_depth: int | None) -> None:
         )
 
 
-def is_swapped(preprocessing: Preprocessing, order: str | None) -> bool:
-    """Whether frames in this order of channels must be turned round for the graph.
-
-    Args:
-        preprocessing: of the bundle.
-        order: ``"rgb"``, ``"bgr"`` or ``"mono"``; None is the bundle's own order.
-
-    Raises:
-        UsageError: the bundle cannot take that order.
-    """
-    own = preprocessing.channel_order
-    known = ("rgb", "bgr") if own == "rgb" else ("mono",)
-    if order is not None and order not in known:
-        raise UsageError(f"--order is {order!r}; this bundle takes {own} frames: expected {' or '.join(known)}.")
-    return order == "bgr"
-
-
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a frame, and what the graph does to the frame: resize, centre crop, normalise.
+    """How an image becomes a frame, and what the graph does to the frame: resize, centre crop, normalise.
 
     The resize is the antialiased bilinear one (a triangle filter whose support grows with the down-scale
-    factor), in float32, without rounding to grey levels in between. The last three fields concern pictures in files,
-    before the graph; see ``data.frames``.
+    factor), in float32, without rounding to grey levels in between. The last three fields concern images in files,
+    before the graph; see ``data.inputs.image``.
 
     Attributes:
         frame_height_px: height H of the camera frame.
@@ -123,12 +124,14 @@ class Preprocessing:
         crop_width_px: width after the centre crop.
         mean: per-channel mean on RGB in [0, 1].
         std: per-channel standard deviation on RGB in [0, 1].
-        fit: how a picture of another size is brought to the frame; ``"none"`` refuses it.
-        bit_depth: bits that the camera used in 16-bit pictures, so that value >> (bit_depth - 8) is the grey level;
+        fit: how an image of another size is brought to the frame; ``"none"`` refuses it.
+        bit_depth: bits that the camera used in 16-bit images, so that value >> (bit_depth - 8) is the grey level;
             None takes all 16.
         channel_order: ``"rgb"`` or ``"mono"``, the order in which the graph takes channels; it follows from
             ``frame_channels`` where left out.
     """
+
+    kind: ClassVar[str] = "image"
 
     frame_height_px: int
     frame_width_px: int
@@ -164,7 +167,46 @@ class Preprocessing:
             raise UsageError(f"Every size must be at least 1 pixel: {self}.")
 
     @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a frame."""
+        return self.frame_height_px, self.frame_width_px, self.frame_channels
+
+    @property
     def frames(self) -> TensorSpec:
         """Specification of the graph's input."""
-        shape = ("N", self.frame_height_px, self.frame_width_px, self.frame_channels)
-        return TensorSpec("frames", "uint8", shape)
+        return TensorSpec("frames", "uint8", ("N", *self.frame_shape))
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Rows and columns: where the anomaly map lies on the frame."""
+        return (
+            Axis(self.frame_height_px, self.resize_height_px, self.crop_height_px),
+            Axis(self.frame_width_px, self.resize_width_px, self.crop_width_px),
+        )
+
+    @property
+    def content(self) -> str:
+        """What a frame holds, in words."""
+        return f"{'RGB' if self.frame_channels == 3 else 'mono'} as the camera gives them"
+
+    def sentences(self) -> tuple[str, ...]:
+        """What happens to an image before the graph, and in it."""
+        return (
+            f"Pictures in files: of another size {FIT_WORDS[self.fit]}; 16-bit pictures hold "
+            f"{self.bit_depth or 16} bits.",
+            f"In the graph: antialiased resize to {self.resize_height_px}x{self.resize_width_px}, centre crop to "
+            f"{self.crop_height_px}x{self.crop_width_px}, mean {self.mean}, std {self.std}.",
+        )
+
+    def differences(self, trained: FrameRule) -> tuple[str, ...]:
+        """How these frames differ from those that training saw, in sentences."""
+        notes = []
+        size, seen = self.frame_shape[:2], trained.frame_shape[:2]
+        if size != seen:
+            notes.append(
+                f"Frames are {size_text(size)} (height x width), training saw {size_text(seen)}: pictures are brought "
+                f"to them with fit {self.fit}."
+            )
+        if self.frame_channels < trained.frame_channels:
+            notes.append("Frames are mono, repeated to three channels in the graph; training read its pictures as RGB.")
+        return tuple(notes)

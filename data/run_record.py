@@ -30,8 +30,8 @@ class CheckpointRecord:
         holdout_scores: the reference's score of each, at its own frame size.
         frame: height, width of the frames that training saw.
         fit: what the fit reported.
-        frame_fit: how pictures of another size became frames, see ``data.frames``; None in a run of an earlier release,
-            which took each picture at its own size and ``frame`` from the first.
+        frame_fit: how pictures of another size became frames, see ``data.inputs.fitting``; None in a run of an earlier
+            release, which took each picture at its own size and ``frame`` from the first.
         bit_depth: bits that the camera used in 16-bit pictures; None for all.
         frame_note: what became of the pictures' sizes, in words; "" where all were the frame's.
         conversions: what decoding did to the training pictures, in sentences.

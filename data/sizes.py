@@ -15,7 +15,7 @@ from ..core.spec import Fit
 from .content import content_hash, hash_decoded
 from .decoding.conversions import Conversions
 from .decoding.decode import decode_with_facts
-from .frames import takes
+from .inputs.fitting import takes
 
 _SHOWN = 5
 

@@ -18,7 +18,7 @@ from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
 from ..core.used import UsedShare
 from ..data.dataset import Dataset, Sample
-from ..data.frames import conversions_of
+from ..data.inputs.table import input_of
 from ..data.notes import NO_DATA, DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name
@@ -135,7 +135,7 @@ def calibrate_bundle(
     check_deciding(engine, what="set a threshold")
     _refuse_defective(samples)
     name = resolve_auto(bundle, engine, options=options)
-    conversions = conversions_of(bundle.manifest.preprocessing)
+    conversions = input_of(bundle.manifest.preprocessing).conversions()
     with closing(open_engine(bundle, name, options=options)) as opened:
         judged = predict_files(opened, bundle, samples, batch=batch, conversions=conversions, progress=progress)
         items = list(_without_maps(judged))

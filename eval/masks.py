@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import BadInputError, UsageError
 from ..core.geometry import enlarge_map, mask_on_map, seen_part
-from ..core.spec import Preprocessing
+from ..core.inputs import InputSpec
 
 Resolution = Literal["image", "map"]
 #: What each resolution means, for tables and reports.
@@ -39,7 +39,7 @@ def check_resolution(name: str) -> Resolution:
 def judged_pixels(
     anomaly_map: NDArray[np.float32],
     mask: NDArray[np.bool_],
-    preprocessing: Preprocessing,
+    preprocessing: InputSpec,
     *,
     resolution: Resolution,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -66,13 +66,13 @@ def judged_pixels(
 
 
 def judged_map(
-    anomaly_map: NDArray[np.float32], preprocessing: Preprocessing, *, resolution: Resolution
+    anomaly_map: NDArray[np.float32], preprocessing: InputSpec, *, resolution: Resolution
 ) -> NDArray[np.float32]:
     """The map alone, as ``judged_pixels`` gives it."""
     return enlarge_map(anomaly_map, preprocessing) if resolution == "image" else np.asarray(anomaly_map)
 
 
-def check_mask_shape(mask: NDArray[np.bool_], preprocessing: Preprocessing) -> None:
+def check_mask_shape(mask: NDArray[np.bool_], preprocessing: InputSpec) -> None:
     """Raise BadInputError unless a mask has the size of the frames."""
     height, width = preprocessing.frame_height_px, preprocessing.frame_width_px
     if mask.shape != (height, width):

@@ -16,7 +16,7 @@ from ..core.progress import Progress, silent
 from ..core.used import UsedShare
 from ..data.dataset import Sample
 from ..data.decoding.conversions import Conversions
-from ..data.frames import read_frame
+from ..data.inputs.table import AnyInput, input_of
 from ..data.records import relative
 from ..runtime.engine import Engine, Frames, predict
 
@@ -60,7 +60,7 @@ class FrameBatch:
 
     Attributes:
         samples: where they came from, N of them.
-        frames: uint8 (N, H, W, C), as the bundle takes them.
+        frames: N of them, as the bundle's graph takes them.
     """
 
     samples: tuple[Sample, ...]
@@ -113,24 +113,24 @@ def read_batches(
         UsageError: the bundle does not take that many frames at once.
     """
     check_batch_size(bundle, batch)
+    given = input_of(bundle.manifest.preprocessing)
     waiting: list[tuple[Sample, Frames]] = []
     for done, sample in enumerate(samples, start=1):
         try:
-            frame = read_frame(sample.path, bundle.manifest.preprocessing, conversions=conversions)
-            waiting.append((sample, frame))
+            waiting.append((sample, given.read(sample.path, conversions=conversions)))
         except BadInputError as error:
             yield Skipped(sample, str(error))
         if len(waiting) == batch:
-            yield _stack(waiting)
+            yield _stack(waiting, given)
             waiting = []
         progress("pictures", done, len(samples))
     if waiting:
-        yield _stack(waiting)
+        yield _stack(waiting, given)
 
 
-def _stack(waiting: list[tuple[Sample, Frames]]) -> FrameBatch:
+def _stack(waiting: list[tuple[Sample, Frames]], given: AnyInput) -> FrameBatch:
     samples, frames = zip(*waiting, strict=True)
-    return FrameBatch(tuple(samples), np.stack(frames))
+    return FrameBatch(tuple(samples), given.prepare(np.stack(frames)))
 
 
 def predict_files(

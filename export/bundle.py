@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ..bundle.manifest import Manifest
@@ -18,10 +17,10 @@ from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, w
 from ..core.errors import UsageError
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
-from ..core.spec import Fit, Preprocessing, check_fit
+from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
 from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
 from ..data.decoding.conversions import Conversions
-from ..data.frames import conversions_of, read_frame
+from ..data.inputs.table import input_of
 from ..data.run_record import held_out_images
 from ..detectors.base import AbstractDetector, DetectorConfig
 from ..detectors.nn.graph import FrameGraph
@@ -48,7 +47,8 @@ class ExportOptions:
         precision: ``fp32`` or ``fp16``.
         max_false_reject: share of good parts that may be rejected, for the threshold.
         has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
-        fit: how pictures of another size become frames, see ``data.frames``; None takes what the run was trained with.
+        fit: how pictures of another size become frames, see ``data.inputs.fitting``; None takes what the run was
+            trained with.
         data: where the data set of the run lies now; None for where it lay when the run was trained.
     """
 
@@ -100,7 +100,7 @@ def export_bundle(
     spec = _preprocessing(detector, record, options, fit=check_frame(record, options))
     reference = FrameGraph(spec, detector).eval()
     holdout = held_out_images(record, run, data=options.data, progress=progress)
-    converted = conversions_of(spec)
+    converted = input_of(spec).conversions()
     scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
     threshold = calibrate(
         scores,
@@ -131,7 +131,7 @@ def export_bundle(
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
 
     if conversions is not None:
-        conversions += [*_frame_notes(record, spec), *converted.sentences()]
+        conversions += [*spec.differences(FrameRule(*record.frame)), *converted.sentences()]
     return write_bundle(out, manifest, fill)
 
 
@@ -143,7 +143,7 @@ def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: Export
     return model
 
 
-def predict_reference(reference: nn.Module, frames: NDArray[np.uint8]) -> Prediction:
+def predict_reference(reference: nn.Module, frames: Frames) -> Prediction:
     """Score and map of each frame by the PyTorch reference, one frame at a time."""
     with torch.inference_mode():
         answers = [reference(torch.from_numpy(frame[None])) for frame in frames]
@@ -177,7 +177,7 @@ def check_frame(record: CheckpointRecord, options: ExportOptions) -> Fit:
 def _preprocessing(
     detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions, *, fit: Fit
 ) -> Preprocessing:
-    height, width, channels = options.frame or (*record.frame, 3)
+    height, width, channels = options.frame or FrameRule(*record.frame).frame_shape
     config: DetectorConfig = detector.config
     mean, std = detector.normalisation
     return Preprocessing(
@@ -195,27 +195,15 @@ def _holdout_scores(
     progress: Progress,
 ) -> list[float]:
     """Scores of the held-out good images as frames of this size; the training run's own where they are such."""
-    if spec.frames.shape[1:] == (*record.frame, 3) and record.frame_fit is not None:
+    if spec.frame_shape == FrameRule(*record.frame).frame_shape and record.frame_fit is not None:
         return list(record.holdout_scores)
+    given = input_of(spec)
     scores: list[float] = []
     for number, path in enumerate(holdout):
-        frame = read_frame(path, spec, conversions=conversions)
-        scores += predict_reference(reference, frame[None]).score.tolist()
+        frames = given.prepare(given.read(path, conversions=conversions)[None])
+        scores += predict_reference(reference, frames).score.tolist()
         progress("held-out scores", number + 1, len(holdout))
     return scores
-
-
-def _frame_notes(record: CheckpointRecord, spec: Preprocessing) -> list[str]:
-    """How frames of the bundle differ from what training saw."""
-    notes = []
-    if (spec.frame_height_px, spec.frame_width_px) != record.frame:
-        notes.append(
-            f"Frames are {spec.frame_height_px}x{spec.frame_width_px} (height x width), training saw "
-            f"{record.frame[0]}x{record.frame[1]}: pictures are brought to them with fit {spec.fit}."
-        )
-    if spec.frame_channels == 1:
-        notes.append("Frames are mono, repeated to three channels in the graph; training read its pictures as RGB.")
-    return notes
 
 
 def _manifest(

@@ -9,17 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import BadInputError
-from ..core.spec import Preprocessing
+from ..core.inputs import InputSpec
+from ..core.spec import Frames
 from ..data.decoding.conversions import Conversions
-from ..data.frames import read_frame
+from ..data.inputs.table import input_of
 
 NUM_GOOD = 6
 NUM_MARKED = 2
 
 
 def golden_frames(
-    paths: Sequence[Path], spec: Preprocessing, *, conversions: Conversions | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.str_]]:
+    paths: Sequence[Path], spec: InputSpec, *, conversions: Conversions | None = None
+) -> tuple[Frames, NDArray[np.str_]]:
     """Held-out good frames, and copies of the first ones with a drawn mark, so that scores span a range.
 
     Args:
@@ -28,7 +29,7 @@ def golden_frames(
         conversions: is told what was done to their values.
 
     Returns:
-        frames uint8 (N, H, W, C) and their names.
+        frames, as the graph takes them (``spec.frames``), and their names.
 
     Raises:
         BadInputError: none of the files is left, or one cannot become a frame.
@@ -40,10 +41,12 @@ def golden_frames(
             "Put the data back, or train again: golden frames are taken from them."
         )
     chosen = present[:: max(1, len(present) // NUM_GOOD)][:NUM_GOOD]
-    frames = [read_frame(path, spec, conversions=conversions) for path in chosen]
+    given = input_of(spec)
+    frames = [given.read(path, conversions=conversions) for path in chosen]
     names = [f"{path.parent.name}/{path.name}" for path in chosen]
-    marked = [_marked(frame, seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
-    return np.stack([*frames, *marked]), np.array([*names, *(f"{name}+mark" for name in names[:NUM_MARKED])])
+    marked = [given.marked(frame, seed=seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
+    names += [f"{name}+mark" for name in names[:NUM_MARKED]]
+    return given.prepare(np.stack([*frames, *marked])), np.array(names)
 
 
 def apart_from(
@@ -63,14 +66,3 @@ def apart_from(
     """
     apart = tuple(path for path, score in zip(paths, scores, strict=True) if abs(score - threshold) > distance)
     return apart if len(apart) > 1 else tuple(paths)
-
-
-def _marked(frame: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """The frame with a patch of itself pasted elsewhere, inverted: no defect of the product, but clearly abnormal."""
-    height, width = frame.shape[0] // 6, frame.shape[1] // 6
-    rng = np.random.default_rng(seed)
-    rows, columns = rng.integers(0, frame.shape[0] - height, 2), rng.integers(0, frame.shape[1] - width, 2)
-    copy = frame.copy()
-    patch = frame[rows[0] : rows[0] + height, columns[0] : columns[0] + width]
-    copy[rows[1] : rows[1] + height, columns[1] : columns[1] + width] = 255 - patch
-    return copy

@@ -1,4 +1,4 @@
-"""Detector to ONNX: one graph, uint8 camera frames in, score and anomaly map out, symbolic batch."""
+"""Detector to ONNX: one graph, frames in, score and anomaly map out, symbolic batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
 from ..core.errors import ExportError
-from ..core.spec import Preprocessing, TensorSpec
+from ..core.inputs import InputSpec
+from ..core.spec import TensorSpec
 from ..detectors.base import AbstractDetector
 from ..detectors.nn.graph import FrameGraph
 from .passes.names import name_nodes
@@ -22,7 +24,7 @@ OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
-def export_onnx(detector: AbstractDetector[Any], preprocessing: Preprocessing, *, max_batch: int) -> ir.Model:
+def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, max_batch: int) -> ir.Model:
     """Lower a fitted detector and write it as a float32 ONNX model (opset 18).
 
     Args:
@@ -31,15 +33,15 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: Preprocessing, *
         max_batch: largest batch N; 1..max_batch frames may be given.
 
     Returns:
-        frames uint8 (N, H, W, C) → score float32 (N,), anomaly_map float32 (N, h, w); batch normalisation folded,
-        nodes named after their module path.
+        What ``preprocessing.frames`` says → score float32 (N,), anomaly_map float32 (N, h, w); batch normalisation
+        folded, nodes named after their module path.
 
     Raises:
         ExportError: the detector does not trace, or the written graph has other inputs and outputs.
     """
     graph = FrameGraph(preprocessing, detector.lower()).eval()
-    sizes = [int(size) for size in preprocessing.frames.shape[1:]]
-    example = torch.zeros([_EXAMPLE_BATCH, *sizes], dtype=torch.uint8)
+    taken = preprocessing.frames
+    example = torch.from_numpy(np.zeros([_EXAMPLE_BATCH, *map(int, taken.shape[1:])], taken.dtype))
     batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
     with _quiet(), torch.no_grad():
         try:
@@ -48,7 +50,7 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: Preprocessing, *
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: batch},),
-                input_names=["frames"],
+                input_names=[taken.name],
                 output_names=["score", "anomaly_map"],
                 opset_version=OPSET,
                 verbose=False,
@@ -64,9 +66,9 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: Preprocessing, *
     return model
 
 
-def output_specs(preprocessing: Preprocessing) -> tuple[TensorSpec, TensorSpec]:
+def output_specs(preprocessing: InputSpec) -> tuple[TensorSpec, TensorSpec]:
     """Specifications of score and anomaly_map."""
-    height, width = preprocessing.crop_height_px, preprocessing.crop_width_px
+    height, width = (axis.crop_px for axis in preprocessing.axes)
     return TensorSpec("score", "float32", ("N",)), TensorSpec("anomaly_map", "float32", ("N", height, width))
 
 

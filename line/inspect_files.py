@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.progress import Progress, silent
+from ..core.spec import Frames
 from ..data.decoding.conversions import Conversions
-from ..data.frames import conversions_of, read_frame
 from .filing import Filing, judged_before
 from .inspector import Line, Verdict
 
 #: Called with each verdict as it falls.
 Show = Callable[[dict[str, Any]], None]
-#: Draws a verdict on its frame: uint8 (H, W, C) and the verdict → uint8 (H, W, 3).
-Painter = Callable[[NDArray[np.uint8], Verdict], NDArray[np.uint8]]
+#: Draws a verdict on its frame: (H, W, C) and the verdict → uint8 (H, W, 3).
+Painter = Callable[[Frames, Verdict], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def inspect_files(
         warn: told once when filing stops.
         progress: told after each file.
     """
-    conversions = conversions_of(line.bundle.manifest.preprocessing)
+    conversions = line.input.conversions()
     num_judged = num_errors = 0
     for file in files:
         if should_stop():
@@ -204,7 +204,7 @@ def _inspect(
     entry["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     began = time.perf_counter_ns()
     try:
-        frame = read_frame(file, line.bundle.manifest.preprocessing, conversions=conversions)
+        frame = line.input.read(file, conversions=conversions)
         found = line.inspect(frame)
     except LineproofError as error:
         return {

@@ -17,12 +17,12 @@ from ..bundle.manifest import NOT_RECORDED
 from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError
-from ..core.spec import is_swapped
+from ..core.spec import Frames
 from ..core.threshold import check_threshold
+from ..data.inputs.table import input_of
 from ..runtime.engine import (
     Engine,
     EngineOptions,
-    Frames,
     check_deciding,
     open_engine,
     predict,
@@ -60,9 +60,10 @@ class Line:
         bundle: the bundle.
         engine_name: the engine that computes.
         engine: that engine, open.
+        input: what reads, checks and fits the frames of this bundle.
         threshold: the threshold in use, in units of the score.
         options: choices about the engine.
-        order: order of the channels in the frames given: ``"rgb"``, ``"bgr"`` or ``"mono"``.
+        order: order of the channels in the frames given: ``"rgb"``, ``"bgr"`` or ``"mono"`` for images; see ``input``.
         decision: digest of the bundle's decision, see ``Manifest.decision``.
         parity: what is proved of this engine for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
             or ``outdated`` where the proof is about another decision. A threshold given by the caller is none that was
@@ -84,12 +85,12 @@ class Line:
         calibrated = bundle.manifest.threshold_for(proof_name(engine_name, self.options))
         self._rule = calibrated if threshold is None else dataclasses.replace(calibrated, value=float(threshold))
         self._lock = threading.Lock()
-        self._is_swapped = is_swapped(bundle.manifest.preprocessing, order)
+        self.input = input_of(bundle.manifest.preprocessing)
         self.bundle = bundle
         self.engine = engine
         self.engine_name = engine_name
         self.threshold = self._rule.value
-        self.order = order or bundle.manifest.preprocessing.channel_order
+        self.order = self.input.check_order(order)
         self.decision = bundle.manifest.decision
         self.parity = self._proof(is_own=threshold is None or self.threshold == calibrated.value)
 
@@ -110,14 +111,14 @@ class Line:
             )
         return tuple(found)
 
-    def inspect(self, frame: NDArray[np.uint8]) -> Verdict:
+    def inspect(self, frame: Frames) -> Verdict:
         """Inspect one frame.
 
         Args:
-            frame: uint8 (H, W, C) RGB or mono, as the camera gives it, of the size that the bundle names.
+            frame: (H, W, C) as the camera gives it, of the size that the bundle names; of images uint8 RGB or mono.
 
         Raises:
-            BadInputError: another dtype, size or channel count.
+            BadInputError: another dtype, size or channel count, or values that are not finite.
             LineproofError: the engine failed, or its answer is not finite.
         """
         return self.inspect_batch(np.asarray(frame)[None])[0]
@@ -126,14 +127,14 @@ class Line:
         """Inspect frames in order, in as many batches as the bundle's largest batch needs.
 
         Args:
-            frames: uint8 (N, H, W, C), channels in the order that the line was opened with.
+            frames: (N, H, W, C), channels in the order that the line was opened with.
 
         Raises:
-            BadInputError: another dtype, size or channel count.
+            BadInputError: another dtype, size or channel count, or values that are not finite.
             LineproofError: the engine failed, or an answer is not finite; no verdict of the call is returned.
         """
-        self.bundle.manifest.inputs[0].check(frames)
-        frames = np.ascontiguousarray(frames[..., ::-1]) if self._is_swapped else frames
+        self.input.check(frames)
+        frames = self.input.prepare(self.input.in_own_order(frames, order=self.order))
         size = self.bundle.manifest.max_batch
         verdicts: list[Verdict] = []
         with self._lock:

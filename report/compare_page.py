@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.frames import as_rgb, read_frame
+from ..data.inputs.table import input_of
 from ..eval.accuracy.compare import Compared
 from ..eval.accuracy.outputs import Outputs
 from .overlays import heat_map
@@ -29,6 +29,7 @@ def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: 
         shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
         picture = Path(left.source.root) / file
         if picture.is_file():
-            shown.insert(0, (as_rgb(read_frame(picture, left.source.preprocessing)), file))
+            given = input_of(left.source.preprocessing)
+            shown.insert(0, (given.as_rgb(given.read(picture)), file))
         page.pictures(shown)
     page.write(path)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import UsageError
-from ..core.geometry import axes, mask_on_map
+from ..core.geometry import mask_on_map
+from ..core.inputs import InputSpec
 from ..core.progress import Progress, silent
-from ..core.spec import Preprocessing
 from ..core.used import UsedShare
-from ..data.frames import as_rgb, read_frame
+from ..data.inputs.table import input_of
 from ..data.notes import DataNotes
 from ..eval.accuracy.badcases import BadCase, find_bad_cases
 from ..eval.accuracy.corrections import correct, read_corrections
@@ -209,21 +209,22 @@ def _pictures(
 
 
 def _drawn_box(
-    box: tuple[int, int, int, int], spec: Preprocessing, shape: tuple[int, int], resolution: Resolution
+    box: tuple[int, int, int, int], spec: InputSpec, shape: tuple[int, int], resolution: Resolution
 ) -> tuple[slice, slice]:
     """A hot spot's rows and columns on the map, with two pixels around it."""
     sides = []
-    for axis_px, num_map, ends in zip(axes(spec), shape, ((box[0], box[2]), (box[1], box[3])), strict=True):
+    for axis_px, num_map, ends in zip(spec.axes, shape, ((box[0], box[2]), (box[1], box[3])), strict=True):
         first, last = axis_px.to_map(np.array(ends), num_map) if resolution == "image" else ends
         sides.append(slice(max(int(np.floor(first)) - 2, 0), int(np.ceil(last)) + 2))
     return sides[0], sides[1]
 
 
-def _seen(path: Path, spec: Preprocessing, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+def _seen(path: Path, spec: InputSpec, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The part of the picture that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
     if not path.is_file():
         return None
-    (top, bottom), (left, right) = (axis_px.edges_px for axis_px in axes(spec))
+    (top, bottom), (left, right) = (axis_px.edges_px for axis_px in spec.axes)
     size = (shape[1], shape[0])
-    frame = Image.fromarray(as_rgb(read_frame(path, spec)))
+    given = input_of(spec)
+    frame = Image.fromarray(given.as_rgb(given.read(path)))
     return np.asarray(frame.resize(size, Image.Resampling.BOX, box=(left, top, right, bottom)))

@@ -12,7 +12,8 @@ from PIL import Image
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.geometry import enlarge_map, seen_part
-from ..data.frames import as_rgb
+from ..core.spec import Frames
+from ..data.inputs.table import input_of
 from ..line.inspect_files import Painter
 from ..line.inspector import Verdict
 
@@ -196,10 +197,10 @@ def painter(bundle: Bundle) -> Painter:
     return partial(draw, bundle=bundle, limits=map_limits(bundle))
 
 
-def draw(frame: NDArray[np.uint8], found: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
+def draw(frame: Frames, found: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
     """The frame with its heat map over the part that the detector sees: uint8 (H, W, 3)."""
-    colour = as_rgb(frame)
     spec = bundle.manifest.preprocessing
+    colour = input_of(spec).as_rgb(frame)
     part = seen_part(spec)
     drawn = colour.copy()
     drawn[part] = overlay(

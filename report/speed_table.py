@@ -103,7 +103,8 @@ def measure_table(
 def _row(bundle: Bundle, report: ProfileReport) -> str:
     """Method first, then what a figure of speed depends on."""
     spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
-    size = f"{spec.crop_height_px}x{spec.crop_width_px} px"
+    rows, columns = spec.axes
+    size = f"{rows.crop_px}x{columns.crop_px} px"
     return f"{report.detector} {backbone} {size} {report.precision} on {report.engine} ({bundle.path.name})"
 
 

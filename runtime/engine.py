@@ -6,15 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, EnvironmentMissingError, UsageError
 from ..core.prediction import Prediction
 from ..core.registry import resolve
-
-Frames = NDArray[np.uint8]
+from ..core.spec import Frames as Frames
 
 ENGINES = {
     "torch": "lineproof.runtime.torch_eager:TorchEngine",

@@ -47,7 +47,7 @@ class AbstractOrtEngine(AbstractEngine):
         manifest = self._bundle.manifest
         self._input = manifest.inputs[0]
         self._names = [spec.name for spec in manifest.outputs]
-        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in self._input.shape[1:])), np.uint8)
+        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in self._input.shape[1:])), self._input.dtype)
         self._results: list[Array] = []
 
     @abstractmethod

@@ -100,8 +100,8 @@ class OpenVinoEngine(AbstractEngine):
         )
         by_name = {label: port for port, label in known.items()}
         self._ports = [by_name[spec.name] for spec in manifest.outputs]
-        shape = manifest.inputs[0].shape[1:]
-        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in shape)), np.uint8)
+        taken = manifest.inputs[0]
+        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in taken.shape[1:])), taken.dtype)
         self._tensor = openvino.Tensor
         self._resources.callback(self._release)
 

@@ -111,9 +111,8 @@ def export_and_prove(
         bundle = dataclasses.replace(made, path=occupy(place))
         proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
-    frame = (spec.frame_height_px, spec.frame_width_px, spec.frame_channels)
     dataset = recorded_dataset(run, data=choice.data)
-    operation = operation_of_run(run, dataset, frame=frame, threshold=threshold, progress=progress)
+    operation = operation_of_run(run, dataset, frame=spec.frame_shape, threshold=threshold, progress=progress)
     return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
 
 

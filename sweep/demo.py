@@ -15,7 +15,6 @@ from ..bundle.store import Bundle
 from ..core.errors import EnvironmentMissingError
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
-from ..data.frames import read_frame, read_frame_mask
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..eval.parity.proof import record_parity
 from ..eval.parity.prove import Proof
@@ -209,10 +208,10 @@ def _pictures(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.nd
     shown = []
     with open_line(bundle.path, engine=engine) as line:
         for sample in _one_of_each(dataset.test):
-            frame = read_frame(sample.path, bundle.manifest.preprocessing)
+            frame = line.input.read(sample.path)
             found = line.inspect(frame)
             drawn = draw(frame, found, bundle=bundle, limits=limits)
-            mask = read_frame_mask(sample, bundle.manifest.preprocessing)
+            mask = line.input.read_mask(sample)
             if mask is not None:
                 drawn = contour(drawn, mask, colour=(0, 255, 255))
             shown.append((drawn, f"{sample.defect}/{sample.path.name}: {found.verdict}, {found.score:.3f}"))

@@ -19,12 +19,12 @@ from lineproof.runtime.engine import availability
 #: The command line with one change: judging a picture takes a while, so that something can happen meanwhile.
 SLOW = """
 import sys, time
-from lineproof.line import inspect_files as inspection
-real = inspection.read_frame
-def read_frame(*words, **options):
+from lineproof.line import inspector
+real = inspector.Line.inspect
+def inspect(line, frame):
     time.sleep({delay})
-    return real(*words, **options)
-inspection.read_frame = read_frame
+    return real(line, frame)
+inspector.Line.inspect = inspect
 from lineproof.cli import main
 main()
 """

@@ -1,4 +1,4 @@
-"""The layout of MVTec 3D-AD, of which the colour pictures are read; xyz is read on request (``data/xyz.py``).
+"""The layout of MVTec 3D-AD, of which the colour pictures are listed; their clouds lie beside (``data.inputs.scan``).
 
     CATEGORY/{train,validation}/good/{rgb,xyz}/NNN.{png,tiff}
     CATEGORY/test/{good,DEFECT}/{rgb,xyz,gt}/NNN.{png,tiff,png}
@@ -48,18 +48,6 @@ def read(root: Path, findings: Findings) -> list[Sample]:
     known = [top for name in (*_SPLITS, "calibration") for top in folders_of(root, name)]
     name_unknown(root, known, findings)
     return samples
-
-
-def xyz_path(sample: Sample) -> Path:
-    """Where the organised point cloud of a sample's picture lies; the file need not be there.
-
-    Args:
-        sample: of a data set in this layout.
-
-    Returns:
-        ``.../xyz/NNN.tiff`` for ``.../rgb/NNN.png``.
-    """
-    return sample.path.parent.parent / "xyz" / f"{sample.path.stem}.tiff"
 
 
 def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:

@@ -6,9 +6,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...core.linear import antialias_matrix, centre_crop_offset, smooth_upsample_matrix
+from ...core.inputs import InputSpec
+from ...core.linear import smooth_upsample_matrix
+from ...core.registry import resolve
 from ...core.size import Size
 from ...core.spec import Preprocessing
+
+#: ``kind`` of a specification → its part of the graph, from frames to what a detector takes.
+GRAPH_PARTS = {
+    "image": "lineproof.detectors.nn.graph:Preprocess",
+    "depth": "lineproof.detectors.nn.scans:DepthPart",
+    "voxel": "lineproof.detectors.nn.scans:VoxelPart",
+}
+
+
+def graph_part(spec: InputSpec) -> nn.Module:
+    """The module that begins the graph: takes what ``spec.frames`` says, gives what a detector takes."""
+    part: nn.Module = resolve(GRAPH_PARTS, spec.kind, kind="input")(spec)
+    return part
 
 
 def _float32(array: NDArray[np.float64]) -> Tensor:
@@ -38,17 +53,16 @@ class Preprocess(nn.Module):
         bias = -np.asarray(spec.mean) / np.asarray(spec.std)
         self.register_buffer("scale", _float32(scale.reshape(1, 3, 1, 1)))
         self.register_buffer("bias", _float32(bias.reshape(1, 3, 1, 1)))
-        rows = _axis(spec.frame_height_px, spec.resize_height_px, spec.crop_height_px)
-        columns = _axis(spec.frame_width_px, spec.resize_width_px, spec.crop_width_px)
-        factors = (spec.frame_height_px / spec.resize_height_px, spec.frame_width_px / spec.resize_width_px)
-        self.strides = tuple(int(factor) for factor in factors)
-        uncropped = (spec.crop_height_px, spec.crop_width_px) == (spec.resize_height_px, spec.resize_width_px)
-        self.is_strided = uncropped and all(factor.is_integer() for factor in factors)
+        rows, columns = spec.axes
+        self.strides = tuple(axis.frame_px // axis.resized_px for axis in spec.axes)
+        self.is_strided = all(
+            axis.crop_px == axis.resized_px and axis.frame_px % axis.resized_px == 0 for axis in spec.axes
+        )
         if self.is_strided and self.strides != (1, 1):
             self._make_convolution(spec)
         elif not self.is_strided:
-            self.register_buffer("rows", _float32(rows))
-            self.register_buffer("columns", _float32(columns.T))
+            self.register_buffer("rows", _float32(rows.matrix))
+            self.register_buffer("columns", _float32(columns.matrix.T))
 
     def _make_convolution(self, spec: Preprocessing) -> None:
         taps = [_interior_taps(stride) for stride in self.strides]
@@ -79,12 +93,6 @@ class Preprocess(nn.Module):
         elif not self.is_strided:
             images = self.rows @ images @ self.columns
         return images * self.scale + self.bias
-
-
-def _axis(size: int, resized: int, cropped: int) -> NDArray[np.float64]:
-    """Resize and crop of one axis: float64 (cropped, size)."""
-    first = centre_crop_offset(resized, cropped)
-    return antialias_matrix(size, resized)[first : first + cropped]
 
 
 def _interior_taps(stride: int) -> NDArray[np.float64]:
@@ -132,12 +140,12 @@ class SmoothUpsample(nn.Module):
 class FrameGraph(nn.Module):
     """Frames in, score and anomaly map out: what is exported, and what the PyTorch reference runs."""
 
-    def __init__(self, spec: Preprocessing, detector: nn.Module) -> None:
+    def __init__(self, spec: InputSpec, detector: nn.Module) -> None:
         super().__init__()
-        self.preprocess = Preprocess(spec)
+        self.preprocess = graph_part(spec)
         self.detector = detector
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (N, H, W, C) → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        """What the specification's ``frames`` says → score float32 (N,), anomaly_map float32 (N, h, w)."""
         score, anomaly_map = self.detector(self.preprocess(frames))
         return score, anomaly_map

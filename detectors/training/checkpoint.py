@@ -14,7 +14,7 @@ from ...bundle.manifest import DetectorRecord
 from ...bundle.runs.folder import CHECKPOINT as CHECKPOINT
 from ...bundle.runs.folder import RECORD as RECORD
 from ...core.errors import BadInputError, LineproofError
-from ...core.spec import Preprocessing
+from ...core.inputs import InputSpec
 from ...data.run_record import CheckpointRecord as CheckpointRecord
 from ...data.run_record import read_record as read_record
 from ..base import AbstractDetector, build_detector, make_config
@@ -60,7 +60,7 @@ def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any
     return detector.eval()
 
 
-def load_reference(record: DetectorRecord, preprocessing: Preprocessing, *, weights: Path) -> nn.Module:
+def load_reference(record: DetectorRecord, preprocessing: InputSpec, *, weights: Path) -> nn.Module:
     """The PyTorch reference: preprocessing and the detector in its training form, before any lowering.
 
     Returns:

@@ -11,7 +11,7 @@ from ...core.errors import BadInputError
 from ...core.size import Size
 from ...core.spec import FrameRule, Preprocessing
 from ...data.decoding.decode import decode_image
-from ...data.frames import read_frame
+from ...data.inputs.table import input_of
 from ..nn.graph import Preprocess
 
 _MEMORY_LIMIT_BYTES = 1 << 30
@@ -63,7 +63,7 @@ class ImageSet:
         if index in self._kept:
             return self._kept[index]
         path = self.paths[index]
-        frame = decode_image(path) if self._rule is None else read_frame(path, self._rule)
+        frame = decode_image(path) if self._rule is None else input_of(self._rule).read(path)
         module = self._modules.get(frame.shape[:2])
         if module is None:
             module = self._modules[frame.shape[:2]] = Preprocess(self.preprocessing(frame.shape[0], frame.shape[1]))

@@ -162,7 +162,7 @@ def operation_of_run(
     from .checkpoint import read_record
 
     advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
-    if tuple(frame) != (*read_record(run).frame, 3):
+    if tuple(frame) != FrameRule(*read_record(run).frame).frame_shape:
         return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
     scores = stored_scores(run)
     if scores is None:

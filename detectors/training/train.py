@@ -44,7 +44,7 @@ class TrainOptions:
         seed: of everything random.
         device: ``"cpu"`` or ``"cuda"``, never chosen silently.
         time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
-        fit: how pictures of several sizes become frames of one, see ``data.frames``.
+        fit: how pictures of several sizes become frames of one, see ``data.inputs.fitting``.
         frame: height and width of the frames; None chooses, see ``choose_frame``.
         bit_depth: bits that the camera used in 16-bit pictures; None for all.
         num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in

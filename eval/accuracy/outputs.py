@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from ...bundle.store import Bundle
 from ...core.errors import BadInputError, LineproofError
+from ...core.inputs import InputSpec
 from ...core.progress import Progress, silent
-from ...core.spec import Preprocessing
 from ...core.threshold import check_threshold
 from ...core.used import UsedShare
 from ...data.dataset import Dataset, Sample, check_counts
-from ...data.frames import conversions_of, read_frame_mask
+from ...data.inputs.table import input_of
 from ...data.notes import NO_DATA, DataNotes
 from ...data.records import relative
 from ...runtime.engine import EngineOptions, is_reference, open_engine, proof_name
@@ -67,7 +67,7 @@ class Source:
     dataset: str
     category: str
     root: str
-    preprocessing: Preprocessing
+    preprocessing: InputSpec
     skipped: tuple[tuple[str, str], ...] = ()
     conversions: tuple[str, ...] = ()
     part_note: str = ""
@@ -195,7 +195,7 @@ def collect_outputs(
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
     """
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data)
-    conversions = conversions_of(bundle.manifest.preprocessing)
+    conversions = input_of(bundle.manifest.preprocessing).conversions()
     name = resolve_auto(bundle, engine, options=options)
     map_shape = tuple(map(int, bundle.manifest.outputs[1].shape[1:]))
     writer = _Writer(len(dataset.test), map_shape, bundle.manifest.preprocessing, folder=scratch)
@@ -234,7 +234,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
 class _Writer:
     """Takes one picture after the other; maps and masks go to a file where a folder is given."""
 
-    def __init__(self, num: int, map_shape: tuple[int, ...], spec: Preprocessing, *, folder: Path | None) -> None:
+    def __init__(self, num: int, map_shape: tuple[int, ...], spec: InputSpec, *, folder: Path | None) -> None:
         mask_shape = (spec.frame_height_px, -(-spec.frame_width_px // 8))
         self._spec = spec
         self._maps = _room((num, *map_shape), np.float32, folder / "anomaly_map.npy" if folder else None)
@@ -257,7 +257,7 @@ class _Writer:
                 f"The engine's answer on {name} is not finite (score {item.score}): nothing can be measured on it. Run "
                 "lineproof verify; an fp16 graph that overflows is the usual cause."
             )
-        mask = read_frame_mask(sample, self._spec)
+        mask = input_of(self._spec).read_mask(sample)
         place = len(self._rows)
         self._maps[place] = item.anomaly_map
         self._masks[place] = 0 if mask is None else pack_mask(mask)

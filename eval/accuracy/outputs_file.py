@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...bundle.atomic import open_atomic
 from ...core.errors import BadInputError, UsageError
-from ...core.spec import Preprocessing
+from ...core.inputs import parse_preprocessing
 from ...data.notes import DataNotes
 from .outputs import ARRAYS, Outputs, Source
 
@@ -71,13 +71,19 @@ def open_outputs(path: Path) -> Outputs:
 
 
 def _read_source(header: Mapping[str, Any]) -> Source:
-    raw: Mapping[str, Any] = header["preprocessing"]
-    spec: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     skipped = tuple((str(file), str(reason)) for file, reason in header["skipped"])
     # Files of earlier releases do not know these.
     lists = {name: tuple(map(str, header.get(name, ()))) for name in ("conversions", "count_notes")}
     data = DataNotes(**{key: _plain(value) for key, value in header.get("data", {}).items()})
-    return Source(**{**header, "preprocessing": Preprocessing(**spec), "skipped": skipped, **lists, "data": data})
+    return Source(
+        **{
+            **header,
+            "preprocessing": parse_preprocessing(header["preprocessing"]),
+            "skipped": skipped,
+            **lists,
+            "data": data,
+        }
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BadInputError
-from ...core.geometry import axes, seen_part
+from ...core.geometry import seen_part
 from ...core.used import UsedShare
 from ..masks import Resolution
 from .outputs import Outputs
@@ -58,18 +58,18 @@ def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare
 def same_pixels(left: Outputs, right: Outputs, resolution: Resolution) -> bool:
     """Whether both sides judge the same pixels of the same frames."""
     first, second = left.source.preprocessing, right.source.preprocessing
-    if [side.frame_px for side in axes(first)] != [side.frame_px for side in axes(second)]:
+    if [side.frame_px for side in first.axes] != [side.frame_px for side in second.axes]:
         return False
     if resolution == "image":
         return seen_part(first) == seen_part(second)
-    return axes(first) == axes(second) and left.anomaly_map.shape == right.anomaly_map.shape
+    return first.axes == second.axes and left.anomaly_map.shape == right.anomaly_map.shape
 
 
 def same_places(left: Outputs, right: Outputs) -> bool:
     """Whether one pixel of the maps shows the same place of a picture on both sides: equal frames, crops and maps."""
     first, second = left.source.preprocessing, right.source.preprocessing
     is_alike = left.anomaly_map.shape == right.anomaly_map.shape and first.fit == second.fit
-    return is_alike and axes(first) == axes(second)
+    return is_alike and first.axes == second.axes
 
 
 def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None:

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.spec import Preprocessing
+from ...core.inputs import InputSpec
 from ...core.threshold import Threshold
 from ...metrics.image import image_metrics
 from ...metrics.pixel import PixelMetrics
@@ -73,7 +73,7 @@ class PairedMeter:
         resolution: where map and mask meet, see ``masks``.
     """
 
-    def __init__(self, preprocessing: Preprocessing, *, resolution: Resolution = "image") -> None:
+    def __init__(self, preprocessing: InputSpec, *, resolution: Resolution = "image") -> None:
         self._preprocessing = preprocessing
         self._resolution = resolution
         self._scores: list[tuple[float, float]] = []

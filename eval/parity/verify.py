@@ -15,7 +15,7 @@ from ...core.prediction import Prediction
 from ...core.progress import Progress, silent
 from ...core.threshold import Threshold
 from ...data.dataset import Dataset, Sample
-from ...data.frames import conversions_of, read_frame_mask
+from ...data.inputs.table import input_of
 from ...data.notes import DataNotes
 from ...data.records import relative
 from ...host.environment import describe_environment
@@ -127,7 +127,7 @@ class _Trial:
         self._skipped: list[Skipped] = []
         self._root: Path | None = None
         self._labels: list[int] = []
-        self._conversions = conversions_of(bundle.manifest.preprocessing)
+        self._conversions = input_of(bundle.manifest.preprocessing).conversions()
         self._num_golden = 0
         self._details = under_test.describe()
 
@@ -169,7 +169,7 @@ class _Trial:
         if np.isfinite(scores).all():
             self._meter.update_score(*scores, label=sample.label)
         maps = expected.anomaly_map[index], found.anomaly_map[index]
-        mask = read_frame_mask(sample, self._bundle.manifest.preprocessing)
+        mask = input_of(self._bundle.manifest.preprocessing).read_mask(sample)
         if mask is not None and all(np.isfinite(item).all() for item in maps):
             self._meter.update_map(*maps, mask=mask)
 

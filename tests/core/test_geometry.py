@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineproof.core.geometry import Axis, axes, enlarge_map, mask_on_map, seen_part
-from lineproof.core.linear import centre_crop_offset
+from lineproof.core.geometry import Axis, centre_crop_offset, enlarge_map, mask_on_map, seen_part
 from lineproof.core.spec import Preprocessing
 
 
@@ -71,7 +70,7 @@ def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
     for row in range(rows.start, rows.stop):
         for column in range(columns.start, columns.stop):
             at = []
-            for pixel, side, num in zip((row, column), axes(spec), anomaly_map.shape, strict=True):
+            for pixel, side, num in zip((row, column), spec.axes, anomaly_map.shape, strict=True):
                 first = round((side.resized_px - side.crop_px) / 2)
                 place = ((pixel + 0.5) * side.resized_px / side.frame_px - first) * num / side.crop_px - 0.5
                 at.append(min(max(place, 0), num - 1))

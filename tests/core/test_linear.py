@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
 
-from lineproof.core.linear import (
-    antialias_matrix,
-    bilinear_matrix,
-    centre_crop_offset,
-    gaussian_matrix,
-    smooth_upsample_matrix,
-)
+from lineproof.core.geometry import centre_crop_offset
+from lineproof.core.linear import antialias_matrix, bilinear_matrix, gaussian_matrix, smooth_upsample_matrix
 
 
 @pytest.mark.parametrize(("size_in", "size_out"), [(512, 256), (900, 256), (300, 256), (64, 224), (7, 7), (5, 1)])

@@ -12,8 +12,8 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.counts import MVTEC_3D_AD, MVTEC_AD, Counts, count
 from lineproof.data.dataset import Dataset, check_contents, check_counts, open_dataset, read_mask
 from lineproof.data.decoding.decode import decode_image
+from lineproof.data.inputs.scan import scan_files
 from lineproof.data.layouts.layout import MASKS_OF_GOOD
-from lineproof.data.layouts.mvtec_3d import xyz_path
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -77,7 +77,8 @@ def test_mvtec_3d_ad(tmp_path: Path) -> None:
     assert names(dataset, "test") == ["test/cut/rgb/000.png", "test/cut/rgb/001.png", "test/good/rgb/000.png"]
     assert dataset.test[1].mask_paths == (dataset.root / "test/cut/gt/001.png",)
     assert dataset.test[2].mask_paths == (dataset.root / "test/good/gt/000.png",)
-    assert xyz_path(dataset.train[0]) == dataset.root / "train/good/xyz/000.tiff"
+    picture = dataset.train[0].path
+    assert scan_files(picture) == (dataset.root / "train/good/xyz/000.tiff", picture)
 
 
 def test_plain_folder_splits_every_fifth(tmp_path: Path) -> None:

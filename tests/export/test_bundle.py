@@ -16,7 +16,7 @@ from lineproof.bundle.atomic import file_sha256  # noqa: E402
 from lineproof.bundle.store import GOLDEN, MODEL, REFERENCE, open_bundle  # noqa: E402
 from lineproof.core.errors import BadInputError, BundleError, UsageError  # noqa: E402
 from lineproof.core.prediction import Prediction  # noqa: E402
-from lineproof.data.frames import read_frame  # noqa: E402
+from lineproof.data.inputs.table import input_of  # noqa: E402
 from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.eval.parity.verify import verify  # noqa: E402
 from lineproof.export import bundle as bundle_module  # noqa: E402
@@ -207,7 +207,7 @@ def test_the_threshold_is_for_frames_of_this_size(bundle_of, run_folder):
     assert other.value != own.value
     bundle = bundle_of(frame=(50, 130, 3), fit="stretch")
     spec = bundle.manifest.preprocessing
-    frames = np.stack([read_frame(Path(record["root"]) / name, spec) for name in record["holdout"]])
+    frames = np.stack([input_of(spec).read(Path(record["root"]) / name) for name in record["holdout"]])
     scores = predict(open_engine(bundle, "torch"), frames).score  # the held-out images as frames of this size
     assert other.value > scores.max()
     np.testing.assert_allclose(other.value, scores.max() + 0.05 * (scores.max() - np.median(scores)), rtol=1e-6)

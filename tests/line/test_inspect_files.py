@@ -14,6 +14,7 @@ from PIL import Image
 from lineproof import __version__
 from lineproof.core.errors import BadInputError, StoppedError
 from lineproof.core.spec import Preprocessing
+from lineproof.data.inputs.table import input_of
 from lineproof.line.filing import Filing
 from lineproof.line.images import find_pictures
 from lineproof.line.inspect_files import decision_of, inspect_files, not_judged_yet
@@ -201,6 +202,7 @@ class FakeLine:
 
     def __init__(self, bundle):
         self.bundle = bundle
+        self.input = input_of(bundle.manifest.preprocessing)
 
     def inspect(self, frame):
         return Verdict(0.1, "OK", 0.5, np.zeros(frame.shape[:2], np.float32), 1)

@@ -11,7 +11,7 @@ from PIL import Image
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
 from lineproof.data.decoding.decode import decode_image, decode_mask
-from lineproof.data.frames import fit_frame, fit_mask
+from lineproof.data.inputs.table import input_of
 from lineproof.detectors.training.from_folder import train_detector
 from lineproof.eval.accuracy.outputs import collect_outputs
 from lineproof.eval.parity.verify import verify
@@ -95,7 +95,7 @@ def test_one_picture_has_one_score_in_training_golden_frames_verify_and_run(carr
     holdout = [Path(run.record["root"]) / name for name in run.record["holdout"]]
     golden = bundle.golden()
     for frame, path in zip(golden.frames, holdout, strict=False):
-        np.testing.assert_array_equal(frame, fit_frame(decode_image(path), spec))
+        np.testing.assert_array_equal(frame, input_of(spec).fit(decode_image(path)))
     num_good = len(holdout)
     scores = np.array(run.record["holdout_scores"])
     np.testing.assert_allclose(golden.reference.score[:num_good], scores, rtol=1e-5)
@@ -127,7 +127,7 @@ def test_one_picture_has_one_score_in_training_golden_frames_verify_and_run(carr
 
 def _score(bundle, path):
     with open_line(bundle.path, engine="ort-cpu", allow_failed=True) as line:
-        return line.inspect(fit_frame(decode_image(path), bundle.manifest.preprocessing)).score
+        return line.inspect(input_of(bundle.manifest.preprocessing).fit(decode_image(path))).score
 
 
 @pytest.mark.parametrize("fit", FRAMES)
@@ -135,8 +135,8 @@ def test_masks_follow_their_pictures(carried, uneven, fit):
     """The frame is red where the mask is set, in pictures of every size."""
     spec = carried(fit)[1].manifest.preprocessing
     for path in sorted((uneven / "bad").iterdir()):
-        frame = fit_frame(decode_image(path), spec).astype(int)
-        mask = fit_mask(decode_mask(uneven / "masks" / path.name), spec)
+        frame = input_of(spec).fit(decode_image(path)).astype(int)
+        mask = input_of(spec).fit_mask(decode_mask(uneven / "masks" / path.name))
         red = frame[:, :, 0] - frame[:, :, 1] > 115
         assert mask.any()
         np.testing.assert_array_equal(mask, red) if fit != "stretch" else None

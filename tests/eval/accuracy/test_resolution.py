@@ -8,7 +8,7 @@ from scipy.ndimage import label as scipy_label
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample, open_dataset
-from lineproof.data.frames import read_frame_mask
+from lineproof.data.inputs.table import input_of
 from lineproof.eval.accuracy.outputs import Outputs, Source
 from lineproof.eval.accuracy.report import measure_accuracy
 from lineproof.eval.masks import check_resolution, judged_pixels, pack_mask, unpack_mask
@@ -154,9 +154,9 @@ def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
     drawn = np.random.default_rng(0).random((12, 16)) < 0.3
     Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.png")
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_paths=(tmp_path / "m.png",), split="test")
-    np.testing.assert_array_equal(read_frame_mask(bad, spec), drawn)
+    np.testing.assert_array_equal(input_of(spec).read_mask(bad), drawn)
     with pytest.raises(BadInputError, match="16x12"):
-        read_frame_mask(bad, Preprocessing(24, 32, 3, 12, 16, 12, 16))
+        input_of(Preprocessing(24, 32, 3, 12, 16, 12, 16)).read_mask(bad)
     with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
         judged_pixels(np.zeros((4, 4), np.float32), np.zeros((8, 8), np.bool_), spec, resolution="image")
 
@@ -183,7 +183,7 @@ def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
     spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
     counted = {"image": 0, "map": 0}
     for sample in (sample for sample in dataset.test if sample.label):
-        mask = read_frame_mask(sample, spec)
+        mask = input_of(spec).read_mask(sample)
         for resolution in counted:
             _, judged = judged_pixels(np.zeros((256, 256), np.float32), mask, spec, resolution=resolution)
             counted[resolution] += scipy_label(judged, np.ones((3, 3)))[1]
@@ -195,7 +195,7 @@ def test_real_masks_are_evaluated_as_published(shared_data):
     """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
     spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
-    masks = np.stack([read_frame_mask(sample, spec) for sample in dataset.test[::8]])
+    masks = np.stack([input_of(spec).read_mask(sample) for sample in dataset.test[::8]])
     rng = np.random.default_rng(0)
     maps = rng.random((len(masks), 64, 64)).astype(np.float32)
     maps += masks.reshape(len(masks), 64, 8, 64, 8).mean((2, 4), dtype=np.float32)

@@ -14,7 +14,7 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.core.used import UsedShare
 from lineproof.data.dataset import Sample
-from lineproof.data.frames import read_frame_mask
+from lineproof.data.inputs.table import input_of
 from lineproof.eval.predictions import FrameBatch, Judged, Skipped, predict_files, read_batches, used_of
 from lineproof.metrics.correlation import average_ranks, rank_correlation
 from lineproof.runtime.engine import EngineOptions, open_engine
@@ -45,8 +45,8 @@ def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
     preprocessing = Preprocessing(12, 16, 3, 12, 16, 12, 16)
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", split="test")
     good = Sample(path=tmp_path / "y.png", label=0, defect="good", split="test")
-    assert read_frame_mask(bad, preprocessing) is None
-    np.testing.assert_array_equal(read_frame_mask(good, preprocessing), np.zeros((12, 16), bool))
+    assert input_of(preprocessing).read_mask(bad) is None
+    np.testing.assert_array_equal(input_of(preprocessing).read_mask(good), np.zeros((12, 16), bool))
 
 
 def test_a_set_used_in_part_is_said_briefly():

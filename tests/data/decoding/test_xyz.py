@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import BadInputError
-from lineproof.data.xyz import read_xyz
+from lineproof.data.decoding.xyz import read_xyz
 
 POINTS = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
 POINTS[2, 1:4] = 0

@@ -1,0 +1,60 @@
+"""Depth images, from organised point clouds; RGB beside the depth where the specification says so.
+
+A pixel without a measurement has depth 0: in the file, in a frame, and in what ``pad`` adds. ``stretch`` takes the
+nearest pixel, depth and colour alike, so that no depth is made up between a measurement and a hole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.inputs import DepthPreprocessing
+from ...core.spec import Frames
+from ..decoding.conversions import ImageFacts
+from .base import AbstractInput, nearest_resize
+from .scan import grey_of, read_scan
+
+
+@final
+@dataclass(frozen=True)
+class DepthInput(AbstractInput[DepthPreprocessing]):
+    """Depth in metres, float32 (H, W, 1), 0 for none; with RGB (H, W, 4), colours from 0 to 255."""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of a frame's element type."""
+        return "float32"
+
+    @property
+    def orders(self) -> tuple[str, ...]:
+        """``"depth"``; with colours ``"depth+rgb"``, which may also be given as ``"depth+bgr"``."""
+        return ("depth+rgb", "depth+bgr") if self.spec.has_rgb else ("depth",)
+
+    def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:
+        """A frame for people: depth as grey, uint8 (H, W, 3); near is light, no measurement black."""
+        depth = np.asarray(frame[:, :, 0], np.float32)
+        return grey_of(depth, near=self.spec.near_m, far=self.spec.far_m)
+
+    def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
+        scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)
+        points = scan[:, :, :3].astype(np.float64)
+        depth = np.sqrt(np.square(points).sum(axis=2)) if self.spec.quantity == "range" else points[:, :, 2]
+        return np.concatenate([depth[:, :, None].astype(np.float32), scan[:, :, 3:]], axis=2), facts
+
+    def _stretch(self, image: Frames) -> Frames:
+        return np.asarray(nearest_resize(image, self.frame_size), np.float32)
+
+    def _pad(self, image: Frames, widths: tuple[tuple[int, int], ...]) -> Frames:
+        return np.pad(image, widths)
+
+    def _distorted(self, patch: Frames) -> Frames:
+        """Measured depths mirrored between near and far, colours inverted."""
+        turned = np.asarray(255.0 - patch, np.float32)
+        depth = patch[:, :, 0]
+        turned[:, :, 0] = np.where(depth == 0.0, 0.0, self.spec.near_m + self.spec.far_m - depth)
+        return turned

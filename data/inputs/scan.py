@@ -1,0 +1,77 @@
+"""Organised scans: x, y, z of every pixel of a camera, with RGB beside it where there is RGB.
+
+A scan is named by its cloud or by its picture, whose folders stand side by side: ``xyz/000.tiff`` and ``rgb/000.png``,
+as in MVTec 3D-AD. A cloud in any other folder has its picture beside it, as ``000.png``.
+
+A point counts as no measurement where it is (0, 0, 0) or holds NaN or infinity; it becomes (0, 0, 0).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...core.errors import BadInputError
+from ...core.size import size_text
+from ..decoding.conversions import ImageFacts
+from ..decoding.decode import decode_with_facts
+from ..decoding.xyz import read_xyz
+
+
+def scan_files(path: Path) -> tuple[Path, Path]:
+    """Cloud and picture of a scan, named by either; neither need be there."""
+    if path.parent.name in ("rgb", "xyz"):
+        above = path.parent.parent
+        return above / "xyz" / f"{path.stem}.tiff", above / "rgb" / f"{path.stem}.png"
+    return path, path.with_suffix(".png")
+
+
+def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageFacts | None]:
+    """Read a scan at its own size.
+
+    Args:
+        path: its cloud or its picture.
+        has_rgb: whether its colours are read too.
+
+    Returns:
+        float32 (h, w, 3), x, y, z in metres, (0, 0, 0) for no measurement; with RGB (h, w, 6), colours from 0 to 255.
+        And what the picture's file held, None without RGB.
+
+    Raises:
+        BadInputError: a file cannot be read, or cloud and picture differ in size.
+    """
+    cloud_path, picture_path = scan_files(path)
+    points = read_xyz(cloud_path)
+    points[~np.isfinite(points).all(axis=2)] = 0.0
+    if not has_rgb:
+        return points, None
+    picture = decode_with_facts(picture_path, channels=3)
+    if picture.pixels.shape[:2] != points.shape[:2]:
+        raise BadInputError(
+            f"{picture_path}: the picture is {size_text(picture.pixels.shape[:2])} (height x width), its cloud "
+            f"{cloud_path.name} {size_text(points.shape[:2])}; they must be equal. Pair the files anew."
+        )
+    return np.concatenate([points, picture.pixels.astype(np.float32)], axis=2), picture.facts
+
+
+def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which points are measurements: float (…, 3) → bool (…)."""
+    return np.asarray((points != 0.0).any(axis=-1))
+
+
+def grey_of(values: NDArray[np.float32], *, near: float, far: float) -> NDArray[np.uint8]:
+    """Depths for people: near is white, far is dark grey, no measurement (0) is black.
+
+    Args:
+        values: float32 (H, W) in metres.
+        near: what becomes white, and everything nearer.
+        far: what becomes dark grey, and everything farther; at least ``near``.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    place = np.clip((values.astype(np.float64) - near) / max(far - near, 1e-12), 0.0, 1.0)
+    grey = np.where(values == 0.0, 0.0, 255.0 - 191.0 * place)
+    return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -1,0 +1,27 @@
+"""The kinds of input, by name; a table is no import."""
+
+from ...core.inputs import InputSpec
+from ...core.registry import resolve
+from ...core.spec import FrameRule
+from .base import AbstractInput
+
+#: ``kind`` of a specification → what handles its frames.
+INPUTS = {
+    "image": "lineproof.data.inputs.image:ImageInput",
+    "depth": "lineproof.data.inputs.depth:DepthInput",
+    "voxel": "lineproof.data.inputs.voxel:VoxelInput",
+}
+
+
+#: An input of whatever kind.
+AnyInput = AbstractInput[InputSpec | FrameRule]
+
+
+def input_of(spec: InputSpec | FrameRule) -> AnyInput:
+    """What reads, checks, fits and shows the frames of a specification.
+
+    Args:
+        spec: a manifest's ``preprocessing``; or, for images before there is a graph, the rule alone.
+    """
+    made: AnyInput = resolve(INPUTS, spec.kind, kind="input")(spec)
+    return made

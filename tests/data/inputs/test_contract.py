@@ -1,0 +1,430 @@
+"""What every kind of input promises, over the table: from the file to the verdict of an engine."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lineproof.bundle.manifest import DetectorRecord, Figures, Manifest, Tolerance, TrainingRecord
+from lineproof.bundle.parse import parse_manifest
+from lineproof.bundle.store import GOLDEN, MODEL, now, open_bundle, write_bundle
+from lineproof.core.errors import BadInputError, BundleError, UsageError
+from lineproof.core.inputs import DepthPreprocessing, VoxelPreprocessing, parse_preprocessing
+from lineproof.core.spec import Preprocessing, TensorSpec
+from lineproof.core.threshold import calibrate
+from lineproof.data.inputs.table import INPUTS, input_of
+from lineproof.data.records import Sample
+from lineproof.runtime.engine import availability
+
+HEIGHT, WIDTH = 20, 26
+SIZE = {"frame_height_px": HEIGHT, "frame_width_px": WIDTH}
+DEPTH = {**SIZE, "resize_height_px": 11, "resize_width_px": 13, "near_m": 0.4, "far_m": 0.7}
+BOX = {"box_low_m": (-0.05, -0.04, 0.42), "box_high_m": (0.05, 0.04, 0.6), "num_cells": 8}
+#: Two of each kind, with colours and without.
+SPECS = {
+    "rgb": Preprocessing(HEIGHT, WIDTH, 3, 13, 17, 12, 14),
+    "mono": Preprocessing(HEIGHT, WIDTH, 1, 10, 13, 10, 13),
+    "range": DepthPreprocessing(**DEPTH, quantity="range"),
+    "z and rgb": DepthPreprocessing(**DEPTH, quantity="z", has_rgb=True, holes="near"),
+    "voxel": VoxelPreprocessing(**SIZE, **BOX),
+    "voxel and rgb": VoxelPreprocessing(**SIZE, **BOX, has_rgb=True),
+}
+#: Row and column of pixels without a measurement: zeros, and not a number.
+HOLES = ((3, 4), (0, 25), (9, 9))
+
+
+class Scan(NamedTuple):
+    """What was written to the files of one sample."""
+
+    path: Path
+    picture: np.ndarray
+    points: np.ndarray
+
+
+def make_scan(folder, seed=0, height=HEIGHT, width=WIDTH):
+    """One sample as MVTec 3D-AD keeps it: a noisy slope with holes, no point on a cell's edge; and its picture."""
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    z = 0.45 + 0.005 * rows + 0.002 * columns + rng.normal(0, 0.002, (height, width))
+    points = np.stack([(columns - width / 2 + 0.3) * 0.004, (rows - height / 2 + 0.3) * 0.004, z], axis=2).astype(
+        np.float32
+    )
+    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    (folder / "rgb").mkdir(parents=True, exist_ok=True)
+    (folder / "xyz").mkdir(exist_ok=True)
+    path = folder / "rgb" / f"{seed:03d}.png"
+    Image.fromarray(picture).save(path)
+    written = points.copy()
+    for place, (row, column) in enumerate(HOLES):
+        points[row, column] = 0.0
+        written[row, column] = (0.0, (np.nan, 0.1, 0.5), (0.1, 0.2, np.inf))[place]
+    tifffile.imwrite(folder / "xyz" / f"{seed:03d}.tiff", written, photometric="rgb", planarconfig="contig")
+    return Scan(path, picture, points)
+
+
+def expected_frame(spec, scan):
+    """What a frame holds, from what was written."""
+    if spec.kind == "image":
+        with Image.open(scan.path) as image:
+            return np.asarray(image.convert("L"))[:, :, None] if spec.frame_channels == 1 else scan.picture
+    parts = [scan.points]
+    if spec.kind == "depth":
+        distance = np.linalg.norm(scan.points.astype(np.float64), axis=2, keepdims=True)
+        parts = [distance if spec.quantity == "range" else scan.points[:, :, 2:]]
+    return np.concatenate([*parts, scan.picture], axis=2) if spec.has_rgb else parts[0]
+
+
+def resized(images, axes):
+    """Antialiased resize and centre crop of (N, H, W, C), pixel by pixel, from their definition."""
+    for number, axis in enumerate(axes, start=1):
+        scale = axis.frame_px / axis.resized_px
+        first = round((axis.resized_px - axis.crop_px) / 2)
+        centres = (np.arange(first, first + axis.crop_px) + 0.5) * scale
+        weights = np.maximum(0, 1 - abs(np.arange(axis.frame_px) + 0.5 - centres[:, None]) / max(scale, 1))
+        weights /= weights.sum(1, keepdims=True)
+        images = np.moveaxis(np.tensordot(weights, images, (1, number)), 0, number)
+    return images
+
+
+def image_reference(spec, frames):
+    """Normalised images (N, 3, h, w)."""
+    images = resized(frames / 255.0, spec.axes)
+    return (np.moveaxis((images - np.array(spec.mean)) / np.array(spec.std), 3, 1),)
+
+
+def depth_reference(spec, frames):
+    """Scaled depth and colours (N, C, h, w), and what was measured."""
+    rows = [int((i + 0.5) * HEIGHT / spec.resize_height_px) for i in range(spec.resize_height_px)]
+    columns = [int((i + 0.5) * WIDTH / spec.resize_width_px) for i in range(spec.resize_width_px)]
+    depth = frames[:, rows][:, :, columns][:, None, :, :, 0].astype(np.float64)
+    middle, half = (spec.near_m + spec.far_m) / 2, (spec.far_m - spec.near_m) / 2
+    scaled = (depth - middle) / half
+    if spec.holes == "near":
+        scaled[depth == 0] = -1.0
+    colours = np.moveaxis(resized(frames[..., 1:] / 255.0, spec.axes), 3, 1)
+    return np.concatenate([scaled, colours], axis=1), (depth != 0).astype(np.float64)
+
+
+def voxel_reference(spec, frames):
+    """The grid (N, C, z, y, x), point by point; and each pixel's cell."""
+    side = spec.num_cells
+    low, high = np.array(spec.box_low_m), np.array(spec.box_high_m)
+    edge = (high - low).max()
+    origin = (low + high) / 2 - edge / 2
+    colours_in = np.empty((len(frames), side, side, side), object)
+    cells = np.full((len(frames), HEIGHT * WIDTH), side**3)
+    for n, frame in enumerate(frames.reshape(len(frames), -1, frames.shape[3]).astype(np.float64)):
+        for place, pixel in enumerate(frame):
+            if not pixel[:3].any():
+                continue
+            x, y, z = (min(max(int(np.floor(value)), 0), side - 1) for value in (pixel[:3] - origin) * side / edge)
+            cells[n, place] = (z * side + y) * side + x
+            colours_in[n, z, y, x] = [*(colours_in[n, z, y, x] or []), pixel[3:] / 255.0]
+    grid = np.full((len(frames), 3 if spec.has_rgb else 1, side, side, side), -1.0)
+    for n, z, y, x in np.argwhere(colours_in.astype(bool)):
+        grid[n, :, z, y, x] = np.mean(colours_in[n, z, y, x], axis=0) if spec.has_rgb else 1.0
+    return grid, cells
+
+
+REFERENCES = {"image": image_reference, "depth": depth_reference, "voxel": voxel_reference}
+
+
+def build_detector():
+    """A detector without training: the map is each pixel's mean absolute value, or that of its cell."""
+    from torch import nn
+
+    class Detector(nn.Module):
+        def forward(self, parts):
+            values = parts[0] if isinstance(parts, tuple) else parts
+            anomaly_map = values.abs().mean(1)
+            if anomaly_map.ndim == 4:
+                cells = nn.functional.pad(anomaly_map.flatten(1), (0, 1))
+                anomaly_map = cells.gather(1, parts[1]).unflatten(1, (HEIGHT, WIDTH))
+            return anomaly_map.amax((1, 2)), anomaly_map
+
+        def lower(self):
+            return self
+
+    return Detector()
+
+
+def build_manifest(spec, score):
+    """A manifest around a specification."""
+    rows, columns = spec.axes
+    return Manifest(
+        name="scans",
+        created=now(),
+        detector=DetectorRecord("toy", {}),
+        precision="fp32",
+        inputs=(spec.frames,),
+        outputs=(
+            TensorSpec("score", "float32", ("N",)),
+            TensorSpec("anomaly_map", "float32", ("N", rows.crop_px, columns.crop_px)),
+        ),
+        preprocessing=spec,
+        max_batch=4,
+        threshold=calibrate(score.tolist(), max_false_reject=0.5, engine="torch", source="test"),
+        engine_thresholds={},
+        tolerances={"fp32": Tolerance(score_spread=1e-3, score_margin=1e-4, anomaly_map=1e-4)},
+        score_spread=float(score.std()) or 1.0,
+        map_range=1.0,
+        training=TrainingRecord("test", "", "0" * 64, 4, 4, 0),
+        figures=Figures("", 0, 0, 0, {"preprocess": 1, "backbone": 0, "head": 1, "post": 1}, {"float32": 1}),
+        tools={},
+        files={},
+    )
+
+
+@pytest.fixture(params=sorted(SPECS))
+def spec(request):
+    return SPECS[request.param]
+
+
+@pytest.fixture
+def scan(tmp_path):
+    return make_scan(tmp_path / "good")
+
+
+def test_the_cases_are_the_table():
+    pytest.importorskip("torch")
+    from lineproof.detectors.nn.graph import GRAPH_PARTS
+
+    assert {spec.kind for spec in SPECS.values()} == set(INPUTS) == set(GRAPH_PARTS) == set(REFERENCES)
+
+
+def test_a_file_becomes_a_frame(spec, scan):
+    given = input_of(spec)
+    frame = given.read(scan.path)
+    expected = expected_frame(spec, scan)
+    assert frame.shape == spec.frame_shape == expected.shape
+    assert frame.dtype == given.dtype
+    assert frame.flags.c_contiguous
+    assert frame.flags.writeable
+    np.testing.assert_allclose(frame, expected, rtol=1e-7)
+    given.check(frame[None])
+    if spec.kind != "image":
+        for row, column in HOLES:
+            assert not frame[row, column, : 3 if spec.kind == "voxel" else 1].any()
+        # A scan may be named by its cloud as well.
+        np.testing.assert_array_equal(given.read(scan.path.parents[1] / "xyz" / "000.tiff"), frame)
+
+
+def test_what_is_no_such_frame_is_refused(spec, scan):
+    given = input_of(spec)
+    frames = given.read(scan.path)[None]
+    with pytest.raises(BadInputError, match=rf"frames is float64 .* takes {given.dtype}"):
+        given.check(frames.astype(np.float64))
+    for other in (frames[:, 1:], frames[..., :-1], frames[0]):
+        with pytest.raises(BadInputError, match=r"frames is .*, but this bundle takes"):
+            given.check(other)
+    if given.dtype == "float32":
+        for value in (np.nan, np.inf):
+            broken = np.concatenate([frames, frames])
+            broken[1, 2, 3, 0] = value
+            with pytest.raises(BadInputError, match=r"NaN or infinity, first in frame 1; .* Write 0 where nothing was"):
+                given.check(broken)
+
+
+def test_files_that_do_not_fit_are_refused_by_name(spec, tmp_path):
+    path = make_scan(tmp_path, height=HEIGHT + 1).path
+    with pytest.raises(BadInputError, match=r"000\.png: the picture is 21x26 .*; frames are 20x26 here"):
+        input_of(spec).read(path)
+    if spec.kind != "image":
+        with pytest.raises(BadInputError, match=r"xyz.009\.tiff: cannot be read"):
+            input_of(spec).read(path.with_name("009.png"))
+    if getattr(spec, "has_rgb", False):
+        Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(path)
+        with pytest.raises(
+            BadInputError, match=r"the picture is 20x26 .*, its cloud 000\.tiff 21x26; they must be equal"
+        ):
+            input_of(spec).read(path)
+
+
+@pytest.mark.parametrize(
+    ("fit", "size"), [("none", (20, 26)), ("pad", (13, 20)), ("crop", (31, 29)), ("stretch", (40, 39))]
+)
+def test_a_mask_follows_its_frame(spec, fit, size, tmp_path):
+    """A block is marked in every channel; where it stands in the frame, the mask marks it."""
+    given = input_of(dataclasses.replace(spec, fit=fit))
+    image = np.full((*size, spec.frame_shape[2]), 10, given.dtype)
+    mask = np.zeros(size, bool)
+    mask[size[0] // 2 : size[0] // 2 + 5, size[1] // 3 : size[1] // 3 + 7] = True
+    image[mask] = 200
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / "image.png")
+    sample = Sample(
+        path=tmp_path / "image.png", label=1, defect="dent", mask_paths=(tmp_path / "mask.png",), split="test"
+    )
+    frame, marked = given.fit(image), given.fit_mask(mask)
+    assert frame.shape == spec.frame_shape
+    np.testing.assert_array_equal(given.read_mask(sample), marked)
+    assert frame.dtype == given.dtype
+    if fit != "stretch" or spec.kind != "image":
+        np.testing.assert_array_equal(frame == 200, np.repeat(marked[:, :, None], frame.shape[2], axis=2))
+    # Stretched images are interpolated: then the block's middle must be the mask's.
+    weight = frame[:, :, 0].astype(float) - 10
+    weight[weight < 1] = 0
+    for axis in (0, 1):
+        places = np.arange(marked.shape[axis]) + 0.5
+        middle = places @ weight.sum(1 - axis) / weight.sum()
+        np.testing.assert_allclose(middle, places @ marked.sum(1 - axis) / marked.sum(), atol=0.5)
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_no_depth_is_made_up(spec, fit):
+    """What pad adds was not measured, and stretch only repeats what was there."""
+    if spec.kind == "image":
+        pytest.skip("of an image the border is repeated, see test_image.py")
+    given = input_of(dataclasses.replace(spec, fit=fit))
+    image = np.random.default_rng(0).random((15, 21, spec.frame_shape[2]), np.float32) + 1
+    frame = given.fit(image)
+    assert set(np.unique(frame)) - set(np.unique(image)) == ({0.0} if fit == "pad" else set())
+
+
+def test_people_see_a_frame(spec, scan):
+    given = input_of(spec)
+    frame = given.read(scan.path)
+    shown = given.as_rgb(frame)
+    assert shown.dtype == np.uint8
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+    if spec.kind == "image":
+        np.testing.assert_array_equal(shown, np.broadcast_to(frame, shown.shape))
+        return
+    depth = frame[:, :, 2 if spec.kind == "voxel" else 0]
+    np.testing.assert_array_equal(shown.any(axis=2), depth != 0)
+    order = np.argsort(depth[depth != 0])
+    assert (np.diff(shown[depth != 0][order].astype(int), axis=0) <= 0).all()
+    assert len(np.unique(shown)) > 10
+
+
+def test_colours_are_turned_round_and_nothing_else(spec, scan):
+    given = input_of(spec)
+    frames = given.read(scan.path)[None]
+    assert given.check_order(None) == given.orders[0]
+    assert given.in_own_order(frames, order=given.orders[0]) is frames
+    with pytest.raises(
+        UsageError, match=rf"--order is 'gbr'; this bundle takes .* expected {given.orders[0]}".replace("+", r"\+")
+    ):
+        given.check_order("gbr")
+    for other in given.orders[1:]:
+        turned = given.in_own_order(frames, order=given.check_order(other))
+        np.testing.assert_array_equal(turned[..., :-3], frames[..., :-3])
+        np.testing.assert_array_equal(turned[..., -3:], frames[..., [-1, -2, -3]])
+    assert len(given.orders) == 1 + (spec.frame_shape[2] in (3, 4, 6) and spec != SPECS["voxel"])
+
+
+def test_the_graphs_part_is_the_reference(spec, tmp_path):
+    torch = pytest.importorskip("torch")
+    from lineproof.detectors.nn.graph import graph_part
+
+    given = input_of(spec)
+    frames = np.stack([given.read(make_scan(tmp_path, seed).path) for seed in range(2)])
+    taken = given.prepare(frames)
+    spec.frames.check(taken)
+    with torch.no_grad():
+        answer = graph_part(spec).eval()(torch.from_numpy(taken))
+    answers = answer if isinstance(answer, tuple) else (answer,)
+    for found, expected in zip(answers, REFERENCES[spec.kind](spec, frames), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=2e-5 if spec.kind == "image" else 2e-6)
+
+
+def test_a_specification_is_read_as_it_was_written(spec):
+    assert parse_preprocessing(json.loads(json.dumps(dataclasses.asdict(spec)))) == spec
+    manifest = build_manifest(spec, np.array([0.1, 0.2, 0.4]))
+    read = parse_manifest(manifest.to_json(), where="here")
+    assert read.preprocessing == spec
+    assert (read.decision, read.inputs) == (manifest.decision, (spec.frames,))
+    # An image's specification is what it always was on disk.
+    assert ("kind" in json.loads(manifest.to_json())["preprocessing"]) == (spec.kind != "image")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "radar"}, "of kind 'radar'; expected depth or voxel"),
+        ({"kind": "image"}, "of kind 'image'; expected depth or voxel, or none for images"),
+        ({"near_m": 0.9}, r"near_m is 0\.9 and far_m 0\.7; expected finite metres"),
+        ({"quantity": "disparity"}, "quantity is 'disparity'; expected range or z"),
+        ({"holes": "far"}, "holes is 'far'; expected zero or near"),
+        ({"fit": "shrink"}, "--fit is 'shrink'"),
+        ({"resize_width_px": 0}, "expected at least 1 each"),
+        ({"near_m": "0.1"}, "must be real number"),
+        ({"has_rgb": 1}, "has_rgb is 1"),
+        ({"crop_px": 3}, "unexpected keyword"),
+    ],
+)
+def test_a_manifest_with_another_specification_is_refused(change, message):
+    raw = json.loads(build_manifest(SPECS["range"], np.array([0.1, 0.2])).to_json())
+    raw["preprocessing"] |= change
+    with pytest.raises(BundleError, match=message):
+        parse_manifest(json.dumps(raw), where="here")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_cells": 0}, "num_cells is 0; expected 1 to 256"),
+        ({"num_cells": 257}, "num_cells is 257; expected 1 to 256"),
+        ({"box_low_m": (0.2, 0.0, 0.0)}, "each end at least its beginning"),
+        ({"box_high_m": (0.05, 0.04, float("nan"))}, "expected finite metres"),
+        ({"box_low_m": (0.0,) * 3, "box_high_m": (0.0,) * 3}, "one side longer than 0"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(change, message):
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(SPECS["voxel"], **change)
+
+
+def test_points_outside_the_box_count_in_the_nearest_cell():
+    given = input_of(VoxelPreprocessing(**SIZE, box_low_m=(0.0, 0.0, 1.0), box_high_m=(0.1, 0.2, 1.4), num_cells=4))
+    # The cube reaches from (-0.15, -0.1, 1) to (0.25, 0.3, 1.4), its cells are 0.1 m wide.
+    points = np.array([[-9, -9, 0.5], [9, 9, 9], [0.0, 0.15, 1.25], [0, 0, 0]], np.float32)
+    assert given.cells(points).tolist() == [0, 63, (2 * 4 + 2) * 4 + 1, -1]
+
+
+@pytest.mark.parametrize("engine", ["ort-cpu", "openvino"])
+def test_a_bundle_of_every_kind_is_golden_proved_and_judges(spec, engine, tmp_path):
+    """Files → golden frames → graph → bundle → engine, which gives the reference's answers; and a line."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    if not availability(engine).is_available:
+        pytest.skip(f"{engine} is not installed")
+    import onnx_ir
+
+    from lineproof.detectors.nn.graph import FrameGraph
+    from lineproof.eval.parity.verify import verify
+    from lineproof.export.golden import NUM_MARKED, golden_frames
+    from lineproof.export.to_onnx import export_onnx
+    from lineproof.line.inspector import open_line
+
+    paths = [make_scan(tmp_path / "good", seed).path for seed in range(4)]
+    given, detector = input_of(spec), build_detector()
+    frames, names = golden_frames(paths, spec)
+    assert len(frames) == len(names) == 4 + NUM_MARKED
+    assert not (frames[4] == frames[0]).all()
+    with torch.no_grad():
+        score, anomaly_map = (part.numpy() for part in FrameGraph(spec, detector).eval()(torch.from_numpy(frames)))
+    model = export_onnx(detector, spec, max_batch=4)
+
+    def fill(folder):
+        onnx_ir.save(model, folder / MODEL)
+        np.savez_compressed(folder / GOLDEN, frames=frames, names=names, score=score, anomaly_map=anomaly_map)
+
+    write_bundle(tmp_path / "a.bundle", build_manifest(spec, score), fill)
+    bundle = open_bundle(tmp_path / "a.bundle")
+    golden = bundle.golden()
+    np.testing.assert_array_equal(golden.frames, frames)
+    assert golden.frames.dtype == spec.frames.dtype
+    report = verify(bundle, engine=engine, batch=3)
+    assert report.state != "failed", report.sentences()
+    with open_line(bundle.path, engine=engine) as line:
+        camera = np.stack([given.read(path) for path in paths])
+        np.testing.assert_allclose([verdict.score for verdict in line.inspect_batch(camera)], score[:4], rtol=1e-5)
+        with pytest.raises(BadInputError, match="frames is float64"):
+            line.inspect(camera[0].astype(np.float64))

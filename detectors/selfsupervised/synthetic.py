@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...core.errors import BadInputError
+from ...core.geometry import centre_crop_offset
 from ...core.size import Size
 from ...data.decoding.decode import IMAGE_SUFFIXES
 
@@ -86,7 +87,7 @@ def rotate(image: Image, degrees: float) -> Image:
 
 def _middle(image: Image, size: Size) -> Image:
     """The middle of float32 (…, S, S), float32 (…, *size)."""
-    top, left = ((image.shape[-1] - side) // 2 for side in size)
+    top, left = (centre_crop_offset(image.shape[-1], side) for side in size)
     return image[..., top : top + size[0], left : left + size[1]]
 
 

@@ -70,7 +70,7 @@ def test_a_rectangle_is_rotated_without_being_sheared(size):
 @pytest.mark.parametrize("size", [(32, 96), (96, 32), (33, 64)])
 def test_a_rectangle_takes_the_middle_of_its_square(size):
     side = max(size)
-    top, left = ((side - length) // 2 for length in size)
+    top, left = (round((side - length) / 2) for length in size)
     inside = np.s_[..., top : top + size[0], left : left + size[1]]
     for seed in range(8):
         np.testing.assert_array_equal(anomaly_mask(size, rng(seed)), anomaly_mask((side, side), rng(seed))[inside])

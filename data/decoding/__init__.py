@@ -1,1 +1,1 @@
-"""From the bytes of an image file to uint8 pixels, by stated rules."""
+"""From the bytes of a file to uint8 pixels, or to the points of a cloud, by stated rules."""

@@ -80,7 +80,9 @@ class VoxelPart(nn.Module):
         numbers = pixels[:, 0]
         index = torch.where(numbers < 0.0, float(side**3), numbers).to(torch.int64)
         values = pixels[:, 1:] if self.spec.has_rgb else torch.ones_like(pixels)
-        # One cell more than the grid has takes the pixels without a measurement, and is cut off.
-        empty = torch.full_like(values[:, :, :1], -1.0).expand(-1, -1, side**3 + 1)
+        # One cell more than the grid has takes the pixels without a measurement. TensorRT takes no more indices than
+        # there is room, so there is room for every pixel; what is too much is cut off.
+        num_cells, num_pixels = side**3, self.spec.frame_height_px * self.spec.frame_width_px
+        empty = torch.full_like(values[:, :, :1], -1.0).expand(-1, -1, max(num_cells + 1, num_pixels))
         filled = empty.scatter(2, index[:, None].expand_as(values), values)
-        return filled[:, :, :-1].unflatten(2, (side, side, side)), index
+        return filled[:, :, :num_cells].unflatten(2, (side, side, side)), index

@@ -1,9 +1,15 @@
 """The kinds of input, by name; a table is no import."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
 from ...core.inputs import InputSpec
 from ...core.registry import resolve
 from ...core.spec import FrameRule
-from .base import AbstractInput
+
+if TYPE_CHECKING:
+    from .base import AbstractInput
 
 #: ``kind`` of a specification → what handles its frames.
 INPUTS = {
@@ -12,9 +18,8 @@ INPUTS = {
     "voxel": "lineproof.data.inputs.voxel:VoxelInput",
 }
 
-
 #: An input of whatever kind.
-AnyInput = AbstractInput[InputSpec | FrameRule]
+AnyInput: TypeAlias = "AbstractInput[InputSpec | FrameRule]"
 
 
 def input_of(spec: InputSpec | FrameRule) -> AnyInput:

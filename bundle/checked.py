@@ -1,65 +1,14 @@
-"""Are the values of a manifest of the types and ranges that its fields promise? JSON itself promises nothing."""
+"""Are the values of a manifest in the ranges that its fields promise, and do they fit each other?"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING
 
 from ..core.spec import PRECISIONS
 
 if TYPE_CHECKING:
     from .manifest import Manifest
-
-_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float), bool: (bool,)}
-
-
-def check_types(value: Any, expected: Any, *, where: str) -> None:
-    """Check a value, and everything in it, against a type hint.
-
-    Args:
-        value: what was read.
-        expected: a dataclass, a plain type, or a hint made of tuple, dict, Literal, unions and Any.
-        where: name of the field, for the error.
-
-    Raises:
-        TypeError: it is of another type, or a number that is not finite.
-    """
-    if not _is_of(value, expected):
-        raise TypeError(f"{where} is {value!r}, expected {getattr(expected, '__name__', None) or expected}")
-    for name, item, hint in _parts(value, expected):
-        check_types(item, hint, where=f"{where}.{name}" if where else name)
-
-
-def _is_of(value: Any, expected: Any) -> bool:
-    origin = get_origin(expected)
-    if expected is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_is_of(value, option) for option in get_args(expected))
-    if origin is Literal:
-        return value in get_args(expected)
-    if expected in _PLAIN:
-        # To Python a bool is an int.
-        is_plain = isinstance(value, _PLAIN[expected]) and (expected is bool or not isinstance(value, bool))
-        return is_plain and not (isinstance(value, float) and not math.isfinite(value))
-    return isinstance(value, origin or expected)
-
-
-def _parts(value: Any, expected: Any) -> list[tuple[str, Any, Any]]:
-    """Name, value and type hint of each part of a value."""
-    arguments = get_args(expected)
-    hints: Any
-    if dataclasses.is_dataclass(value):
-        hints = get_type_hints(type(value))
-        return [(item.name, getattr(value, item.name), hints[item.name]) for item in dataclasses.fields(value)]
-    if get_origin(expected) is dict:
-        return [(str(key), item, arguments[1]) for key, item in value.items()]
-    if get_origin(expected) is tuple:
-        hints = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
-        return [(str(place), item, hint) for place, (item, hint) in enumerate(zip(value, hints, strict=True))]
-    return []
 
 
 def check_values(manifest: Manifest) -> None:

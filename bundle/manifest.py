@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.inputs import InputSpec
 from ..core.spec import TensorSpec
+from ..core.strict import IN_MEMORY
 from ..core.threshold import Threshold
 from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
@@ -131,11 +132,6 @@ class TrainingRecord:
     fitted: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        for name in ("fitted", "held_out"):
-            # JSON knows lists only.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -173,7 +169,7 @@ class Manifest:
     parity: dict[str, ParityRecord] = field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
     format_version: int = FORMAT_VERSION
-    is_as_written: bool = field(default=True, compare=False)
+    is_as_written: bool = field(default=True, compare=False, metadata={IN_MEMORY: True})
 
     @property
     def model_sha256(self) -> str:

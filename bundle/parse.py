@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import BundleError, UsageError
-from ..core.inputs import parse_preprocessing
-from ..core.spec import TensorSpec
-from ..core.threshold import Threshold
-from .checked import check_types, check_values
-from .manifest import (
-    FORMAT_VERSION,
-    DetectorRecord,
-    Figures,
-    FileRecord,
-    Manifest,
-    PlanRecord,
-    Tolerance,
-    TrainingRecord,
-)
-from .record import HistoryEntry, ParityRecord, upgrade_from_1
+from ..core.errors import BundleError
+from ..core.strict import read_as
+from .checked import check_values
+from .manifest import FORMAT_VERSION, Manifest
+from .record import upgrade_from_1
 
 #: Older versions that are read; they are written as the present one when the bundle next changes.
 _UPGRADES = {1: upgrade_from_1}
@@ -46,10 +36,10 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         )
     try:
         return _sealed(raw) if found == FORMAT_VERSION else _upgraded(raw)
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except ValueError as error:
+        words = str(error).rstrip(".")
         raise BundleError(
-            f"{where}: manifest.json does not follow bundle/FORMAT.md: {type(error).__name__}: {error}. "
-            "Export the bundle again."
+            f"{where}: manifest.json does not follow bundle/FORMAT.md: {words}. Export the bundle again."
         ) from None
 
 
@@ -60,7 +50,15 @@ def _refuse_constant(name: str) -> float:
 
 def _sealed(raw: dict[str, Any]) -> Manifest:
     """A manifest of this version, which knows whether it is as it was written."""
-    return _build({name: value for name, value in raw.items() if name != "seal"}).checked_against(raw["seal"])
+    fields = {name: value for name, value in raw.items() if name != "seal"}
+    return _build(fields).checked_against(read_as(_Seal, raw, refuses_unknown=False).seal)
+
+
+@dataclass(frozen=True)
+class _Seal:
+    """What a manifest of this version holds besides the fields of ``Manifest``."""
+
+    seal: str
 
 
 def _upgraded(raw: dict[str, Any]) -> Manifest:
@@ -71,29 +69,7 @@ def _upgraded(raw: dict[str, Any]) -> Manifest:
     )
 
 
-def _spec(raw: dict[str, Any]) -> TensorSpec:
-    return TensorSpec(raw["name"], raw["dtype"], tuple(raw["shape"]))
-
-
 def _build(raw: dict[str, Any]) -> Manifest:
-    typed: dict[str, Any] = {
-        "detector": DetectorRecord(**raw["detector"]),
-        "inputs": tuple(_spec(item) for item in raw["inputs"]),
-        "outputs": tuple(_spec(item) for item in raw["outputs"]),
-        "preprocessing": parse_preprocessing(raw["preprocessing"]),
-        "threshold": Threshold(**raw["threshold"]),
-        "engine_thresholds": {name: Threshold(**item) for name, item in raw["engine_thresholds"].items()},
-        "tolerances": {name: Tolerance(**item) for name, item in raw["tolerances"].items()},
-        "training": TrainingRecord(**raw["training"]),
-        "figures": Figures(**raw["figures"]),
-        "files": {name: FileRecord(**item) for name, item in raw["files"].items()},
-        "plans": tuple(PlanRecord(**item) for item in raw["plans"]),
-        "parity": {engine: ParityRecord(**item) for engine, item in raw["parity"].items()},
-        "history": tuple(HistoryEntry(**item) for item in raw["history"]),
-    }
-    if "is_as_written" in raw:
-        raise TypeError("is_as_written is no field of the file")
-    manifest = Manifest(**{**raw, **typed})
-    check_types(manifest, Manifest, where="")
+    manifest = read_as(Manifest, raw)
     check_values(manifest)
     return manifest

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..core.strict import read_as
+
 #: What a verify can find. ``undecided``: no verdict differs, but too many frames lie at the threshold to prove it.
 ParityState = Literal["passed", "failed", "undecided"]
-PARITY_STATES: tuple[ParityState, ...] = ("passed", "failed", "undecided")
 
 #: What ``Manifest.parity_of`` answers. ``outdated``: proved, but for another decision than the bundle's present one.
 ProofState = Literal["passed", "failed", "undecided", "unverified", "outdated"]
 
 #: What can stand in the history of a bundle.
 Action = Literal["export", "calibrate", "set-threshold", "upgrade", "edited"]
-ACTIONS: tuple[Action, ...] = ("export", "calibrate", "set-threshold", "upgrade", "edited")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,6 @@ class ParityRecord:
     state: ParityState
     decision: str
     time: str
-
-    def __post_init__(self) -> None:
-        if self.state not in PARITY_STATES:
-            raise ValueError(f"a parity state is {self.state!r}, expected one of {', '.join(PARITY_STATES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +58,6 @@ class HistoryEntry:
     value: float
     decision: str
 
-    def __post_init__(self) -> None:
-        if self.action not in ACTIONS:
-            raise ValueError(f"an entry of the history is {self.action!r}, expected one of {', '.join(ACTIONS)}")
-
     def sentence(self) -> str:
         """The entry for people, in one line."""
         change = f"{self.value:.6g}" if self.previous is None else f"{self.previous:.6g} -> {self.value:.6g}"
@@ -74,22 +66,41 @@ class HistoryEntry:
         return f"{self.time} {self.action}{by}: threshold{where} {change}{f' ({self.reason})' if self.reason else ''}"
 
 
+@dataclass(frozen=True)
+class _Tolerance1:
+    """A tolerance as version 1 had it: both are shares of ranges."""
+
+    score: float
+    anomaly_map: float
+
+
+@dataclass(frozen=True)
+class _Version1:
+    """Those fields of a manifest of format version 1 that are written otherwise now."""
+
+    created: str
+    parity: dict[str, str]
+    tolerances: dict[str, _Tolerance1]
+
+
 def upgrade_from_1(raw: dict[str, Any]) -> dict[str, Any]:
     """The fields of a manifest of format version 1 as version 2 has them.
 
     Version 1 kept for each engine only whether it had passed, not for which decision: such a proof is taken over
     without a decision, so that it counts as outdated until the engine is verified again.
+
+    Raises:
+        ValueError: what version 1 had otherwise is missing or of another type.
     """
-    parity = {
-        engine: {"state": state, "decision": "", "time": raw["created"]} for engine, state in raw["parity"].items()
-    }
+    old = read_as(_Version1, raw, refuses_unknown=False)
+    parity = {engine: {"state": state, "decision": "", "time": old.created} for engine, state in old.parity.items()}
     tolerances = {
         precision: {
             "score_spread": _SPREAD_SHARES.get(precision, 0.1),
-            "score_margin": item["score"],
-            "anomaly_map": item["anomaly_map"],
+            "score_margin": item.score,
+            "anomaly_map": item.anomaly_map,
         }
-        for precision, item in raw["tolerances"].items()
+        for precision, item in old.tolerances.items()
     }
     kept = {key: value for key, value in raw.items() if key != "score_range"}
     return {**kept, "parity": parity, "tolerances": tolerances, "score_spread": 0.0, "history": [], "format_version": 2}

@@ -9,7 +9,7 @@ finite is no measurement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final, get_args
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .geometry import Axis
 from .spec import FIT_WORDS, Fit, Preprocessing, TensorSpec, check_fit
+from .strict import read_as
 
 #: What a depth image measures: the distance to the camera's centre, or along its axis.
 Quantity = Literal["range", "z"]
@@ -197,29 +198,16 @@ class VoxelPreprocessing:
 
 #: What a manifest's ``preprocessing`` may be.
 InputSpec = Preprocessing | DepthPreprocessing | VoxelPreprocessing
-_SPECS: dict[str, Callable[..., InputSpec]] = {
-    "image": Preprocessing,
-    "depth": DepthPreprocessing,
-    "voxel": VoxelPreprocessing,
-}
 
 
 def parse_preprocessing(raw: Mapping[str, Any]) -> InputSpec:
     """The specification that ``dataclasses.asdict`` made these JSON values of; images have no ``kind`` there.
 
     Raises:
-        UsageError: values that cannot be, or an unknown kind.
-        TypeError: a field is missing or unknown.
-        KeyError: an image's ``mean`` or ``std`` is missing.
+        ValueError: an unknown kind, a field that is missing, unknown or of another type, or values that cannot be.
     """
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()}
-    kind = fields.get("kind", Preprocessing.kind)
-    if kind not in _SPECS or fields.get("kind") == Preprocessing.kind:
-        raise UsageError(f"preprocessing is of kind {kind!r}; expected depth or voxel, or none for images.")
-    if kind == Preprocessing.kind:
-        # They have defaults in memory; a file must say them.
-        fields |= {name: fields[name] for name in ("mean", "std")}
-    return _SPECS[kind](**fields)
+    spec: InputSpec = read_as(InputSpec, raw, where="preprocessing")  # type: ignore[arg-type]
+    return spec
 
 
 def _check_sizes(*sizes_px: int) -> None:

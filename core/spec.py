@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from .errors import BadInputError, UsageError
 from .geometry import Axis
 from .size import size_text
+from .strict import IN_FILE
 
 PRECISIONS = ("fp32", "fp16", "int8")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -140,8 +141,8 @@ class Preprocessing:
     resize_width_px: int
     crop_height_px: int
     crop_width_px: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = field(default=IMAGENET_MEAN, metadata={IN_FILE: True})
+    std: tuple[float, float, float] = field(default=IMAGENET_STD, metadata={IN_FILE: True})
     fit: Fit = "none"
     bit_depth: int | None = None
     channel_order: str = ""

@@ -54,8 +54,11 @@ def test_missing_file_is_named(tiny_bundle):
     ("change", "message"),
     [
         ({"format_version": 99}, r"format_version 99; this release reads 1, 2\."),
-        ({"parity": {"ort-cpu": {"state": "maybe", "decision": "", "time": ""}}}, r"a parity state is 'maybe'"),
-        ({"colour": "blue"}, r"unexpected keyword argument 'colour'"),
+        (
+            {"parity": {"ort-cpu": {"state": "maybe", "decision": "", "time": ""}}},
+            r"parity\.ort-cpu\.state is 'maybe', expected one of 'passed'",
+        ),
+        ({"colour": "blue"}, r"colour is no field of this file; expected name,"),
         ({"files": {}}, r"lists no model\.onnx and no golden\.npz"),
         ({"files": {"../../x": {"sha256": "0", "num_bytes": 1}}}, r"lists no model\.onnx"),
     ],
@@ -363,7 +366,7 @@ def test_a_manifest_written_before_the_rules_for_pictures_is_read_with_their_def
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fit": "squeeze"}, "--fit is 'squeeze'; expected stretch, pad, crop"),
+        ({"fit": "squeeze"}, r"preprocessing\.fit is 'squeeze', expected one of 'none', 'stretch', 'pad', 'crop'"),
         ({"bit_depth": 40}, "--bit-depth is 40; expected 8 to 16"),
         ({"channel_order": "bgr"}, "channel_order is 'bgr' for 3 channels; expected 'rgb'"),
         ({"channel_order": "mono"}, "channel_order is 'mono' for 3 channels"),
@@ -397,11 +400,24 @@ def test_the_rules_for_pictures_survive_a_round_trip(tiny_bundle):
         (("score_spread",), -0.1, "score_spread or map_range is negative"),
         (("max_batch",), 0, "max_batch is 0, expected 1 or more"),
         (("history", 0, "value"), "12", r"history\.0\.value is '12', expected float"),
-        (("inputs", 0, "shape"), ["N", "H", "W", 3], r"inputs are .*expected TensorSpec\(name='frames'"),
-        (("preprocessing", "frame_height_px"), 99, r"inputs are .*expected TensorSpec\(name='frames'"),
+        (("inputs", 0, "shape"), ["N", "H", "W", 3], r"inputs are .*expected TensorSpec\(name='frames'.*"),
+        (("preprocessing", "frame_height_px"), 99, r"inputs are .*expected TensorSpec\(name='frames'.*"),
         (("outputs", 0, "name"), "scores", "outputs are not score and anomaly_map"),
         (("training", "fitted"), [1], r"training\.fitted\.0 is 1, expected str"),
-        (("preprocessing", "mean"), [0.5, 0.5], r"zip\(\) argument"),
+        (("preprocessing", "mean"), [0.5, 0.5], r"preprocessing\.mean is \[0\.5, 0\.5\], expected a list of 3 float"),
+        (("max_batch",), "8", "max_batch is '8', expected int"),
+        (("max_batch",), 8.0, r"max_batch is 8\.0, expected int"),
+        (("max_batch",), None, "max_batch is None, expected int"),
+        (("colour",), 1, "colour is no field of this file; expected name, created, .*"),
+        (("threshold", "colour"), 1, r"threshold\.colour is no field of this file; expected value, num_good, .*"),
+        (("threshold",), {"value": 0.5}, r"threshold\.num_good is missing; expected int"),
+        (("threshold",), 0.5, r"threshold is 0\.5, expected an object"),
+        (("files",), [], r"files is \[\], expected an object"),
+        (("files", "model.onnx", "num_bytes"), "9", r"files\.model\.onnx\.num_bytes is '9', expected int"),
+        (("plans",), {}, r"plans is \{\}, expected a list of an object"),
+        (("history", 0, "action"), "shout", r"history\.0\.action is 'shout', expected one of 'export', .*"),
+        (("history", 0, "previous"), "x", r"history\.0\.previous is 'x', expected float"),
+        (("inputs", 0, "shape", 0), 1.5, r"inputs\.0\.shape\.0 is 1\.5, expected int or str"),
     ],
 )
 def test_a_field_of_another_type_or_out_of_range_is_refused(tiny_bundle, place, value, words):
@@ -411,7 +427,7 @@ def test_a_field_of_another_type_or_out_of_range_is_refused(tiny_bundle, place, 
         inner = inner[key]
     inner[place[-1]] = value
     (tiny_bundle.path / "manifest.json").write_text(json.dumps(raw))
-    with pytest.raises(BundleError, match=rf"does not follow bundle/FORMAT\.md: \w+: .*{words}"):
+    with pytest.raises(BundleError, match=rf"does not follow bundle/FORMAT\.md: .*{words}\. Export"):
         open_bundle(tiny_bundle.path)
 
 
@@ -469,12 +485,12 @@ def test_a_manifest_without_its_seal_is_refused(tiny_bundle):
     raw = json.loads(file.read_text())
     assert len(raw.pop("seal")) == 64
     file.write_text(json.dumps(raw))
-    with pytest.raises(BundleError, match="KeyError: 'seal'"):
+    with pytest.raises(BundleError, match="seal is missing; expected str"):
         open_bundle(tiny_bundle.path)
     file.write_text(json.dumps({**raw, "seal": ""}))
     assert not open_bundle(tiny_bundle.path).manifest.is_as_written
     file.write_text(json.dumps({**raw, "seal": "", "is_as_written": True}))
-    with pytest.raises(BundleError, match="is_as_written is no field of the file"):
+    with pytest.raises(BundleError, match="is_as_written is no field of this file"):
         open_bundle(tiny_bundle.path)
 
 

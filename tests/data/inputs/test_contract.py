@@ -359,16 +359,16 @@ def test_a_specification_is_read_as_it_was_written(spec):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "radar"}, "of kind 'radar'; expected depth or voxel"),
-        ({"kind": "image"}, "of kind 'image'; expected depth or voxel, or none for images"),
+        ({"kind": "radar"}, "preprocessing.kind is 'radar'; expected 'depth', 'voxel', or none"),
+        ({"kind": "image"}, "preprocessing.kind is 'image'; expected 'depth', 'voxel', or none"),
         ({"near_m": 0.9}, r"near_m is 0\.9 and far_m 0\.7; expected finite metres"),
-        ({"quantity": "disparity"}, "quantity is 'disparity'; expected range or z"),
-        ({"holes": "far"}, "holes is 'far'; expected zero or near"),
-        ({"fit": "shrink"}, "--fit is 'shrink'"),
+        ({"quantity": "disparity"}, "quantity is 'disparity', expected one of 'range', 'z'"),
+        ({"holes": "far"}, "holes is 'far', expected one of 'zero', 'near'"),
+        ({"fit": "shrink"}, "preprocessing.fit is 'shrink', expected one of"),
         ({"resize_width_px": 0}, "expected at least 1 each"),
-        ({"near_m": "0.1"}, "must be real number"),
+        ({"near_m": "0.1"}, "near_m is '0.1', expected float"),
         ({"has_rgb": 1}, "has_rgb is 1"),
-        ({"crop_px": 3}, "unexpected keyword"),
+        ({"crop_px": 3}, "crop_px is no field of this file"),
     ],
 )
 def test_a_manifest_with_another_specification_is_refused(change, message):

@@ -84,6 +84,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     """Train, export in both precisions, build, verify on every engine, profile."""
     from lineproof.data.dataset import open_dataset
     from lineproof.eval.parity.verify import verify
+    from lineproof.export.options import ExportOptions
     from lineproof.profiles.profiler import profile_many
     from lineproof.profiles.timing import Schedule
     from lineproof.runtime.engine import EngineOptions
@@ -95,7 +96,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     for precision in ("fp32", "fp16"):
         out = given.work / f"{category}-{name}-{precision}.bundle"
         request = ExportRequest(str(run), out=out, is_replacing=True, accept_undecided=True)
-        proof = export_and_prove(request, options={"precision": precision})
+        proof = export_and_prove(request, options=ExportOptions(precision=precision))
         found[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
         for engine in ENGINES:
             report = verify(proof.bundle, engine=engine, options=options, dataset=dataset, batch=4)
@@ -122,11 +123,12 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
 
 def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Train with quick settings, or take the run that is there."""
-    from lineproof.bundle.runs.folder import RECORD, is_finished
+    from lineproof.bundle.runs.folder import is_finished, read_record
     from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
     from lineproof.detectors.table import DETECTORS
     from lineproof.detectors.training.from_folder import train_detector
+    from lineproof.detectors.training.options import TrainOptions
 
     run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     given_settings = dict(item.split("=", 1) for item in given.set)
@@ -134,12 +136,16 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     if not is_finished(run):
         began = time.perf_counter()
         train_detector(
-            name, data, category=category, settings=settings, out=run, options={"time_limit_s": 60.0 * given.minutes}
+            name,
+            data,
+            category=category,
+            settings=settings,
+            out=run,
+            options=TrainOptions(time_limit_s=60.0 * given.minutes),
         )
         (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")
-    record = json.loads((run / RECORD).read_text())
     seconds = float((run / "seconds.txt").read_text())
-    parameters = record["detector"]["parameters"]
+    parameters = read_record(run).detector.parameters
     return run, {
         "train_seconds": seconds,
         "size_px": size_text(parameters["crop_px"]),
@@ -157,7 +163,7 @@ def accuracy(name: str, data: Path, category: str | None, given: argparse.Namesp
 
     run, found = train(name, data, category, given)
     out = given.work / f"{category or data.name}-{name}.bundle"
-    export_and_prove(ExportRequest(str(run), out=out, is_verified=False, is_replacing=True), options={})
+    export_and_prove(ExportRequest(str(run), out=out, is_verified=False, is_replacing=True))
     options = EngineOptions(num_threads=given.threads)
     choice = Choice(data=data, category=category, engine="ort-cpu", options=options, batch=4)
     (item,) = evaluate([out], choice).items

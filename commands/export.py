@@ -34,20 +34,22 @@ def export(
     verbose: Verbose = False,
 ) -> None:
     """Export a trained detector to a bundle, and prove it."""
+    from ..core.spec import check_fit
+    from ..export.options import ExportOptions
     from ..sweep.chain import ExportRequest, export_and_prove
     from ._console import Ui
     from ._parse import parse_batches, parse_frame, parse_share
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    options = {
-        "frame": parse_frame(frame) if frame else None,
-        "max_batch": parse_batches(batch)[-1],
-        "precision": precision,
-        "max_false_reject": parse_share(max_false_reject),
-        "has_reference": reference,
-        "fit": fit,
-        "data": data,
-    }
+    options = ExportOptions(
+        frame=parse_frame(frame) if frame else None,
+        max_batch=parse_batches(batch)[-1],
+        precision=precision,
+        max_false_reject=parse_share(max_false_reject),
+        has_reference=reference,
+        fit=None if fit is None else check_fit(fit),
+        data=data,
+    )
     request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace, accept_undecided)
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)

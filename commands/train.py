@@ -37,7 +37,9 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train a detector on good images."""
+    from ..core.spec import check_fit
     from ..detectors.training.from_folder import train_detector
+    from ..detectors.training.options import TrainOptions
     from ._again import typed_line
     from ._console import Ui
     from ._parse import parse_frame_size, parse_image_size, parse_settings
@@ -47,17 +49,17 @@ def train(
     crop_px = parse_image_size(crop, option="--crop") if crop else resize_px
     sizes = {"resize_px": resize_px, "crop_px": crop_px}
     chosen = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
-    options = {
-        "holdout": holdout,
-        "seed": seed,
-        "device": device,
-        "time_limit_s": 60.0 * time_limit,
-        "fit": fit or "none",
-        "frame": parse_frame_size(frame) if frame else None,
-        "bit_depth": bit_depth,
-        "num_workers": workers,
-        "command": typed_line(context, without=("out", "as_json", "quiet", "verbose")),
-    }
+    options = TrainOptions(
+        holdout=holdout,
+        seed=seed,
+        device=device,
+        time_limit_s=60.0 * time_limit,
+        fit=check_fit(fit or "none"),
+        frame=parse_frame_size(frame) if frame else None,
+        bit_depth=bit_depth,
+        num_workers=workers,
+        command=typed_line(context, without=("out", "as_json", "quiet", "verbose")),
+    )
     with ui.progress() as progress:
         found = train_detector(
             detector, data, category=category, settings=chosen, out=out, options=options, say_data=ui.data,

@@ -12,6 +12,8 @@ from .errors import BadInputError, UsageError
 
 #: Name, in thresholds and proofs, of the engine that is the truth: the detector in its training form.
 REFERENCE_ENGINE = "torch"
+#: Share of good parts that may be rejected where nobody says otherwise.
+MAX_FALSE_REJECT = 0.01
 _EXTRAPOLATION = 0.05
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle.manifest import Manifest
-from ..bundle.runs.folder import is_finished, refuse_unfinished
+from ..bundle.runs.folder import is_finished, read_record, refuse_unfinished
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..data.content import content_hash
 from ..data.dataset import Dataset, Sample, check_contents, enclosing_dataset, open_category
+from ..data.held_out import held_out_images
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
-from ..data.run_record import held_out_images, read_record
 from ..runtime.engine import EngineOptions
 from .calibrate import Calibration, calibrate_bundle, good_pictures, held_out
 from .part import check_same_category, check_same_part

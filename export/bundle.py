@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import torch
 from torch import nn
 
 from ..bundle.manifest import Manifest
+from ..bundle.runs.folder import CHECKPOINT, read_record
+from ..bundle.runs.record import RunRecord
 from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
 from ..core.errors import UsageError
 from ..core.prediction import Prediction
@@ -20,54 +21,20 @@ from ..core.progress import Progress, silent
 from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
 from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
 from ..data.decoding.conversions import Conversions
+from ..data.held_out import held_out_images
 from ..data.inputs.table import input_of
-from ..data.run_record import held_out_images
 from ..detectors.base import AbstractDetector, DetectorConfig
 from ..detectors.nn.graph import FrameGraph
-from ..detectors.training.checkpoint import CHECKPOINT, CheckpointRecord, load_detector, read_record
+from ..detectors.training.checkpoint import load_detector
 from ..host.environment import package_versions
 from .figures import count_figures, prove_precision
 from .golden import apart_from, golden_frames
+from .options import EXPORT_PRECISIONS, ExportOptions
 from .passes.fp16 import to_half
 from .to_onnx import export_onnx, output_specs
 
 #: Larger models keep their weights in a file beside the graph: protobuf ends at 2 GB.
 _EXTERNAL_ABOVE_BYTES = 1_800_000_000
-EXPORT_PRECISIONS = ("fp32", "fp16")
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """What the bundle shall be.
-
-    Attributes:
-        frame: height, width and channels (3 RGB, 1 mono) of the camera frame in pixels; None takes the size of
-            the training images, RGB.
-        max_batch: largest batch.
-        precision: ``fp32`` or ``fp16``.
-        max_false_reject: share of good parts that may be rejected, for the threshold.
-        has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
-        fit: how pictures of another size become frames, see ``data.inputs.fitting``; None takes what the run was
-            trained with.
-        data: where the data set of the run lies now; None for where it lay when the run was trained.
-    """
-
-    frame: tuple[int, int, int] | None = None
-    max_batch: int = 8
-    precision: str = "fp32"
-    max_false_reject: float = 0.01
-    has_reference: bool = True
-    fit: Fit | None = None
-    data: Path | None = None
-
-    def check(self) -> None:
-        """Raise UsageError where a bundle cannot be that."""
-        if self.precision not in EXPORT_PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
-        if self.max_batch < 1:
-            raise UsageError(f"--batch ends at {self.max_batch}; expected at least 1.")
-        if self.fit is not None:
-            check_fit(self.fit)
 
 
 def export_bundle(
@@ -151,7 +118,7 @@ def predict_reference(reference: nn.Module, frames: Frames) -> Prediction:
     return Prediction(score, anomaly_map)
 
 
-def check_frame(record: CheckpointRecord, options: ExportOptions) -> Fit:
+def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
     """How pictures become frames in the bundle: as in training, or as asked for where training had one size.
 
     Raises:
@@ -175,7 +142,7 @@ def check_frame(record: CheckpointRecord, options: ExportOptions) -> Fit:
 
 
 def _preprocessing(
-    detector: AbstractDetector[Any], record: CheckpointRecord, options: ExportOptions, *, fit: Fit
+    detector: AbstractDetector[Any], record: RunRecord, options: ExportOptions, *, fit: Fit
 ) -> Preprocessing:
     height, width, channels = options.frame or FrameRule(*record.frame).frame_shape
     config: DetectorConfig = detector.config
@@ -186,7 +153,7 @@ def _preprocessing(
 
 
 def _holdout_scores(
-    record: CheckpointRecord,
+    record: RunRecord,
     reference: nn.Module,
     *,
     holdout: Sequence[Path],
@@ -207,7 +174,7 @@ def _holdout_scores(
 
 
 def _manifest(
-    record: CheckpointRecord,
+    record: RunRecord,
     detector: AbstractDetector[Any],
     spec: Preprocessing,
     *,

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..bundle.place import bundle_folder, check_changeable, check_replaceable, check_space, occupy, reserved
-from ..bundle.runs.folder import is_finished, newest_run, refuse_unfinished, run_detector
+from ..bundle.runs.folder import is_finished, newest_run, read_record, refuse_unfinished, run_detector
 from ..bundle.store import Bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.notes import DataNotes
-from ..data.run_record import read_record
-from ..detectors.training.from_folder import MAX_FALSE_REJECT, SAMPLE_CATEGORY, train_on_sample
-from ..detectors.training.operating import (
-    operation_of_run,
-    recorded_dataset,
-)
+from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
+from ..detectors.training.operating import operation_of_run, recorded_dataset
 from ..eval.parity.prove import Proof, builds_plan, check_engine, check_environment, is_bundle, prove
+from ..export.options import ExportOptions
 from .placing import num_bytes, settle
 
-DEFAULTS = {
-    "frame": None,
-    "max_batch": 8,
-    "precision": "fp32",
-    "max_false_reject": MAX_FALSE_REJECT,
-    "has_reference": True,
-    "fit": None,
-    "data": None,
-}
 OPTION_NAMES = {
     "max_batch": "--batch",
     "max_false_reject": "--max-false-reject",
@@ -68,13 +55,13 @@ class ExportRequest:
 
 
 def export_and_prove(
-    request: ExportRequest, *, options: Mapping[str, Any] | None = None, progress: Progress = silent
+    request: ExportRequest, *, options: ExportOptions | None = None, progress: Progress = silent
 ) -> Proof:
     """Export a run and prove the bundle, or build a plan into a bundle that exists.
 
     Args:
         request: what.
-        options: fields of ``ExportOptions``.
+        options: what the bundle shall be.
         progress: told about every step.
 
     Raises:
@@ -84,34 +71,33 @@ def export_and_prove(
         BadInputError: the run is unfinished, or its images are gone or changed.
     """
     check_engine(request.engine, request.targets)
-    conversions = list[str]()
+    options, conversions = options or ExportOptions(), list[str]()
     if is_bundle(Path(request.source)):
-        bundle = _finished(request, options or {})
+        bundle = _finished(request, options)
         check_environment(request.engine, request.targets, is_verified=request.is_verified)
         if builds_plan(request.engine):
             check_changeable(bundle.path)
             check_space(bundle.path, bundle.model_path.stat().st_size)
         return _prove(bundle, request, (), progress)
-    from ..export.bundle import ExportOptions, check_frame, export_bundle
+    from ..export.bundle import check_frame, export_bundle
 
-    choice = ExportOptions(**(options or {}))
-    choice.check()
+    options.check()
     run = _run(request)
     record = read_record(run) if run else None
     if record:
-        check_frame(record, choice)
+        check_frame(record, options)
     name, category = (record.detector.name, record.training.category) if record else (request.source, SAMPLE_CATEGORY)
-    out = request.out or bundle_folder(category, name, choice.precision)
+    out = request.out or bundle_folder(category, name, options.precision)
     check_environment(request.engine, request.targets, is_verified=request.is_verified)
     check_replaceable(out, is_replacing=request.is_replacing)
     run = run or train_on_sample(request.source, progress=progress)
-    check_space(out, num_bytes(run, has_reference=choice.has_reference, precision=choice.precision))
+    check_space(out, num_bytes(run, has_reference=options.has_reference, precision=options.precision))
     with reserved(out, is_replacing=request.is_replacing) as place:
-        made = export_bundle(run, place.folder, options=choice, conversions=conversions, progress=progress)
+        made = export_bundle(run, place.folder, options=options, conversions=conversions, progress=progress)
         bundle = dataclasses.replace(made, path=occupy(place))
         proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
-    dataset = recorded_dataset(run, data=choice.data)
+    dataset = recorded_dataset(run, data=options.data)
     operation = operation_of_run(run, dataset, frame=spec.frame_shape, threshold=threshold, progress=progress)
     return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
 
@@ -127,10 +113,11 @@ def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], p
     )
 
 
-def _finished(request: ExportRequest, options: Mapping[str, Any]) -> Bundle:
+def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
     """The bundle that exists; whatever could only have been decided when it was exported is refused."""
     bundle = open_bundle(request.source)
-    ignored = [key for key, value in options.items() if value not in (DEFAULTS[key], getattr(bundle.manifest, key, ""))]
+    given = {item.name: (getattr(options, item.name), item.default) for item in dataclasses.fields(options)}
+    ignored = [key for key, (value, usual) in given.items() if value not in (usual, getattr(bundle.manifest, key, ""))]
     ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
     if ignored:
         names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)

@@ -137,7 +137,7 @@ def trained(sample_folder, tmp_path_factory):
     from lineproof.detectors.training.from_folder import train_detector
 
     run = tmp_path_factory.mktemp("trained") / "run"
-    return train_detector("padim", sample_folder, category="flange", settings=PADIM_SETTINGS, out=run, options={})
+    return train_detector("padim", sample_folder, category="flange", settings=PADIM_SETTINGS, out=run)
 
 
 @pytest.fixture

@@ -13,14 +13,17 @@ file                              what
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from ...core.errors import BadInputError
+from ...core.strict import read_as
+from .record import RunRecord, StartedRun
 
 STARTED = "train.json"
 STATE = "trainer.safetensors"
@@ -40,16 +43,59 @@ def is_finished(run: Path) -> bool:
 
 def is_unfinished(run: Path) -> bool:
     """Whether a folder holds a training run that was begun and not finished."""
-    return not is_finished(run) and bool(read_started(run).get("detector"))
+    return not is_finished(run) and read_started(run) is not None
 
 
-def read_started(run: Path) -> dict[str, Any]:
-    """What ``train.json`` says; empty where there is none, or something else under its name."""
+def read_started(run: Path) -> StartedRun | None:
+    """What ``train.json`` says; None where there is none, or something else under its name.
+
+    Raises:
+        BadInputError: it is a run's, and holds a value of another type than the field has.
+    """
+    path = run / STARTED
     try:
-        found = json.loads((run / STARTED).read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and "parameters" in found else {}
+        return None
+    if not isinstance(raw, dict) or not {"detector", "parameters"} <= set(raw):
+        return None
+    try:
+        return read_as(StartedRun, raw, refuses_unknown=False)
+    except ValueError as error:
+        raise BadInputError(
+            f"{path} does not say how a run was begun: {error}. Train again, into a new --out, or put the file back."
+        ) from None
+
+
+def read_record(run: Path) -> RunRecord:
+    """What ``checkpoint.json`` says of a finished run.
+
+    Raises:
+        BadInputError: the run is unfinished, or there is none, or the file is not what this or an older release writes.
+    """
+    path = run / RECORD
+    if not path.is_file():
+        refuse_unfinished(run)
+        raise BadInputError(f"{run} holds no {RECORD}: it is no finished run. See lineproof train --help")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        record = read_as(RunRecord, raw, refuses_unknown=False)
+    except ValueError as error:
+        raise BadInputError(f"{path} is not a checkpoint record of this release ({error}). Train again.") from None
+    return record if "root" in raw else _with_root(record, run)
+
+
+def _with_root(record: RunRecord, run: Path) -> RunRecord:
+    """A record that holds absolute paths, with root and relative ones where the root is known."""
+    started = read_started(run)
+    if (
+        started is None
+        or not started.data
+        or not all(Path(path).is_relative_to(started.data) for path in record.holdout)
+    ):
+        return record
+    holdout = tuple(Path(path).relative_to(started.data).as_posix() for path in record.holdout)
+    return dataclasses.replace(record, root=started.data, holdout=holdout)
 
 
 def newest_state(run: Path) -> Path:
@@ -78,7 +124,8 @@ def kept_words(run: Path) -> str:
 
 def finish_command(run: Path) -> str:
     """The command that finishes a run, for its present folder; "" where it was not begun by a command."""
-    words = shlex.split(str(read_started(run).get("command", "")))
+    started = read_started(run)
+    words = shlex.split(started.command if started else "")
     if words[-2:-1] != ["--out"]:
         return ""
     return shlex.join([*words[:-1], os.path.abspath(run)])
@@ -86,20 +133,35 @@ def finish_command(run: Path) -> str:
 
 def unfinished_words(run: Path) -> str:
     """What an unfinished run is, what of it is kept, and how to finish it."""
-    command = finish_command(run)
+    command, started = finish_command(run), read_started(run)
     kept = kept_words(run)
     return (
-        f"{run} is an unfinished training run of {read_started(run).get('detector')} "
+        f"{run} is an unfinished training run of {started.detector if started else 'no known detector'} "
         f"({f'kept up to {kept}' if kept else 'no epoch is kept yet'}). Finish it: "
         f"{command or f'train it again as it was begun, into {run}'}"
     )
 
 
+@dataclass(frozen=True)
+class _Name:
+    """As much of a detector's record as tells which one it is."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Named:
+    """As much of a run's record as tells whose it is: folders are listed by it, whatever else they hold."""
+
+    detector: _Name
+
+
 def run_detector(run: Path) -> str:
     """Name of the detector that a finished run holds, or "" where it is none."""
     try:
-        return str(json.loads((run / RECORD).read_text(encoding="utf-8"))["detector"]["name"])
-    except (OSError, ValueError, KeyError, TypeError):
+        raw = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        return read_as(_Named, raw, refuses_unknown=False).detector.name
+    except (OSError, ValueError):
         return ""
 
 

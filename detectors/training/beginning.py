@@ -8,11 +8,11 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...bundle.atomic import file_sha256, write_json
 from ...bundle.lock import LOCK
 from ...bundle.runs.folder import STARTED, is_finished, kept_words, read_started
+from ...bundle.runs.record import StartedRun
 from ...core.errors import BadInputError
 from ..base import DetectorConfig
 from .state import check_states
@@ -21,22 +21,16 @@ from .state import check_states
 _COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "parameters", "seed", "weights")
 
 
-def describe_run(name: str, config: DetectorConfig) -> dict[str, Any]:
-    """What a run is begun with, as JSON values: the detector, its parameters, and the content of its weights file.
-
-    Returns:
-        ``detector``, ``parameters`` without the weights, and ``weights``: the sha256 of the file, or the word that was
-        given for weights that are in no file.
-    """
+def describe_run(name: str, config: DetectorConfig) -> StartedRun:
+    """What a run is begun with besides its images: the detector, its parameters, and the content of its weights."""
     parameters = dataclasses.asdict(config)
     given = str(parameters.pop("weights", ""))
     weights = file_sha256(Path(given)) if given and Path(given).is_file() else given
     # Through JSON, so that what is compared later is what a file gives back.
-    values: dict[str, Any] = json.loads(json.dumps({"detector": name, "parameters": parameters, "weights": weights}))
-    return values
+    return StartedRun(detector=name, parameters=json.loads(json.dumps(parameters)), weights=weights)
 
 
-def check_beginning(run: Path, wanted: dict[str, Any]) -> None:
+def check_beginning(run: Path, wanted: StartedRun) -> None:
     """Refuse a folder that holds a run begun with anything else; images are compared by ``begin``.
 
     Raises:
@@ -46,12 +40,12 @@ def check_beginning(run: Path, wanted: dict[str, Any]) -> None:
         return
     found = read_started(run)
     state = "a finished run" if is_finished(run) else "a run"
-    if "fitted" not in found:
+    if found is None or found.fitted is None:
         raise BadInputError(
             f"{run} holds {state} that does not say which images it was begun with (an older release wrote it, or its "
             f"{STARTED} is gone), so that it cannot go on. Give another --out."
         )
-    changed = [key for key in _COMPARED if found.get(key) != wanted[key]]
+    changed = [key for key in _COMPARED if getattr(found, key) != getattr(wanted, key)]
     if changed:
         raise BadInputError(
             f"{run} holds {state} begun with another {', '.join(changed)}. Give another --out, or the same values."
@@ -60,12 +54,12 @@ def check_beginning(run: Path, wanted: dict[str, Any]) -> None:
         check_states(run)
 
 
-def begin(run: Path, wanted: dict[str, Any], *, command: str) -> str:
+def begin(run: Path, wanted: StartedRun, *, command: str) -> str:
     """Write what this run is, or check that the run found here learns from the same images.
 
     Args:
         run: an existing folder that nobody else trains in; see ``check_beginning``.
-        wanted: all that describes the run, ``fitted`` and ``held_out`` (content hashes) among it.
+        wanted: all that describes the run, its images among it.
         command: the command line that began it, without its ``--out``; "" where it was no command.
 
     Returns:
@@ -76,14 +70,13 @@ def begin(run: Path, wanted: dict[str, Any], *, command: str) -> str:
     """
     words = ""
     if _holds_work(run):
-        found = read_started(run)
-        _compare_images(run, found, wanted)
+        _compare_images(run, read_started(run), wanted)
         if is_finished(run):
             return f"{run} is finished already, with the same images and settings: nothing was trained."
         kept = kept_words(run)
         words = f"goes on with run {run} after {kept}" if kept else f"begins run {run} again: no epoch was kept"
     line = f"{command} --out {shlex.quote(os.path.abspath(run))}" if command else ""
-    write_json(run / STARTED, {**wanted, "command": line})
+    write_json(run / STARTED, dataclasses.asdict(dataclasses.replace(wanted, command=line)))
     return words
 
 
@@ -94,8 +87,8 @@ def _holds_work(run: Path) -> bool:
     return any(item.name not in (STARTED, LOCK) and not item.name.endswith(".tmp") for item in run.iterdir())
 
 
-def _compare_images(run: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    if all(found.get(key) == wanted[key] for key in ("fitted", "held_out")):
+def _compare_images(run: Path, found: StartedRun | None, wanted: StartedRun) -> None:
+    if found and (found.fitted, found.held_out) == (wanted.fitted, wanted.held_out):
         return
     old, new = (set(_images(item)) for item in (found, wanted))
     if old == new:
@@ -108,5 +101,5 @@ def _compare_images(run: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
     )
 
 
-def _images(record: dict[str, Any]) -> Sequence[str]:
-    return [*record.get("fitted", ()), *record.get("held_out", ())]
+def _images(record: StartedRun | None) -> Sequence[str]:
+    return [*(record.fitted or ()), *(record.held_out or ())] if record else []

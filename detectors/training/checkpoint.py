@@ -11,12 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...bundle.manifest import DetectorRecord
-from ...bundle.runs.folder import CHECKPOINT as CHECKPOINT
-from ...bundle.runs.folder import RECORD as RECORD
 from ...core.errors import BadInputError, LineproofError
 from ...core.inputs import InputSpec
-from ...data.run_record import CheckpointRecord as CheckpointRecord
-from ...data.run_record import read_record as read_record
 from ..base import AbstractDetector, build_detector, make_config
 from ..nn.finite import describe_not_finite
 from ..nn.graph import FrameGraph

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -12,25 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.lock import LOCK
-from ...bundle.runs.folder import RECORD, new_run_folder
+from ...bundle.runs.folder import new_run_folder, read_record
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
-from ...core.threshold import calibrate
+from ...core.threshold import MAX_FALSE_REJECT, calibrate
 from ...data.dataset import Dataset, check_contents, open_dataset
 from ...data.notes import DataNotes
 from ...data.sample.write import write_sample
 from ...metrics.operating import RunOperation
 from .operating import lacking_lines, score_test_split, stored_scores
+from .options import TrainOptions
 from .trained import Trained
 
 SAMPLE = Path("lineproof-sample")
 
 
 SAMPLE_CATEGORY = "flange"
-
-
-#: Defaults of ``ExportOptions``, which cannot be imported where PyTorch is missing.
-MAX_FALSE_REJECT = 0.01
 
 
 def train_detector(
@@ -40,7 +36,7 @@ def train_detector(
     category: str | None,
     settings: Mapping[str, Any],
     out: Path | None,
-    options: Mapping[str, Any],
+    options: TrainOptions | None = None,
     say_data: Callable[[DataNotes], None] | None = None,
     progress: Progress = silent,
 ) -> Trained:
@@ -52,12 +48,12 @@ def train_detector(
         category: its category, or None where the folder holds one only.
         settings: parameters of the detector; None leaves the paper's.
         out: run folder; an unfinished run there goes on. None makes a new one under ./runs.
-        options: fields of ``TrainOptions``.
+        options: how; see ``TrainOptions`` for what is taken where nothing is said.
         say_data: told about the data set before the training begins.
         progress: told about every step.
     """
     from ..base import make_config
-    from .train import TrainOptions, train
+    from .train import train
 
     config = make_config(name, {key: value for key, value in settings.items() if value is not None})
     dataset = check_contents(open_dataset(data, category=category))
@@ -66,12 +62,12 @@ def train_detector(
         say_data(notes)
     run = out or new_run_folder(name, dataset.category)
     try:
-        made = train(name, config, dataset=dataset, run=run, options=TrainOptions(**options), progress=progress)
+        made = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
     finally:
         if out is None:
             _remove_empty(run)
-    record = json.loads((run / RECORD).read_text())
-    operation = _operation(run, dataset, record["holdout_scores"], progress)
+    record = read_record(run)
+    operation = _operation(run, dataset, record.holdout_scores, progress)
     return Trained(run, record, notes, operation, made.beginning)
 
 
@@ -104,7 +100,7 @@ def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SA
     words = ["lineproof", "train", name, "--data", os.path.abspath(folder), "--category", category]
     for key, value in quick.items():
         words += ["--set", f"{key}={value}"]
-    options = {"command": shlex.join(words)}
+    options = TrainOptions(command=shlex.join(words))
     return train_detector(
         name, folder, category=category, settings=quick, out=run, options=options, progress=progress
     ).run

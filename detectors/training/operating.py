@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, final
 
 from ...bundle.atomic import file_sha256, write_atomic
-from ...bundle.runs.folder import read_started
+from ...bundle.runs.folder import CHECKPOINT, read_record, read_started
 from ...core.errors import BadInputError, LineproofError
 from ...core.progress import Progress, silent
 from ...core.spec import FrameRule
+from ...core.strict import read_as
 from ...core.used import UsedShare
 from ...data.dataset import Dataset, Sample, check_contents, open_dataset
+from ...data.held_out import data_root
 from ...data.records import relative
 from ...metrics.operating import RunOperation, no_class_lines, operating_table
 
@@ -68,7 +70,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     Returns:
         The scores; None where no test picture is defective or none could be scored.
     """
-    from .checkpoint import CHECKPOINT, load_detector, read_record
+    from .checkpoint import load_detector
 
     record = read_record(run)
     fit = record.frame_fit
@@ -129,21 +131,11 @@ def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -
 
 def stored_scores(run: Path) -> TestScores | None:
     """The scores that lie in a run; None where there are none, or those of other weights."""
-    from .checkpoint import CHECKPOINT
-
     try:
-        raw = json.loads((run / TEST_SCORES).read_text())
-        found = TestScores(
-            checkpoint_sha256=str(raw["checkpoint_sha256"]),
-            # Earlier releases kept scores of pictures that no rule had made frames of: without it they are made again.
-            rule=FrameRule(**raw["rule"]) if raw["rule"] is not None else None,
-            files=tuple(map(str, raw["files"])),
-            labels=tuple(map(bool, raw["labels"])),
-            scores=tuple(map(float, raw["scores"])),
-            skipped=tuple((str(file), str(reason)) for file, reason in raw["skipped"]),
-        )
+        # Earlier releases kept scores of images that no rule had made frames of: without it they are made again.
+        found = read_as(TestScores, json.loads((run / TEST_SCORES).read_text()))
         return found if found.checkpoint_sha256 == file_sha256(run / CHECKPOINT) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
 
 
@@ -159,8 +151,6 @@ def operation_of_run(
         threshold: of the bundle.
         progress: told after each few pictures.
     """
-    from .checkpoint import read_record
-
     advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
     if tuple(frame) != FrameRule(*read_record(run).frame).frame_shape:
         return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
@@ -186,10 +176,11 @@ def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
         run: folder of a finished run.
         data: where the data set lies now, the category's folder or the one above it; None for where it lay.
     """
-    from ...data.run_record import data_root, read_record
-
     try:
-        started = Path(read_started(run)["data"])
-        return check_contents(open_dataset(started if data is None else data_root(read_record(run), data)))
-    except (OSError, ValueError, KeyError, TypeError, LineproofError):
+        started = read_started(run)
+        if data is None and (started is None or not started.data):
+            return None
+        root = Path(started.data) if started and data is None else data_root(read_record(run), data)
+        return check_contents(open_dataset(root))
+    except (OSError, ValueError, LineproofError):
         return None

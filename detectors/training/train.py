@@ -15,53 +15,25 @@ import torch
 from ...bundle.atomic import write_json
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
-from ...bundle.runs.folder import is_finished, unfinished_words
+from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_record, unfinished_words
+from ...bundle.runs.record import RunRecord, StartedRun
 from ...bundle.store import now
 from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ...core.progress import Progress, silent
 from ...core.size import size_text
-from ...core.spec import Fit, FrameRule, check_bit_depth, check_fit
+from ...core.spec import FrameRule, check_bit_depth, check_fit
 from ...data.dataset import Dataset
 from ...data.records import relative
 from ...data.sizes import choose_frame, frame_sentence, survey
 from ...host.environment import describe_environment
 from ..base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
 from .beginning import begin, check_beginning, describe_run
-from .checkpoint import CHECKPOINT, RECORD, CheckpointRecord, read_record, save_weights, score_images
+from .checkpoint import save_weights, score_images
 from .images import ImageSet
+from .options import TrainOptions
 
 #: Below it the coarsest feature maps of common backbones have no whole position left.
 _MIN_SIZE_PX = 32
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train.
-
-    Attributes:
-        holdout: share of the good training images held out for the threshold and for early stopping, where the
-            data set has no validation split of its own; 0 < share < 1.
-        seed: of everything random.
-        device: ``"cpu"`` or ``"cuda"``, never chosen silently.
-        time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
-        fit: how pictures of several sizes become frames of one, see ``data.inputs.fitting``.
-        frame: height and width of the frames; None chooses, see ``choose_frame``.
-        bit_depth: bits that the camera used in 16-bit pictures; None for all.
-        num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in
-            the training's own process. The weights are the same.
-        command: the command line that asked for this, without its ``--out``: what an unfinished run names as the way
-            to finish it. "" where there is none.
-    """
-
-    holdout: float = 0.2
-    seed: int = 0
-    device: str = "cpu"
-    time_limit_s: float = 0.0
-    fit: Fit = "none"
-    frame: tuple[int, int] | None = None
-    bit_depth: int | None = None
-    num_workers: int = 0
-    command: str = ""
 
 
 def train(
@@ -72,7 +44,7 @@ def train(
     run: Path,
     options: TrainOptions | None = None,
     progress: Progress = silent,
-) -> CheckpointRecord:
+) -> RunRecord:
     """Train a detector on the good images of a data set; a killed run goes on where its last epoch ended.
 
     Args:
@@ -145,23 +117,27 @@ class _Material:
 
 def _begin(
     run: Path,
-    wanted: dict[str, Any],
+    described: StartedRun,
     *,
     dataset: Dataset,
     options: TrainOptions,
     hashes: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> _Material:
     """Begin a run, or find that it goes on; ``hashes`` are those of the images to fit on, and of those held out."""
-    wanted |= {
-        "category": dataset.category,
-        "holdout": options.holdout,
-        "seed": options.seed,
-        "fit": options.fit,
-        "frame": None if options.frame is None else list(options.frame),
-        "bit_depth": options.bit_depth,
-    }
-    check_beginning(run, wanted)
     fitted, held_out = hashes
+    wanted = dataclasses.replace(
+        described,
+        category=dataset.category,
+        holdout=options.holdout,
+        seed=options.seed,
+        fit=options.fit,
+        frame=options.frame,
+        bit_depth=options.bit_depth,
+        data=str(dataset.root),
+        fitted=fitted,
+        held_out=held_out,
+    )
+    check_beginning(run, wanted)
     data = TrainingRecord(
         dataset=dataset.name,
         category=dataset.category,
@@ -172,7 +148,6 @@ def _begin(
         fitted=fitted,
         held_out=held_out,
     )
-    wanted |= {"data": str(dataset.root), "fitted": list(fitted), "held_out": list(held_out)}
     return _Material(data, dataset.root, begin(run, wanted, command=options.command))
 
 
@@ -185,7 +160,7 @@ def _finish(
     kept: ImageSet,
     frames: _Frames,
     fit: dict[str, Any],
-) -> CheckpointRecord:
+) -> RunRecord:
     """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
     save_weights(detector, run / CHECKPOINT)
     scores = score_images(detector, kept)
@@ -195,7 +170,7 @@ def _finish(
             f"The fitted {name} gives {len(bad)} of {len(scores)} held-out pictures a score that is not finite "
             f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
         )
-    record = CheckpointRecord(
+    record = RunRecord(
         detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config))),
         training=material.record,
         holdout=tuple(relative(path, material.root) for path in kept.paths),
@@ -208,8 +183,10 @@ def _finish(
         conversions=frames.conversions,
         root=str(material.root),
         beginning=material.beginning,
+        created=now(),
+        environment=describe_environment(),
     )
-    write_json(run / RECORD, {**dataclasses.asdict(record), "created": now(), "environment": describe_environment()})
+    write_json(run / RECORD, dataclasses.asdict(record))
     return record
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from ...bundle.runs.record import RunRecord
 from ...data.content import holdout_lines
 from ...data.notes import DataNotes
 from ...metrics.operating import RunOperation
@@ -26,7 +28,7 @@ class Trained:
     """
 
     run: Path
-    record: dict[str, Any]
+    record: RunRecord
     data: DataNotes
     operation: RunOperation
     beginning: str = ""
@@ -34,13 +36,13 @@ class Trained:
     @property
     def conversions(self) -> tuple[str, ...]:
         """What was done to the pictures to make frames of them, in sentences."""
-        note: str = self.record["frame_note"]
-        return (*([note] if note else []), *self.record["conversions"])
+        note = self.record.frame_note
+        return (*([note] if note else []), *self.record.conversions)
 
     def warnings(self) -> list[str]:
         """What is said before anything else."""
-        training = self.record["training"]
-        return [*self.operation.warnings(), *holdout_lines(training.get("fitted", ()), training.get("held_out", ()))]
+        training = self.record.training
+        return [*self.operation.warnings(), *holdout_lines(training.fitted, training.held_out)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -51,19 +53,19 @@ class Trained:
             "beginning": self.beginning,
             "warnings": self.warnings(),
         }
-        return {"run": str(self.run), **self.record, **found}
+        return {"run": str(self.run), **dataclasses.asdict(self.record), **found}
 
     def sentences(self) -> tuple[str, ...]:
         """The result for people, a line each."""
-        training, fit = self.record["training"], self.record["fit"]
+        detector, training, fit = self.record.detector, self.record.training, self.record.fit
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
         return (
             *((f"{self.beginning[:1].upper()}{self.beginning[1:]}",) if self.beginning else ()),
             *self.warnings(),
-            f"Trained {self.record['detector']['name']} on {training['num_images']} good images of "
-            f"{training['dataset']} {training['category']}; {training['num_holdout']} held out.",
+            f"Trained {detector.name} on {training.num_images} good images of "
+            f"{training.dataset} {training.category}; {training.num_holdout} held out.",
             ", ".join(f"{key} {value}" for key, value in short.items()),
-            *shape_notice(self.record["frame"], self.record["detector"]["parameters"]["resize_px"]),
+            *shape_notice(self.record.frame, detector.parameters["resize_px"]),
             *self.operation.sentences(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
         )

@@ -7,12 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
 from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.size import size_text  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.data.sample.write import write_sample  # noqa: E402
 from lineproof.detectors.base import DETECTORS, make_config  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, load_detector  # noqa: E402
+from lineproof.detectors.training.checkpoint import load_detector  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.

@@ -13,11 +13,12 @@ torch = pytest.importorskip("torch")
 ir = pytest.importorskip("onnx_ir")
 ort = pytest.importorskip("onnxruntime")
 
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.core.errors import ExportError, UsageError  # noqa: E402
 from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import Preprocessing  # noqa: E402
 from lineproof.detectors.base import DETECTORS, AbstractDetector, DetectorConfig, build_detector, make_config  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, load_reference  # noqa: E402
+from lineproof.detectors.training.checkpoint import load_reference  # noqa: E402
 from lineproof.detectors.training.train import train  # noqa: E402
 from lineproof.export.bundle import _save_model  # noqa: E402
 from lineproof.export.figures import STAGES, count_figures, nodes_per_dtype, prove_precision  # noqa: E402

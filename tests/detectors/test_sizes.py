@@ -9,11 +9,12 @@ torch = pytest.importorskip("torch")
 import numpy as np  # noqa: E402
 
 from lineproof.bundle.manifest import DetectorRecord  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, read_record  # noqa: E402
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.detectors import base  # noqa: E402
 from lineproof.detectors.base import make_config, stored_parameters  # noqa: E402
 from lineproof.detectors.distance.padim import Padim, PadimConfig  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, load_detector, read_record  # noqa: E402
+from lineproof.detectors.training.checkpoint import load_detector  # noqa: E402
 from lineproof.detectors.training.train import train  # noqa: E402
 
 SMALL = {"backbone": "test_resnet", "weights": "random", "num_features": 3}

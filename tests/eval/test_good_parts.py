@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lineproof.bundle.runs.folder import read_record
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.content import content_hash
 from lineproof.data.dataset import open_dataset
-from lineproof.data.run_record import read_record
 from lineproof.eval.good_parts import GoodParts, calibrate_on, calibration_samples
 from lineproof.runtime.engine import EngineOptions, availability
 
@@ -28,9 +28,8 @@ def test_a_folder_of_good_pictures(pictures, tiny_bundle):
 
 def test_a_runs_held_out_images(trained, tiny_bundle):
     samples, words, _, _ = calibration_samples(GoodParts(trained.run), tiny_bundle.manifest)
-    assert [sample.path.relative_to(trained.record["root"]).as_posix() for sample in samples] == trained.record[
-        "holdout"
-    ]
+    names = tuple(sample.path.relative_to(trained.record.root).as_posix() for sample in samples)
+    assert names == trained.record.holdout
     assert words == f"held-out images of {trained.run}"
 
 
@@ -167,8 +166,9 @@ def test_fitted_images_are_known_wherever_they_lie(tmp_path, own, fitted_images,
 
 def test_the_hold_out_of_another_seed_is_refused(trained, own, sample_folder, tmp_path):
     from lineproof.detectors.training.from_folder import train_detector
+    from lineproof.detectors.training.options import TrainOptions
 
-    options = {"seed": 2}
+    options = TrainOptions(seed=2)
     run = train_detector(
         "padim", sample_folder, category="flange", settings=SETTINGS, out=tmp_path / "seed", options=options
     ).run

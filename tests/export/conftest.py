@@ -27,7 +27,8 @@ def run_folder(sample_dataset, tmp_path_factory):
     """A finished run; tests must not write into it."""
     pytest.importorskip("timm")
     from lineproof.detectors.base import make_config
-    from lineproof.detectors.training.train import TrainOptions, train
+    from lineproof.detectors.training.options import TrainOptions
+    from lineproof.detectors.training.train import train
 
     run = tmp_path_factory.mktemp("padim") / "run"
     train("padim", make_config("padim", SETTINGS), dataset=sample_dataset, run=run, options=TrainOptions(holdout=1 / 3))
@@ -37,7 +38,8 @@ def run_folder(sample_dataset, tmp_path_factory):
 @pytest.fixture(scope="session")
 def bundle_of(run_folder, tmp_path_factory):
     """A function from options to the run's bundle; each is exported once and must be left as it is."""
-    from lineproof.export.bundle import ExportOptions, export_bundle
+    from lineproof.export.bundle import export_bundle
+    from lineproof.export.options import ExportOptions
 
     made = {}
 

@@ -13,14 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from lineproof.bundle.atomic import file_sha256  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.bundle.store import GOLDEN, MODEL, REFERENCE, open_bundle  # noqa: E402
 from lineproof.core.errors import BadInputError, BundleError, UsageError  # noqa: E402
 from lineproof.core.prediction import Prediction  # noqa: E402
 from lineproof.data.inputs.table import input_of  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.eval.parity.verify import verify  # noqa: E402
 from lineproof.export import bundle as bundle_module  # noqa: E402
-from lineproof.export.bundle import ExportOptions, export_bundle  # noqa: E402
+from lineproof.export.bundle import export_bundle  # noqa: E402
+from lineproof.export.options import ExportOptions  # noqa: E402
 from lineproof.runtime.engine import availability, cpu_engines, open_engine, predict  # noqa: E402
 
 CPU_ENGINES = cpu_engines()

@@ -122,7 +122,8 @@ def test_tables_of_the_backbone_stage_count():
 
 
 def test_constants_are_those_of_all_stages(run_folder):
-    from lineproof.detectors.training.checkpoint import CHECKPOINT, load_detector, read_record
+    from lineproof.bundle.runs.folder import CHECKPOINT, read_record
+    from lineproof.detectors.training.checkpoint import load_detector
 
     detector = load_detector(read_record(run_folder).detector, run_folder / CHECKPOINT)
     positions, dim = detector.factor.shape[:2]

@@ -22,11 +22,13 @@ from lineproof.detectors.training.operating import (
     score_test_split,
     stored_scores,
 )
+from lineproof.detectors.training.options import TrainOptions
 from lineproof.detectors.training.trained import Trained
 from lineproof.eval.parity.prove import Proof
+from lineproof.export.options import ExportOptions
 from lineproof.metrics.operating import RunOperation
 from lineproof.sweep import chain as chain_module
-from lineproof.sweep.chain import DEFAULTS, ExportRequest, export_and_prove
+from lineproof.sweep.chain import ExportRequest, export_and_prove
 
 SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": "64", "crop_px": "64", "num_features": "12"}
 
@@ -75,7 +77,7 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
 
 @pytest.mark.usefixtures("quick")
 def test_export_shows_what_its_threshold_does(trained, here):
-    options = {"max_false_reject": 0.6}
+    options = ExportOptions(max_false_reject=0.6)
     found = export_and_prove(ExportRequest(str(trained.run), out=here / "x.bundle"), options=options)
     assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
     assert "Operating table on 2 good and 6 defective test pictures:" in found.sentences()
@@ -85,7 +87,7 @@ def test_export_shows_what_its_threshold_does(trained, here):
 
 
 def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
-    from lineproof.detectors.training.checkpoint import read_record
+    from lineproof.bundle.runs.folder import read_record
 
     run = here / "run"
     shutil.copytree(trained.run, run)
@@ -101,7 +103,7 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
 
 
 def test_scores_of_other_weights_are_not_taken(trained, here):
-    from lineproof.detectors.training.checkpoint import read_record
+    from lineproof.bundle.runs.folder import read_record
 
     run = here / "run"
     shutil.copytree(trained.run, run)
@@ -131,7 +133,7 @@ def test_a_run_without_a_name_goes_under_runs(sample_folder, here):
     pytest.importorskip("timm")
     settings = {"backbone": "test_resnet", "weights": "random", "resize_px": 32, "crop_px": None, "num_features": 3}
     settings["crop_px"] = 32
-    found = train_detector("padim", sample_folder, category="flange", settings=settings, out=None, options={})
+    found = train_detector("padim", sample_folder, category="flange", settings=settings, out=None)
     assert found.run.parent.name == "runs"
     assert found.run.name.startswith("padim-flange-")
     assert (here / found.run / "checkpoint.json").is_file()
@@ -185,8 +187,7 @@ def test_a_run_folder_takes_neither_checkpoint_nor_sample(trained, here):
 
 
 def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
-    options = {"frame": None, "max_batch": 8, "precision": "fp32", "max_false_reject": 0.01, "has_reference": True}
-    export_and_prove(ExportRequest(str(tiny_bundle.path), engine="openvino"), options=options)
+    export_and_prove(ExportRequest(str(tiny_bundle.path), engine="openvino"), options=ExportOptions(max_batch=8))
     assert quick[0][0].manifest == tiny_bundle.manifest
     assert quick[0][1]["engine"] == "openvino"
 
@@ -196,7 +197,7 @@ def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
     [
         ({"precision": "fp16"}, {}, "--precision"),
         ({"frame": (64, 64, 3), "max_batch": 4}, {}, "--frame, --batch"),
-        ({"has_reference": False, "max_false_reject": 0.2}, {}, "--no-reference, --max-false-reject"),
+        ({"has_reference": False, "max_false_reject": 0.2}, {}, "--max-false-reject, --no-reference"),
         ({}, {"is_sample": True}, "--sample"),
         ({}, {"out": "x.bundle"}, "--out"),
         ({}, {"is_replacing": True}, "--replace"),
@@ -205,20 +206,11 @@ def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
 def test_what_would_change_nothing_in_a_bundle_is_refused(tiny_bundle, options, request_, names):
     """``export a.bundle --precision fp16`` must not end well with an fp32 bundle."""
     with pytest.raises(UsageError, match=rf"is a bundle already \(fp32\): {names} would change nothing in it\. Export"):
-        export_and_prove(ExportRequest(str(tiny_bundle.path), **request_), options=options)
-
-
-def test_defaults_are_those_of_the_export():
-    pytest.importorskip("torch")
-    import dataclasses
-
-    from lineproof.export.bundle import ExportOptions
-
-    assert dataclasses.asdict(ExportOptions()) == DEFAULTS
+        export_and_prove(ExportRequest(str(tiny_bundle.path), **request_), options=ExportOptions(**options))
 
 
 def test_a_finished_run_is_said_to_be(trained, sample_folder):
-    again = train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=trained.run, options={})
+    again = train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=trained.run)
     assert again.record == trained.record
     words = f"{trained.run} is finished already, with the same images and settings: nothing was trained."
     assert again.sentences()[0] == again.to_dict()["beginning"] == words
@@ -227,20 +219,20 @@ def test_a_finished_run_is_said_to_be(trained, sample_folder):
 def test_a_run_that_is_refused_leaves_no_folder(sample_folder, here):
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="--holdout is 2"):
-        train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=None, options={"holdout": 2})
+        train_detector(
+            "padim", sample_folder, category="flange", settings=SETTINGS, out=None, options=TrainOptions(holdout=2)
+        )
     assert list((here / "runs").iterdir()) == []
 
 
-def test_a_run_of_the_sample_says_how_to_finish_it(here, monkeypatch):
+def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):
     pytest.importorskip("torch")
     asked = {}
     monkeypatch.setattr(from_folder_module, "write_sample", lambda *_words, **_options: None)
-    monkeypatch.setattr(
-        from_folder_module, "train_detector",
-        lambda *_words, **options: asked.update(options) or Trained(here / "run", {}, DataNotes(), RunOperation()),
-    )  # fmt: skip
+    done = Trained(here / "run", trained.record, DataNotes(), RunOperation())
+    monkeypatch.setattr(from_folder_module, "train_detector", lambda *_, **options: asked.update(options) or done)
     assert train_on_sample("padim", folder=here / "my sample") == here / "run"
-    line = shlex.split(asked["options"]["command"])
+    line = shlex.split(asked["options"].command)
     assert line[:7] == ["lineproof", "train", "padim", "--data", str(here / "my sample"), "--category", "flange"]
     assert set(line[7::2]) == {"--set"}
     assert dict(item.split("=") for item in line[8::2]) == {key: str(value) for key, value in asked["settings"].items()}
@@ -258,7 +250,7 @@ def test_training_without_defective_test_pictures_says_so_first(quick, sample_fo
         assert len(said) == 1
 
     found = train_detector(
-        "padim", data, category=None, settings=SETTINGS, out=here / "run", options={}, say_data=said.append,
+        "padim", data, category=None, settings=SETTINGS, out=here / "run", say_data=said.append,
         progress=progress,
     )  # fmt: skip
     first = 'No defective test picture: figures that need one are "-".'
@@ -282,7 +274,7 @@ def test_test_pictures_are_scored_as_the_frames_of_their_run(sample_folder, here
     rule = {"fit": "crop", "frame": (60, 56), "bit_depth": 12}
     for name, options in (("plain", {}), ("deep", rule)):
         train_detector("padim", here / name / "flange", category=None, settings=SETTINGS, out=here / f"{name}.run",
-                       options=options)  # fmt: skip
+                       options=TrainOptions(**options))  # fmt: skip
     plain, deep = (stored_scores(here / f"{name}.run") for name in ("plain", "deep"))
     assert (deep.files, deep.skipped) == (plain.files, ())
     np.testing.assert_allclose(deep.scores, plain.scores, rtol=1e-6)
@@ -295,7 +287,7 @@ def test_copies_among_the_training_pictures_are_said_first(sample_folder, here):
     shutil.copytree(sample_folder / "flange", here / "flange")
     for path in sorted((here / "flange" / "train" / "good").iterdir()):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
-    found = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run", options={})
+    found = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run")
     (line,) = (line for line in found.warnings() if "what the detector was fitted to" in line)
     assert " of 4 held-out images show, pixel by pixel, what" in line
     assert line in found.sentences()[:3]

@@ -13,8 +13,10 @@ from lineproof.data.dataset import open_dataset
 from lineproof.data.decoding.decode import decode_image, decode_mask
 from lineproof.data.inputs.table import input_of
 from lineproof.detectors.training.from_folder import train_detector
+from lineproof.detectors.training.options import TrainOptions
 from lineproof.eval.accuracy.outputs import collect_outputs
 from lineproof.eval.parity.verify import verify
+from lineproof.export.options import ExportOptions
 from lineproof.line.filing import Filing
 from lineproof.line.inspect_files import decision_of, inspect_files
 from lineproof.line.inspector import open_line
@@ -57,7 +59,7 @@ def uneven(tmp_path_factory):
 
 
 def learn(data, run, **options):
-    return train_detector("patchcore", data, category=None, settings=SETTINGS, out=run, options=options)
+    return train_detector("patchcore", data, category=None, settings=SETTINGS, out=run, options=TrainOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +91,15 @@ def test_one_picture_has_one_score_in_training_golden_frames_verify_and_run(carr
     run, bundle = carried(fit)
     spec = bundle.manifest.preprocessing
     assert (spec.frame_height_px, spec.frame_width_px, spec.fit) == (*FRAMES[fit], fit)
-    assert run.record["frame_fit"] == fit
+    assert run.record.frame_fit == fit
     assert run.conversions[0].startswith(f"Frames are {FRAMES[fit][0]}x80 (height x width), fit {fit}: ")
 
-    holdout = [Path(run.record["root"]) / name for name in run.record["holdout"]]
+    holdout = [Path(run.record.root) / name for name in run.record.holdout]
     golden = bundle.golden()
     for frame, path in zip(golden.frames, holdout, strict=False):
         np.testing.assert_array_equal(frame, input_of(spec).fit(decode_image(path)))
     num_good = len(holdout)
-    scores = np.array(run.record["holdout_scores"])
+    scores = np.array(run.record.holdout_scores)
     np.testing.assert_allclose(golden.reference.score[:num_good], scores, rtol=1e-5)
 
     dataset = open_dataset(uneven)
@@ -159,15 +161,15 @@ def test_a_run_with_a_fit_keeps_it(carried, tmp_path):
     with pytest.raises(
         UsageError, match=r"frames of 65x80 \(height x width\) with fit pad, and --fit crop was asked for"
     ):
-        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options={"fit": "crop"})
+        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="crop"))
     with pytest.raises(UsageError, match=r"--fit is 'squeeze'; expected stretch, pad, crop"):
-        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options={"fit": "squeeze"})
+        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="squeeze"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_frame_that_was_named_is_the_frame_and_part_of_what_the_run_was_begun_with(uneven, tmp_path):
     run = learn(uneven, tmp_path / "run", fit="pad", frame=(80, 96))
-    assert run.record["frame"] == [80, 96]
+    assert run.record.frame == (80, 96)
     assert json.loads((tmp_path / "run" / "train.json").read_text())["frame"] == [80, 96]
     with pytest.raises(BadInputError, match=r"begun with another fit, frame\. Give another --out"):
         learn(uneven, tmp_path / "run", fit="crop", frame=(60, 80))
@@ -176,7 +178,7 @@ def test_a_frame_that_was_named_is_the_frame_and_part_of_what_the_run_was_begun_
 def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(trained, tmp_path):
     def export(name, **options):
         request = ExportRequest(str(trained.run), out=tmp_path / name, is_verified=False)
-        return export_and_prove(request, options=options)
+        return export_and_prove(request, options=ExportOptions(**options))
 
     with pytest.raises(
         UsageError, match=r"trained on frames of 96x96 .*; --frame 128x96 differs, and pictures are never"
@@ -197,7 +199,7 @@ def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(t
 
 def test_a_mono_bundle_says_that_training_read_colour(trained, tmp_path):
     request = ExportRequest(str(trained.run), out=tmp_path / "mono.bundle", is_verified=False)
-    proof = export_and_prove(request, options={"frame": (96, 96, 1)})
+    proof = export_and_prove(request, options=ExportOptions(frame=(96, 96, 1)))
     assert proof.bundle.manifest.preprocessing.channel_order == "mono"
     assert proof.conversions[0].startswith("Frames are mono, repeated to three channels in the graph")
     assert json.loads(json.dumps(proof.to_dict(), allow_nan=False))["conversions"] == list(proof.conversions)
@@ -233,13 +235,11 @@ def test_deep_pictures_keep_their_depth_from_training_to_the_line(tmp_path):
     bundle = export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle", is_verified=False)).bundle
     assert bundle.manifest.preprocessing.bit_depth == 12
     first = bundle.golden().frames[0]
-    index = int(type(root)(run.record["holdout"][0]).stem)
+    index = int(type(root)(run.record.holdout[0]).stem)
     np.testing.assert_array_equal(first, np.repeat(part(64, index)[:, :, :1], 3, axis=2))
     with open_line(bundle.path, engine="ort-cpu") as line:
         verdicts = []
-        found = inspect_files(
-            line, [f"{run.record['root']}/{name}" for name in run.record["holdout"]], show=verdicts.append
-        )
-    np.testing.assert_allclose([item["score"] for item in verdicts], run.record["holdout_scores"], rtol=1e-4, atol=1e-6)
+        found = inspect_files(line, [f"{run.record.root}/{name}" for name in run.record.holdout], show=verdicts.append)
+    np.testing.assert_allclose([item["score"] for item in verdicts], run.record.holdout_scores, rtol=1e-4, atol=1e-6)
     assert any("16 bits: reduced to 8 bits, value >> 4" in item for item in found.conversions)
     assert found.to_dict()["conversions"] == list(found.conversions)

@@ -8,6 +8,7 @@ import pytest
 from lineproof.bundle.place import bundle_records
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BundleError, EnvironmentMissingError, ParityError
+from lineproof.export.options import ExportOptions
 from lineproof.runtime.engine import availability
 from lineproof.sweep import chain as chain_module
 from lineproof.sweep.chain import ExportRequest, export_and_prove
@@ -76,7 +77,7 @@ def test_a_replaced_bundle_stays_until_the_new_one_is_proved(trained, proved, mo
         return real(bundle, **options)
 
     monkeypatch.setattr(chain_module, "prove", watch)
-    options = {"max_false_reject": 0.4}
+    options = ExportOptions(max_false_reject=0.4)
     proof = export_and_prove(ExportRequest(str(trained.run), out=proved, is_replacing=True), options=options)
     assert proof.bundle.path == proved
     assert names(proved.parent) == ["a.bundle"]

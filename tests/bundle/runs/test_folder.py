@@ -9,6 +9,7 @@ from lineproof.bundle.runs.folder import (
     finish_command,
     is_finished,
     is_unfinished,
+    read_record,
     refuse_run,
     unfinished_words,
 )
@@ -82,3 +83,44 @@ def test_opening_a_run_as_a_bundle_says_what_it_is(tmp_path):
     (tmp_path / "checkpoint.json").write_text('{"detector": {"name": "fastflow"}}')
     with pytest.raises(BadInputError, match=rf"training run \(fastflow\), not a bundle.*lineproof export {tmp_path}"):
         open_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"seed": "0"}, "seed is '0', expected int"),
+        ({"fit": "squeeze"}, "fit is 'squeeze', expected one of 'none', 'stretch', 'pad', 'crop'"),
+        ({"frame": [80]}, r"frame is \[80\], expected a list of 2 int"),
+        ({"fitted": [1]}, r"fitted\.0 is 1, expected str"),
+        ({"command": None}, "command is None, expected str"),
+    ],
+)
+def test_a_beginning_of_another_type_is_refused_by_its_field(tmp_path, fields, words):
+    start(tmp_path, **fields)
+    with pytest.raises(BadInputError, match=rf"train\.json does not say how a run was begun: {words}\. Train again"):
+        refuse_run(tmp_path)
+
+
+RECORD = {
+    "detector": {"name": "padim", "parameters": {}},
+    "training": {"dataset": "d", "category": "", "fingerprint": "f", "num_images": 8, "num_holdout": 1, "seed": 0},
+    "holdout": ["a.png"], "holdout_scores": [1], "frame": [96, 96], "fit": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"frame": ["96", 96]}, r"frame\.0 is '96', expected int"),
+        ({"holdout_scores": ["1"]}, r"holdout_scores\.0 is '1', expected float"),
+        ({"training": {**RECORD["training"], "seed": None}}, r"training\.seed is None, expected int"),
+        ({"detector": "padim"}, r"detector is 'padim', expected an object"),
+        ({"frame_fit": "squeeze"}, r"frame_fit is 'squeeze', expected one of"),
+    ],
+)
+def test_a_record_of_another_type_is_refused_by_its_field(tmp_path, fields, words):
+    (tmp_path / "checkpoint.json").write_text(json.dumps({**RECORD, "a field of a later release": 1}))
+    assert read_record(tmp_path).frame == (96, 96)
+    (tmp_path / "checkpoint.json").write_text(json.dumps({**RECORD, **fields}))
+    with pytest.raises(BadInputError, match=rf"checkpoint\.json is not a checkpoint record of this release \({words}"):
+        read_record(tmp_path)

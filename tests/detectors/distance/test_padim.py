@@ -10,7 +10,8 @@ from torch.nn import functional as F  # noqa: E402
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
 from lineproof.detectors.distance.padim import Padim, PadimConfig  # noqa: E402
-from lineproof.detectors.training.train import TrainOptions, image_set, split_good  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
+from lineproof.detectors.training.train import image_set, split_good  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ F = torch.nn.functional
 
 from PIL import Image as PillowImage  # noqa: E402
 
+from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.detectors.selfsupervised.draem import Draem, DraemConfig, rate_left  # noqa: E402
@@ -17,8 +18,8 @@ from lineproof.detectors.selfsupervised.draem_networks import (  # noqa: E402
 )
 from lineproof.detectors.selfsupervised.pairs import PairMaker  # noqa: E402
 from lineproof.detectors.selfsupervised.synthetic import texture_files  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT  # noqa: E402
-from lineproof.detectors.training.train import TrainOptions, image_set, train  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
+from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 TINY = {
     "resize_px": (64, 96),

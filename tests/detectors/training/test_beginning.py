@@ -19,15 +19,15 @@ pytest.importorskip("timm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lineproof.bundle.lock import exclusive  # noqa: E402
-from lineproof.bundle.runs.folder import epochs_kept, read_started, unfinished_words  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, read_record, read_started, unfinished_words  # noqa: E402  # noqa: E402
 from lineproof.core.errors import BadInputError, BusyError, StoppedError  # noqa: E402
 from lineproof.data.content import content_hash  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
-from lineproof.data.run_record import held_out_images  # noqa: E402
+from lineproof.data.held_out import held_out_images  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.distance.padim import Padim  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, read_record  # noqa: E402
-from lineproof.detectors.training.train import TrainOptions, split_good, train  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
+from lineproof.detectors.training.train import split_good, train  # noqa: E402
 
 TINY = {"backbone": "test_resnet", "weights": "random", "resize_px": 64, "crop_px": 64, "num_features": 12}
 
@@ -115,7 +115,7 @@ def test_the_same_images_elsewhere_go_on(unfinished, parts, tmp_path):
     record = fit(moved, unfinished)
     assert record.root == str(moved)
     assert record.beginning == f"begins run {unfinished} again: no epoch was kept"
-    assert read_started(unfinished)["data"] == str(moved)
+    assert read_started(unfinished).data == str(moved)
 
 
 def test_a_finished_run_is_not_trained_again(finished, parts):

@@ -29,6 +29,6 @@ def test_a_shape_that_is_nearly_kept_is_no_matter(frame, resized):
 
 
 def test_a_training_says_it(trained):
-    record = {**trained.record, "frame": [96, 288]}
+    record = dataclasses.replace(trained.record, frame=(96, 288))
     assert "squeezes them 3.0-fold" in "\n".join(dataclasses.replace(trained, record=record).sentences())
     assert "squeezes" not in "\n".join(trained.sentences())

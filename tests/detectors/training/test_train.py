@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lineproof.bundle.runs.folder import epochs_kept, finish_command  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, finish_command, read_record  # noqa: E402  # noqa: E402
 from lineproof.core.errors import (  # noqa: E402
     BadInputError,
     EnvironmentMissingError,
@@ -27,11 +27,12 @@ from lineproof.core.errors import (  # noqa: E402
     UsageError,
 )
 from lineproof.data.dataset import open_dataset  # noqa: E402
-from lineproof.data.run_record import held_out_images  # noqa: E402
+from lineproof.data.held_out import held_out_images  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.flow.fastflow import FastFlow  # noqa: E402
-from lineproof.detectors.training.checkpoint import CHECKPOINT, RECORD, load_detector, read_record, score_images  # noqa: E402
-from lineproof.detectors.training.train import TrainOptions, image_set, split_good, train  # noqa: E402
+from lineproof.detectors.training.checkpoint import load_detector, score_images  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
+from lineproof.detectors.training.train import image_set, split_good, train  # noqa: E402
 
 FLOW = {"steps": 1, "epochs": 4, "patience": 0, "batch_size": 4, "resize_px": 64, "crop_px": 64}
 

@@ -1,0 +1,84 @@
+"""What the files of a training run say: how it was begun, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from ...core.spec import Fit
+from ..manifest import DetectorRecord, TrainingRecord
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StartedRun:
+    """``train.json``: what a run was begun with. Earlier releases wrote less; what they left out has a default.
+
+    Attributes:
+        detector: its name.
+        parameters: every parameter but the weights, as JSON values.
+        weights: sha256 of the weights file, or the word that was given for weights that are in no file.
+        category: of the data set, or "".
+        holdout: share of the good images held out, 0 to 1.
+        seed: of everything random.
+        fit: how images of several sizes become frames, see ``data.inputs.fitting``.
+        frame: height and width that were asked for, in pixels; None where the images chose them.
+        bit_depth: bits that the camera used in 16-bit images; None for all.
+        data: folder of the data set, absolute.
+        fitted: content hash of every image to fit on; None where an earlier release began the run.
+        held_out: content hash of every image held out; None likewise.
+        command: the command line that began it and would finish it; "" where it was no command.
+    """
+
+    detector: str
+    parameters: dict[str, Any]
+    weights: str = ""
+    category: str = ""
+    holdout: float = 0.0
+    seed: int = 0
+    fit: Fit = "none"
+    frame: tuple[int, int] | None = None
+    bit_depth: int | None = None
+    data: str = ""
+    fitted: tuple[str, ...] | None = None
+    held_out: tuple[str, ...] | None = None
+    command: str = ""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """``checkpoint.json``: what a finished run learned from what.
+
+    Attributes:
+        detector: name and parameters.
+        training: data, seed, content hashes of the images.
+        holdout: held-out good images, relative to ``root`` with ``/`` between folders.
+        holdout_scores: the reference's score of each, at its own frame size.
+        frame: height, width of the frames that training saw, in pixels.
+        fit: what the fit reported, as JSON values.
+        frame_fit: how images of another size became frames, see ``data.inputs.fitting``; None in a run of an earlier
+            release, which took each image at its own size and ``frame`` from the first.
+        bit_depth: bits that the camera used in 16-bit images; None for all.
+        frame_note: what became of the images' sizes, in words; "" where all were the frame's.
+        conversions: what decoding did to the training images, in sentences.
+        root: folder of the data set when it was trained, absolute; "" where the images are absolute paths.
+        beginning: what was found in the folder when the training that finished it began; "" for a new run.
+        created: UTC, ISO 8601.
+        environment: what it was trained on, see ``host.environment``.
+    """
+
+    detector: DetectorRecord
+    training: TrainingRecord
+    holdout: tuple[str, ...]
+    holdout_scores: tuple[float, ...]
+    frame: tuple[int, int]
+    fit: dict[str, Any]
+    frame_fit: Fit | None = None
+    bit_depth: int | None = None
+    frame_note: str = ""
+    conversions: tuple[str, ...] = ()
+    root: str = ""
+    beginning: str = ""
+    created: str = ""
+    environment: dict[str, Any] = field(default_factory=dict)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.size import value_text
+from ..core.strict import read_as
 from ..core.table import aligned
 from .manifest import NOT_RECORDED, Manifest
+from .record import ParityState
 from .store import PROOF, Bundle
 
 
@@ -38,7 +40,7 @@ def _interface(bundle: Bundle) -> list[str]:
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
         f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
-        *_proofs(manifest, _reports_of(bundle.path / PROOF)),
+        *_proofs(manifest, *_filed_proofs(bundle.path / PROOF)),
         f"Input: {taken.name} {taken.dtype} ({', '.join(map(str, taken.shape))}), 1 to {manifest.max_batch} at once, "
         f"{spec.content}.",
         *spec.sentences(),
@@ -50,20 +52,36 @@ def _interface(bundle: Bundle) -> list[str]:
     ]
 
 
-def _reports_of(path: Path) -> list[dict[str, Any]]:
-    """The reports in a JSON list of them; none where the file is missing or is no such list."""
+@dataclass(frozen=True)
+class _FiledProof:
+    """As much of a report in proof.json as says what it proves; None where an earlier release did not say."""
+
+    proof_name: str | None = None
+    decision: str | None = None
+    state: ParityState | None = None
+
+
+def _filed_proofs(path: Path) -> tuple[set[_FiledProof], list[str]]:
+    """What the reports in proof.json prove, and what is wrong with the file, in words; a report with it counts not."""
+    if not path.is_file():
+        return set(), []
+    proofs, problems = set[_FiledProof](), list[str]()
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        entries = read_as(tuple[Any, ...], json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        return proofs, [f"{PROOF} cannot be read: {error}."]
+    for index, entry in enumerate(entries):
+        try:
+            proofs.add(read_as(_FiledProof, entry, where=str(index), refuses_unknown=False))
+        except ValueError as error:
+            problems.append(f"{PROOF}: {error}. The report counts not.")
+    return proofs, problems
 
 
-def _proofs(manifest: Manifest, reports: list[dict[str, Any]]) -> list[str]:
+def _proofs(manifest: Manifest, filed: set[_FiledProof], problems: list[str]) -> list[str]:
     """What is proved, for which decision, and how the decision came about."""
-    shown = {(item.get("proof_name"), item.get("decision"), item.get("state")) for item in reports}
     proved = [name for name in sorted(manifest.parity) if manifest.parity_of(name) == "passed"]
-    bare = [name for name in proved if (name, manifest.decision, "passed") not in shown]
+    bare = [name for name in proved if _FiledProof(name, manifest.decision, "passed") not in filed]
     states = ", ".join(f"{name} {manifest.parity_of(name)}" for name in sorted(manifest.parity))
     lines = [
         f"Parity: {states or 'no engine verified yet'}.",
@@ -74,6 +92,7 @@ def _proofs(manifest: Manifest, reports: list[dict[str, Any]]) -> list[str]:
         lines.insert(1, "Outdated: proved for another decision than the present one. Verify again.")
     if bare:
         lines.insert(1, f"{PROOF} shows no such report for {', '.join(bare)}: it was removed, cut or edited.")
+    lines[1:1] = problems
     if not manifest.is_decision_recorded:
         lines.append(f"  What stands here (decision, proofs, tolerances, training) {NOT_RECORDED}")
     return lines

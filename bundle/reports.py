@@ -51,7 +51,7 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
     path = (record or bundle.path) / file
     try:
         if record is None:
-            bundle.append_report(file, dict(report))
+            bundle.append_report(file, report)
         else:
             record.mkdir(parents=True, exist_ok=True)
             with exclusive(record, what="a report", wait_s=WAIT_S):

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ class Bundle:
             change.write(edit(change.manifest))
             return Bundle(self.path, change.manifest)
 
-    def append_report(self, file: str, report: dict[str, Any]) -> None:
+    def append_report(self, file: str, report: Mapping[str, Any]) -> None:
         """Append a report with its time to proof.json or profile.json; see ``Transaction.append_report``."""
         with self.transaction() as change:
             change.append_report(file, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
@@ -33,7 +34,7 @@ class Transaction:
         write_atomic(self._path / MANIFEST, manifest.to_json().encode())
         self.manifest = manifest
 
-    def append_report(self, file: str, report: dict[str, Any]) -> None:
+    def append_report(self, file: str, report: Mapping[str, Any]) -> None:
         """Append a report with its time to a JSON list in the bundle, in one step.
 
         Raises:

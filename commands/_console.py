@@ -111,7 +111,7 @@ class Stream:
         self._num_items = 0
         self.summary: dict[str, Any] = {}
 
-    def item(self, value: dict[str, Any]) -> None:
+    def item(self, value: Mapping[str, Any]) -> None:
         """Print a value, flushed."""
         before = ("" if self._num_items else f"{{{json.dumps(self._name)}: [\n") if self._as_json else ""
         comma = ",\n" if self._as_json and self._num_items else ""

@@ -136,6 +136,8 @@ def _wrong(hint: Any, value: Any, where: str) -> ValueError:
 def _words(hint: Any) -> str:
     """A type hint for people, in JSON's words where Python's are others."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return "anything"
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin in (Union, types.UnionType):

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TypedDict, final
 
 from .errors import BadInputError
 
 #: Share of the pictures that must have been used, unless another is stated.
 MIN_USED = 0.9
 _NAMED = 3
+
+
+class SkippedJson(TypedDict):
+    """An image that could not be used, and why."""
+
+    file: str
+    reason: str
+
+
+class UsedJson(TypedDict):
+    """How many images of a set were used, and every one that was not."""
+
+    num_total: int
+    num_used: int
+    skipped: list[SkippedJson]
 
 
 @final
@@ -62,7 +77,7 @@ class UsedShare:
                 "accept less with --min-used."
             )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> UsedJson:
         """JSON: counts, and every picture that was not used."""
-        skipped = [{"file": file, "reason": reason} for file, reason in self.skipped]
+        skipped = [SkippedJson(file=file, reason=reason) for file, reason in self.skipped]
         return {"num_total": self.num_total, "num_used": self.num_used, "skipped": skipped}

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TypedDict, final
 
 from .records import Dataset
+
+
+class DataJson(TypedDict):
+    """A data set in words; all are empty where none was read."""
+
+    summary: str
+    remarks: list[str]
+    problems: list[str]
 
 
 @final
@@ -38,7 +46,7 @@ class DataNotes:
             return ()
         return (self.summary, *((*self.remarks, *self.problems) if lists_all else self.brief))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DataJson:
         """Plain JSON values."""
         return {"summary": self.summary, "remarks": list(self.remarks), "problems": list(self.problems)}
 

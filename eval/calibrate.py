@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TypedDict, final
 
 from ..bundle.manifest import Manifest
 from ..bundle.reports import ELSEWHERE, file_report
@@ -16,16 +16,36 @@ from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
-from ..core.used import UsedShare
+from ..core.used import SkippedJson, UsedJson, UsedShare
 from ..data.dataset import Dataset, Sample
 from ..data.inputs.table import input_of
-from ..data.notes import NO_DATA, DataNotes
+from ..data.notes import NO_DATA, DataJson, DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name
 from ..runtime.ranking import resolve_auto
 from .predictions import Judged, Skipped, no_frames_left, predict_files, used_of
 
 CALIBRATION = "calibration.json"
+
+
+class CalibrationJson(TypedDict):
+    """A threshold that was calibrated, from what, and what it replaces."""
+
+    engine: str
+    threshold: float
+    previous_threshold: float
+    previous_engine: str
+    num_good: int
+    num_rejected: int
+    max_false_reject: float
+    interval_95: tuple[float, float]
+    source: str
+    used: UsedJson
+    data: DataJson
+    skipped_frames: list[SkippedJson]
+    warning: str
+    conversions: list[str]
+    part_note: str
 
 
 @final
@@ -70,7 +90,7 @@ class Calibration:
         """What a person should know about the pictures, in sentences."""
         return (*([self.part_note] if self.part_note else []), *self.conversions)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> CalibrationJson:
         """Plain JSON values."""
         return {
             "engine": self.threshold.engine,
@@ -80,7 +100,7 @@ class Calibration:
             "num_good": self.threshold.num_good,
             "num_rejected": self.threshold.num_rejected,
             "max_false_reject": self.threshold.max_false_reject,
-            "interval_95": [self.threshold.interval_low, self.threshold.interval_high],
+            "interval_95": (self.threshold.interval_low, self.threshold.interval_high),
             "source": self.threshold.source,
             "used": self.used.to_dict(),
             "data": self.data.to_dict(),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
-from ..core.used import UsedShare
+from ..core.used import SkippedJson, UsedShare
 from ..data.dataset import Sample
 from ..data.decoding.conversions import Conversions
 from ..data.inputs.table import AnyInput, input_of
@@ -43,7 +43,7 @@ class Skipped:
         """The reason without the file's name, so that equal reasons read equal."""
         return self.reason.removeprefix(f"{self.sample.path}: ")
 
-    def to_dict(self) -> dict[str, str]:
+    def to_dict(self) -> SkippedJson:
         """JSON: file and reason."""
         return {"file": str(self.sample.path), "reason": self.reason}
 

@@ -8,11 +8,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import Any, final
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,16 @@ from ..bundle.lock import exclusive
 from ..core.errors import BadInputError
 from ..core.os_errors import os_error_words
 from .images import OVERLAYS, VERDICTS, holds_results
+from .verdict_line import Decided, VerdictLine, is_whole, read_verdicts
 
 #: A folder holds verdicts of one decision: lines that differ in one of these are another run's.
-SAME_DECISION = ("engine", "compute_dtype", "order", "threshold", "decision")
+SAME_DECISION: tuple[Literal["engine", "compute_dtype", "order", "threshold", "decision"], ...] = (
+    "engine",
+    "compute_dtype",
+    "order",
+    "threshold",
+    "decision",
+)
 _SYNC_EVERY_S = 1.0
 _STEM_BYTES = 100
 _OVERLAY_NAME = re.compile(r"(\d{6,})-.*-(?:OK|NG)\.png")
@@ -54,25 +60,10 @@ def check_out(out: Path, *, append: bool) -> None:
 def judged_before(out: Path) -> dict[str, float]:
     """Absolute path of every file with a verdict in ``out``, and when it was judged, in seconds since 1970."""
     return {
-        entry["path"]: datetime.fromisoformat(entry["time"]).timestamp()
-        for entry in _entries(out / VERDICTS)
-        if entry["verdict"] != "ERR" and {"path", "time"} <= set(entry)
+        entry.path: datetime.fromisoformat(entry.time).timestamp()
+        for entry in read_verdicts(out / VERDICTS)
+        if entry.verdict != "ERR" and entry.path and entry.time
     }
-
-
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open("rb") as stream:
-            yield from (entry for line in stream if (entry := _parsed(line)) is not None)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A whole line's entry; None for what a kill or a power cut left half written."""
-    try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and "verdict" in entry else None
 
 
 @final
@@ -90,7 +81,7 @@ class Filing:
         overlays_stopped: why no more overlays are filed, or "".
     """
 
-    def __init__(self, out: Path, decision: Mapping[str, Any], *, append: bool = False) -> None:
+    def __init__(self, out: Path, decision: Decided, *, append: bool = False) -> None:
         """Open the folder, make it where it is missing, and mend what a kill left.
 
         Args:
@@ -122,10 +113,10 @@ class Filing:
         self._synced = time.monotonic()
         self._told = set[str]()
 
-    def add_overlay(self, image: NDArray[np.uint8], entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Write an overlay, and return what its verdict says about it: ``overlay``, or nothing where it failed."""
+    def add_overlay(self, image: NDArray[np.uint8], entry: VerdictLine) -> str:
+        """Write an overlay, and return its path below the folder; "" where it could not be written."""
         if self.stopped or self.overlays_stopped:
-            return {}
+            return ""
         number = self.num_before + self.num_filed
         name = f"{number:06d}-{_short(Path(entry['file']).stem)}-{entry['verdict']}.png"
         temporary = self.out / OVERLAYS / f".{number:06d}.tmp"
@@ -140,11 +131,11 @@ class Filing:
         except OSError as error:
             error.filename, error.filename2 = str(self.out / OVERLAYS / name), None
             self.overlays_stopped = f"overlays stopped at {entry['file']}. {os_error_words(error)}"
-            return {}
+            return ""
         self.num_overlays += 1
-        return {"overlay": f"{OVERLAYS}/{name}"}
+        return f"{OVERLAYS}/{name}"
 
-    def add(self, entry: Mapping[str, Any]) -> None:
+    def add(self, entry: VerdictLine) -> None:
         """Append a verdict; it is the system's when this returns, and the disk's a second later."""
         if self.stopped:
             return
@@ -195,7 +186,7 @@ class Filing:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _drop_overlay(self, entry: Mapping[str, Any]) -> None:
+    def _drop_overlay(self, entry: VerdictLine) -> None:
         """An overlay without its verdict says nothing."""
         if "overlay" in entry:
             self.num_overlays -= 1
@@ -221,20 +212,21 @@ class Filing:
             for line in stream:
                 num_lines += 1
                 end += len(line)
-        if num_lines and _parsed(line) is None:
+        if num_lines and not is_whole(line):
             num_lines, end = num_lines - 1, end - len(line)
             self.notes.append(f"The last line of {self.out / VERDICTS} was cut off in the middle; it was removed.")
             os.ftruncate(self._handle, end)
         return num_lines, end
 
-    def _refuse_other(self, decision: Mapping[str, Any]) -> None:
-        first = next(_entries(self.out / VERDICTS), None)
+    def _refuse_other(self, decision: Decided) -> None:
+        first = next(read_verdicts(self.out / VERDICTS), None)
         if first is None:
             return
+        here = {key: decision[key] for key in SAME_DECISION}
         other = [
-            f"{key} {first.get(key)} there, {decision[key]} now"
-            for key in SAME_DECISION
-            if first.get(key) != decision[key]
+            f"{key} {getattr(first, key)} there, {value} now"
+            for key, value in here.items()
+            if getattr(first, key) != value
         ]
         if other:
             raise BadInputError(

@@ -20,9 +20,10 @@ from ..core.spec import Frames
 from ..data.decoding.conversions import Conversions
 from .filing import Filing, judged_before
 from .inspector import Line, Verdict
+from .verdict_line import Decided, VerdictLine
 
 #: Called with each verdict as it falls.
-Show = Callable[[dict[str, Any]], None]
+Show = Callable[[VerdictLine], None]
 #: Draws a verdict on its frame: (H, W, C) and the verdict → uint8 (H, W, 3).
 Painter = Callable[[Frames, Verdict], NDArray[np.uint8]]
 
@@ -146,7 +147,9 @@ def inspect_files(
             break
         entry, drawn = _inspect(line, file, paint=paint if filing else None, conversions=conversions)
         if filing and drawn is not None:
-            entry |= filing.add_overlay(drawn, entry)
+            overlay = filing.add_overlay(drawn, entry)
+            if overlay:
+                entry["overlay"] = overlay
         try:
             show(entry)
         finally:
@@ -175,8 +178,8 @@ def inspect_files(
     )
 
 
-def decision_of(line: Line) -> dict[str, Any]:
-    """What decides a verdict besides the picture: engine, bundle, threshold, and whether it was proved; JSON values."""
+def decision_of(line: Line) -> Decided:
+    """What decides a verdict besides the image: engine, bundle, threshold, and whether it was proved."""
     return {
         "threshold": line.threshold,
         "engine": line.engine_name,
@@ -191,27 +194,33 @@ def decision_of(line: Line) -> dict[str, Any]:
 
 def _inspect(
     line: Line, file: str, *, paint: Painter | None, conversions: Conversions
-) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
-    entry: dict[str, Any] = {
+) -> tuple[VerdictLine, NDArray[np.uint8] | None]:
+    decided = decision_of(line)
+    entry: VerdictLine = {
         "file": file,
         "verdict": "ERR",
         "score": None,
-        **decision_of(line),
+        "threshold": decided["threshold"],
+        "engine": decided["engine"],
+        "compute_dtype": decided["compute_dtype"],
+        "order": decided["order"],
+        "bundle": decided["bundle"],
+        "model_sha256": decided["model_sha256"],
+        "decision": decided["decision"],
+        "parity": decided["parity"],
         "lineproof": __version__,
         "path": os.path.abspath(file),
+        # Before the file is read: whatever changes it afterwards is younger than its verdict.
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "time_ms": 0.0,
     }
-    # Before the file is read: whatever changes it afterwards is younger than its verdict.
-    entry["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
     began = time.perf_counter_ns()
     try:
         frame = line.input.read(file, conversions=conversions)
         found = line.inspect(frame)
     except LineproofError as error:
-        return {
-            **entry,
-            "time_ms": (time.perf_counter_ns() - began) / 1e6,
-            "error": str(error),
-            "kind": type(error).__name__,
-        }, None
-    entry |= {"verdict": found.verdict, "score": found.score, "time_ms": found.time_ns / 1e6}
+        entry["time_ms"] = (time.perf_counter_ns() - began) / 1e6
+        entry["error"], entry["kind"] = str(error), type(error).__name__
+        return entry, None
+    entry["verdict"], entry["score"], entry["time_ms"] = found.verdict, found.score, found.time_ns / 1e6
     return entry, paint(frame, found) if paint else None

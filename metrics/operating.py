@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Literal, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,36 @@ SHARES = (0.0, 0.01, 0.05, 0.10)
 #: Beyond this share of passing defects the calibrated threshold is called useless, first of all.
 _MOSTLY_MISSED = 0.5
 _HEADER = ("rejected good parts", "threshold", "good rejected (95 % interval)", "defective passed (95 % interval)")
+
+
+class ShareJson(TypedDict):
+    """So many of so many: the rate and its exact 95 % interval, null of none."""
+
+    num: int
+    total: int
+    rate: float | None
+    interval_95: tuple[float, float] | None
+
+
+class PointJson(TypedDict):
+    """One threshold and what it does; all but ``allowed`` are null without good images."""
+
+    allowed: float | None
+    threshold: float | None
+    rejected_good: ShareJson | None
+    passed_defective: ShareJson | None
+
+
+class OperatingJson(TypedDict):
+    """What each share of rejected good parts costs in defects that pass."""
+
+    num_good: int
+    num_defective: int
+    thresholds_from: str
+    points: list[PointJson]
+    calibrated: PointJson
+    threshold_origin: Origin
+    warnings: list[str]
 
 
 @final
@@ -47,7 +77,7 @@ class Share:
         low, high = self.interval
         return f"{self.num} of {self.total} ({low:.1%}–{high:.1%})"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ShareJson:
         """Plain JSON values."""
         rate = self.num / self.total if self.total else None
         return {"num": self.num, "total": self.total, "rate": rate, "interval_95": self.interval}
@@ -77,7 +107,7 @@ class OperatingPoint:
             return (name, "-", "-", "-")
         return (name, f"{self.threshold:.6g}", str(self.rejected_good), str(self.passed_defective))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> PointJson:
         """Plain JSON values."""
         rejected, passed = (
             None if self.threshold is None else share.to_dict() for share in (self.rejected_good, self.passed_defective)
@@ -127,7 +157,7 @@ class OperatingTable:
             f"Thresholds but the {self.origin} one are read off the test pictures, for orientation only.",
         ]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> OperatingJson:
         """Plain JSON values."""
         return {
             "num_good": self.num_good,

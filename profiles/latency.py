@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,24 @@ def summarise(samples_ns: NDArray[np.int64]) -> Latency:
     )
 
 
+class SamplesJson(TypedDict):
+    """Every timed call in ns, in the order in which they were taken; ``device_ns`` is null without device events."""
+
+    upload_ns: list[int]
+    execute_ns: list[int]
+    download_ns: list[int]
+    device_ns: list[int] | None
+
+
+class DeadlineJson(TypedDict):
+    """How often a call took longer than the line allows."""
+
+    deadline_ms: float
+    num_missed: int
+    num_runs: int
+    miss_rate: float
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -95,10 +113,11 @@ class Samples:
         """Figures of one of STAGES."""
         return summarise(self.stages_ns[:, STAGES.index(name)])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> SamplesJson:
         """Plain JSON values: the samples in ns, in the order in which they were taken."""
-        plain: dict[str, Any] = {f"{name}_ns": self.stages_ns[:, i].tolist() for i, name in enumerate(STAGES)}
-        return {**plain, "device_ns": None if self.device_ns is None else self.device_ns.tolist()}
+        upload, execute, download = (self.stages_ns[:, i].tolist() for i in range(len(STAGES)))
+        device = None if self.device_ns is None else self.device_ns.tolist()
+        return {"upload_ns": upload, "execute_ns": execute, "download_ns": download, "device_ns": device}
 
 
 @final
@@ -121,9 +140,14 @@ class Deadline:
         """Share of calls that missed, 0 to 1."""
         return self.num_missed / self.num_runs
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DeadlineJson:
         """Plain JSON values."""
-        return {**dataclasses.asdict(self), "miss_rate": self.miss_rate}
+        return {
+            "deadline_ms": self.deadline_ms,
+            "num_missed": self.num_missed,
+            "num_runs": self.num_runs,
+            "miss_rate": self.miss_rate,
+        }
 
 
 def check_deadline_ms(deadline_ms: float) -> None:

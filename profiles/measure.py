@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class Measured:
         """Raise BudgetError where a call missed the deadline."""
         check_deadlines(self.comparison.reports)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Mapping[str, Any]:
         """The one report, or {"profiles": …, "ratios": …} where several engines were measured."""
         reports = self.comparison.reports
         if len(reports) == 1:

@@ -12,6 +12,7 @@ from ..bundle.store import MODEL
 from ..core.errors import BudgetError, LineproofError
 from .cold_start import ColdStart, Memory
 from .latency import STAGES, Deadline, Latency, Samples, summarise
+from .report_json import BatchJson, ProfileJson
 
 _MB = 1e6
 
@@ -66,14 +67,16 @@ class BatchProfile:
         total_ns = self.samples.total_ns
         return self.batch * len(total_ns) * 1e9 / max(int(total_ns.sum()), 1)
 
-    def to_dict(self, *, with_samples: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, with_samples: bool = False) -> BatchJson:
         """Plain JSON values; the samples only where asked for."""
         device_ns, memory = self.samples.device_ns, self.memory
-        plain: dict[str, Any] = {
+        plain: BatchJson = {
             "batch": self.batch,
             "num_runs": len(self.samples.total_ns),
             "latency_ms": self.latency.to_dict(),
-            **{f"{stage}_ms": self.samples.stage(stage).to_dict() for stage in STAGES},
+            "upload_ms": self.samples.stage("upload").to_dict(),
+            "execute_ms": self.samples.stage("execute").to_dict(),
+            "download_ms": self.samples.stage("download").to_dict(),
             "device_ms": None if device_ns is None else summarise(device_ns).to_dict(),
             "harness_ms": self.harness.to_dict(),
             "fps": self.fps,
@@ -81,7 +84,9 @@ class BatchProfile:
             "peak_host_mb": _megabytes(memory.host_bytes if memory else None),
             "device_mb": _megabytes(memory.device_bytes if memory else None),
         }
-        return {**plain, "samples": self.samples.to_dict()} if with_samples else plain
+        if with_samples:
+            plain["samples"] = self.samples.to_dict()
+        return plain
 
     def sentences(self) -> tuple[str, ...]:
         """The figures for people, a line each."""
@@ -168,9 +173,10 @@ class ProfileReport:
         ordered = sorted(self.cold_starts, key=lambda item: item.total_ms)
         return ordered[(len(ordered) - 1) // 2] if ordered else None
 
-    def to_dict(self, *, with_samples: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, with_samples: bool = False) -> ProfileJson:
         """Plain JSON values. The figures of the first batch size also stand at the top level."""
         figures, cold = self.figures, self.cold_start
+        first = self.batches[0].to_dict()
         batches = [item.to_dict(with_samples=with_samples) for item in self.batches]
         return {
             "bundle": self.bundle,
@@ -181,7 +187,7 @@ class ProfileReport:
             "engine": self.engine,
             "precision": self.precision,
             "compute_dtype": self.compute_dtype,
-            **{key: value for key, value in batches[0].items() if key != "samples"},
+            **first,
             "batches": batches,
             "missed_deadline": self.missed_deadline,
             "cold_start_ms": cold.total_ms if cold else None,

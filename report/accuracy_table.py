@@ -13,7 +13,7 @@ from ..bundle.atomic import write_atomic
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import wrapped
-from ..eval.accuracy.evaluate import Evaluated, Evaluation, evaluate
+from ..eval.accuracy.evaluate import Evaluated, Evaluation, EvaluationJson, evaluate
 from ..eval.accuracy.request import Choice
 from ..eval.masks import RESOLUTIONS, Resolution
 from .published import PaperTable, paper_table, published
@@ -28,6 +28,12 @@ def check_table_file(path: Path | None, number: str | None) -> None:
             f"--table-file is {path} and --table {number}; expected a name that ends in {' or '.join(_WRITERS)}, and "
             "the number of a table. JSON comes with --json."
         )
+
+
+class TabulatedJson(EvaluationJson):
+    """An evaluation, and the paper's table; null where none was asked for."""
+
+    table: dict[str, Any] | None
 
 
 @final
@@ -47,7 +53,7 @@ class TabulatedEvaluation:
         """Raise BadInputError where fewer of the images were used than was asked for."""
         self.evaluation.check()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> TabulatedJson:
         """Plain JSON values."""
         return {**self.evaluation.to_dict(), "table": None if self.table is None else self.table.to_dict()}
 

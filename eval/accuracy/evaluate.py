@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import TypedDict, final
 
 from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ...core.table import TERMINAL, aligned
-from ...core.used import UsedShare
-from ...data.notes import DataNotes
-from ...metrics.operating import OperatingTable, operating_table
+from ...core.used import UsedJson, UsedShare
+from ...data.notes import DataJson, DataNotes
+from ...metrics.operating import OperatingJson, OperatingTable, operating_table
+from ..masks import Resolution
 from .corrections import correct, read_corrections
 from .outputs import Outputs
 from .outputs_file import save_outputs
-from .report import Accuracy, measure_accuracy
+from .report import Accuracy, AccuracyJson, measure_accuracy
 from .request import Choice, target_outputs
 
 _COLUMNS = (
@@ -32,6 +33,34 @@ _COLUMNS = (
     "F1-max",
     "AUPRO",
 )
+
+
+class EvaluatedJson(TypedDict):
+    """One bundle, or one file of outputs; ``corrected`` is null where no truth was corrected."""
+
+    bundle: str
+    detector: str
+    engine: str
+    precision: str
+    category: str
+    threshold: float
+    parity: str
+    num_frames: int
+    used: UsedJson
+    data: DataJson
+    count_notes: list[str]
+    conversions: list[str]
+    part_note: str
+    accuracy: AccuracyJson
+    corrected: AccuracyJson | None
+    operating: OperatingJson
+
+
+class EvaluationJson(TypedDict):
+    """All that was evaluated, and where maps and masks met."""
+
+    pixel_resolution: Resolution
+    evaluated: list[EvaluatedJson]
 
 
 @final
@@ -82,11 +111,15 @@ class Evaluated:
         lines += [f"  Data: {note}" for note in source.count_notes]
         return [*lines, *self.operating.sentences()]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> EvaluatedJson:
         """Plain JSON values."""
         source = self.outputs.source
         return {
-            **{name: getattr(source, name) for name in ("bundle", "detector", "engine", "precision", "category")},
+            "bundle": source.bundle,
+            "detector": source.detector,
+            "engine": source.engine,
+            "precision": source.precision,
+            "category": source.category,
             "threshold": source.threshold,
             "parity": source.parity,
             "num_frames": len(self.outputs),
@@ -129,7 +162,7 @@ class Evaluation:
         """The data sets in words, each once."""
         return tuple(dict.fromkeys(item.outputs.source.data for item in self.items))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> EvaluationJson:
         """Plain JSON values."""
         return {"pixel_resolution": self.choice.resolution, "evaluated": [item.to_dict() for item in self.items]}
 

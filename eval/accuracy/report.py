@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Annotated, Any, TypedDict, final
 
 import numpy as np
 
@@ -47,6 +47,16 @@ class Verdicts:
         return "; ".join(parts)
 
 
+class AccuracyJson(TypedDict):
+    """Figures of one set of outputs; ``pixel`` is null where no defect has a mask."""
+
+    image: Annotated[dict[str, Any], ImageResult]
+    pixel: Annotated[dict[str, Any], PixelResult] | None
+    verdicts: Annotated[dict[str, Any], Verdicts]
+    pixel_resolution: Resolution
+    num_unseen: int
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
@@ -74,7 +84,7 @@ class Accuracy:
             return None
         return self.pixel.auroc if metric == "pixel_auroc" else self.pixel.aupro
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> AccuracyJson:
         """Plain JSON values."""
         return {
             "image": self.image.to_dict(),

@@ -58,3 +58,7 @@ def test_inspect_says_where_proof_json_does_not_show_the_proof(tiny_bundle):
         proof.write_text(spoiled)
         lines = describe_bundle(tiny_bundle.path).sentences()
         assert "proof.json shows no such report for ort-cpu: it was removed, cut or edited." in lines
+    proof.write_text(whole.replace('"state": "passed"', '"state": 5'))
+    lines = describe_bundle(tiny_bundle.path).sentences()
+    words = "proof.json: 0.state is 5, expected one of 'passed', 'failed', 'undecided'. The report counts not."
+    assert words in lines

@@ -24,7 +24,8 @@ def file(out, *names, append=False):
     with Filing(out, DECISION, append=append) as filing:
         for name in names:
             said = entry(name)
-            filing.add({**said, **filing.add_overlay(IMAGE, said)})
+            overlay = filing.add_overlay(IMAGE, said)
+            filing.add({**said, "overlay": overlay} if overlay else said)
     return filing
 
 
@@ -162,3 +163,20 @@ def test_it_is_on_the_disk_every_second_and_at_the_end(tmp_path, monkeypatch):
             filing.add(entry("a"))
         assert len(synced) == 3
     assert len(synced) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"threshold": "0.5"}, "threshold is '0.5', expected float"),
+        ({"verdict": "GOOD"}, "verdict is 'GOOD', expected one of 'OK', 'NG', 'ERR'"),
+        ({"decision": 7}, "decision is 7, expected str"),
+    ],
+)
+def test_a_filed_verdict_of_another_type_is_refused_by_its_field(tmp_path, fields, words):
+    file(tmp_path / "o", "a")
+    lines = tmp_path / "o" / "verdicts.jsonl"
+    lines.write_text(json.dumps({**json.loads(lines.read_text()), **fields}) + "\n")
+    match = rf"verdicts\.jsonl, line 1 was not written by `lineproof run`: {words}\. Give another --out"
+    with pytest.raises(BadInputError, match=match):
+        Filing(tmp_path / "o", DECISION, append=True)

@@ -40,7 +40,7 @@ class ThresholdChange:
             "history": [dataclasses.asdict(entry) for entry in self.bundle.manifest.history],
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The change for people, a line each."""
         whose = self.engine or "every engine without one of its own"
         return (

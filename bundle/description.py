@@ -29,7 +29,7 @@ class BundleDescription:
         recorded = manifest.is_decision_recorded
         return {**values, "decision": manifest.decision, "is_decision_recorded": recorded, "proof_states": states}
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """What it takes, what it gives, how it was made."""
         return (*_interface(self.bundle), *_origin(self.bundle.manifest), *_contents(self.bundle.manifest))
 
@@ -43,7 +43,7 @@ def _interface(bundle: Bundle) -> list[str]:
         *_proofs(manifest, *_filed_proofs(bundle.path / PROOF)),
         f"Input: {taken.name} {taken.dtype} ({', '.join(map(str, taken.shape))}), 1 to {manifest.max_batch} at once, "
         f"{spec.content}.",
-        *spec.sentences(),
+        *spec.summary_lines(),
         *(f"Output: {item.name} {item.dtype} ({', '.join(map(str, item.shape))})." for item in manifest.outputs),
         *(
             f"Threshold{where} {item.value:.6g} (NG where score > threshold): {item.sentence()}; {item.source}."

@@ -28,7 +28,7 @@ from ._status import failure_of
 class Result(Protocol):
     """What a command shows."""
 
-    def sentences(self) -> Sequence[str]:
+    def summary_lines(self) -> Sequence[str]:
         """The result for people, a line each."""
         ...
 
@@ -243,7 +243,7 @@ class Ui:
             keep: files the result, and returns warnings where that was not possible.
             lines: the result for people; None for its own sentences.
         """
-        lines = found.sentences() if lines is None else lines
+        lines = found.summary_lines() if lines is None else lines
         try:
             self.say(lines, found.to_dict())
         finally:

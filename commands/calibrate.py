@@ -70,7 +70,7 @@ def calibrate(
     # With too few of the pictures the threshold is shown and not set; `found.check` says so at the end.
     is_enough = found.used.share >= least
     ui.show(
-        found, lines=found.sentences(lists_all=verbose),
+        found, lines=found.summary_lines(lists_all=verbose),
         keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)] if is_enough else [],
     )  # fmt: skip
     found.check(least)

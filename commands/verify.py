@@ -93,7 +93,7 @@ def verify(
         )  # fmt: skip
     ui.notice(found.notices)
     ui.show(
-        found, report=report, state=found.state, lines=found.sentences(lists_all=verbose),
+        found, report=report, state=found.state, lines=found.summary_lines(lists_all=verbose),
         keep=lambda: [record_parity(opened, found, folder=record).warning],
     )  # fmt: skip
     check(found, accept_undecided=accept_undecided)

@@ -99,7 +99,7 @@ class DepthPreprocessing:
         """What a frame holds, in words."""
         return f"{self.quantity} in metres, 0 where nothing was measured{', and RGB' if self.has_rgb else ''}"
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """What happens to a scan before the graph, and in it."""
         holes = "0 is scaled likewise" if self.holes == "zero" else "0 becomes -1"
         return (
@@ -187,7 +187,7 @@ class VoxelPreprocessing:
         colour = " and its mean RGB" if self.has_rgb else ""
         return f"each pixel's cell, -1 where nothing was measured,{colour} from x, y, z in metres"
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """What happens to a scan before the graph, and in it."""
         return (
             f"Scans in files: of another size {FIT_WORDS[self.fit]}.",

@@ -190,7 +190,7 @@ class Preprocessing:
         """What a frame holds, in words."""
         return f"{'RGB' if self.frame_channels == 3 else 'mono'} as the camera gives them"
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """What happens to an image before the graph, and in it."""
         return (
             f"Pictures in files: of another size {FIT_WORDS[self.fit]}; 16-bit pictures hold "

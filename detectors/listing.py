@@ -23,7 +23,7 @@ class Listing:
         """Plain JSON values."""
         return self.entries
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """One line per name."""
         return tuple(f"{name:22} {value_text(value)}" for name, value in self.entries.items())
 

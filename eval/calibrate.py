@@ -110,7 +110,7 @@ class Calibration:
             "part_note": self.part_note,
         }
 
-    def sentences(self, *, lists_all: bool = False) -> tuple[str, ...]:
+    def summary_lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
         """The result for people, a line each; ``lists_all`` names every picture that was not used."""
         lines = [
             *self.used.lines(lists_all=lists_all),
@@ -166,7 +166,7 @@ def calibrate_bundle(
     proof = proof_name(name, options or EngineOptions())
     found = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
     previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(found)
-    return Calibration(bundle, found, previous, skipped, warning, conversions.sentences())
+    return Calibration(bundle, found, previous, skipped, warning, conversions.summary_lines())
 
 
 def record_calibration(bundle: Bundle, found: Threshold, *, who: str = "") -> Bundle:

@@ -98,7 +98,7 @@ def export_bundle(
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
 
     if conversions is not None:
-        conversions += [*spec.differences(FrameRule(*record.frame)), *converted.sentences()]
+        conversions += [*spec.differences(FrameRule(*record.frame)), *converted.summary_lines()]
     return write_bundle(out, manifest, fill)
 
 

@@ -174,7 +174,7 @@ def inspect_files(
         out=str(filing.out) if filing else "",
         filed=filing.sentence() if filing else "",
         unfiled=filing.problems() if filing else "",
-        conversions=conversions.sentences(),
+        conversions=conversions.summary_lines(),
     )
 
 

@@ -148,7 +148,7 @@ class OperatingTable:
             lines.append(f"Misses {passed.num} of {passed.total} defects at this threshold ({value:.6g}).")
         return lines
 
-    def sentences(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The table, with what its thresholds are."""
         rows = [point.cells(origin=self.origin) for point in (*self.points, self.calibrated)]
         return [
@@ -256,9 +256,9 @@ class RunOperation:
         """What is said before anything else."""
         return [*(self.table.warnings() if self.table else self.lacking), *self.used.lines()]
 
-    def sentences(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """The table, or why there is none."""
-        return self.table.sentences() if self.table else [f"No operating table: {self.reason}"]
+        return self.table.summary_lines() if self.table else [f"No operating table: {self.reason}"]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -66,10 +66,10 @@ class Measured:
             return reports[0].to_dict(with_samples=self.with_samples)
         return self.comparison.to_dict(with_samples=self.with_samples)
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The figures for people."""
         reports = self.comparison.reports
-        lines = [line for report in reports for line in report.sentences()]
+        lines = [line for report in reports for line in report.summary_lines()]
         return (*lines, "", latency_table(self.comparison), "", method_table(reports))
 
 

@@ -88,7 +88,7 @@ class BatchProfile:
             plain["samples"] = self.samples.to_dict()
         return plain
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The figures for people, a line each."""
         latency = self.latency
         lines = [
@@ -205,12 +205,12 @@ class ProfileReport:
             "environment": self.environment,
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The report for people, a line each."""
         proof = "" if self.parity == "passed" else f", {self.parity}: no verify has proved its verdicts"
         lines = [f"{self.bundle} on {self.engine} ({self.precision}), {self.environment['cpu']}{proof}:"]
         for item in self.batches:
-            lines.extend(item.sentences())
+            lines.extend(item.summary_lines())
         if cold := self.cold_start:
             lines.append(
                 f"Cold start {cold.total_ms:.0f} ms: Python and imports {cold.python_and_imports_ms:.0f}, bundle "

@@ -57,10 +57,10 @@ class TabulatedEvaluation:
         """Plain JSON values."""
         return {**self.evaluation.to_dict(), "table": None if self.table is None else self.table.to_dict()}
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people: first what is wrong, then the figures."""
         if self.table is None:
-            return self.evaluation.sentences()
+            return self.evaluation.summary_lines()
         warnings, lines = (map(wrapped, part) for part in (self.evaluation.warnings(), self.evaluation.verdict_lines()))
         return (*warnings, self.evaluation.figures(), *lines, "", self.table.text())
 

@@ -16,7 +16,7 @@ from .page import Page
 def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: Path) -> None:
     """Write what two sides differ in as a page, with the maps of the images that differ most side by side."""
     page = Page("lineproof compare", f"{found.left} and {found.right} on the same pictures.")
-    page.lines(found.sentences())
+    page.lines(found.summary_lines())
     page.heading("Pictures whose maps differ most")
     places = {file: index for index, file in enumerate(left.files)}
     for file, error in found.worst:

@@ -88,7 +88,7 @@ class Gallery:
             "conversions": list(self.notices),
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         verdicts = (self.after or self.before).verdicts
         lines = [
@@ -167,7 +167,7 @@ def _measure(outputs: Outputs, choice: Choice) -> Accuracy:
 
 def _write_page(gallery: Gallery, outputs: Outputs) -> None:
     page = Page("lineproof badcases", f"{gallery.source}, {gallery.category}.")
-    page.lines(gallery.sentences())
+    page.lines(gallery.summary_lines())
     if gallery.after:
         page.table(("metric", "before", "with corrections"), gallery.changes())
     limits = show_limits(outputs.anomaly_map, ~outputs.label)

@@ -49,7 +49,7 @@ class MeasuredTable:
         profiles = [report.to_dict(with_samples=self.with_samples) for report in self.reports]
         return {"profiles": profiles, "table": self.table.to_dict()}
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The table, and on what it was measured."""
         environment = self.reports[0].environment
         gpus = ", ".join(str(gpu) for gpu in environment["gpus"]) or "no GPU"

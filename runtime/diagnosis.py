@@ -32,7 +32,7 @@ class Diagnosis:
         """Plain JSON values."""
         return dataclasses.asdict(self)
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The diagnosis for people."""
         seen = self.environment
         lines = [

@@ -64,7 +64,7 @@ class Readiness:
             "needs": [dataclasses.asdict(need) for need in self.needs],
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The answer for people, a line each."""
         lines = [f"lineproof {self.command}: {'ready' if self.is_ready else 'not ready'}"]
         for need in self.needs:

@@ -103,15 +103,15 @@ class Demo:
             ],
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         lines = [f"{step.name}: {line}" for step in self.steps for line in step.operation.warnings()]
         for step in self.steps:
             gate = step.proof.gate
             built = f"built for {', '.join(gate.targets)}" if gate else "not installed"
             lines.append(f"{step.name}: {step.proof.bundle.path}, TensorRT-RTX {built}, {step.seconds:.0f} s")
-            lines += [f"  {report.sentences()[0]}" for report in step.parity]
-            lines += step.operation.sentences()
+            lines += [f"  {report.summary_lines()[0]}" for report in step.parity]
+            lines += step.operation.summary_lines()
         verdict = "Every verdict is the reference's." if self.passed else "PARITY FAILED."
         return (*lines, verdict, f"{self.seconds:.0f} s in all. Open {self.page}")
 
@@ -185,7 +185,7 @@ def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:
     """One section of the page."""
     page.heading(step.name)
     for report in step.parity:
-        page.verdict(report.sentences()[0], is_good=report.passed)
+        page.verdict(report.summary_lines()[0], is_good=report.passed)
     first = step.parity[0]
     rows = [
         ("image AUROC", first.image_auroc.reference, first.image_auroc.engine),
@@ -193,8 +193,8 @@ def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:
         ("AUPRO", first.aupro.reference, first.aupro.engine),
     ]
     page.table(("accuracy", "PyTorch", first.engine), [(n, _figure(a), _figure(b)) for n, a, b in rows])
-    page.lines(step.proof.sentences())
-    page.lines([line for report in step.profile.reports for line in report.sentences()])
+    page.lines(step.proof.summary_lines())
+    page.lines([line for report in step.profile.reports for line in report.summary_lines()])
     page.pictures(_pictures(step.proof.bundle, dataset, first.engine))
 
 

@@ -91,7 +91,7 @@ class Conversions:
             return None
         return next((bits for bits in _CAMERA_BITS if self._largest_in_16 < 2**bits), None)
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """What a person should read, one sentence per kind of conversion; empty where nothing was converted."""
         said = [_SENTENCES[kind].format(self._of_all(num)) for kind, num in self._num.items() if num]
         for depth, num in sorted(self._num_by_depth.items()):

@@ -207,7 +207,7 @@ def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _F
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
     rule = FrameRule(*frame, fit=fit, bit_depth=options.bit_depth)
-    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.sentences(), seen.hashes)
+    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.summary_lines(), seen.hashes)
 
 
 def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:

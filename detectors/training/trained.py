@@ -55,7 +55,7 @@ class Trained:
         }
         return {"run": str(self.run), **dataclasses.asdict(self.record), **found}
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         detector, training, fit = self.record.detector, self.record.training, self.record.fit
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
@@ -66,6 +66,6 @@ class Trained:
             f"{training.dataset} {training.category}; {training.num_holdout} held out.",
             ", ".join(f"{key} {value}" for key, value in short.items()),
             *shape_notice(self.record.frame, detector.parameters["resize_px"]),
-            *self.operation.sentences(),
+            *self.operation.summary_lines(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
         )

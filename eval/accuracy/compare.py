@@ -130,7 +130,7 @@ class Compared:
             "conversions": list(self.notices),
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         test, map_error = self.mcnemar, self.map_max_abs_error
         of_maps = (

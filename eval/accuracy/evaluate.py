@@ -98,7 +98,7 @@ class Evaluated:
             rows.append(("  with corrections", "", "", *_cells(self.corrected)))
         return rows
 
-    def sentences(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
         """Verdicts and what is odd, a line each."""
         source = self.outputs.source
         judged = self.corrected or self.accuracy
@@ -109,7 +109,7 @@ class Evaluated:
         if judged.pixel:
             lines.append(f"  {judged.pixel_sentence()}")
         lines += [f"  Data: {note}" for note in source.count_notes]
-        return [*lines, *self.operating.sentences()]
+        return [*lines, *self.operating.summary_lines()]
 
     def to_dict(self) -> EvaluatedJson:
         """Plain JSON values."""
@@ -176,9 +176,9 @@ class Evaluation:
 
     def verdict_lines(self) -> list[str]:
         """Verdicts, and what is odd, of each bundle or file."""
-        return [line for item in self.items for line in item.sentences()]
+        return [line for item in self.items for line in item.summary_lines()]
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people: first what is wrong, then the figures."""
         return (*self.warnings(), self.figures(), *self.verdict_lines())
 

@@ -207,7 +207,7 @@ def collect_outputs(
     if not writer.num_frames:
         raise no_frames_left(writer.skipped, what="pictures of the test split")
     source = _source(bundle, proof_name(name, options or EngineOptions()), dataset, writer.skipped)
-    return writer.finish(dataclasses.replace(source, conversions=conversions.sentences(), part_note=part_note))
+    return writer.finish(dataclasses.replace(source, conversions=conversions.summary_lines(), part_note=part_note))
 
 
 def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Skipped]) -> Source:

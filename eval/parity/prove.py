@@ -80,7 +80,7 @@ class Proof:
             "data": self.data.to_dict(),
         }
 
-    def sentences(self) -> tuple[str, ...]:
+    def summary_lines(self) -> tuple[str, ...]:
         """The result for people, a line each."""
         manifest = self.bundle.manifest
         frames = " × ".join(map(str, manifest.inputs[0].shape))
@@ -95,8 +95,8 @@ class Proof:
                 f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
             )
         lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
-        lines += [*(self.parity.sentences() if self.parity else ()), *self.notes]
-        return (*lines, *(self.operation.sentences() if self.operation else ()))
+        lines += [*(self.parity.summary_lines() if self.parity else ()), *self.notes]
+        return (*lines, *(self.operation.summary_lines() if self.operation else ()))
 
 
 def _counts(counted: dict[str, int]) -> str:

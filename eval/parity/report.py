@@ -186,7 +186,7 @@ class ParityReport:
         plain.update({name: list(plain[name]) for name in ("verdict_flips", "ties", "failures", "conversions")})
         return {"passed": self.passed, "tie_share": self.tie_share, **plain}
 
-    def sentences(self, *, lists_all: bool = False) -> tuple[str, ...]:
+    def summary_lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
         """The result for people, a line each; ``lists_all`` names every picture that was not used."""
         verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
         lines = [

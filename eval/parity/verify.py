@@ -190,7 +190,7 @@ class _Trial:
             skipped_frames=tuple(self._skipped),
             used=used_of(self._skipped, num_total=len(self._labels) + len(self._skipped), root=self._root),
             num_defective=sum(self._labels),
-            conversions=self._conversions.sentences(),
+            conversions=self._conversions.summary_lines(),
             engine_details=self._details,
             environment=describe_environment(),
             **_fields(self._comparison.judge()),

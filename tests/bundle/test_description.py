@@ -18,7 +18,7 @@ def describe_bundle(path):
 
 @pytest.mark.usefixtures("here")
 def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
-    text = "\n".join(describe_bundle(tiny_bundle.path).sentences())
+    text = "\n".join(describe_bundle(tiny_bundle.path).summary_lines())
     for words in (
         "tiny, fp32, made ", "no engine verified yet", "frames uint8 (N, 12, 16, 3), 1 to 8 at once, RGB",
         "antialiased resize to 12x16", "Output: score float32 (N)", "NG where score > threshold", "0 of 4 good parts",
@@ -38,7 +38,7 @@ def test_a_bundle_in_words_and_values(tiny_bundle, monkeypatch):
 def test_sizes_of_new_and_old_bundles_are_shown(tiny_bundle, size, shown):
     detector = DetectorRecord("padim", {"backbone": "resnet18", "resize_px": size, "crop_px": size})
     bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, detector=detector))
-    text = "\n".join(describe_bundle(bundle.path).sentences())
+    text = "\n".join(describe_bundle(bundle.path).summary_lines())
     assert f"Parameters: backbone resnet18, crop_px {shown}, resize_px {shown}." in text
 
 
@@ -53,12 +53,12 @@ def test_inspect_says_where_proof_json_does_not_show_the_proof(tiny_bundle):
     record_parity(tiny_bundle, verify(tiny_bundle, engine="ort-cpu"))
     proof = tiny_bundle.path / "proof.json"
     whole = proof.read_text()
-    assert not [line for line in describe_bundle(tiny_bundle.path).sentences() if "proof.json" in line]
+    assert not [line for line in describe_bundle(tiny_bundle.path).summary_lines() if "proof.json" in line]
     for spoiled in (whole[:-40], "[]", "{}", whole.replace('"state": "passed"', '"state": "failed"')):
         proof.write_text(spoiled)
-        lines = describe_bundle(tiny_bundle.path).sentences()
+        lines = describe_bundle(tiny_bundle.path).summary_lines()
         assert "proof.json shows no such report for ort-cpu: it was removed, cut or edited." in lines
     proof.write_text(whole.replace('"state": "passed"', '"state": 5'))
-    lines = describe_bundle(tiny_bundle.path).sentences()
+    lines = describe_bundle(tiny_bundle.path).summary_lines()
     words = "proof.json: 0.state is 5, expected one of 'passed', 'failed', 'undecided'. The report counts not."
     assert words in lines

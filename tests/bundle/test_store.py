@@ -249,7 +249,7 @@ def test_a_threshold_is_set_with_a_reason_that_stays(tiny_bundle):
     )
     assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, 0.5)
     assert (manifest.parity_of("ort-cpu"), manifest.is_decision_recorded) == ("outdated", True)
-    assert "Verify each engine again" in found.sentences()[1]
+    assert "Verify each engine again" in found.summary_lines()[1]
 
 
 @pytest.mark.parametrize(

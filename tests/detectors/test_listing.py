@@ -15,7 +15,7 @@ def test_every_detector_has_its_line():
     listing = describe_detectors(None)
     assert list(listing.entries) == sorted(DETECTORS)
     assert all(len(text) > 20 for text in listing.entries.values())
-    assert len(listing.sentences()) == len(DETECTORS)
+    assert len(listing.summary_lines()) == len(DETECTORS)
 
 
 def test_parameters_of_one():
@@ -23,7 +23,7 @@ def test_parameters_of_one():
     entries = describe_detectors("patchcore").entries
     assert entries["num_neighbours"] == 9
     assert entries["backbone"] == "wide_resnet50_2"
-    sentences = describe_detectors("patchcore").sentences()
+    sentences = describe_detectors("patchcore").summary_lines()
     assert any(line.startswith("coreset_ratio ") for line in sentences)
     assert [line.split() for line in sentences if "_px" in line] == [["resize_px", "256x256"], ["crop_px", "224x224"]]
     assert json.loads(json.dumps(describe_detectors("patchcore").to_dict()))["crop_px"] == [224, 224]

@@ -47,7 +47,7 @@ def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_
     assert manifest.is_decision_recorded
     assert manifest.threshold_for("numpy") == found.threshold
     assert manifest.threshold_for("torch") == manifest.threshold == tiny_bundle.manifest.threshold
-    assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in found.sentences()
+    assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in found.summary_lines()
     assert found.warning == ""
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (plain["num_rejected"], plain["num_good"], plain["source"]) == (2, 20, "held out")
@@ -102,7 +102,7 @@ def test_too_few_parts_are_said(tiny_bundle, good_folder, add_engine, rate, word
     found = calibrate_bundle(tiny_bundle, samples, engine="numpy", source="x", max_false_reject=rate)
     assert found.warning.startswith(words)
     assert bool(found.warning) == bool(words)
-    assert (found.warning in found.sentences()) == bool(words)
+    assert (found.warning in found.summary_lines()) == bool(words)
 
 
 def test_pictures_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine):
@@ -111,7 +111,7 @@ def test_pictures_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine
     found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x", max_false_reject=0.1)
     assert found.threshold.num_good == 20
     assert [item.sample.path.name for item in found.skipped_frames] == ["wide.png"]
-    assert any("wide.png: the picture is 12x40 (height x width)" in line for line in found.sentences())
+    assert any("wide.png: the picture is 12x40 (height x width)" in line for line in found.summary_lines())
 
 
 def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset, tmp_path, add_engine):
@@ -164,7 +164,7 @@ def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_datas
     assert changed.manifest.threshold_for("numpy") == tiny_bundle.manifest.threshold
     report = verify(changed, engine="numpy", options=bf16)
     assert (report.threshold, report.threshold_engine) == (found.threshold.value, "numpy:bf16")
-    assert "tiny on numpy:bf16 (fp32) against" in report.sentences()[0]
+    assert "tiny on numpy:bf16 (fp32) against" in report.summary_lines()[0]
     assert verify(changed, engine="numpy").threshold == tiny_bundle.manifest.threshold.value
 
 

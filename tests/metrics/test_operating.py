@@ -81,7 +81,7 @@ def test_the_text_fits_a_terminal():
     rng = np.random.default_rng(0)
     scores = -1e-5 * rng.random(20_000)
     found = operating_table(scores, rng.random(20_000) < 0.5, threshold=float(scores.max()))
-    lines = "\n".join(found.sentences()).splitlines()
+    lines = "\n".join(found.summary_lines()).splitlines()
     assert len(lines) == 8
     assert max(map(len, lines)) <= 110
     assert lines[-1] == "Thresholds but the calibrated one are read off the test pictures, for orientation only."

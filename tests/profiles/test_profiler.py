@@ -89,7 +89,7 @@ def test_deadline_decides(compare):
     with pytest.raises(BudgetError, match=wanted) as caught:
         check_deadlines(missed.reports)
     assert caught.value.exit_status == 5
-    assert any("missed by" in line for line in missed.reports[1].sentences())
+    assert any("missed by" in line for line in missed.reports[1].summary_lines())
 
 
 def test_engines_are_compared_side_by_side(compare, add_timed):
@@ -148,7 +148,7 @@ def test_report_without_environment_is_refused(compare):
 def test_busy_machine_is_said(compare, load, is_busy):
     (report,) = compare("steady").reports
     report = dataclasses.replace(report, environment={**report.environment, "load_average": load, "num_cores": 2})
-    assert any("The machine was busy" in line for line in report.sentences()) == is_busy
+    assert any("The machine was busy" in line for line in report.summary_lines()) == is_busy
 
 
 def test_reports_are_appended(compare, tiny_bundle):
@@ -196,7 +196,7 @@ def test_null_engine_end_to_end_in_a_fresh_process(tiny_bundle):
     assert cold.memory[1].host_bytes >= cold.memory[0].host_bytes > 1_000_000
     assert report.to_dict()["peak_host_mb"] == cold.memory[0].host_bytes / 1e6
     assert {"cold start of null", "batch 1", "batch 8"} <= set(heard)
-    assert any(line.startswith("Cold start") for line in report.sentences())
+    assert any(line.startswith("Cold start") for line in report.summary_lines())
     assert report.sizes.model_bytes == (tiny_bundle.path / "model.onnx").stat().st_size
 
 

@@ -49,7 +49,7 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     assert float(row[1]) > 0
     methods = {"spade", "patchcore", "differnet", "cflow", "csflow", "fastflow"}
     assert set(published()["tables"]["3"]["paper"]) == methods
-    assert "medians of batch 1" in found.sentences()[-1]
+    assert "medians of batch 1" in found.summary_lines()[-1]
     json.dumps(found.to_dict(), allow_nan=False)
 
 

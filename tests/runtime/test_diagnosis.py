@@ -11,7 +11,7 @@ from lineproof.runtime.engine import ENGINES, harness_engine, names_of
 def test_doctor_speaks_of_every_engine():
     found = examine()
     assert [state.name for state in found.engines] == list(names_of(lambda engine: not engine.is_harness))
-    text = "\n".join(found.sentences())
+    text = "\n".join(found.summary_lines())
     for state in found.engines:
         assert state.name in text
         assert state.is_available or state.fix

@@ -22,7 +22,7 @@ def examine_for(command) -> Readiness:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_answers(command, here):
     found = examine_for(command)
-    assert found.sentences()[0].startswith(f"lineproof {command}: ")
+    assert found.summary_lines()[0].startswith(f"lineproof {command}: ")
     json.dumps(found.to_dict(), allow_nan=False)
     assert os.listdir(here) == []
 
@@ -33,7 +33,7 @@ def test_a_missing_package_and_its_fix(monkeypatch):
     found = examine_for("train")
     (missing,) = [need for need in found.needs if not need.is_met]
     assert (missing.what, missing.found, missing.fix) == ("the module timm", "not installed", install("train"))
-    assert f"    to fix: {install('train')}" in found.sentences()
+    assert f"    to fix: {install('train')}" in found.summary_lines()
     with pytest.raises(EnvironmentMissingError, match=r"lineproof train cannot work here; missing: the module timm\."):
         found.check()
 

@@ -48,7 +48,7 @@ def quick(monkeypatch):
 
 
 def test_a_run_says_what_came_of_it(trained):
-    text = "\n".join(trained.sentences())
+    text = "\n".join(trained.summary_lines())
     assert "Trained padim on 8 good images of" in text
     assert "flange; 2 held out." in text
     assert f"Next: lineproof export {trained.run}" in text
@@ -64,7 +64,7 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
     table = trained.operation.table
     assert (table.num_good, table.num_defective) == (2, 6)
     assert trained.operation.used.num_total == len(dataset.test)
-    lines = "\n".join(trained.sentences()).splitlines()
+    lines = "\n".join(trained.summary_lines()).splitlines()
     place = lines.index("Operating table on 2 good and 6 defective test pictures:")
     assert max(map(len, lines[place : place + 7])) < 110
     kept = stored_scores(trained.run)
@@ -80,7 +80,7 @@ def test_export_shows_what_its_threshold_does(trained, here):
     options = ExportOptions(max_false_reject=0.6)
     found = export_and_prove(ExportRequest(str(trained.run), out=here / "x.bundle"), options=options)
     assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
-    assert "Operating table on 2 good and 6 defective test pictures:" in found.sentences()
+    assert "Operating table on 2 good and 6 defective test pictures:" in found.summary_lines()
     assert found.data == trained.data
     assert "2 good and 6 defective test pictures" in found.data.summary
     assert found.to_dict()["operating"]["table"]["num_defective"] == 6
@@ -96,7 +96,7 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
     (run / TEST_SCORES).unlink()
     assert operation_of_run(run, recorded_dataset(run), frame=frame, threshold=1.0) == kept
     assert stored_scores(run) == stored_scores(trained.run)
-    assert operation_of_run(run, None, frame=(128, 128, 3), threshold=1.0).sentences() == [
+    assert operation_of_run(run, None, frame=(128, 128, 3), threshold=1.0).summary_lines() == [
         "No operating table: the bundle's frames are not those of the training pictures. lineproof evaluate BUNDLE "
         "--data DIR measures it on pictures of yours."
     ]
@@ -113,7 +113,7 @@ def test_scores_of_other_weights_are_not_taken(trained, here):
     started = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
     found = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
-    assert found.sentences()[0].startswith("No operating table: no labelled test pictures are at hand.")
+    assert found.summary_lines()[0].startswith("No operating table: no labelled test pictures are at hand.")
 
 
 def test_a_test_picture_that_cannot_be_read_costs_no_training(trained, sample_folder, here):
@@ -213,7 +213,7 @@ def test_a_finished_run_is_said_to_be(trained, sample_folder):
     again = train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=trained.run)
     assert again.record == trained.record
     words = f"{trained.run} is finished already, with the same images and settings: nothing was trained."
-    assert again.sentences()[0] == again.to_dict()["beginning"] == words
+    assert again.summary_lines()[0] == again.to_dict()["beginning"] == words
 
 
 def test_a_run_that_is_refused_leaves_no_folder(sample_folder, here):
@@ -254,11 +254,11 @@ def test_training_without_defective_test_pictures_says_so_first(quick, sample_fo
         progress=progress,
     )  # fmt: skip
     first = 'No defective test picture: figures that need one are "-".'
-    assert found.sentences()[0] == first
+    assert found.summary_lines()[0] == first
     assert found.to_dict()["operating"]["warnings"] == [first]
     assert said == [found.data]
     assert "No defective test picture. Whether defects are found cannot be measured." in found.data.brief
-    assert export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle")).sentences()[0] == first
+    assert export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle")).summary_lines()[0] == first
     assert len(quick) == 1
 
 
@@ -290,7 +290,7 @@ def test_copies_among_the_training_pictures_are_said_first(sample_folder, here):
     found = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run")
     (line,) = (line for line in found.warnings() if "what the detector was fitted to" in line)
     assert " of 4 held-out images show, pixel by pixel, what" in line
-    assert line in found.sentences()[:3]
+    assert line in found.summary_lines()[:3]
     assert line in found.to_dict()["warnings"]
     proof = export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle"))
-    assert line in proof.sentences()[:3]
+    assert line in proof.summary_lines()[:3]

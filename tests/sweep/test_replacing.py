@@ -83,7 +83,7 @@ def test_a_replaced_bundle_stays_until_the_new_one_is_proved(trained, proved, mo
     assert names(proved.parent) == ["a.bundle"]
     assert open_bundle(proved).manifest == proof.bundle.manifest
     assert open_bundle(proved).manifest.threshold.max_false_reject == 0.4
-    assert "It took the place of a bundle that held proofs." in proof.sentences()
+    assert "It took the place of a bundle that held proofs." in proof.summary_lines()
 
 
 @pytest.mark.parametrize("state", ["failed", "undecided"])
@@ -100,7 +100,7 @@ def test_a_new_bundle_that_fails_leaves_the_old_one(trained, proved, monkeypatch
     assert proof.bundle.path == new
     assert contents(proved) == before
     assert open_bundle(new).manifest.created
-    text = "\n".join(proof.sentences())
+    text = "\n".join(proof.summary_lines())
     assert f"The bundle at {proved} is as it was. The new one is kept at {new}; to use it all the same, move" in text
     with pytest.raises(ParityError):
         proof.check()
@@ -113,7 +113,7 @@ def test_an_unproved_bundle_keeps_the_old_one_beside_it(trained, proved):
     old = proved.with_name("a.bundle.old-1")
     assert contents(old) == before
     assert bundle_records(proved) == ()
-    assert f"That one is kept at {old}, since the new one is not proved." in "\n".join(proof.sentences())
+    assert f"That one is kept at {old}, since the new one is not proved." in "\n".join(proof.summary_lines())
     export_and_prove(dataclasses.replace(request, is_verified=True, is_replacing=False))
     assert names(proved.parent) == ["a.bundle", "a.bundle.old-1"]
     assert contents(old) == before

@@ -62,7 +62,7 @@ def sentences_of(facts: list[ImageFacts], *, channels: int, bit_depth: int | Non
     conversions = Conversions(channels=channels, bit_depth=bit_depth)
     for item in facts:
         conversions.add(item)
-    return conversions.sentences()
+    return conversions.summary_lines()
 
 
 @pytest.mark.parametrize(("channels", "stored"), [(1, "grey"), (3, "RGB"), (3, "palette")])
@@ -70,7 +70,7 @@ def test_nothing_is_said_where_nothing_was_converted(channels: int, stored: str)
     conversions = Conversions(channels=channels)
     for facts in some(5, stored_channels=stored):
         conversions.add(facts)
-    assert conversions.sentences() == ()
+    assert conversions.summary_lines() == ()
     assert conversions.num_images == 5
     assert sentences_of([], channels=channels, bit_depth=12) == ()
 

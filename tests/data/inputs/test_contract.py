@@ -429,7 +429,7 @@ def test_a_bundle_of_every_kind_is_golden_proved_and_judges(spec, engine, tmp_pa
     np.testing.assert_array_equal(golden.frames, frames)
     assert golden.frames.dtype == spec.frames.dtype
     report = verify(bundle, engine=engine, batch=3)
-    assert report.state != "failed", report.sentences()
+    assert report.state != "failed", report.summary_lines()
     with open_line(bundle.path, engine=engine) as line:
         camera = np.stack([given.read(path) for path in paths])
         np.testing.assert_allclose([verdict.score for verdict in line.inspect_batch(camera)], score[:4], rtol=1e-5)

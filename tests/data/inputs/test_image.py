@@ -155,7 +155,7 @@ def test_conversions_are_told_once_per_picture_that_was_read(tmp_path):
     input_of(rule).read(save(tmp_path / "rgb.png", picture(12, 16)), conversions=conversions)
     with pytest.raises(BadInputError, match="11x16"):
         input_of(rule).read(save(tmp_path / "odd.png", picture(11, 16)[:, :, 0]), conversions=conversions)
-    assert conversions.sentences() == ("3 of 4 pictures: grey, repeated to R, G and B for a colour bundle.",)
+    assert conversions.summary_lines() == ("3 of 4 pictures: grey, repeated to R, G and B for a colour bundle.",)
 
 
 def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
@@ -164,10 +164,10 @@ def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
     expected = np.repeat((values >> 4).astype(np.uint8)[:, :, None], 3, axis=2)
     np.testing.assert_array_equal(input_of(FrameRule(12, 16, bit_depth=12)).read(path), expected)
     np.testing.assert_array_equal(input_of(FrameRule(12, 16)).read(path)[:, :, 0], values >> 8)
-    said = " ".join(survey([path]).conversions.sentences())
+    said = " ".join(survey([path]).conversions.summary_lines())
     assert "12 bits in 16" in said
     assert "give --bit-depth 12" in said
-    assert "give --bit-depth" not in " ".join(survey([path], bit_depth=12).conversions.sentences())
+    assert "give --bit-depth" not in " ".join(survey([path], bit_depth=12).conversions.summary_lines())
 
 
 def test_survey_counts_sizes_and_stops_at_a_broken_file(tmp_path):

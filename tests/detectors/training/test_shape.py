@@ -30,5 +30,5 @@ def test_a_shape_that_is_nearly_kept_is_no_matter(frame, resized):
 
 def test_a_training_says_it(trained):
     record = dataclasses.replace(trained.record, frame=(96, 288))
-    assert "squeezes them 3.0-fold" in "\n".join(dataclasses.replace(trained, record=record).sentences())
-    assert "squeezes" not in "\n".join(trained.sentences())
+    assert "squeezes them 3.0-fold" in "\n".join(dataclasses.replace(trained, record=record).summary_lines())
+    assert "squeezes" not in "\n".join(trained.summary_lines())

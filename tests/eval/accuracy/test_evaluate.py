@@ -73,7 +73,7 @@ def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved
     assert found.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], Choice()).to_dict()
     (item,) = found.items
     assert item.accuracy.value("image_auroc") == 1.0
-    text = "\n".join(found.sentences())
+    text = "\n".join(found.summary_lines())
     assert "image AUROC" in text
     assert "0 of 4 good pictures rejected" in text
     assert "Data: carpet: " in text
@@ -84,7 +84,7 @@ def test_what_is_wrong_comes_first(cpu, choice, parts):
     """A threshold above nearly every defect, and a picture that does not fit."""
     Image.new("RGB", (20, 12)).save(parts / "carpet/test/good/large.png")
     found = evaluate([cpu.path], dataclasses.replace(choice, threshold=0.8))
-    first, second, header = "\n".join(found.sentences()).splitlines()[:3]
+    first, second, header = "\n".join(found.summary_lines()).splitlines()[:3]
     assert first == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (0.8)."
     words = "tiny (fp32) on ort-cpu: Only 7 of 8 pictures could be used (87.5%). Not used: test/good/large.png: the "
     assert second.startswith(words)
@@ -99,7 +99,7 @@ def test_what_is_wrong_comes_first(cpu, choice, parts):
 
 def test_the_operating_table_is_part_of_the_result(cpu, choice):
     found = evaluate([cpu.path], choice)
-    lines = "\n".join(found.sentences()).splitlines()
+    lines = "\n".join(found.summary_lines()).splitlines()
     place = lines.index("Operating table on 4 good and 3 defective test pictures:")
     assert lines[place + 1].startswith("rejected good parts")
     assert lines[place + 2].split()[:3] == ["at", "most", "0%"]
@@ -111,7 +111,7 @@ def test_without_good_pictures_it_is_said_first(cpu, choice, parts):
     for path in (parts / "carpet/test/good").iterdir():
         path.unlink()
     found = evaluate([cpu.path], choice)
-    assert found.sentences()[0].endswith('No good test picture: figures that need one are "-".')
+    assert found.summary_lines()[0].endswith('No good test picture: figures that need one are "-".')
     assert found.items[0].rows()[0][3] == "-"
 
 
@@ -121,7 +121,7 @@ def test_the_resolution_is_said_everywhere(cpu, choice, resolution):
     assert found.to_dict()["pixel_resolution"] == resolution
     assert found.to_dict()["evaluated"][0]["accuracy"]["pixel_resolution"] == resolution
     assert resolution in found.evaluation.items[0].rows()[0]
-    assert f"Pixel figures at the {resolution}'s resolution" in "\n".join(found.sentences())
+    assert f"Pixel figures at the {resolution}'s resolution" in "\n".join(found.summary_lines())
     assert f"Measured rows: pixels at the {resolution}'s resolution" in found.table.title
 
 
@@ -143,7 +143,7 @@ def test_the_papers_table_with_ours_beside_it(cpu, choice, tmp_path):
     assert names.index("padim fp32 on ort-cpu, measured") == names.index("PaDiM, published") + 1
     theirs = published()["tables"]["2"]["paper"]["padim"]
     assert float(rows["PaDiM, published"][place]) == theirs["categories"]["carpet"] == 99.1
-    assert max(len(line) for text in found.sentences() for line in text.splitlines()) <= 110
+    assert max(len(line) for text in found.summary_lines() for line in text.splitlines()) <= 110
     found.write_table(tmp_path / "t.md")
     found.write_table(tmp_path / "t.csv")
     assert (tmp_path / "t.md").read_text().count("| padim fp32 on ort-cpu, measured |") == 1
@@ -204,7 +204,7 @@ def test_two_engines_on_the_same_pictures(cpu, choice, tmp_path):
     assert len(found.worst) == 7
     assert page.read_text().count("<figure>") == 4 * 7
     json.dumps(found.to_dict(), allow_nan=False)
-    assert "tiny (fp32) on ort-cpu" in found.sentences()[0]
+    assert "tiny (fp32) on ort-cpu" in found.summary_lines()[0]
 
 
 def test_a_side_that_is_worse_shows(saved, tmp_path):
@@ -243,9 +243,9 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
 def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
     for threshold, origin in ((None, "calibrated"), (0.5, "given")):
         found = evaluate([saved], Choice(threshold=threshold))
-        rows = [line for line in found.sentences() if line.startswith(origin)]
+        rows = [line for line in found.summary_lines() if line.startswith(origin)]
         assert len(rows) == 1
-        assert f"Thresholds but the {origin} one are read off" in "\n".join(found.sentences())
+        assert f"Thresholds but the {origin} one are read off" in "\n".join(found.summary_lines())
         assert found.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
 
 
@@ -277,7 +277,7 @@ def test_pictures_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
     found = compare(saved, tmp_path / "fewer.npz", (Choice(min_used=0.5), Choice()))
-    assert found.sentences()[0] == (
+    assert found.summary_lines()[0] == (
         f"Only 6 of 7 pictures could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
     )
     found.check()
@@ -306,7 +306,7 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
         assert item.accuracy.num_unseen == found.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
         assert item.accuracy.pixel.num_components == 3 - num
         said = "Of 1 defective pictures the mask marks none of these pixels"
-        assert (said in "\n".join(found.sentences())) == bool(num)
+        assert (said in "\n".join(found.summary_lines())) == bool(num)
 
 
 @pytest.mark.parametrize("change", [{"fit": "stretch"}, {"resize_height_px": 24, "crop_height_px": 12}])
@@ -335,7 +335,7 @@ def test_maps_of_another_size_are_left_out(saved, tmp_path):
     assert (enlarged.map_max_abs_error, enlarged.worst) == (None, ())
     assert enlarged.aupro.value < 0
     assert found.image_auroc.value == 0.0
-    assert any("their sizes differ" in line for line in found.sentences())
+    assert any("their sizes differ" in line for line in found.summary_lines())
 
 
 def test_a_gallery_of_bad_cases(cpu, choice, tmp_path):
@@ -356,7 +356,7 @@ def test_a_gallery_with_corrections_and_without_pictures(saved, parts, tmp_path)
     choice = Choice(threshold=0.05, corrections=_corrections(tmp_path))
     found = show_bad_cases(saved, choice, top=2, out=tmp_path / "g.html")
     assert [case.kind for case in found.cases].count("false reject") == 2
-    assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.sentences())
+    assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.summary_lines())
     with pytest.raises(UsageError, match="--top is 0"):
         show_bad_cases(saved, choice, top=0, out=tmp_path / "g.html")
 

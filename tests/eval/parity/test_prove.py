@@ -59,7 +59,7 @@ def test_a_proved_bundle_is_marked_passed(tiny_bundle, gate_says):
     assert open_bundle(tiny_bundle.path).manifest == proof.bundle.manifest
     assert proof.bundle.manifest.parity_of("ort-cpu") == "passed"
     assert proof.parity.engine == "ort-cpu"
-    text = "\n".join(proof.sentences())
+    text = "\n".join(proof.summary_lines())
     assert "TensorRT for RTX 1.5.0 parsed and built it for sm_89: 4 layers (4 float32), 0.5 s." in text
     assert "Parity passed: tiny on ort-cpu (fp32)" in text
     plain = proof.to_dict()
@@ -98,7 +98,7 @@ def test_without_tensorrt_rtx_it_is_said(tiny_bundle, gate_says):
     assert proof.to_dict()["tensorrt_rtx"] is None
     assert (
         "Not built by TensorRT for RTX: it is not installed (pip install 'tensorrt-rtx>=1.5' 'cuda-python>=12.6')."
-        in proof.sentences()
+        in proof.summary_lines()
     )
 
 
@@ -107,7 +107,7 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
     proof = prove(tiny_bundle, engine="onnx", is_verified=False)
     proof.check()
     assert proof.parity is None
-    assert "Not verified: --no-verify was given." in proof.sentences()
+    assert "Not verified: --no-verify was given." in proof.summary_lines()
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 

@@ -147,7 +147,7 @@ def test_one_flip_is_named_with_both_scores(tiny_bundle, add_engine):
     words = r"1 of 8 verdict differs .*bad/004\.png: NG \(0\.\d+\), 0\.\d+ above the threshold, became OK \(0\.\d+\)"
     with pytest.raises(ParityError, match=words):
         check(report)
-    assert any("7 of 8 as the reference's" in line for line in report.sentences())
+    assert any("7 of 8 as the reference's" in line for line in report.summary_lines())
 
 
 def test_a_flip_among_ties_is_named_and_many_ties_are_no_pass(tiny_bundle, add_engine):
@@ -163,7 +163,7 @@ def test_a_flip_among_ties_is_named_and_many_ties_are_no_pass(tiny_bundle, add_e
     np.testing.assert_allclose(tie.margin, -0.4 * tolerance, rtol=1e-3)
     # One of eight is more than one of twenty.
     assert (report.state, report.passed, report.tie_share) == ("undecided", False, 0.125)
-    lines = report.sentences()
+    lines = report.summary_lines()
     assert lines[0].startswith("Parity UNDECIDED: tiny on numpy (fp32)")
     assert any("good/003.png: OK" in line and "below the threshold, became NG" in line for line in lines)
     with pytest.raises(ParityError, match=r"1 of 8 frames are ties, which proves nothing.*--accept-undecided"):
@@ -181,7 +181,7 @@ def test_few_ties_pass_and_their_share_is_said(tiny_bundle, tiny_dataset, add_en
     add_engine("numpy")
     report = verify(bundle, engine="numpy", dataset=open_dataset(tiny_dataset.root), reference="truth", batch=8)
     assert (len(report.ties), report.num_frames, report.state) == (1, 24, "passed")
-    assert any("Ties: 1 frames (4.2%)" in line for line in report.sentences())
+    assert any("Ties: 1 frames (4.2%)" in line for line in report.summary_lines())
 
 
 def test_the_spread_is_the_smaller_of_good_and_defective(tiny_bundle, tiny_dataset, add_engine):
@@ -395,7 +395,7 @@ def test_on_a_data_set_the_reference_engine_runs_on_the_same_frames(tiny_bundle,
     assert report.pixel_auroc.reference == report.pixel_auroc.engine == 1.0
     assert report.aupro.reference == report.aupro.engine == 1.0
     assert engine.num_closed == reference.num_closed == 1
-    assert any("truth on 6 pictures" in line for line in report.sentences())
+    assert any("truth on 6 pictures" in line for line in report.summary_lines())
 
 
 def test_options_of_the_engine_under_test_do_not_reach_the_reference(tiny_bundle, tiny_dataset, add_engine):
@@ -450,9 +450,9 @@ def test_pictures_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_
         str(bad / "broken.png"),
         str(bad / "large.png"),
     ]
-    first = report.sentences()[0]
+    first = report.summary_lines()[0]
     assert first.startswith("Only 6 of 8 pictures could be used (75.0%). Not used: bad/broken.png, bad/large.png: ")
-    assert any("bad/large.png: the picture is 24x32" in line for line in report.sentences(lists_all=True))
+    assert any("bad/large.png: the picture is 24x32" in line for line in report.summary_lines(lists_all=True))
 
 
 def test_no_picture_left_is_an_error(tiny_bundle, tmp_path, add_engine):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -20,21 +20,10 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from ..core.errors import BadInputError
+from ..core.report import Report, Result
 from ..data.notes import DataNotes
 from ..report.page import write_report
 from ._status import failure_of
-
-
-class Result(Protocol):
-    """What a command shows."""
-
-    def summary_lines(self) -> Sequence[str]:
-        """The result for people, a line each."""
-        ...
-
-    def to_dict(self) -> Any:
-        """Plain JSON values."""
-        ...
 
 
 @final
@@ -225,9 +214,20 @@ class Ui:
         for sentence in filter(None, sentences):
             print(f"warning: {sentence}", file=sys.stderr)  # noqa: T201
 
+    def conclude(
+        self,
+        report: Report,
+        *,
+        page: Path | None = None,
+        keep: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
+        """Show a report, see ``show``, and raise what it says of itself where it is not good enough."""
+        self.show(report, report=page, keep=keep)
+        report.check()
+
     def show(
         self,
-        found: Result,
+        result: Result,
         *,
         report: Path | None = None,
         state: str = "",
@@ -237,15 +237,15 @@ class Ui:
         """Print a result; only then file it, also where its reader went away, and write it as a page where asked for.
 
         Args:
-            found: the result.
+            result: the result.
             report: page to write, or None.
             state: the word that the page says on top, ``"passed"``; or "".
             keep: files the result, and returns warnings where that was not possible.
-            lines: the result for people; None for its own sentences.
+            lines: the result for people; None for its summary lines.
         """
-        lines = found.summary_lines() if lines is None else lines
+        lines = result.summary_lines() if lines is None else lines
         try:
-            self.say(lines, found.to_dict())
+            self.say(lines, result.to_dict())
         finally:
             # `verify | head -1` shows what was found and closes the pipe: it must stand in the bundle all the same.
             if keep:

@@ -72,5 +72,4 @@ def badcases(
         found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
     ui.data(*found.data)
     ui.notice(found.notices)
-    ui.show(found)
-    found.check()
+    ui.conclude(found)

@@ -73,4 +73,4 @@ def calibrate(
         found, lines=found.summary_lines(lists_all=verbose),
         keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)] if is_enough else [],
     )  # fmt: skip
-    found.check(least)
+    found.check(min_used=least)

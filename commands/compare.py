@@ -80,5 +80,4 @@ def compare(
         found = compare_sides(left, right, (first, second), how=how, show=page, progress=progress)
     ui.data(*found.data)
     ui.notice(found.notices)
-    ui.show(found)
-    found.check()
+    ui.conclude(found)

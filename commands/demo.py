@@ -26,5 +26,4 @@ def demo(
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with ui.progress() as progress:
         found = run_demo(out, detectors=detector or DEMO_DETECTORS, progress=progress)
-    ui.show(found)
-    found.check()
+    ui.conclude(found)

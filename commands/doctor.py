@@ -30,5 +30,4 @@ def doctor(
         ui.show(examine())
         return
     ready = examine_for(command, needs_of(command))
-    ui.show(ready)
-    ready.check()
+    ui.conclude(ready)

@@ -68,5 +68,4 @@ def profile(
         else:
             named = open_named(bundle, precision=precision)
             found = measure(named, engine, effort=effort, options=options, progress=progress)
-    ui.show(found, report=report, keep=partial(found.keep, record=record))
-    found.check()
+    ui.conclude(found, page=report, keep=partial(found.keep, record=record))

@@ -66,7 +66,6 @@ def verify(
     from ..bundle.reports import check_record
     from ..eval.masks import check_resolution
     from ..eval.parity.proof import pick_reference, record_parity
-    from ..eval.parity.report import check
     from ..eval.parity.verify import verify as compare
     from ..runtime.engine import EngineOptions
     from ..runtime.ranking import resolve_auto
@@ -96,7 +95,7 @@ def verify(
         found, report=report, state=found.state, lines=found.summary_lines(lists_all=verbose),
         keep=lambda: [record_parity(opened, found, folder=record).warning],
     )  # fmt: skip
-    check(found, accept_undecided=accept_undecided)
+    found.check(accept_undecided=accept_undecided)
     found.used.check(share)
 
 

@@ -16,7 +16,7 @@ from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
 from ..core.threshold import Threshold, calibrate
-from ..core.used import SkippedJson, UsedJson, UsedShare
+from ..core.used import MIN_USED, SkippedJson, UsedJson, UsedShare
 from ..data.dataset import Dataset, Sample
 from ..data.inputs.table import input_of
 from ..data.notes import NO_DATA, DataJson, DataNotes
@@ -78,7 +78,7 @@ class Calibration:
         """How many of the pictures could be used."""
         return used_of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
 
-    def check(self, min_used: float) -> None:
+    def check(self, *, min_used: float = MIN_USED) -> None:
         """Raise BadInputError where less than ``min_used`` (0 to 1) of the pictures was used: nothing is set then."""
         try:
             self.used.check(min_used)

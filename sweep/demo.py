@@ -18,7 +18,7 @@ from ..data.dataset import Dataset, Sample, open_dataset
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..eval.parity.proof import record_parity
 from ..eval.parity.prove import Proof
-from ..eval.parity.report import ParityReport, check
+from ..eval.parity.report import ParityReport
 from ..eval.parity.verify import verify
 from ..host.environment import describe_environment
 from ..host.extras import install
@@ -83,7 +83,7 @@ class Demo:
         """Raise ParityError where an engine did not give the reference's verdicts."""
         for step in self.steps:
             for report in step.parity:
-                check(report)
+                report.check()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

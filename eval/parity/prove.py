@@ -19,7 +19,7 @@ from ...host.tensorrt import TENSORRT_RTX
 from ...metrics.operating import RunOperation
 from ...runtime.engine import availability, cpu_engines, engine_type, names_of
 from .proof import record_parity
-from .report import ParityReport, check
+from .report import ParityReport
 from .verify import verify
 
 #: What export's ``--engine`` says for a bundle that is meant for no engine in particular.
@@ -51,7 +51,7 @@ class Proof:
     def check(self, *, accept_undecided: bool = False) -> None:
         """Raise ParityError where the verification failed, or decided nothing and that was not accepted."""
         if self.parity:
-            check(self.parity, accept_undecided=accept_undecided)
+            self.parity.check(accept_undecided=accept_undecided)
 
     def warnings(self) -> list[str]:
         """What is said before anything else."""

@@ -178,6 +178,31 @@ class ParityReport:
         """Share of the frames that are ties, 0 to 1."""
         return len(self.ties) / self.num_frames if self.num_frames else 0.0
 
+    def check(self, *, accept_undecided: bool = False) -> None:
+        """Raise ParityError unless the engine is proved.
+
+        Args:
+            accept_undecided: take an undecided report for good enough.
+
+        Raises:
+            ParityError: it failed, or it is undecided and that was not accepted.
+        """
+        if self.passed or (accept_undecided and self.state == "undecided"):
+            return
+        if self.state == "undecided":
+            raise ParityError(
+                f"{self.proof_name} gives the reference's verdicts on bundle {self.bundle}, but {len(self.ties)} of "
+                f"{self.num_frames} frames are ties, which proves nothing. Verify with --data on more parts, set a "
+                "threshold that lies apart from the scores of good parts, or accept it with --accept-undecided."
+            )
+        more = len(self.failures) - 3
+        raise ParityError(
+            f"{self.proof_name} does not give the reference's answers on bundle {self.bundle}: "
+            + " ".join(self.failures[:3])
+            + (f" And {more} more." if more > 0 else "")
+            + " Do not put this engine on the line; choose another engine or precision, or export again."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite are None."""
         plain = dataclasses.asdict(self)
@@ -253,33 +278,6 @@ class ParityReport:
         if self.image_auroc_difference:
             lines.append(self.image_auroc_difference.sentence("Image AUROC (left reference, right engine)"))
         return lines
-
-
-def check(report: ParityReport, *, accept_undecided: bool = False) -> None:
-    """Raise ParityError unless the report passed.
-
-    Args:
-        report: what a verify found.
-        accept_undecided: take an undecided report for good enough.
-
-    Raises:
-        ParityError: it failed, or it is undecided and that was not accepted.
-    """
-    if report.passed or (accept_undecided and report.state == "undecided"):
-        return
-    if report.state == "undecided":
-        raise ParityError(
-            f"{report.proof_name} gives the reference's verdicts on bundle {report.bundle}, but {len(report.ties)} of "
-            f"{report.num_frames} frames are ties, which proves nothing. Verify with --data on more parts, set a "
-            "threshold that lies apart from the scores of good parts, or accept it with --accept-undecided."
-        )
-    more = len(report.failures) - 3
-    raise ParityError(
-        f"{report.proof_name} does not give the reference's answers on bundle {report.bundle}: "
-        + " ".join(report.failures[:3])
-        + (f" And {more} more." if more > 0 else "")
-        + " Do not put this engine on the line; choose another engine or precision, or export again."
-    )
 
 
 def list_files(files: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lineproof.bundle.store import open_bundle
-from lineproof.commands._console import ConsoleProgress
+from lineproof.commands._console import ConsoleProgress, Ui
+from lineproof.core.errors import ParityError
 
 
 def run_into_a_closed_pipe(*words):
@@ -70,3 +71,26 @@ def test_a_terminal_shows_the_bar_and_below_it_the_detail_as_long_as_the_stage_l
     assert "2/2" in bar
     assert detail.strip() == "epoch 2 of 2, step 1 of 1, training loss 0.4, at most 0 s left"
     assert "scores" in told(monkeypatch, is_terminal=True).rstrip().splitlines()[-1]
+
+
+def test_a_report_is_shown_before_it_says_that_it_is_not_good_enough(capsys, tmp_path, monkeypatch):
+    class Found:
+        def summary_lines(self):
+            return ("one", "two")
+
+        def to_dict(self):
+            return {"lines": 2}
+
+        def check(self):
+            raise ParityError("not good enough")
+
+    monkeypatch.setattr("sys.argv", ["lineproof", "verify"])
+    kept = []
+    with pytest.raises(ParityError, match="not good enough"):
+        Ui(as_json=False, is_quiet=False, is_verbose=False).conclude(
+            Found(), page=tmp_path / "r.html", keep=lambda: kept.append(1) or ["not filed"]
+        )
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("one\ntwo\n", "warning: not filed\n")
+    assert "two" in (tmp_path / "r.html").read_text()
+    assert kept == [1]

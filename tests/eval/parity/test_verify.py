@@ -15,7 +15,6 @@ from lineproof.core.threshold import Threshold
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.parity.comparison import Comparison
 from lineproof.eval.parity.proof import pick_reference, record_parity
-from lineproof.eval.parity.report import check
 from lineproof.eval.parity.verify import verify
 from lineproof.runtime.engine import ENGINES, Availability, EngineOptions, availability, cpu_engines
 
@@ -46,7 +45,7 @@ def test_right_engine_passes_on_the_golden_frames(tiny_bundle, add_engine):
     engine = add_engine("numpy")
     report = verify(tiny_bundle, engine="numpy", batch=3)
     assert report.passed
-    check(report)
+    report.check()
     assert engine.batches == [3, 3, 2]
     assert engine.num_closed == 1
     assert (report.num_frames, report.num_golden, report.reference) == (8, 8, "golden")
@@ -88,7 +87,7 @@ def test_null_engine_fails(tiny_bundle):
     assert [flip.file for flip in report.verdict_flips] == [f"bad/{index:03d}.png" for index in range(4, 8)]
     assert report.rank_correlation is None
     with pytest.raises(ParityError, match=r"null does not give .* bundle tiny: 4 of 8 verdicts differ") as caught:
-        check(report)
+        report.check()
     assert caught.value.exit_status == 4
 
 
@@ -146,7 +145,7 @@ def test_one_flip_is_named_with_both_scores(tiny_bundle, add_engine):
     np.testing.assert_allclose([flip.reference_score, flip.engine_score], [scores[4], scores[4] - 0.4], rtol=1e-5)
     words = r"1 of 8 verdict differs .*bad/004\.png: NG \(0\.\d+\), 0\.\d+ above the threshold, became OK \(0\.\d+\)"
     with pytest.raises(ParityError, match=words):
-        check(report)
+        report.check()
     assert any("7 of 8 as the reference's" in line for line in report.summary_lines())
 
 
@@ -167,8 +166,8 @@ def test_a_flip_among_ties_is_named_and_many_ties_are_no_pass(tiny_bundle, add_e
     assert lines[0].startswith("Parity UNDECIDED: tiny on numpy (fp32)")
     assert any("good/003.png: OK" in line and "below the threshold, became NG" in line for line in lines)
     with pytest.raises(ParityError, match=r"1 of 8 frames are ties, which proves nothing.*--accept-undecided"):
-        check(report)
-    check(report, accept_undecided=True)
+        report.check()
+    report.check(accept_undecided=True)
 
 
 def test_few_ties_pass_and_their_share_is_said(tiny_bundle, tiny_dataset, add_engine):
@@ -251,7 +250,7 @@ def test_another_shape_or_dtype_fails(tiny_bundle, add_engine, change, message):
     add_engine("numpy", change)
     report = verify(tiny_bundle, engine="numpy", batch=8)
     with pytest.raises(ParityError, match=message):
-        check(report)
+        report.check()
     assert report.num_frames == 8
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -499,7 +498,7 @@ def test_real_engines_pass_on_the_tiny_bundle(tiny_bundle, name):
     if not state.is_available:
         pytest.skip(state.found)
     report = verify(tiny_bundle, engine=name, batch=8)
-    check(report)
+    report.check()
     assert report.score_max_abs_error < 1e-6
     assert report.engine_details["library_version"]
 

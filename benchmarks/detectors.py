@@ -95,7 +95,7 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     options = EngineOptions(num_threads=given.threads)
     for precision in ("fp32", "fp16"):
         out = given.work / f"{category}-{name}-{precision}.bundle"
-        request = ExportRequest(str(run), out=out, is_replacing=True, accept_undecided=True)
+        request = ExportRequest(source=str(run), out=out, is_replacing=True, accept_undecided=True)
         proof = export_and_prove(request, options=ExportOptions(precision=precision))
         found[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
         for engine in ENGINES:
@@ -163,7 +163,7 @@ def accuracy(name: str, data: Path, category: str | None, given: argparse.Namesp
 
     run, found = train(name, data, category, given)
     out = given.work / f"{category or data.name}-{name}.bundle"
-    export_and_prove(ExportRequest(str(run), out=out, is_verified=False, is_replacing=True))
+    export_and_prove(ExportRequest(source=str(run), out=out, is_verified=False, is_replacing=True))
     options = EngineOptions(num_threads=given.threads)
     choice = Choice(data=data, category=category, engine="ort-cpu", options=options, batch=4)
     (item,) = evaluate([out], choice).items

@@ -48,7 +48,7 @@ class FileRecord:
     num_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRecord:
     """One engine plan built on a target; only a plan recorded here may be loaded.
 
@@ -77,7 +77,7 @@ class PlanRecord:
     layers_per_dtype: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What was counted at export, so that the target can report it without PyTorch or onnx.
 
@@ -107,7 +107,7 @@ class DetectorRecord:
     parameters: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """What the detector was trained on.
 
@@ -133,7 +133,7 @@ class TrainingRecord:
     held_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything about a bundle that is not a tensor. See FORMAT.md.
 

@@ -20,7 +20,7 @@ from .store import MANIFEST, WAIT_S, check_place
 _FIRST_ACTIONS = ("export", "upgrade")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Where a bundle goes.
 
@@ -88,7 +88,7 @@ def reserved(out: Path, *, is_replacing: bool) -> Iterator[Place]:
     # A link stays; what it points to is what is replaced.
     out = out.resolve() if out.is_symlink() else out
     out.parent.mkdir(parents=True, exist_ok=True)
-    place = Place(out, _reserve(out), not (out / MANIFEST).exists(), is_replacing)
+    place = Place(out=out, folder=_reserve(out), is_free=not (out / MANIFEST).exists(), is_replacing=is_replacing)
     try:
         yield place
     except LineproofError as error:

@@ -62,7 +62,9 @@ def badcases(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--out": out})
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     choice = Choice(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),

@@ -58,11 +58,13 @@ def calibrate(
     from ._parse import parse_min_used, parse_share
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     share, least = parse_share(max_false_reject), parse_min_used(min_used)
     check_record(record)
     opened = open_named(bundle)
-    source = GoodParts(data, category, root, other_data)
+    source = GoodParts(data=data, category=category, root=root, is_other_accepted=other_data)
     with ui.progress() as progress:
         found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
     ui.data(found.data)

@@ -65,7 +65,9 @@ def compare(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
     first, second = (
         Choice(

@@ -65,7 +65,9 @@ def evaluate(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report, "--table-file": table_file, "--save-outputs": save_outputs})
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     check_table_file(table_file, table)
     choice = Choice(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,

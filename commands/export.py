@@ -50,7 +50,17 @@ def export(
         fit=None if fit is None else check_fit(fit),
         data=data,
     )
-    request = ExportRequest(source, checkpoint, sample, out, engine, tuple(target), verify, replace, accept_undecided)
+    request = ExportRequest(
+        source=source,
+        checkpoint=checkpoint,
+        is_sample=sample,
+        out=out,
+        engine=engine,
+        targets=tuple(target),
+        is_verified=verify,
+        is_replacing=replace,
+        accept_undecided=accept_undecided,
+    )
     with ui.progress() as progress:
         proof = export_and_prove(request, options=options, progress=progress)
     ui.data(proof.data)

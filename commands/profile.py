@@ -56,8 +56,17 @@ def profile(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
-    effort = Effort(parse_batches(batch), runs, warmup, cold_starts, deadline_ms, samples)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
+    effort = Effort(
+        batches=parse_batches(batch),
+        num_runs=runs,
+        num_warmup=warmup,
+        num_cold_starts=cold_starts,
+        deadline_ms=deadline_ms,
+        with_samples=samples,
+    )
     check_record(record)
     found: Measured | MeasuredTable
     with ui.progress() as progress:

@@ -47,7 +47,9 @@ def run(
     from ._console import Ui, interruptible
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     _check_options(out, append=append, skip_judged=skip_judged, threshold=threshold)
     found = find_pictures(paths, out=out)
     ui.note(*found.notes)

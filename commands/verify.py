@@ -75,7 +75,9 @@ def verify(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
-    options = EngineOptions(device, threads, compute_dtype, allow_fallback)
+    options = EngineOptions(
+        device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
+    )
     check_record(record)
     share = parse_min_used(min_used)
     opened = open_named(bundle, precision=precision)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import BadInputError, UsageError
 from .geometry import Axis
-from .size import size_text
+from .size import Size, size_text
 from .strict import IN_FILE
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -58,7 +58,7 @@ class TensorSpec:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameRule:
     """How an image becomes a frame, before the graph; ``Preprocessing`` says the same of a bundle.
 
@@ -81,6 +81,11 @@ class FrameRule:
     def __post_init__(self) -> None:
         check_fit(self.fit)
         check_bit_depth(self.bit_depth)
+
+    @classmethod
+    def of(cls, size: Size, *, fit: Fit = "none", bit_depth: int | None = None) -> FrameRule:
+        """The rule for RGB frames of this height and width."""
+        return cls(frame_height_px=size[0], frame_width_px=size[1], fit=fit, bit_depth=bit_depth)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -107,7 +112,7 @@ def check_bit_depth(bit_depth: int | None) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How an image becomes a frame, and what the graph does to the frame: resize, centre crop, normalise.
 
@@ -166,6 +171,42 @@ class Preprocessing:
             )
         if min(self.frame_height_px, self.frame_width_px, self.crop_height_px, self.crop_width_px) < 1:
             raise UsageError(f"Every size must be at least 1 pixel: {self}.")
+
+    @classmethod
+    def of(
+        cls,
+        frame_shape: tuple[int, int, int],
+        resize_px: Size,
+        crop_px: Size,
+        *,
+        normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] = (IMAGENET_MEAN, IMAGENET_STD),
+        fit: Fit = "none",
+        bit_depth: int | None = None,
+    ) -> Preprocessing:
+        """The preprocessing from sizes.
+
+        Args:
+            frame_shape: height, width and channels of a frame.
+            resize_px: height and width after the resize.
+            crop_px: height and width after the centre crop.
+            normalisation: mean and standard deviation per channel, on RGB in [0, 1].
+            fit: how an image of another size is brought to the frame.
+            bit_depth: bits that the camera used in 16-bit images; None takes all.
+        """
+        mean, std = normalisation
+        return cls(
+            frame_height_px=frame_shape[0],
+            frame_width_px=frame_shape[1],
+            frame_channels=frame_shape[2],
+            resize_height_px=resize_px[0],
+            resize_width_px=resize_px[1],
+            crop_height_px=crop_px[0],
+            crop_width_px=crop_px[1],
+            mean=mean,
+            std=std,
+            fit=fit,
+            bit_depth=bit_depth,
+        )
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

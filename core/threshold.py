@@ -23,7 +23,7 @@ def check_threshold(value: float) -> None:
         raise UsageError(f"The threshold is {value}; expected a finite number in units of the score.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Threshold:
     """A calibrated threshold: a frame is NG where ``score > value``, strictly.
 
@@ -97,7 +97,16 @@ def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, 
     value = _between(ordered, math.floor(max_false_reject * ordered.size))
     num_rejected = int((ordered > value).sum())
     low, high = clopper_pearson(num_rejected, ordered.size)
-    return Threshold(value, ordered.size, num_rejected, max_false_reject, low, high, engine, source)
+    return Threshold(
+        value=value,
+        num_good=ordered.size,
+        num_rejected=num_rejected,
+        max_false_reject=max_false_reject,
+        interval_low=low,
+        interval_high=high,
+        engine=engine,
+        source=source,
+    )
 
 
 def _between(descending: NDArray[np.float64], num_rejected: int) -> float:

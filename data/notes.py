@@ -17,7 +17,7 @@ class DataJson(TypedDict):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataNotes:
     """A data set in words, which travel with what was measured on it.
 
@@ -38,7 +38,7 @@ class DataNotes:
         """Of a data set whose contents were checked, see ``check_contents``."""
         summary, *brief = dataset.summary_lines()
         remarks, problems = (tuple(map(_in_one_line, lines)) for lines in (dataset.notes, dataset.problems))
-        return cls(summary, tuple(brief), remarks, problems)
+        return cls(summary=summary, brief=tuple(brief), remarks=remarks, problems=problems)
 
     def lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
         """For people, without line breaks in a line; ``lists_all`` names every problem instead of counting by kind."""

@@ -24,7 +24,7 @@ from .table import DETECTORS as DETECTORS
 from .training.images import ImageSet
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
     """Parameters that every detector has. Defaults are each paper's.
 
@@ -44,7 +44,7 @@ class DetectorConfig:
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitContext:
     """Surroundings of a fit.
 

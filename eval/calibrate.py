@@ -49,7 +49,7 @@ class CalibrationJson(TypedDict):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """What a calibration found.
 
@@ -166,7 +166,14 @@ def calibrate_bundle(
     proof = proof_name(name, options or EngineOptions())
     found = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
     previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(found)
-    return Calibration(bundle, found, previous, skipped, warning, conversions.summary_lines())
+    return Calibration(
+        bundle=bundle,
+        threshold=found,
+        previous=previous,
+        skipped_frames=skipped,
+        warning=warning,
+        conversions=conversions.summary_lines(),
+    )
 
 
 def record_calibration(bundle: Bundle, found: Threshold, *, who: str = "") -> Bundle:

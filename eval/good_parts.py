@@ -25,7 +25,7 @@ from .part import check_same_category, check_same_part
 _NUM_NAMED = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GoodParts:
     """Where good images are taken from.
 

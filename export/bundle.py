@@ -98,7 +98,7 @@ def export_bundle(
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
 
     if conversions is not None:
-        conversions += [*spec.differences(FrameRule(*record.frame)), *converted.summary_lines()]
+        conversions += [*spec.differences(FrameRule.of(record.frame)), *converted.summary_lines()]
     return write_bundle(out, manifest, fill)
 
 
@@ -144,11 +144,15 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
 def _preprocessing(
     detector: AbstractDetector[Any], record: RunRecord, options: ExportOptions, *, fit: Fit
 ) -> Preprocessing:
-    height, width, channels = options.frame or FrameRule(*record.frame).frame_shape
+    frame_shape = options.frame or FrameRule.of(record.frame).frame_shape
     config: DetectorConfig = detector.config
-    mean, std = detector.normalisation
-    return Preprocessing(
-        height, width, channels, *config.resize_px, *config.crop_px, mean, std, fit=fit, bit_depth=record.bit_depth
+    return Preprocessing.of(
+        frame_shape,
+        config.resize_px,
+        config.crop_px,
+        normalisation=detector.normalisation,
+        fit=fit,
+        bit_depth=record.bit_depth,
     )
 
 
@@ -162,7 +166,7 @@ def _holdout_scores(
     progress: Progress,
 ) -> list[float]:
     """Scores of the held-out good images as frames of this size; the training run's own where they are such."""
-    if spec.frame_shape == FrameRule(*record.frame).frame_shape and record.frame_fit is not None:
+    if spec.frame_shape == FrameRule.of(record.frame).frame_shape and record.frame_fit is not None:
         return list(record.holdout_scores)
     given = input_of(spec)
     scores: list[float] = []

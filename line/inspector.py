@@ -31,7 +31,7 @@ from ..runtime.engine import (
 from ..runtime.ranking import resolve_auto
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
     """What the line says about one frame.
 
@@ -158,7 +158,13 @@ class Line:
             )
         answers = zip(scores, self._rule.is_defect(scores), prediction.anomaly_map, strict=True)
         return [
-            Verdict(float(score), "NG" if is_defect else "OK", self.threshold, anomaly_map, time_ns)
+            Verdict(
+                score=float(score),
+                verdict="NG" if is_defect else "OK",
+                threshold=self.threshold,
+                anomaly_map=anomaly_map,
+                time_ns=time_ns,
+            )
             for score, is_defect, anomaly_map in answers
         ]
 

@@ -24,7 +24,7 @@ _BLOCK = 2048
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """The scores of one side, cut up by image.
 
@@ -47,7 +47,13 @@ def image_evidence(score: NDArray[np.float32], label: NDArray[np.bool_]) -> Evid
     """Evidence of image scores float32 (N,) with labels bool (N,); finite."""
     owners = np.flatnonzero(label)
     negatives = tuple(score[i : i + 1] if not label[i] else score[:0] for i in range(len(score)))
-    return Evidence(negatives, score[owners], owners, np.ones(len(owners)), label.astype(np.int64))
+    return Evidence(
+        negatives=negatives,
+        positives=score[owners],
+        owners=owners,
+        shares=np.ones(len(owners)),
+        num_components=label.astype(np.int64),
+    )
 
 
 def pixel_evidence(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Evidence:
@@ -66,11 +72,11 @@ def pixel_evidence(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]
         shares.append(1.0 / sizes[components])
     none: list[NDArray[Any]] = [np.empty(0, np.float32)]
     return Evidence(
-        tuple(negatives),
-        np.concatenate(found or none),
-        np.concatenate(owners or none).astype(np.int64),
-        np.concatenate(shares or none).astype(np.float64),
-        np.array(counts, np.int64),
+        negatives=tuple(negatives),
+        positives=np.concatenate(found or none),
+        owners=np.concatenate(owners or none).astype(np.int64),
+        shares=np.concatenate(shares or none).astype(np.float64),
+        num_components=np.array(counts, np.int64),
     )
 
 

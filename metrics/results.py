@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageResult:
     """Metrics of image scores against image labels.
 
@@ -34,7 +34,7 @@ class ImageResult:
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PixelResult:
     """Metrics of anomaly maps against defect masks.
 

@@ -18,7 +18,7 @@ from .bootstrap import Evidence, draw, image_evidence, resampled_areas
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class McNemar:
     """McNemar's exact test of two verdicts on the same labelled pictures (McNemar, 1947).
 
@@ -40,7 +40,7 @@ class McNemar:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Difference:
     """Right minus left of one figure, with a paired bootstrap interval over the pictures (Efron, 1979).
 
@@ -98,7 +98,14 @@ def mcnemar(left: NDArray[np.bool_], right: NDArray[np.bool_], label: NDArray[np
     only_right = int(((left != label) & (right == label)).sum())
     num_flips = only_left + only_right
     bound = clopper_pearson(num_flips, len(label), confidence=0.90)[1] if len(label) else 1.0
-    return McNemar(len(label), only_left, only_right, _two_sided(only_left, num_flips), num_flips, bound)
+    return McNemar(
+        num_frames=len(label),
+        only_left_right=only_left,
+        only_right_right=only_right,
+        p_value=_two_sided(only_left, num_flips),
+        num_flips=num_flips,
+        flip_rate_bound=bound,
+    )
 
 
 def _two_sided(num_events: int, num_trials: int) -> float:
@@ -164,7 +171,7 @@ def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen
         return None
     low, high = np.nanquantile(change[1:], [0.025, 0.975])
     bound = max(-low, high, abs(change[0])) or unseen
-    return Difference(float(change[0]), float(low), float(high), float(bound))
+    return Difference(value=float(change[0]), low=float(low), high=float(high), bound=float(bound))
 
 
 def to_dict(value: McNemar | Difference | Resampling | None) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ class Memory:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ColdStart:
     """One fresh process, from its start to the first verdict.
 

@@ -23,7 +23,7 @@ _NS_PER_MS = 1e6
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Figures of one series of samples, in ms.
 

@@ -16,7 +16,7 @@ from .table import latency_table, method_table
 from .timing import Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Effort:
     """How much to measure.
 

@@ -50,7 +50,7 @@ def profile(
         (engine,),
         options=options,
         batches=batches,
-        schedule=Schedule(num_runs, num_warmup),
+        schedule=Schedule(num_runs=num_runs, num_warmup=num_warmup),
         num_cold_starts=num_cold_starts,
         deadline_ms=deadline_ms,
         record=record,
@@ -130,7 +130,7 @@ def _measure(
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """What was asked for, checked.
 
@@ -176,7 +176,9 @@ def _request(
         check_batch_size(bundle, batch)
     opened = tuple(dict.fromkeys((*names, harness_engine())))
     shared = dict(zip(opened, share_options(opened, options or EngineOptions()), strict=True))
-    return _Request(names, shared, tuple(batches), schedule or Schedule(), deadline_ms)
+    return _Request(
+        names=names, options=shared, batches=tuple(batches), schedule=schedule or Schedule(), deadline_ms=deadline_ms
+    )
 
 
 def _open_all(bundle: Bundle, request: _Request, stack: ExitStack) -> dict[str, Engine]:

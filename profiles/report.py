@@ -38,7 +38,7 @@ def measure_sizes(manifest: Manifest, engine: str) -> Sizes:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BatchProfile:
     """One engine at one batch size.
 
@@ -111,7 +111,7 @@ class BatchProfile:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ProfileReport:
     """One engine on one bundle.
 

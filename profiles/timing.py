@@ -20,7 +20,7 @@ Clock = Callable[[], int]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """How often things are run.
 

@@ -12,7 +12,7 @@ from ..host.extras import install
 from .engine import Availability, availability, names_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What works here.
 
@@ -50,10 +50,10 @@ class Diagnosis:
 def examine() -> Diagnosis:
     """Look at engines, packages and GPUs; nothing is opened."""
     return Diagnosis(
-        tuple(availability(name) for name in names_of(lambda engine: not engine.is_harness)),
-        _conflicts(package_versions()),
-        find_spec("torch") is not None and find_spec("timm") is not None,
-        describe_environment(),
+        engines=tuple(availability(name) for name in names_of(lambda engine: not engine.is_harness)),
+        conflicts=_conflicts(package_versions()),
+        can_train=find_spec("torch") is not None and find_spec("timm") is not None,
+        environment=describe_environment(),
     )
 
 

@@ -24,7 +24,7 @@ ENGINES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """What a caller may choose about an engine.
 
@@ -42,7 +42,7 @@ class EngineOptions:
     allow_fallback: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Availability:
     """Whether an engine can run here.
 

@@ -21,7 +21,7 @@ class NullEngine(AbstractEngine):
     @classmethod
     def availability(cls) -> Availability:
         """Available everywhere."""
-        return Availability(cls.name, True, "nothing", "nothing is needed", "")
+        return Availability(name=cls.name, is_available=True, looked_for="nothing", found="nothing is needed", fix="")
 
     def _open(self) -> None:
         specs = self._bundle.manifest.outputs

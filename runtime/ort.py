@@ -95,8 +95,12 @@ class OrtCpuEngine(AbstractOrtEngine):
         try:
             ort = import_onnxruntime()
         except EnvironmentMissingError as error:
-            return Availability(cls.name, False, wanted, str(error), install("cpu"))
-        return Availability(cls.name, True, wanted, f"onnxruntime {ort.__version__}", "")
+            return Availability(
+                name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=install("cpu")
+            )
+        return Availability(
+            name=cls.name, is_available=True, looked_for=wanted, found=f"onnxruntime {ort.__version__}", fix=""
+        )
 
     def _providers(self) -> list[Provider]:
         return [(CPU, {})]
@@ -121,7 +125,7 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
         try:
             ort = import_onnxruntime()
         except EnvironmentMissingError as error:
-            return Availability(cls.name, False, wanted, str(error), _GPU_FIX)
+            return Availability(name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=_GPU_FIX)
         search, library, providers = find_gpus(), cuda_library(), ort.get_available_providers()
         found = (
             f"onnxruntime {ort.__version__} with {', '.join(providers)}; {library or 'no CUDA binding'}; {search.found}"
@@ -133,7 +137,7 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
             fix = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (check `nvidia-smi`)"
         elif not library:
             fix = "pip install cuda-python"
-        return Availability(cls.name, not fix, wanted, found, fix)
+        return Availability(name=cls.name, is_available=not fix, looked_for=wanted, found=found, fix=fix)
 
     def _open_session(self, providers: list[Provider]) -> None:
         self._buffers: CudaBuffers | None = None

@@ -48,9 +48,15 @@ class OpenVinoEngine(AbstractEngine):
             openvino = _openvino()
             devices = openvino.Core().available_devices
         except (EnvironmentMissingError, RuntimeError) as error:
-            return Availability(cls.name, False, wanted, str(error), _FIX)
+            return Availability(name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=_FIX)
         found = f"openvino {openvino.__version__} with {', '.join(devices) or 'no device'}"
-        return Availability(cls.name, "CPU" in devices, wanted, found, "" if "CPU" in devices else _FIX)
+        return Availability(
+            name=cls.name,
+            is_available="CPU" in devices,
+            looked_for=wanted,
+            found=found,
+            fix="" if "CPU" in devices else _FIX,
+        )
 
     def _open(self) -> None:
         openvino = _openvino()

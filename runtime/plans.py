@@ -11,7 +11,7 @@ from ..core.errors import BundleError, EnvironmentMissingError
 from ..host.nvidia import Gpu
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanKey:
     """What a plan must have been built for.
 
@@ -54,7 +54,14 @@ def _is_for(target: str, gpu: Gpu) -> bool:
 def plan_key(bundle: Bundle, *, engine: str, engine_version: str, gpu: Gpu) -> PlanKey:
     """The key of the plan that this bundle needs here."""
     manifest = bundle.manifest
-    return PlanKey(engine, engine_version, gpu, manifest.precision, bundle.model_sha256, manifest.max_batch)
+    return PlanKey(
+        engine=engine,
+        engine_version=engine_version,
+        gpu=gpu,
+        precision=manifest.precision,
+        model_sha256=bundle.model_sha256,
+        max_batch=manifest.max_batch,
+    )
 
 
 def select_plan(bundle: Bundle, key: PlanKey) -> PlanRecord:

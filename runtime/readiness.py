@@ -16,7 +16,7 @@ from ..host.needs import Needs
 from .engine import availability, is_reference, names_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Need:
     """One thing that a command needs.
 
@@ -88,14 +88,21 @@ def _packages(modules: tuple[str, ...]) -> Iterator[Need]:
     for module in modules:
         is_met = find_spec(module) is not None
         found = "installed" if is_met else "not installed"
-        yield Need(f"the module {module}", is_met, found, "" if is_met else install(extra_of(module)))
+        yield Need(
+            what=f"the module {module}", is_met=is_met, found=found, fix="" if is_met else install(extra_of(module))
+        )
 
 
 def _engine() -> Need:
     states = [availability(name) for name in names_of(lambda engine: not engine.is_harness)]
     here = [state.name for state in states if state.is_available and not is_reference(state.name)]
     found = ", ".join(here) or "; ".join(f"{state.name}: {state.found}" for state in states)
-    return Need("an engine", bool(here), found, "" if here else f"{install('cpu')}, or {install('openvino')}")
+    return Need(
+        what="an engine",
+        is_met=bool(here),
+        found=found,
+        fix="" if here else f"{install('cpu')}, or {install('openvino')}",
+    )
 
 
 def _writable(folder: Path) -> Need:
@@ -103,4 +110,4 @@ def _writable(folder: Path) -> Need:
     is_met = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     found = "can be written" if is_met else ("is not writable" if place.is_dir() else "is a file")
     fix = "" if is_met else "work in a folder that can be written, or name one with --out"
-    return Need(f"the folder {folder.absolute()}", is_met, found, fix)
+    return Need(what=f"the folder {folder.absolute()}", is_met=is_met, found=found, fix=fix)

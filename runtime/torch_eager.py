@@ -42,12 +42,14 @@ class TorchEngine(AbstractEngine):
         """Available where torch is installed; it is not imported, which would take seconds."""
         wanted = "the package torch (and the detectors' packages, timm and FrEIA)"
         if find_spec("torch") is None:
-            return Availability(cls.name, False, wanted, "torch is not installed", _FIX)
+            return Availability(
+                name=cls.name, is_available=False, looked_for=wanted, found="torch is not installed", fix=_FIX
+            )
         try:
             found = f"torch {version('torch')}"
         except PackageNotFoundError:
             found = "torch, without its version"
-        return Availability(cls.name, True, wanted, found, "")
+        return Availability(name=cls.name, is_available=True, looked_for=wanted, found=found, fix="")
 
     def _open(self) -> None:
         path = self._bundle.path / REFERENCE

@@ -35,7 +35,13 @@ class AbstractTensorRtEngine(AbstractEngine):
         try:
             trt = import_module(library.module)
         except (ImportError, OSError) as error:
-            return Availability(cls.name, False, wanted, f"{error}; {find_gpus().found}", library.fix)
+            return Availability(
+                name=cls.name,
+                is_available=False,
+                looked_for=wanted,
+                found=f"{error}; {find_gpus().found}",
+                fix=library.fix,
+            )
         search, binding = find_gpus(), cuda_library()
         found = f"{library.module} {trt.__version__}; {binding or 'no CUDA binding'}; {search.found}"
         fix = ""
@@ -45,7 +51,7 @@ class AbstractTensorRtEngine(AbstractEngine):
             fix = "pip install cuda-python"
         elif not any(cls._serves(trt, gpu) for gpu in search.gpus):
             fix = f"use a GPU that {library.title} serves, or another engine (`trt` or `ort-cuda` on this one)"
-        return Availability(cls.name, not fix, wanted, found, fix)
+        return Availability(name=cls.name, is_available=not fix, looked_for=wanted, found=found, fix=fix)
 
     @classmethod
     def _serves(cls, trt: Any, gpu: Gpu) -> bool:

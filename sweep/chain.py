@@ -28,7 +28,7 @@ OPTION_NAMES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExportRequest:
     """What to export, and what for.
 

@@ -36,7 +36,7 @@ DEMO_DETECTORS = ("fastflow", "padim", "patchcore")
 _NUM_PICTURES = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DemoStep:
     """One detector, carried through the chain.
 
@@ -156,14 +156,14 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
     place = out / f"{SAMPLE_CATEGORY}-{name}.bundle"
     # What an earlier demo left there may go, what somebody added to it may not.
     is_own = set(bundle_records(place)) <= {"proofs", "profiles"}
-    request = ExportRequest(str(run), out=place, is_replacing=is_own)
+    request = ExportRequest(source=str(run), out=place, is_replacing=is_own)
     proof = export_and_prove(request, progress=tell)
     dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
     bundle, parity = verify_each(proof.bundle, engines, dataset=dataset, progress=tell)
     proof = replace(proof, bundle=bundle)
     schedule = Schedule(num_runs=30, num_warmup=5)
     profile = profile_many(bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
-    return DemoStep(name, proof, parity, profile, time.perf_counter() - began)
+    return DemoStep(name=name, proof=proof, parity=parity, profile=profile, seconds=time.perf_counter() - began)
 
 
 def verify_each(

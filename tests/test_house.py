@@ -187,3 +187,46 @@ def test_no_broad_except(tmp_path):
     assert broad_excepts(tmp_path / "a.py") == [2, 4, 6]
     found = {relative(path): lines for path in package_sources() if (lines := broad_excepts(path))}
     assert found == {}
+
+
+def dataclass_options(node):
+    """Keywords of a class's ``@dataclass``, or None where it is none."""
+    for item in node.decorator_list:
+        called = item.func if isinstance(item, ast.Call) else item
+        if ast.unparse(called) in ("dataclass", "dataclasses.dataclass"):
+            return {word.arg: ast.unparse(word.value) for word in item.keywords} if isinstance(item, ast.Call) else {}
+    return None
+
+
+def positional_dataclasses(paths):
+    """Dataclasses that take more than three fields, with those of their bases, by position: ``file:name``."""
+    nodes = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    classes = {node.name: node for _, node in nodes if isinstance(node, ast.ClassDef)}
+
+    def num_fields(node):
+        own = [item for item in node.body if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item)]
+        bases = [classes[name] for item in node.bases if (name := ast.unparse(item).partition("[")[0]) in classes]
+        return len(own) + sum(num_fields(base) for base in bases if dataclass_options(base) is not None)
+
+    return [
+        f"{path.name}:{node.name}"
+        for path, node in nodes
+        if isinstance(node, ast.ClassDef)
+        and (options := dataclass_options(node)) is not None
+        and options.get("kw_only") != "True"
+        and num_fields(node) > 3
+    ]
+
+
+def test_dataclasses_above_three_fields_take_names_only():
+    assert positional_dataclasses(package_sources()) == []
+
+
+def test_positional_dataclasses_are_seen(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "@dataclass(frozen=True)\nclass Three:\n    a: int\n    b: int\n    c: int\n    K: ClassVar[int] = 1\n"
+        "@dataclass(frozen=True)\nclass Child(Three):\n    d: int\n"
+        "@dataclass\nclass Plain:\n    a: int\n    b: int\n    c: int\n    d: int = 1\n"
+        "@final\n@dataclass(frozen=True, kw_only=True)\nclass Named(Three):\n    d: int\n    e: int\n"
+    )
+    assert positional_dataclasses([tmp_path / "a.py"]) == ["a.py:Child", "a.py:Plain"]

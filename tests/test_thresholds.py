@@ -21,7 +21,16 @@ WORDS = r"The threshold is {}; expected a finite number in units of the score\."
 @pytest.mark.parametrize("value", VALUES)
 def test_no_threshold_is_made_of_it(value):
     with pytest.raises(UsageError, match=WORDS.format(value)):
-        Threshold(value, 10, 0, 0.0, 0.0, 0.3, "torch", "test")
+        Threshold(
+            value=value,
+            num_good=10,
+            num_rejected=0,
+            max_false_reject=0.0,
+            interval_low=0.0,
+            interval_high=0.3,
+            engine="torch",
+            source="test",
+        )
     whole = calibrate([0.1, 0.2, 0.3], max_false_reject=0.0, engine="torch", source="test")
     with pytest.raises(UsageError, match=WORDS.format(value)):
         dataclasses.replace(whole, value=value)
@@ -91,11 +100,11 @@ def _outputs(bundle):
 
     manifest = bundle.manifest
     source = Source(
-        manifest.name, "0" * 64, "tiny", "numpy", "fp32", manifest.threshold.value, "folder", "", ".",
-        manifest.preprocessing,
+        bundle=manifest.name, model_sha256="0" * 64, detector="tiny", engine="numpy", precision="fp32", threshold=manifest.threshold.value, dataset="folder", category="", root=".",
+        preprocessing=manifest.preprocessing,
     )  # fmt: skip
     maps = np.zeros((2, 12, 16), np.float32)
     return Outputs(
-        source, ("a.png", "b.png"), ("good", "hole"), np.array([0.1, 0.9], np.float32), np.array([False, True]),
-        np.array([True, True]), maps, np.packbits(maps > 0.5, axis=2),
+        source=source, files=("a.png", "b.png"), defects=("good", "hole"), score=np.array([0.1, 0.9], np.float32), label=np.array([False, True]),
+        has_mask=np.array([True, True]), anomaly_map=maps, packed_mask=np.packbits(maps > 0.5, axis=2),
     )  # fmt: skip

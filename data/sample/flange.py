@@ -27,7 +27,7 @@ _STEEL = np.array((0.64, 0.65, 0.67), dtype=np.float32)
 _LIGHT_RAD = -2.2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Pose:
     x: Floats
     y: Floats
@@ -85,7 +85,7 @@ def _pose(rng: np.random.Generator, size_px: int) -> _Pose:
     u, v = rotated(
         (x - np.float32(shift_x)) / np.float32(scale), (y - np.float32(shift_y)) / np.float32(scale), angle_rad
     )
-    return _Pose(x, y, u, v, float(angle_rad))
+    return _Pose(x=x, y=y, u=u, v=v, angle_rad=float(angle_rad))
 
 
 def _bench(rng: np.random.Generator, pose: _Pose) -> Floats:

@@ -26,7 +26,7 @@ _SIGMA = 4.0
 _POSITIONS_AT_ONCE = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PadimConfig(DetectorConfig):
     """Parameters of PaDiM.
 

@@ -33,7 +33,7 @@ _STRIDES = (8, 16)
 _SIGMA = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PatchCoreConfig(DetectorConfig):
     """Parameters of PatchCore.
 

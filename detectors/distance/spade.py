@@ -41,7 +41,7 @@ _LEVELS = range(3)
 _SIGMA = 4.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpadeConfig(DetectorConfig):
     """Parameters of SPADE.
 

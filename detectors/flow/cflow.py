@@ -44,7 +44,7 @@ _CODE_DIM = 128
 _VECTORS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CFlowConfig(DetectorConfig):
     """Parameters of CFlow.
 

@@ -60,7 +60,7 @@ from .glow import (
 LARGEST_NORM = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CsFlowConfig(DetectorConfig):
     """Parameters of CS-Flow.
 

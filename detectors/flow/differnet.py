@@ -58,7 +58,7 @@ from .rotations import Rotate, fixed_angles
 from .views import DrawnViews, FixedViews, RandomViews
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DifferNetConfig(DetectorConfig):
     """Parameters of DifferNet.
 

@@ -33,7 +33,7 @@ from .flows import LoweredFlow, build_flow
 _STRIDES = (4, 8, 16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FastFlowConfig(DetectorConfig):
     """Parameters of FastFlow.
 

@@ -47,7 +47,7 @@ _STRIDES = (4, 8, 16)
 _SHAPE_OF_LATENT = "autoencoder.rest.1.weight"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DfrConfig(DetectorConfig):
     """Parameters of DFR.
 

@@ -45,7 +45,7 @@ _SIGMA = 4.0
 _SMALLEST_NORM_SQUARED = 1e-16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReverseDistillationConfig(DetectorConfig):
     """Parameters of Reverse Distillation.
 

@@ -46,7 +46,7 @@ from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_
 from .pairs import CALIBRATION, HELD_OUT, DrawnPairs, PairMaker
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DraemConfig(DetectorConfig):
     """Parameters of DRAEM.
 

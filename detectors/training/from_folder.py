@@ -68,7 +68,7 @@ def train_detector(
             _remove_empty(run)
     record = read_record(run)
     operation = _operation(run, dataset, record.holdout_scores, progress)
-    return Trained(run, record, notes, operation, made.beginning)
+    return Trained(run=run, record=record, data=notes, operation=operation, beginning=made.beginning)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:

@@ -76,5 +76,5 @@ class ImageSet:
     def preprocessing(self, height_px: int, width_px: int, num_channels: int = 3) -> Preprocessing:
         """The preprocessing for frames of this size."""
         resize, crop = self._sizes
-        mean, std = self._normalisation
-        return Preprocessing(height_px, width_px, num_channels, *resize, *crop, mean, std)
+        frame_shape = (height_px, width_px, num_channels)
+        return Preprocessing.of(frame_shape, resize, crop, normalisation=self._normalisation)

@@ -74,7 +74,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
 
     record = read_record(run)
     fit = record.frame_fit
-    rule = FrameRule(*record.frame, fit=fit, bit_depth=record.bit_depth) if fit else None
+    rule = FrameRule.of(record.frame, fit=fit, bit_depth=record.bit_depth) if fit else None
     if not any(sample.label for sample in dataset.test):
         return None
     detector = load_detector(record.detector, run / CHECKPOINT)
@@ -152,7 +152,7 @@ def operation_of_run(
         progress: told after each few pictures.
     """
     advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
-    if tuple(frame) != FrameRule(*read_record(run).frame).frame_shape:
+    if tuple(frame) != FrameRule.of(read_record(run).frame).frame_shape:
         return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
     scores = stored_scores(run)
     if scores is None:

@@ -91,7 +91,14 @@ def train(
         _seed(options.seed)
         detector = build_detector(name, config)
         images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
-        context = FitContext(options.seed, device, progress, run, options.time_limit_s, options.num_workers)
+        context = FitContext(
+            seed=options.seed,
+            device=device,
+            progress=progress,
+            run=run,
+            time_limit_s=options.time_limit_s,
+            num_workers=options.num_workers,
+        )
         try:
             fit = detector.fit(images, kept, context=context)
             progress("scores", 0, 0)
@@ -190,7 +197,7 @@ def _finish(
     return record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Frames:
     """How the training pictures become frames, and what is to be said about it."""
 
@@ -206,8 +213,13 @@ def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _F
     check_bit_depth(options.bit_depth)
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
-    rule = FrameRule(*frame, fit=fit, bit_depth=options.bit_depth)
-    return _Frames(rule, frame_sentence(seen.sizes, frame, fit=fit), seen.conversions.summary_lines(), seen.hashes)
+    rule = FrameRule.of(frame, fit=fit, bit_depth=options.bit_depth)
+    return _Frames(
+        rule=rule,
+        note=frame_sentence(seen.sizes, frame, fit=fit),
+        conversions=seen.conversions.summary_lines(),
+        hashes=seen.hashes,
+    )
 
 
 def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:

@@ -15,7 +15,7 @@ from .shape import shape_notice
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A finished run.
 

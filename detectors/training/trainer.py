@@ -27,7 +27,7 @@ _Tensors = tuple[Tensor, ...] | list[Tensor]
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Progress:
     epoch: int = 0
     best_epoch: int = -1

@@ -25,7 +25,7 @@ _BORDER = 1 / 32
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BadCase:
     """One picture to look at.
 
@@ -81,7 +81,9 @@ def hot_level(outputs: Outputs, *, resolution: Resolution = "image") -> float | 
 def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
     score = float(outputs.score[index])
     margin = abs(score - outputs.source.threshold)
-    return BadCase(kind, index, outputs.files[index], outputs.defects[index], score, margin)
+    return BadCase(
+        kind=kind, index=index, file=outputs.files[index], defect=outputs.defects[index], score=score, margin=margin
+    )
 
 
 def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
@@ -97,9 +99,16 @@ def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
         near = grow(mask, max(1, round(max(anomaly_map.shape) * _BORDER)))
         peak, box = _highest_apart(anomaly_map, near, level)
         if box:
-            case = (outputs.files[index], outputs.defects[index], float(outputs.score[index]))
-            placed = (box[0] + top, box[1] + left, box[2] + top, box[3] + left)
-            found.append(BadCase("hot spot", index, *case, peak - level, placed))
+            case = BadCase(
+                kind="hot spot",
+                index=index,
+                file=outputs.files[index],
+                defect=outputs.defects[index],
+                score=float(outputs.score[index]),
+                margin=peak - level,
+                box=(box[0] + top, box[1] + left, box[2] + top, box[3] + left),
+            )
+            found.append(case)
     return sorted(found, key=lambda case: -case.margin)
 
 

@@ -32,7 +32,7 @@ _NUM_WORST = 10
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flip:
     """A picture with two verdicts.
 
@@ -59,7 +59,7 @@ class Flip:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compared:
     """What the two sides differ in.
 
@@ -276,7 +276,14 @@ def _pixels(
 def _flips(left: Outputs, right: Outputs) -> tuple[Flip, ...]:
     found = []
     for index in np.flatnonzero(left.is_rejected != right.is_rejected):
-        scores = float(left.score[index]), float(right.score[index])
-        margins = scores[0] - left.source.threshold, scores[1] - right.source.threshold
-        found.append(Flip(left.files[index], left.defects[index], *scores, *margins))
+        left_score, right_score = float(left.score[index]), float(right.score[index])
+        flip = Flip(
+            file=left.files[index],
+            label=left.defects[index],
+            left_score=left_score,
+            right_score=right_score,
+            left_margin=left_score - left.source.threshold,
+            right_margin=right_score - right.source.threshold,
+        )
+        found.append(flip)
     return tuple(found)

@@ -37,7 +37,7 @@ _KEYS = frozenset({"label", "mask", "ignore", "why"})
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Correction:
     """What is wrong about the truth of one picture.
 
@@ -85,7 +85,12 @@ def _read(entry: Any, where: str, folder: Path) -> Correction:
     if mask is not None and (label == "good" or is_ignored or not (folder / str(mask)).is_file()):
         seen = "needs no mask" if label == "good" or is_ignored else f"mask {folder / str(mask)} does not exist"
         raise BadInputError(f"{where}: {seen}. Give a mask file for a defective picture only.")
-    return Correction(label, None if mask is None else folder / str(mask), is_ignored, str(entry.get("why", "")))
+    return Correction(
+        label=label,
+        mask=None if mask is None else folder / str(mask),
+        is_ignored=is_ignored,
+        why=str(entry.get("why", "")),
+    )
 
 
 def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:

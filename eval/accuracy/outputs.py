@@ -32,7 +32,7 @@ ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where outputs come from.
 
@@ -94,7 +94,7 @@ class Source:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
     """Scores and maps of N labelled pictures, and their truth.
 
@@ -161,8 +161,8 @@ class Outputs:
     def take(self, index: NDArray[np.int64]) -> Outputs:
         """The pictures at these places, in that order; their maps are copied."""
         arrays = {name: getattr(self, name)[index] for name in ARRAYS}
-        names = tuple(self.files[i] for i in index), tuple(self.defects[i] for i in index)
-        return Outputs(self.source, *names, **arrays)
+        files, defects = (tuple(names[i] for i in index) for names in (self.files, self.defects))
+        return Outputs(source=self.source, files=files, defects=defects, **arrays)
 
 
 def collect_outputs(
@@ -267,14 +267,14 @@ class _Writer:
         files, defects, score, label, has_mask = zip(*self._rows, strict=True)
         num = len(self._rows)
         return Outputs(
-            source,
-            tuple(files),
-            tuple(defects),
-            np.array(score, np.float32),
-            np.array(label, np.bool_),
-            np.array(has_mask, np.bool_),
-            self._maps[:num],
-            self._masks[:num],
+            source=source,
+            files=tuple(files),
+            defects=tuple(defects),
+            score=np.array(score, np.float32),
+            label=np.array(label, np.bool_),
+            has_mask=np.array(has_mask, np.bool_),
+            anomaly_map=self._maps[:num],
+            packed_mask=self._masks[:num],
         )
 
 

@@ -62,7 +62,7 @@ def open_outputs(path: Path) -> Outputs:
             )
         source = _read_source(header)
         files, defects = (tuple(map(str, arrays[name])) for name in ("files", "defects"))
-        return Outputs(source, files, defects, **{name: arrays[name] for name in ARRAYS})
+        return Outputs(source=source, files=files, defects=defects, **{name: arrays[name] for name in ARRAYS})
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, UsageError) as error:
         raise BadInputError(
             f"{path} holds no saved outputs ({type(error).__name__}: {error}). Make them: lineproof evaluate BUNDLE "

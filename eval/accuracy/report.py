@@ -17,7 +17,7 @@ from .outputs import Outputs
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Verdicts:
     """What the threshold makes of the pictures.
 

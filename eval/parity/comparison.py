@@ -104,8 +104,16 @@ class Comparison:
         if finite[0]:
             self._map_low = min(self._map_low, float(left.min()))
             self._map_high = max(self._map_high, float(left.max()))
-        scores = float(reference.score[index]), float(engine.score[index])
-        self._frames.append(FrameComparison(file, origin, *scores, error, finite, label))
+        frame = FrameComparison(
+            file=file,
+            origin=origin,
+            reference_score=float(reference.score[index]),
+            engine_score=float(engine.score[index]),
+            map_error=error,
+            map_is_finite=finite,
+            label=label,
+        )
+        self._frames.append(frame)
 
     def judge(self) -> Judgement:
         """Decide over all frames added."""

@@ -12,7 +12,7 @@ from .report import FrameVerdict, Margin
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameComparison:
     """Both sides' numbers on one frame.
 
@@ -46,7 +46,7 @@ class FrameComparison:
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """What the frames together say; the fields are those of ParityReport."""
 

@@ -26,7 +26,7 @@ from .verify import verify
 ANY_ENGINE = "onnx"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Proof:
     """What happened to a bundle after it was written.
 
@@ -176,13 +176,19 @@ def prove(
     if builds_plan(engine):
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:
-        return Proof(bundle, report, None, (*notes, "Not verified: --no-verify was given."), conversions=conversions)
+        return Proof(
+            bundle=bundle,
+            gate=report,
+            parity=None,
+            notes=(*notes, "Not verified: --no-verify was given."),
+            conversions=conversions,
+        )
     if verifier != engine and _builds_ahead(engine):
         notes.append(f"The plan was built ahead of time and has not run: no GPU for it here. Verified on {verifier}.")
     parity = verify(bundle, engine=verifier, progress=progress)
     recorded = record_parity(bundle, parity)
     notes += [recorded.warning] if recorded.warning else []
-    return Proof(recorded.bundle, report, parity, tuple(notes), conversions=conversions)
+    return Proof(bundle=recorded.bundle, gate=report, parity=parity, notes=tuple(notes), conversions=conversions)
 
 
 def _pass_gate(bundle: Bundle) -> GateReport:

@@ -32,7 +32,7 @@ _BLAMED_LAYER = re.compile(r"\bI(\w+)Layer ([^\s:]+):")
 NodeError = tuple[str, str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GateReport:
     """What NVIDIA's parser and ahead-of-time builder said about a graph.
 
@@ -55,7 +55,7 @@ class GateReport:
     errors: tuple[NodeError, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Workshop:
     """The library's objects for one build; they refer to each other and must live together."""
 
@@ -185,7 +185,7 @@ def _open_workshop(library: TensorRtLibrary) -> _Workshop:
         )
     # TensorRT 10 types the network by this flag; 11 and RTX always do and accept the flag.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    return _Workshop(trt, errors, builder, network, trt.OnnxParser(network, logger))
+    return _Workshop(trt=trt, errors=errors, builder=builder, network=network, parser=trt.OnnxParser(network, logger))
 
 
 def _resolve_targets(trt: Any, library: TensorRtLibrary, targets: tuple[str, ...]) -> tuple[tuple[str, ...], str]:

@@ -30,7 +30,7 @@ class Totals:
     fpr_limit: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """What one stretch of the sorted positives adds to the metrics.
 
@@ -49,7 +49,7 @@ class Tally:
     pro_area: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Steps:
     """Distinct scores of a stretch of positives, ascending, and what lies at and above each.
 
@@ -83,7 +83,14 @@ def find_steps(scores: NDArray[np.floating], ranking: Ranking, num_from_here: in
     thresholds = scores[starts]
     above, at_or_above = ranking.count(thresholds)
     found = num_from_here - starts
-    return Steps(thresholds, starts, counts, found, above - (found - counts), at_or_above - found)
+    return Steps(
+        thresholds=thresholds,
+        starts=starts,
+        counts=counts,
+        found=found,
+        above=above - (found - counts),
+        at_or_above=at_or_above - found,
+    )
 
 
 def tally(steps: Steps, gains: NDArray[np.float64], totals: Totals) -> Tally:
@@ -113,11 +120,11 @@ def combine(tallies: Iterable[Tally]) -> Tally:
     parts = list(tallies)
     f1_max, f1_threshold = max((part.f1_max, part.f1_threshold) for part in parts)
     return Tally(
-        sum(part.twice_u for part in parts),
-        math.fsum(part.precision_sum for part in parts),
-        f1_max,
-        f1_threshold,
-        math.fsum(part.pro_area for part in parts),
+        twice_u=sum(part.twice_u for part in parts),
+        precision_sum=math.fsum(part.precision_sum for part in parts),
+        f1_max=f1_max,
+        f1_threshold=f1_threshold,
+        pro_area=math.fsum(part.pro_area for part in parts),
     )
 
 

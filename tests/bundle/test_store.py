@@ -119,7 +119,17 @@ def test_reports_are_appended(tiny_bundle):
 
 
 def test_a_plan_is_recorded_with_its_hash(tiny_bundle):
-    record = PlanRecord("plans/a.plan", "0" * 64, 4, "trt", "11.4", "sm_89", "fp32", tiny_bundle.model_sha256, 8)
+    record = PlanRecord(
+        file="plans/a.plan",
+        sha256="0" * 64,
+        num_bytes=4,
+        engine="trt",
+        engine_version="11.4",
+        target="sm_89",
+        precision="fp32",
+        model_sha256=tiny_bundle.model_sha256,
+        max_batch=8,
+    )
     bundle = tiny_bundle.add_plan(b"plan", record).add_plan(b"plan", record)
     assert open_bundle(bundle.path).manifest.plans == (record,)
 
@@ -266,7 +276,17 @@ def test_a_new_plan_makes_its_engine_unverified(tiny_bundle):
     tiny_bundle.change(
         lambda manifest: manifest.with_parity("trt", "passed", time="t").with_parity("ort-cpu", "passed", time="t")
     )
-    record = PlanRecord("plans/a.plan", "0" * 64, 4, "trt", "11.4", "sm_89", "fp32", tiny_bundle.model_sha256, 8)
+    record = PlanRecord(
+        file="plans/a.plan",
+        sha256="0" * 64,
+        num_bytes=4,
+        engine="trt",
+        engine_version="11.4",
+        target="sm_89",
+        precision="fp32",
+        model_sha256=tiny_bundle.model_sha256,
+        max_batch=8,
+    )
     manifest = tiny_bundle.add_plan(b"plan", record).manifest
     assert (manifest.parity_of("trt"), manifest.parity_of("ort-cpu")) == ("unverified", "passed")
 

@@ -39,7 +39,7 @@ def test_seen_pixels_are_those_with_their_centre_in_the_crop(side):
     ],
 )
 def test_seen_part(sizes, rows, columns):
-    assert seen_part(Preprocessing(*sizes)) == (slice(*rows), slice(*columns))
+    assert seen_part(Preprocessing.of(sizes[:3], sizes[3:5], sizes[5:])) == (slice(*rows), slice(*columns))
 
 
 @given(sides(), st.integers(1, 300))
@@ -53,7 +53,7 @@ def test_positions_go_there_and_back(side, num_map):
 def test_without_a_crop_a_map_is_enlarged_as_torch_does(size, map_size):
     torch = pytest.importorskip("torch")
     anomaly_map = np.random.default_rng(0).random(map_size, np.float32)
-    found = enlarge_map(anomaly_map, Preprocessing(*size, 3, 256, 256, 256, 256))
+    found = enlarge_map(anomaly_map, Preprocessing.of((*size, 3), (256, 256), (256, 256)))
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(anomaly_map).double()[None, None], size=size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
@@ -62,7 +62,15 @@ def test_without_a_crop_a_map_is_enlarged_as_torch_does(size, map_size):
 
 
 def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
-    spec = Preprocessing(45, 90, 3, 16, 16, 11, 8)
+    spec = Preprocessing(
+        frame_height_px=45,
+        frame_width_px=90,
+        frame_channels=3,
+        resize_height_px=16,
+        resize_width_px=16,
+        crop_height_px=11,
+        crop_width_px=8,
+    )
     anomaly_map = np.random.default_rng(0).random((22, 5), np.float32)
     found = enlarge_map(anomaly_map, spec)
     rows, columns = seen_part(spec)
@@ -84,7 +92,17 @@ def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
     torch = pytest.importorskip("torch")
     from lineproof.detectors.nn.graph import Preprocess
 
-    spec = Preprocessing(900, 900, 1, 256, 256, 225, 225, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    spec = Preprocessing(
+        frame_height_px=900,
+        frame_width_px=900,
+        frame_channels=1,
+        resize_height_px=256,
+        resize_width_px=256,
+        crop_height_px=225,
+        crop_width_px=225,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     rows, columns = np.mgrid[:900, :900] + 0.5
     frame = 255 * np.exp(-0.5 * ((rows - 200.3) ** 2 + (columns - 701.8) ** 2) / 12**2)
     with torch.no_grad():
@@ -100,9 +118,34 @@ def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
 
 def test_a_map_of_the_frames_size_is_handed_on():
     anomaly_map = np.random.default_rng(0).random((12, 16), np.float32)
-    assert enlarge_map(anomaly_map, Preprocessing(12, 16, 3, 12, 16, 12, 16)) is anomaly_map
+    assert (
+        enlarge_map(
+            anomaly_map,
+            Preprocessing(
+                frame_height_px=12,
+                frame_width_px=16,
+                frame_channels=3,
+                resize_height_px=12,
+                resize_width_px=16,
+                crop_height_px=12,
+                crop_width_px=16,
+            ),
+        )
+        is anomaly_map
+    )
     # Resized to twice the size and cropped back, the map covers a quarter of the frame.
-    assert enlarge_map(anomaly_map, Preprocessing(12, 16, 3, 24, 32, 12, 16)).shape == (6, 8)
+    assert enlarge_map(
+        anomaly_map,
+        Preprocessing(
+            frame_height_px=12,
+            frame_width_px=16,
+            frame_channels=3,
+            resize_height_px=24,
+            resize_width_px=32,
+            crop_height_px=12,
+            crop_width_px=16,
+        ),
+    ).shape == (6, 8)
 
 
 def test_equal_values_stay_equal():
@@ -110,13 +153,34 @@ def test_equal_values_stay_equal():
     anomaly_map = np.full((28, 28), 0.1, np.float32)
     anomaly_map[10:20, 10:20] = 0.7
     assert set(
-        np.unique(enlarge_map(anomaly_map, Preprocessing(301, 333, 3, 256, 256, 256, 256))[130:190, 150:200])
+        np.unique(
+            enlarge_map(
+                anomaly_map,
+                Preprocessing(
+                    frame_height_px=301,
+                    frame_width_px=333,
+                    frame_channels=3,
+                    resize_height_px=256,
+                    resize_width_px=256,
+                    crop_height_px=256,
+                    crop_width_px=256,
+                ),
+            )[130:190, 150:200]
+        )
     ) == {np.float32(0.7)}
 
 
 def test_mask_of_the_frame_size_stays_as_it_is():
     mask = np.random.default_rng(0).random((12, 16)) > 0.5
-    same = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    same = Preprocessing(
+        frame_height_px=12,
+        frame_width_px=16,
+        frame_channels=3,
+        resize_height_px=12,
+        resize_width_px=16,
+        crop_height_px=12,
+        crop_width_px=16,
+    )
     np.testing.assert_array_equal(mask_on_map(mask, same, map_shape=(12, 16)), mask)
 
 
@@ -125,6 +189,14 @@ def test_mask_follows_resize_and_crop():
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:4, 4:6] = True
     mask[0, 0] = True
-    spec = Preprocessing(8, 8, 3, 4, 4, 2, 2)
+    spec = Preprocessing(
+        frame_height_px=8,
+        frame_width_px=8,
+        frame_channels=3,
+        resize_height_px=4,
+        resize_width_px=4,
+        crop_height_px=2,
+        crop_width_px=2,
+    )
     np.testing.assert_array_equal(mask_on_map(mask, spec, map_shape=(2, 2)), [[False, True], [False, False]])
     np.testing.assert_array_equal(mask_on_map(mask, spec, map_shape=(4, 4)), mask[2:6, 2:6])

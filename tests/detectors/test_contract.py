@@ -40,9 +40,8 @@ def frame_shape(detector, frame="rgb"):
 
 def preprocessing(detector, frame="rgb"):
     config = detector.config
-    return Preprocessing(
-        *frame_shape(detector, frame), *config.resize_px, *config.crop_px, *detector.normalisation
-    )  # fmt: skip
+    sizes = frame_shape(detector, frame), config.resize_px, config.crop_px
+    return Preprocessing.of(*sizes, normalisation=detector.normalisation)
 
 
 def frames_like(detector, frame="rgb", count=MAX_BATCH):

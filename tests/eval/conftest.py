@@ -41,7 +41,7 @@ class FunctionEngine:
 
     @classmethod
     def availability(cls):
-        return Availability(cls.name, True, "NumPy", "NumPy", "")
+        return Availability(name=cls.name, is_available=True, looked_for="NumPy", found="NumPy", fix="")
 
     def upload(self, frames):
         self.batches.append(len(frames))

@@ -115,11 +115,11 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
     with pytest.raises(BadInputError, match=r"trained on hazelnut; the pictures of .*screws are of screw"):
-        calibrate_on(bundle, GoodParts(screws), **options)
-    found = calibrate_on(bundle, GoodParts(screws, is_other_accepted=True), **options)
+        calibrate_on(bundle, GoodParts(data=screws), **options)
+    found = calibrate_on(bundle, GoodParts(data=screws, is_other_accepted=True), **options)
     assert found.to_dict()["part_note"].startswith("Other data: ")
     own = make_run(tmp_path / "own", "renamed", "a" * 64, paths)
-    assert calibrate_on(bundle, GoodParts(own), **options).part_note == ""
+    assert calibrate_on(bundle, GoodParts(data=own), **options).part_note == ""
 
 
 def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
@@ -135,7 +135,7 @@ def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
     assert open_dataset(root).category == "screw"
     for data in (root, root / "validation" / "good"):
         with pytest.raises(BadInputError, match="trained on hazelnut"):
-            calibrate_on(bundle, GoodParts(data), **options)
+            calibrate_on(bundle, GoodParts(data=data), **options)
     # Of pictures outside any data set nothing is known but the caller's word.
     loose = shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose")
-    assert calibrate_on(bundle, GoodParts(loose), **options).part_note == ""
+    assert calibrate_on(bundle, GoodParts(data=loose), **options).part_note == ""

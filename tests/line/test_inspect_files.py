@@ -205,7 +205,9 @@ class FakeLine:
         self.input = input_of(bundle.manifest.preprocessing)
 
     def inspect(self, frame):
-        return Verdict(0.1, "OK", 0.5, np.zeros(frame.shape[:2], np.float32), 1)
+        return Verdict(
+            score=0.1, verdict="OK", threshold=0.5, anomaly_map=np.zeros(frame.shape[:2], np.float32), time_ns=1
+        )
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tiny_bundle, pictures):
@@ -262,12 +264,25 @@ def test_maps_are_shown_where_no_part_is_good():
 
 def test_an_overlay_lies_where_the_graph_saw_it(tiny_bundle):
     """Frame 900, resized to 256, the middle 225 kept: a spot of the map is drawn over its own spot of the frame."""
-    spec = Preprocessing(900, 900, 3, 256, 256, 225, 225)
+    spec = Preprocessing(
+        frame_height_px=900,
+        frame_width_px=900,
+        frame_channels=3,
+        resize_height_px=256,
+        resize_width_px=256,
+        crop_height_px=225,
+        crop_width_px=225,
+    )
     bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
     anomaly_map = np.zeros((225, 225), np.float32)
     anomaly_map[10:13, 100:103] = 1.0
     frame = np.full((900, 900, 3), 128, np.uint8)
-    drawn = draw(frame, Verdict(1.0, "NG", 0.5, anomaly_map, 1), bundle=bundle, limits=(0.0, 1.0))
+    drawn = draw(
+        frame,
+        Verdict(score=1.0, verdict="NG", threshold=0.5, anomaly_map=anomaly_map, time_ns=1),
+        bundle=bundle,
+        limits=(0.0, 1.0),
+    )
     change = np.abs(drawn.astype(np.float64) - frame).sum(axis=2)
     centre = [(np.arange(900) + 0.5) @ change.sum(axis=1 - axis) / change.sum() for axis in (0, 1)]
     # Row 11.5 of the map is row 16 + 11.5 of the resized picture.

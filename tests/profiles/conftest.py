@@ -46,7 +46,7 @@ class TimedEngine:
 
     @classmethod
     def availability(cls):
-        return Availability(cls.name, True, "a clock", "a clock", "")
+        return Availability(name=cls.name, is_available=True, looked_for="a clock", found="a clock", fix="")
 
     def _spend(self, stage):
         self.clock.now_ns += type(self).costs_ns(self.number)[stage]

@@ -202,7 +202,17 @@ def test_null_engine_end_to_end_in_a_fresh_process(tiny_bundle):
 
 def test_median_of_several_cold_starts_is_reported(compare):
     (report,) = compare("steady").reports
-    starts = tuple(ColdStart(total, 0.0, 0.0, 0.0, 0.0, ()) for total in (30.0, 10.0, 20.0))
+    starts = tuple(
+        ColdStart(
+            total_ms=total,
+            python_and_imports_ms=0.0,
+            open_bundle_ms=0.0,
+            open_engine_ms=0.0,
+            first_verdict_ms=0.0,
+            memory=(),
+        )
+        for total in (30.0, 10.0, 20.0)
+    )
     assert dataclasses.replace(report, cold_starts=starts).cold_start.total_ms == 20.0
     assert dataclasses.replace(report, cold_starts=starts[:2]).cold_start.total_ms == 10.0
 

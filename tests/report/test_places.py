@@ -14,8 +14,28 @@ from lineproof.report.overlays import draw
 torch = pytest.importorskip("torch")
 
 #: The crop of 225 of 256 begins at row 15.5, which is rounded to even: 16.
-UNEVEN = Preprocessing(900, 900, 3, 256, 256, 225, 225, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-TALL = Preprocessing(900, 500, 3, 301, 160, 224, 149, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+UNEVEN = Preprocessing(
+    frame_height_px=900,
+    frame_width_px=900,
+    frame_channels=3,
+    resize_height_px=256,
+    resize_width_px=256,
+    crop_height_px=225,
+    crop_width_px=225,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
+TALL = Preprocessing(
+    frame_height_px=900,
+    frame_width_px=500,
+    frame_channels=3,
+    resize_height_px=301,
+    resize_width_px=160,
+    crop_height_px=224,
+    crop_width_px=149,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+)
 
 
 def lit_frame(spec, place):
@@ -46,7 +66,7 @@ def test_a_lit_pixel_is_where_overlay_and_gallery_show_it(spec, share, tmp_path)
     frame = lit_frame(spec, place)
     anomaly_map = map_of(frame, spec)
     bundle = SimpleNamespace(manifest=SimpleNamespace(preprocessing=spec))
-    verdict = Verdict(1.0, "NG", 0.5, anomaly_map, 1)
+    verdict = Verdict(score=1.0, verdict="NG", threshold=0.5, anomaly_map=anomaly_map, time_ns=1)
     drawn = draw(np.zeros_like(frame), verdict, bundle=bundle, limits=(0.0, 1.0)).astype(float).sum(axis=2)
     half_map_px = [axis.frame_px / axis.resized_px / 2 for axis in spec.axes]
     off_px = np.abs(np.array(middle(drawn)) - (np.array(place) + 0.5))
@@ -63,6 +83,6 @@ def test_another_rounding_of_the_crop_would_be_seen():
     frame = lit_frame(UNEVEN, (450, 450))
     moved = np.roll(map_of(frame, UNEVEN), 1, axis=0)
     bundle = SimpleNamespace(manifest=SimpleNamespace(preprocessing=UNEVEN))
-    verdict = Verdict(1.0, "NG", 0.5, moved, 1)
+    verdict = Verdict(score=1.0, verdict="NG", threshold=0.5, anomaly_map=moved, time_ns=1)
     drawn = draw(np.zeros_like(frame), verdict, bundle=bundle, limits=(0.0, 1.0)).astype(float).sum(axis=2)
     assert abs(middle(drawn)[0] - 450.5) > 900 / 256 / 2

@@ -289,11 +289,11 @@ def test_a_model_that_is_none_is_refused_in_plain_words(name, tiny_bundle, requi
 
 
 def test_an_absent_engine_is_a_skip_and_a_failure_where_it_is_required(check_required):
-    absent = Availability("trt", False, "TensorRT", "no GPU", "buy one")
+    absent = Availability(name="trt", is_available=False, looked_for="TensorRT", found="no GPU", fix="buy one")
     with pytest.raises(pytest.skip.Exception, match=r"trt cannot run here\. Found: no GPU\. To fix: buy one"):
         check_required(absent, "ort-cuda")
     with pytest.raises(pytest.fail.Exception, match=r"LINEPROOF_REQUIRE names trt cannot run here"):
         check_required(absent, "ort-cuda,trt")
     with pytest.raises(AssertionError, match=r"LINEPROOF_REQUIRE names \{'tensorrt'\}"):
         check_required(absent, "tensorrt")
-    check_required(Availability("trt", True, "TensorRT", "all", ""), "trt")
+    check_required(Availability(name="trt", is_available=True, looked_for="TensorRT", found="all", fix=""), "trt")

@@ -20,7 +20,9 @@ from lineproof.runtime.ranking import (
 
 
 def _only(*names):
-    return lambda name: Availability(name, name in names, "a package", "nothing", "pip install it")
+    return lambda name: Availability(
+        name=name, is_available=name in names, looked_for="a package", found="nothing", fix="pip install it"
+    )
 
 
 def test_auto_takes_the_first_that_is_available(tiny_bundle, monkeypatch):
@@ -33,7 +35,17 @@ def test_auto_takes_the_first_that_is_available(tiny_bundle, monkeypatch):
 def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
     monkeypatch.setattr(ranking, "availability", _only("trt", "ort-cpu"))
     assert resolve_auto(tiny_bundle, "auto") == "ort-cpu"
-    record = PlanRecord("plans/a.plan", "0" * 64, 1, "trt", "11.4", "L4 sm_89", "fp32", "0" * 64, 8)
+    record = PlanRecord(
+        file="plans/a.plan",
+        sha256="0" * 64,
+        num_bytes=1,
+        engine="trt",
+        engine_version="11.4",
+        target="L4 sm_89",
+        precision="fp32",
+        model_sha256="0" * 64,
+        max_batch=8,
+    )
     assert (
         resolve_auto(tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, plans=(record,))), "auto")
         == "trt"

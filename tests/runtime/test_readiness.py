@@ -41,7 +41,11 @@ def test_a_missing_package_and_its_fix(monkeypatch):
 @pytest.mark.parametrize("names", [(), ("torch",), ("openvino", "torch")])
 def test_an_engine_besides_the_reference(monkeypatch, names):
     monkeypatch.setattr(
-        readiness, "availability", lambda name: Availability(name, name in names, "a package", "no module", "")
+        readiness,
+        "availability",
+        lambda name: Availability(
+            name=name, is_available=name in names, looked_for="a package", found="no module", fix=""
+        ),
     )
     (need,) = examine_for("run").needs
     assert need.is_met == ("openvino" in names)

@@ -40,7 +40,7 @@ def quick(monkeypatch):
 
     def prove(bundle, **options):
         asked.append((bundle, options))
-        return Proof(bundle, None, None, ())
+        return Proof(bundle=bundle, gate=None, parity=None, notes=())
 
     monkeypatch.setattr(chain_module, "prove", prove)
     monkeypatch.setattr(chain_module, "check_environment", lambda *_words, **_options: None)
@@ -78,7 +78,7 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
 @pytest.mark.usefixtures("quick")
 def test_export_shows_what_its_threshold_does(trained, here):
     options = ExportOptions(max_false_reject=0.6)
-    found = export_and_prove(ExportRequest(str(trained.run), out=here / "x.bundle"), options=options)
+    found = export_and_prove(ExportRequest(source=str(trained.run), out=here / "x.bundle"), options=options)
     assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
     assert "Operating table on 2 good and 6 defective test pictures:" in found.summary_lines()
     assert found.data == trained.data
@@ -142,27 +142,27 @@ def test_a_run_without_a_name_goes_under_runs(sample_folder, here):
 def test_export_takes_the_newest_run(trained, here, quick):
     (here / "runs").mkdir()
     (here / "runs" / "one").symlink_to(trained.run)
-    bundle = export_and_prove(ExportRequest("padim")).bundle
+    bundle = export_and_prove(ExportRequest(source="padim")).bundle
     assert bundle.path.name == "flange-padim.bundle"
     assert quick[0][1]["engine"] == "onnx"
     assert quick[0][1]["is_verified"] is True
-    named = export_and_prove(ExportRequest("padim", checkpoint=trained.run, out=here / "x.bundle"))
+    named = export_and_prove(ExportRequest(source="padim", checkpoint=trained.run, out=here / "x.bundle"))
     assert open_bundle(here / "x.bundle").manifest == named.bundle.manifest
 
 
 @pytest.mark.usefixtures("here")
 def test_without_a_run_the_message_holds_the_commands():
     with pytest.raises(BadInputError, match=r"lineproof train padim .* lineproof export padim --sample"):
-        export_and_prove(ExportRequest("padim"))
+        export_and_prove(ExportRequest(source="padim"))
 
 
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (ExportRequest("padimm"), r"'padimm' is no detector, run folder or bundle\. Detectors: .*padim"),
-        (ExportRequest("padim", engine="trt11"), "--engine trt11: export knows"),
-        (ExportRequest("padim", is_sample=True, engine="trt11"), "--engine trt11: export knows"),
-        (ExportRequest("padim", targets=("sm_89",)), "--target goes with"),
+        (ExportRequest(source="padimm"), r"'padimm' is no detector, run folder or bundle\. Detectors: .*padim"),
+        (ExportRequest(source="padim", engine="trt11"), "--engine trt11: export knows"),
+        (ExportRequest(source="padim", is_sample=True, engine="trt11"), "--engine trt11: export knows"),
+        (ExportRequest(source="padim", targets=("sm_89",)), "--target goes with"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_done(here, request_, words):
@@ -173,21 +173,24 @@ def test_what_cannot_be_is_said_before_anything_is_done(here, request_, words):
 
 def test_a_checkpoint_of_another_detector_is_refused(trained, here):
     with pytest.raises(UsageError, match=r"holds padim, not patchcore"):
-        export_and_prove(ExportRequest("patchcore", checkpoint=trained.run))
+        export_and_prove(ExportRequest(source="patchcore", checkpoint=trained.run))
     with pytest.raises(UsageError, match=r"holds no finished run, not padim"):
-        export_and_prove(ExportRequest("padim", checkpoint=here))
+        export_and_prove(ExportRequest(source="padim", checkpoint=here))
     with pytest.raises(UsageError, match=r"--sample trains anew and takes no checkpoint"):
-        export_and_prove(ExportRequest("padim", checkpoint=trained.run, is_sample=True))
+        export_and_prove(ExportRequest(source="padim", checkpoint=trained.run, is_sample=True))
 
 
 def test_a_run_folder_takes_neither_checkpoint_nor_sample(trained, here):
-    for request in (ExportRequest(str(trained.run), is_sample=True), ExportRequest(str(trained.run), checkpoint=here)):
+    for request in (
+        ExportRequest(source=str(trained.run), is_sample=True),
+        ExportRequest(source=str(trained.run), checkpoint=here),
+    ):
         with pytest.raises(UsageError, match=r"is a run already; --checkpoint and --sample go with a detector's name"):
             export_and_prove(request)
 
 
 def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
-    export_and_prove(ExportRequest(str(tiny_bundle.path), engine="openvino"), options=ExportOptions(max_batch=8))
+    export_and_prove(ExportRequest(source=str(tiny_bundle.path), engine="openvino"), options=ExportOptions(max_batch=8))
     assert quick[0][0].manifest == tiny_bundle.manifest
     assert quick[0][1]["engine"] == "openvino"
 
@@ -206,7 +209,7 @@ def test_a_bundle_is_taken_as_it_is(tiny_bundle, quick):
 def test_what_would_change_nothing_in_a_bundle_is_refused(tiny_bundle, options, request_, names):
     """``export a.bundle --precision fp16`` must not end well with an fp32 bundle."""
     with pytest.raises(UsageError, match=rf"is a bundle already \(fp32\): {names} would change nothing in it\. Export"):
-        export_and_prove(ExportRequest(str(tiny_bundle.path), **request_), options=ExportOptions(**options))
+        export_and_prove(ExportRequest(source=str(tiny_bundle.path), **request_), options=ExportOptions(**options))
 
 
 def test_a_finished_run_is_said_to_be(trained, sample_folder):
@@ -229,7 +232,7 @@ def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):
     pytest.importorskip("torch")
     asked = {}
     monkeypatch.setattr(from_folder_module, "write_sample", lambda *_words, **_options: None)
-    done = Trained(here / "run", trained.record, DataNotes(), RunOperation())
+    done = Trained(run=here / "run", record=trained.record, data=DataNotes(), operation=RunOperation())
     monkeypatch.setattr(from_folder_module, "train_detector", lambda *_, **options: asked.update(options) or done)
     assert train_on_sample("padim", folder=here / "my sample") == here / "run"
     line = shlex.split(asked["options"].command)
@@ -258,7 +261,7 @@ def test_training_without_defective_test_pictures_says_so_first(quick, sample_fo
     assert found.to_dict()["operating"]["warnings"] == [first]
     assert said == [found.data]
     assert "No defective test picture. Whether defects are found cannot be measured." in found.data.brief
-    assert export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle")).summary_lines()[0] == first
+    assert export_and_prove(ExportRequest(source=str(found.run), out=here / "x.bundle")).summary_lines()[0] == first
     assert len(quick) == 1
 
 
@@ -292,5 +295,5 @@ def test_copies_among_the_training_pictures_are_said_first(sample_folder, here):
     assert " of 4 held-out images show, pixel by pixel, what" in line
     assert line in found.summary_lines()[:3]
     assert line in found.to_dict()["warnings"]
-    proof = export_and_prove(ExportRequest(str(found.run), out=here / "x.bundle"))
+    proof = export_and_prove(ExportRequest(source=str(found.run), out=here / "x.bundle"))
     assert line in proof.summary_lines()[:3]

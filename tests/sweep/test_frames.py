@@ -71,7 +71,7 @@ def carried(uneven, tmp_path_factory):
         if fit not in made:
             folder = tmp_path_factory.mktemp(fit)
             run = learn(uneven, folder / "run", fit=fit)
-            request = ExportRequest(str(run.run), out=folder / "a.bundle", is_verified=False)
+            request = ExportRequest(source=str(run.run), out=folder / "a.bundle", is_verified=False)
             made[fit] = run, export_and_prove(request).bundle
         return made[fit]
 
@@ -161,9 +161,13 @@ def test_a_run_with_a_fit_keeps_it(carried, tmp_path):
     with pytest.raises(
         UsageError, match=r"frames of 65x80 \(height x width\) with fit pad, and --fit crop was asked for"
     ):
-        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="crop"))
+        export_and_prove(
+            ExportRequest(source=str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="crop")
+        )
     with pytest.raises(UsageError, match=r"--fit is 'squeeze'; expected stretch, pad, crop"):
-        export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="squeeze"))
+        export_and_prove(
+            ExportRequest(source=str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="squeeze")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -177,7 +181,7 @@ def test_a_frame_that_was_named_is_the_frame_and_part_of_what_the_run_was_begun_
 
 def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(trained, tmp_path):
     def export(name, **options):
-        request = ExportRequest(str(trained.run), out=tmp_path / name, is_verified=False)
+        request = ExportRequest(source=str(trained.run), out=tmp_path / name, is_verified=False)
         return export_and_prove(request, options=ExportOptions(**options))
 
     with pytest.raises(
@@ -198,7 +202,7 @@ def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(t
 
 
 def test_a_mono_bundle_says_that_training_read_colour(trained, tmp_path):
-    request = ExportRequest(str(trained.run), out=tmp_path / "mono.bundle", is_verified=False)
+    request = ExportRequest(source=str(trained.run), out=tmp_path / "mono.bundle", is_verified=False)
     proof = export_and_prove(request, options=ExportOptions(frame=(96, 96, 1)))
     assert proof.bundle.manifest.preprocessing.channel_order == "mono"
     assert proof.conversions[0].startswith("Frames are mono, repeated to three channels in the graph")
@@ -215,7 +219,7 @@ def test_a_run_of_an_earlier_release_is_scored_again_as_frames(trained, tmp_path
         del record[key]
     record["holdout_scores"] = [1000.0 for _ in record["holdout_scores"]]
     (tmp_path / "run" / "checkpoint.json").write_text(json.dumps(record))
-    request = ExportRequest(str(tmp_path / "run"), out=tmp_path / "a.bundle", is_verified=False)
+    request = ExportRequest(source=str(tmp_path / "run"), out=tmp_path / "a.bundle", is_verified=False)
     bundle = export_and_prove(request).bundle
     assert bundle.manifest.threshold.value < 1000.0
     assert bundle.manifest.preprocessing.fit == "none"
@@ -232,7 +236,7 @@ def test_deep_pictures_keep_their_depth_from_training_to_the_line(tmp_path):
     run = learn(root, tmp_path / "run", bit_depth=12)
     assert not any("give --bit-depth" in item for item in run.conversions)
     assert any("grey, repeated to R, G and B" in item for item in run.conversions)
-    bundle = export_and_prove(ExportRequest(str(run.run), out=tmp_path / "a.bundle", is_verified=False)).bundle
+    bundle = export_and_prove(ExportRequest(source=str(run.run), out=tmp_path / "a.bundle", is_verified=False)).bundle
     assert bundle.manifest.preprocessing.bit_depth == 12
     first = bundle.golden().frames[0]
     index = int(type(root)(run.record.holdout[0]).stem)

@@ -20,7 +20,7 @@ def proved(trained, here):
     if not availability("ort-cpu").is_available:
         pytest.skip("ort-cpu is not installed")
     out = here / "a.bundle"
-    proof = export_and_prove(ExportRequest(str(trained.run), out=out))
+    proof = export_and_prove(ExportRequest(source=str(trained.run), out=out))
     assert proof.parity.passed
     return out
 
@@ -41,7 +41,7 @@ def test_a_proved_bundle_is_not_replaced_unasked(trained, proved, monkeypatch):
     monkeypatch.setattr("lineproof.export.bundle.export_bundle", pytest.fail)
     before = contents(proved)
     with pytest.raises(BundleError, match=r"a\.bundle is a bundle that holds proofs.*--replace"):
-        export_and_prove(ExportRequest(str(trained.run), out=proved))
+        export_and_prove(ExportRequest(source=str(trained.run), out=proved))
     assert contents(proved) == before
     assert names(proved.parent) == ["a.bundle"]
 
@@ -58,9 +58,9 @@ def test_what_cannot_be_built_here_is_asked_before_anything_is_done(trained, pro
     monkeypatch.setattr(chain_module, "train_on_sample", pytest.fail)
     before = contents(proved)
     for request in (
-        ExportRequest(str(trained.run), out=proved, engine=engine, is_replacing=True),
-        ExportRequest("padim", is_sample=True, out=proved.with_name("b.bundle"), engine=engine),
-        ExportRequest(str(proved), engine=engine),
+        ExportRequest(source=str(trained.run), out=proved, engine=engine, is_replacing=True),
+        ExportRequest(source="padim", is_sample=True, out=proved.with_name("b.bundle"), engine=engine),
+        ExportRequest(source=str(proved), engine=engine),
     ):
         with pytest.raises(EnvironmentMissingError, match="no TensorRT"):
             export_and_prove(request)
@@ -78,7 +78,7 @@ def test_a_replaced_bundle_stays_until_the_new_one_is_proved(trained, proved, mo
 
     monkeypatch.setattr(chain_module, "prove", watch)
     options = ExportOptions(max_false_reject=0.4)
-    proof = export_and_prove(ExportRequest(str(trained.run), out=proved, is_replacing=True), options=options)
+    proof = export_and_prove(ExportRequest(source=str(trained.run), out=proved, is_replacing=True), options=options)
     assert proof.bundle.path == proved
     assert names(proved.parent) == ["a.bundle"]
     assert open_bundle(proved).manifest == proof.bundle.manifest
@@ -95,7 +95,7 @@ def test_a_new_bundle_that_fails_leaves_the_old_one(trained, proved, monkeypatch
         return dataclasses.replace(proof, parity=dataclasses.replace(proof.parity, state=state))
 
     monkeypatch.setattr(chain_module, "prove", fail)
-    proof = export_and_prove(ExportRequest(str(trained.run), out=proved, is_replacing=True))
+    proof = export_and_prove(ExportRequest(source=str(trained.run), out=proved, is_replacing=True))
     new = proved.with_name("a.bundle.new-1")
     assert proof.bundle.path == new
     assert contents(proved) == before
@@ -108,7 +108,7 @@ def test_a_new_bundle_that_fails_leaves_the_old_one(trained, proved, monkeypatch
 
 def test_an_unproved_bundle_keeps_the_old_one_beside_it(trained, proved):
     before = contents(proved)
-    request = ExportRequest(str(trained.run), out=proved, is_replacing=True, is_verified=False)
+    request = ExportRequest(source=str(trained.run), out=proved, is_replacing=True, is_verified=False)
     proof = export_and_prove(request)
     old = proved.with_name("a.bundle.old-1")
     assert contents(old) == before
@@ -123,5 +123,5 @@ def test_a_disk_that_is_too_small_is_asked_first(trained, here, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda _path: usage(1000))
     with pytest.raises(BundleError, match="0 MB free; this needs at least"):
-        export_and_prove(ExportRequest(str(trained.run), out=here / "a.bundle", is_verified=False))
+        export_and_prove(ExportRequest(source=str(trained.run), out=here / "a.bundle", is_verified=False))
     assert names(here) == []

@@ -27,8 +27,24 @@ DEPTH = {**SIZE, "resize_height_px": 11, "resize_width_px": 13, "near_m": 0.4, "
 BOX = {"box_low_m": (-0.05, -0.04, 0.42), "box_high_m": (0.05, 0.04, 0.6), "num_cells": 8}
 #: Two of each kind, with colours and without; of voxels one with fewer cells than pixels, and one with more.
 SPECS = {
-    "rgb": Preprocessing(HEIGHT, WIDTH, 3, 13, 17, 12, 14),
-    "mono": Preprocessing(HEIGHT, WIDTH, 1, 10, 13, 10, 13),
+    "rgb": Preprocessing(
+        frame_height_px=HEIGHT,
+        frame_width_px=WIDTH,
+        frame_channels=3,
+        resize_height_px=13,
+        resize_width_px=17,
+        crop_height_px=12,
+        crop_width_px=14,
+    ),
+    "mono": Preprocessing(
+        frame_height_px=HEIGHT,
+        frame_width_px=WIDTH,
+        frame_channels=1,
+        resize_height_px=10,
+        resize_width_px=13,
+        crop_height_px=10,
+        crop_width_px=13,
+    ),
     "range": DepthPreprocessing(**DEPTH, quantity="range"),
     "z and rgb": DepthPreprocessing(**DEPTH, quantity="z", has_rgb=True, holes="near"),
     "voxel": VoxelPreprocessing(**SIZE, **BOX),
@@ -185,8 +201,15 @@ def build_manifest(spec, score):
         tolerances={"fp32": Tolerance(score_spread=1e-3, score_margin=1e-4, anomaly_map=1e-4)},
         score_spread=float(score.std()) or 1.0,
         map_range=1.0,
-        training=TrainingRecord("test", "", "0" * 64, 4, 4, 0),
-        figures=Figures("", 0, 0, 0, {"preprocess": 1, "backbone": 0, "head": 1, "post": 1}, {"float32": 1}),
+        training=TrainingRecord(dataset="test", category="", fingerprint="0" * 64, num_images=4, num_holdout=4, seed=0),
+        figures=Figures(
+            backbone="",
+            backbone_parameters=0,
+            extra_parameters=0,
+            constants_bytes=0,
+            flops={"preprocess": 1, "backbone": 0, "head": 1, "post": 1},
+            nodes_per_dtype={"float32": 1},
+        ),
         tools={},
         files={},
     )

@@ -28,12 +28,12 @@ def test_a_picture_of_the_frames_size_is_never_touched():
     image = picture(9, 12)
     mask = image[:, :, 0] > 128
     for fit in ("none", "stretch", "pad", "crop"):
-        assert input_of(FrameRule(9, 12, fit=fit)).fit(image) is image
-        assert input_of(FrameRule(9, 12, fit=fit)).fit_mask(mask) is mask
+        assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit(image) is image
+        assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit_mask(mask) is mask
 
 
 def test_pad_repeats_the_border_around_the_unscaled_picture():
-    frame = input_of(FrameRule(6, 8, 1, "pad")).fit(GREY[:, :, None])
+    frame = input_of(FrameRule(frame_height_px=6, frame_width_px=8, frame_channels=1, fit="pad")).fit(GREY[:, :, None])
     # Two rows more: one above, one below. Three columns more: round(1.5) = 2 on the left, one on the right.
     expected = [
         [0, 0, 0, 1, 2, 3, 4, 4],
@@ -48,7 +48,7 @@ def test_pad_repeats_the_border_around_the_unscaled_picture():
 
 
 def test_crop_takes_the_centre_of_the_unscaled_picture():
-    frame = input_of(FrameRule(2, 2, 1, "crop")).fit(GREY[:, :, None])
+    frame = input_of(FrameRule(frame_height_px=2, frame_width_px=2, frame_channels=1, fit="crop")).fit(GREY[:, :, None])
     # round((4 - 2) / 2) = 1 row above, round((5 - 2) / 2) = 2 columns on the left.
     np.testing.assert_array_equal(frame[:, :, 0], [[12, 13], [22, 23]])
     assert frame.flags.c_contiguous
@@ -57,7 +57,7 @@ def test_crop_takes_the_centre_of_the_unscaled_picture():
 @pytest.mark.parametrize(("height", "width"), [(24, 30), (5, 7), (12, 9)])
 def test_stretch_is_the_antialiased_bilinear_resize(height, width):
     image = picture(12, 18)
-    frame = input_of(FrameRule(height, width, fit="stretch")).fit(image)
+    frame = input_of(FrameRule(frame_height_px=height, frame_width_px=width, fit="stretch")).fit(image)
     exact = np.einsum("ah,bw,hwc->abc", antialias_matrix(12, height), antialias_matrix(18, width), image.astype(float))
     # Pillow works in fixed point and rounds to grey levels after each axis.
     np.testing.assert_allclose(frame, exact, atol=1.01)
@@ -70,9 +70,11 @@ def test_stretch_is_the_antialiased_bilinear_resize(height, width):
 def test_crop_undoes_pad(sizes):
     (height, width), (taller, wider) = sizes
     image = picture(height, width)
-    padded = input_of(FrameRule(taller, wider, fit="pad")).fit(image)
+    padded = input_of(FrameRule(frame_height_px=taller, frame_width_px=wider, fit="pad")).fit(image)
     assert padded.shape == (taller, wider, 3)
-    np.testing.assert_array_equal(input_of(FrameRule(height, width, fit="crop")).fit(padded), image)
+    np.testing.assert_array_equal(
+        input_of(FrameRule(frame_height_px=height, frame_width_px=width, fit="crop")).fit(padded), image
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_mask_stays_on_its_defect(fit, height, width):
     mask = np.zeros((height, width), bool)
     mask[height // 3 : 2 * height // 3, width // 4 : width // 2] = True
     image = np.where(mask[:, :, None], np.uint8([200]), np.uint8([20]))
-    rule = FrameRule(12, 16, 1, fit)
+    rule = FrameRule(frame_height_px=12, frame_width_px=16, frame_channels=1, fit=fit)
     frame, marked = input_of(rule).fit(image)[:, :, 0], input_of(rule).fit_mask(mask)
     assert marked.shape == (12, 16)
     assert marked.any()
@@ -102,17 +104,18 @@ def test_a_mask_stays_on_its_defect(fit, height, width):
 def test_a_padded_border_is_not_defective_though_it_repeats_a_defect():
     mask = np.zeros((4, 4), bool)
     mask[0] = True
-    marked = input_of(FrameRule(8, 4, fit="pad")).fit_mask(mask)
+    marked = input_of(FrameRule(frame_height_px=8, frame_width_px=4, fit="pad")).fit_mask(mask)
     np.testing.assert_array_equal(np.flatnonzero(marked.any(axis=1)), [2])
 
 
 def test_a_stretched_mask_takes_the_pixel_under_each_centre():
     mask = np.array([[True, False, False, True, False]])
     np.testing.assert_array_equal(
-        input_of(FrameRule(1, 3, fit="stretch")).fit_mask(mask), [[True, False, False]]
+        input_of(FrameRule(frame_height_px=1, frame_width_px=3, fit="stretch")).fit_mask(mask), [[True, False, False]]
     )  # centres at 0.83, 2.5, 4.17
     np.testing.assert_array_equal(
-        input_of(FrameRule(2, 4, fit="stretch")).fit_mask(mask[:, :2]), [[True, True, False, False]] * 2
+        input_of(FrameRule(frame_height_px=2, frame_width_px=4, fit="stretch")).fit_mask(mask[:, :2]),
+        [[True, True, False, False]] * 2,
     )
 
 
@@ -127,7 +130,7 @@ def test_a_stretched_mask_takes_the_pixel_under_each_centre():
     ],
 )
 def test_a_picture_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, words):
-    rule = FrameRule(12, 16, fit=fit)
+    rule = FrameRule(frame_height_px=12, frame_width_px=16, fit=fit)
     path = save(tmp_path / "a.png", picture(*size))
     with pytest.raises(BadInputError, match=rf"^{path}: the picture is .*{words}" if size != (8, 17) else words):
         input_of(rule).read(path)
@@ -138,17 +141,29 @@ def test_a_picture_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, w
 @pytest.mark.parametrize("channels", [1, 3])
 def test_read_frame_decodes_then_fits(tmp_path, channels):
     path = save(tmp_path / "a.png", picture(8, 10))
-    frame = input_of(Preprocessing(12, 16, channels, 12, 16, 12, 16, fit="pad")).read(path)
+    frame = input_of(
+        Preprocessing(
+            frame_height_px=12,
+            frame_width_px=16,
+            frame_channels=channels,
+            resize_height_px=12,
+            resize_width_px=16,
+            crop_height_px=12,
+            crop_width_px=16,
+            fit="pad",
+        )
+    ).read(path)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(8, 10, channels)
     np.testing.assert_array_equal(frame, np.pad(pixels, [(2, 2), (3, 3), (0, 0)], mode="edge"))
     np.testing.assert_array_equal(
-        input_of(FrameRule(12, 16, channels)).as_rgb(frame), np.broadcast_to(frame, (12, 16, 3))
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, frame_channels=channels)).as_rgb(frame),
+        np.broadcast_to(frame, (12, 16, 3)),
     )
 
 
 def test_conversions_are_told_once_per_picture_that_was_read(tmp_path):
-    rule = FrameRule(12, 16)
+    rule = FrameRule(frame_height_px=12, frame_width_px=16)
     conversions = input_of(rule).conversions()
     for index in range(3):
         input_of(rule).read(save(tmp_path / f"{index}.png", picture(12, 16)[:, :, 0]), conversions=conversions)
@@ -162,8 +177,12 @@ def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
     values = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 21
     path = save(tmp_path / "wide.png", values)
     expected = np.repeat((values >> 4).astype(np.uint8)[:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(input_of(FrameRule(12, 16, bit_depth=12)).read(path), expected)
-    np.testing.assert_array_equal(input_of(FrameRule(12, 16)).read(path)[:, :, 0], values >> 8)
+    np.testing.assert_array_equal(
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, bit_depth=12)).read(path), expected
+    )
+    np.testing.assert_array_equal(
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16)).read(path)[:, :, 0], values >> 8
+    )
     said = " ".join(survey([path]).conversions.summary_lines())
     assert "12 bits in 16" in said
     assert "give --bit-depth 12" in said
@@ -202,7 +221,9 @@ def test_several_sizes_without_a_fit_are_refused_with_what_to_do():
 def test_the_default_frame_takes_every_picture(fit, frame):
     assert choose_frame(HEIGHTS, fit=fit) == frame
     for size in HEIGHTS:
-        assert input_of(FrameRule(*frame, 1, fit)).fit(np.zeros((*size, 1), np.uint8)).shape == (*frame, 1)
+        assert input_of(FrameRule(frame_height_px=frame[0], frame_width_px=frame[1], frame_channels=1, fit=fit)).fit(
+            np.zeros((*size, 1), np.uint8)
+        ).shape == (*frame, 1)
     said = frame_sentence(HEIGHTS, frame, fit=fit)
     num = HEIGHTS[frame]
     assert said.startswith(f"Frames are {frame[0]}x{frame[1]} (height x width), fit {fit}: {num} of 44 pictures have")
@@ -236,17 +257,35 @@ def test_one_size_needs_no_fit_and_another_frame_does():
 @pytest.mark.parametrize("fit", ["", "Pad", "letterbox"])
 def test_an_unknown_fit_is_refused(fit):
     with pytest.raises(UsageError, match=rf"--fit is '{fit}'; expected stretch, pad, crop"):
-        FrameRule(10, 12, fit=fit)
+        FrameRule(frame_height_px=10, frame_width_px=12, fit=fit)
     with pytest.raises(UsageError, match="--fit is"):
-        Preprocessing(8, 8, 3, 8, 8, 8, 8, fit=fit)
+        Preprocessing(
+            frame_height_px=8,
+            frame_width_px=8,
+            frame_channels=3,
+            resize_height_px=8,
+            resize_width_px=8,
+            crop_height_px=8,
+            crop_width_px=8,
+            fit=fit,
+        )
 
 
 @pytest.mark.parametrize("bit_depth", [0, 7, 17, -12])
 def test_an_impossible_bit_depth_is_refused(bit_depth):
     with pytest.raises(UsageError, match=rf"--bit-depth is {bit_depth}; expected 8 to 16"):
-        FrameRule(10, 12, bit_depth=bit_depth)
+        FrameRule(frame_height_px=10, frame_width_px=12, bit_depth=bit_depth)
     with pytest.raises(UsageError, match="--bit-depth is"):
-        Preprocessing(8, 8, 3, 8, 8, 8, 8, bit_depth=bit_depth)
+        Preprocessing(
+            frame_height_px=8,
+            frame_width_px=8,
+            frame_channels=3,
+            resize_height_px=8,
+            resize_width_px=8,
+            crop_height_px=8,
+            crop_width_px=8,
+            bit_depth=bit_depth,
+        )
 
 
 def test_masks_are_read_at_their_pictures_size_and_brought_to_the_frame(tmp_path):
@@ -257,16 +296,20 @@ def test_masks_are_read_at_their_pictures_size_and_brought_to_the_frame(tmp_path
     bad = Sample(path=path, label=1, defect="dent", mask_paths=(mask_path,), split="test")
     expected = np.zeros((12, 16), bool)
     expected[3:6, 4:10] = True
-    np.testing.assert_array_equal(input_of(FrameRule(12, 16, fit="pad")).read_mask(bad), expected)
+    np.testing.assert_array_equal(
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad), expected
+    )
     with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its picture 16x12"):
-        input_of(FrameRule(12, 16)).read_mask(bad)
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16)).read_mask(bad)
     save(tmp_path / "a.png", picture(9, 14))
     with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its picture 14x9"):
-        input_of(FrameRule(12, 16, fit="pad")).read_mask(bad)
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)
     unmarked = Sample(path=path, label=1, defect="dent", mask_paths=(), split="test")
-    assert input_of(FrameRule(12, 16, fit="pad")).read_mask(unmarked) is None
+    assert input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(unmarked) is None
     good = Sample(path=path, label=0, defect="good", mask_paths=(), split="test")
-    np.testing.assert_array_equal(input_of(FrameRule(12, 16, fit="pad")).read_mask(good), np.zeros((12, 16), bool))
+    np.testing.assert_array_equal(
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(good), np.zeros((12, 16), bool)
+    )
     path.write_bytes(b"no picture at all")
     with pytest.raises(BadInputError, match="this is no image that can be read"):
-        input_of(FrameRule(12, 16, fit="pad")).read_mask(bad)
+        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)

@@ -61,10 +61,30 @@ def make_outputs(spec, map_shape, seed=0, num=8):
         rows, columns = np.nonzero(masks[index])
         scale = np.array(map_shape) / masks.shape[1:]
         maps[index, (rows * scale[0]).astype(int), (columns * scale[1]).astype(int)] += 0.7
-    source = Source("b", "0", "d", "e", "fp32", 2.0, "folder", "c", "/nowhere", spec)
+    source = Source(
+        bundle="b",
+        model_sha256="0",
+        detector="d",
+        engine="e",
+        precision="fp32",
+        threshold=2.0,
+        dataset="folder",
+        category="c",
+        root="/nowhere",
+        preprocessing=spec,
+    )
     names = tuple(f"{index}.png" for index in range(num))
     kinds = tuple("cut" if is_bad else "good" for is_bad in label)
-    return Outputs(source, names, kinds, maps.max(axis=(1, 2)), label, np.ones(num, np.bool_), maps, pack_mask(masks))
+    return Outputs(
+        source=source,
+        files=names,
+        defects=kinds,
+        score=maps.max(axis=(1, 2)),
+        label=label,
+        has_mask=np.ones(num, np.bool_),
+        anomaly_map=maps,
+        packed_mask=pack_mask(masks),
+    )
 
 
 def enlarged_by_torch(maps, size):
@@ -77,7 +97,19 @@ def enlarged_by_torch(maps, size):
 @pytest.mark.parametrize("map_shape", [(32, 32), (28, 40), (90, 120)])
 @pytest.mark.parametrize("limit", [0.05, 0.3])
 def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit):
-    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), map_shape, seed)
+    outputs = make_outputs(
+        Preprocessing(
+            frame_height_px=HEIGHT,
+            frame_width_px=WIDTH,
+            frame_channels=3,
+            resize_height_px=64,
+            resize_width_px=64,
+            crop_height_px=64,
+            crop_width_px=64,
+        ),
+        map_shape,
+        seed,
+    )
     found = measure_accuracy(outputs, fpr_limit=limit)
     maps = enlarged_by_torch(outputs.anomaly_map, (HEIGHT, WIDTH)).astype(np.float32)
     expected = published_evaluation(maps, [outputs.mask_of(index) for index in range(len(outputs))], limit)
@@ -87,7 +119,18 @@ def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limi
 
 
 def test_ties_are_one_point_of_the_curve():
-    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, HEIGHT, WIDTH, HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    outputs = make_outputs(
+        Preprocessing(
+            frame_height_px=HEIGHT,
+            frame_width_px=WIDTH,
+            frame_channels=3,
+            resize_height_px=HEIGHT,
+            resize_width_px=WIDTH,
+            crop_height_px=HEIGHT,
+            crop_width_px=WIDTH,
+        ),
+        (HEIGHT, WIDTH),
+    )
     coarse = np.round(np.asarray(outputs.anomaly_map) * 4) / np.float32(4)
     tied = Outputs(**{**vars(outputs), "anomaly_map": coarse})
     expected = published_evaluation(coarse, [outputs.mask_of(index) for index in range(len(outputs))])
@@ -96,7 +139,18 @@ def test_ties_are_one_point_of_the_curve():
 
 def test_with_a_crop_only_seen_pixels_count():
     """Rows and columns whose centres lie in the cropped region, counted by hand: 90 · 8/64 = 11.25 to 78.75."""
-    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 48, 48), (48, 48))
+    outputs = make_outputs(
+        Preprocessing(
+            frame_height_px=HEIGHT,
+            frame_width_px=WIDTH,
+            frame_channels=3,
+            resize_height_px=64,
+            resize_width_px=64,
+            crop_height_px=48,
+            crop_width_px=48,
+        ),
+        (48, 48),
+    )
     found = measure_accuracy(outputs).pixel
     part = np.s_[11:79, 15:105]
     masks = [outputs.mask_of(index)[part] for index in range(len(outputs))]
@@ -107,7 +161,15 @@ def test_with_a_crop_only_seen_pixels_count():
 
 def test_shrinking_a_mask_can_split_a_defect():
     """A thin line leaves the row on which the map's centres lie, and comes back: one defect, or two."""
-    spec = Preprocessing(HEIGHT, WIDTH, 3, 15, 20, 15, 20)
+    spec = Preprocessing(
+        frame_height_px=HEIGHT,
+        frame_width_px=WIDTH,
+        frame_channels=3,
+        resize_height_px=15,
+        resize_width_px=20,
+        crop_height_px=15,
+        crop_width_px=20,
+    )
     outputs = make_outputs(spec, (15, 20))
     masks = np.zeros((8, HEIGHT, WIDTH), np.bool_)
     masks[5, 9, 3:51] = masks[5, 10, 51:71] = masks[5, 9, 71:111] = True
@@ -122,7 +184,18 @@ def test_shrinking_a_mask_can_split_a_defect():
 
 
 def test_every_result_says_its_resolution():
-    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), (32, 32))
+    outputs = make_outputs(
+        Preprocessing(
+            frame_height_px=HEIGHT,
+            frame_width_px=WIDTH,
+            frame_channels=3,
+            resize_height_px=64,
+            resize_width_px=64,
+            crop_height_px=64,
+            crop_width_px=64,
+        ),
+        (32, 32),
+    )
     image, shrunk = measure_accuracy(outputs), measure_accuracy(outputs, resolution="map")
     assert (image.to_dict()["pixel_resolution"], shrunk.to_dict()["pixel_resolution"]) == ("image", "map")
     assert image.pixel_sentence().startswith("Pixel figures at the image's resolution (maps enlarged bilinearly")
@@ -135,7 +208,15 @@ def test_every_result_says_its_resolution():
 
 @pytest.mark.parametrize("resolution", ["image", "map"])
 def test_both_sides_of_a_verification_are_measured_alike(resolution):
-    spec = Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 48, 48)
+    spec = Preprocessing(
+        frame_height_px=HEIGHT,
+        frame_width_px=WIDTH,
+        frame_channels=3,
+        resize_height_px=64,
+        resize_width_px=64,
+        crop_height_px=48,
+        crop_width_px=48,
+    )
     outputs = make_outputs(spec, (48, 48))
     meter = PairedMeter(spec, resolution=resolution)
     for index in range(len(outputs)):
@@ -150,13 +231,31 @@ def test_both_sides_of_a_verification_are_measured_alike(resolution):
 
 
 def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
-    spec = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    spec = Preprocessing(
+        frame_height_px=12,
+        frame_width_px=16,
+        frame_channels=3,
+        resize_height_px=12,
+        resize_width_px=16,
+        crop_height_px=12,
+        crop_width_px=16,
+    )
     drawn = np.random.default_rng(0).random((12, 16)) < 0.3
     Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.png")
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_paths=(tmp_path / "m.png",), split="test")
     np.testing.assert_array_equal(input_of(spec).read_mask(bad), drawn)
     with pytest.raises(BadInputError, match="16x12"):
-        input_of(Preprocessing(24, 32, 3, 12, 16, 12, 16)).read_mask(bad)
+        input_of(
+            Preprocessing(
+                frame_height_px=24,
+                frame_width_px=32,
+                frame_channels=3,
+                resize_height_px=12,
+                resize_width_px=16,
+                crop_height_px=12,
+                crop_width_px=16,
+            )
+        ).read_mask(bad)
     with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
         judged_pixels(np.zeros((4, 4), np.float32), np.zeros((8, 8), np.bool_), spec, resolution="image")
 
@@ -171,7 +270,18 @@ def test_masks_are_bits_and_come_back(width):
 
 
 def test_outputs_whose_parts_do_not_belong_together_are_refused():
-    outputs = make_outputs(Preprocessing(HEIGHT, WIDTH, 3, 64, 64, 64, 64), (32, 32))
+    outputs = make_outputs(
+        Preprocessing(
+            frame_height_px=HEIGHT,
+            frame_width_px=WIDTH,
+            frame_channels=3,
+            resize_height_px=64,
+            resize_width_px=64,
+            crop_height_px=64,
+            crop_width_px=64,
+        ),
+        (32, 32),
+    )
     for change in ({"packed_mask": outputs.packed_mask[:, :45]}, {"label": outputs.label[:3]}):
         with pytest.raises(BadInputError, match=r"Outputs of 8 pictures .*expected masks \(8, 90, 15\)"):
             Outputs(**{**vars(outputs), **change})
@@ -180,7 +290,15 @@ def test_outputs_whose_parts_do_not_belong_together_are_refused():
 @pytest.mark.realdata
 def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
-    spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
+    spec = Preprocessing(
+        frame_height_px=512,
+        frame_width_px=512,
+        frame_channels=3,
+        resize_height_px=256,
+        resize_width_px=256,
+        crop_height_px=256,
+        crop_width_px=256,
+    )
     counted = {"image": 0, "map": 0}
     for sample in (sample for sample in dataset.test if sample.label):
         mask = input_of(spec).read_mask(sample)
@@ -194,15 +312,43 @@ def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
 def test_real_masks_are_evaluated_as_published(shared_data):
     """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
-    spec = Preprocessing(512, 512, 3, 256, 256, 256, 256)
+    spec = Preprocessing(
+        frame_height_px=512,
+        frame_width_px=512,
+        frame_channels=3,
+        resize_height_px=256,
+        resize_width_px=256,
+        crop_height_px=256,
+        crop_width_px=256,
+    )
     masks = np.stack([input_of(spec).read_mask(sample) for sample in dataset.test[::8]])
     rng = np.random.default_rng(0)
     maps = rng.random((len(masks), 64, 64)).astype(np.float32)
     maps += masks.reshape(len(masks), 64, 8, 64, 8).mean((2, 4), dtype=np.float32)
     label = masks.any(axis=(1, 2))
     assert 10 < label.sum() < len(label)
-    source = Source("b", "0", "d", "e", "fp32", 2.0, "mvtec-ad", "screw", "/nowhere", spec)
+    source = Source(
+        bundle="b",
+        model_sha256="0",
+        detector="d",
+        engine="e",
+        precision="fp32",
+        threshold=2.0,
+        dataset="mvtec-ad",
+        category="screw",
+        root="/nowhere",
+        preprocessing=spec,
+    )
     names, score, has_mask = tuple(map(str, range(len(masks)))), maps.max((1, 2)), np.ones(len(masks), np.bool_)
-    outputs = Outputs(source, names, names, score, label, has_mask, maps, pack_mask(masks))
+    outputs = Outputs(
+        source=source,
+        files=names,
+        defects=names,
+        score=score,
+        label=label,
+        has_mask=has_mask,
+        anomaly_map=maps,
+        packed_mask=pack_mask(masks),
+    )
     expected = published_evaluation(enlarged_by_torch(maps, (512, 512)).astype(np.float32), masks)
     np.testing.assert_allclose(measure_accuracy(outputs).pixel.aupro, expected, rtol=0, atol=5e-6)

@@ -14,10 +14,18 @@ from lineproof.eval.parity.prove import builds_plan, export_engines, is_bundle, 
 from lineproof.export.tensorrt.build import GateReport
 from lineproof.runtime.engine import Availability, availability
 
-PASSED = GateReport(True, ("sm_89",), 4, "1.5.0", {"float32": 4}, 0.5, ())
+PASSED = GateReport(
+    passed=True,
+    targets=("sm_89",),
+    num_layers=4,
+    engine_version="1.5.0",
+    layers_per_dtype={"float32": 4},
+    seconds=0.5,
+    errors=(),
+)
 REFUSED = GateReport(
-    False, (), 0, "1.5.0", {}, 0.1,
-    (("head/warp/GridSample", "GridSample", "not supported"), ("post/Mod", "Mod", "fmod of floats")),
+    passed=False, targets=(), num_layers=0, engine_version="1.5.0", layers_per_dtype={}, seconds=0.1,
+    errors=(("head/warp/GridSample", "GridSample", "not supported"), ("post/Mod", "Mod", "fmod of floats")),
 )  # fmt: skip
 
 
@@ -113,7 +121,13 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
 
 def test_where_no_engine_works_it_is_said_before_anything_is_done(tiny_bundle, gate_says, monkeypatch):
     gate_says(None)
-    absent = Availability("ort-cpu", False, "the package onnxruntime", "no module", "pip install 'onnxruntime>=1.20'")
+    absent = Availability(
+        name="ort-cpu",
+        is_available=False,
+        looked_for="the package onnxruntime",
+        found="no module",
+        fix="pip install 'onnxruntime>=1.20'",
+    )
     monkeypatch.setattr(prove_module, "availability", lambda name: dataclasses.replace(absent, name=name))
     with pytest.raises(
         EnvironmentMissingError, match=r"No engine here can verify a bundle for onnx: ort-cpu cannot.*--no-verify"

@@ -37,7 +37,19 @@ def states(bundle):
 
 def moved_threshold(bundle, value):
     return bundle.change(
-        lambda manifest: dataclasses.replace(manifest, threshold=Threshold(value, 4, 0, 0.0, 0.0, 0.6, "torch", "test"))
+        lambda manifest: dataclasses.replace(
+            manifest,
+            threshold=Threshold(
+                value=value,
+                num_good=4,
+                num_rejected=0,
+                max_false_reject=0.0,
+                interval_low=0.0,
+                interval_high=0.6,
+                engine="torch",
+                source="test",
+            ),
+        )
     )
 
 
@@ -375,7 +387,16 @@ def test_the_null_engine_says_nothing_about_a_bundle(tiny_bundle):
 
 def test_threshold_of_the_engine_counts_for_both_sides(tiny_bundle, add_engine):
     scores = tiny_bundle.golden().reference.score
-    own = Threshold(float(np.sort(scores)[6:].mean()), 4, 0, 0.0, 0.0, 0.6, "numpy", "test")
+    own = Threshold(
+        value=float(np.sort(scores)[6:].mean()),
+        num_good=4,
+        num_rejected=0,
+        max_false_reject=0.0,
+        interval_low=0.0,
+        interval_high=0.6,
+        engine="numpy",
+        source="test",
+    )
     bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, engine_thresholds={"numpy": own}))
     add_engine("numpy")
     report = verify(bundle, engine="numpy")
@@ -474,7 +495,11 @@ def test_an_engine_is_not_compared_with_itself(tiny_bundle, tiny_dataset, add_en
 def test_missing_reference_says_what_else_can_be_done(tiny_bundle, tiny_dataset, add_engine, monkeypatch):
     add_engine("numpy")
     absent = add_engine("truth")
-    monkeypatch.setattr(absent, "availability", lambda: Availability("truth", False, "a truth", "none", "buy one"))
+    monkeypatch.setattr(
+        absent,
+        "availability",
+        lambda: Availability(name="truth", is_available=False, looked_for="a truth", found="none", fix="buy one"),
+    )
     monkeypatch.setattr("lineproof.runtime.engine.ENGINES", {name: ENGINES[name] for name in ("truth", "numpy")})
     with pytest.raises(EnvironmentMissingError, match=r"Looked for: a truth\..*the golden frames need no reference"):
         verify(tiny_bundle, engine="numpy", dataset=tiny_dataset, reference="truth")

@@ -42,7 +42,15 @@ def test_rank_correlation_is_none_where_undefined(first):
 
 
 def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
-    preprocessing = Preprocessing(12, 16, 3, 12, 16, 12, 16)
+    preprocessing = Preprocessing(
+        frame_height_px=12,
+        frame_width_px=16,
+        frame_channels=3,
+        resize_height_px=12,
+        resize_width_px=16,
+        crop_height_px=12,
+        crop_width_px=16,
+    )
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", split="test")
     good = Sample(path=tmp_path / "y.png", label=0, defect="good", split="test")
     assert input_of(preprocessing).read_mask(bad) is None
@@ -101,7 +109,18 @@ def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dat
 
 def test_mono_bundle_gets_mono_frames(tiny_bundle, tiny_dataset):
     bundle = tiny_bundle.change(
-        lambda manifest: dataclasses.replace(manifest, preprocessing=Preprocessing(12, 16, 1, 12, 16, 12, 16))
+        lambda manifest: dataclasses.replace(
+            manifest,
+            preprocessing=Preprocessing(
+                frame_height_px=12,
+                frame_width_px=16,
+                frame_channels=1,
+                resize_height_px=12,
+                resize_width_px=16,
+                crop_height_px=12,
+                crop_width_px=16,
+            ),
+        )
     )
     (item,) = read_batches(bundle, tiny_dataset.test[:1], batch=1)
     assert item.frames.shape == (1, 12, 16, 1)

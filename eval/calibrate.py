@@ -124,7 +124,7 @@ class Calibration:
         return tuple(lines)
 
 
-def calibrate_bundle(
+def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     bundle: Bundle,
     samples: Sequence[Sample],
     *,

@@ -177,7 +177,7 @@ def _holdout_scores(
     return scores
 
 
-def _manifest(
+def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
     record: RunRecord,
     detector: AbstractDetector[Any],
     spec: Preprocessing,

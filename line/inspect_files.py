@@ -112,7 +112,7 @@ def _is_judged(file: str, when: float | None) -> bool:
     return max(state.st_mtime, state.st_ctime) < when
 
 
-def inspect_files(
+def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
     line: Line,
     files: Sequence[str],
     *,

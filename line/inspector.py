@@ -182,7 +182,7 @@ class Line:
         self.close()
 
 
-def open_line(
+def open_line(  # noqa: PLR0913 (the caller's choices, by name)
     path: Path | str,
     *,
     engine: str = "auto",

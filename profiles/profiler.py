@@ -31,7 +31,7 @@ from .timing import Clock, Schedule, time_in_turn
 PROFILE = "profile.json"
 
 
-def profile(
+def profile(  # noqa: PLR0913 (the caller's choices, by name)
     bundle: Bundle,
     *,
     engine: str,
@@ -59,7 +59,7 @@ def profile(
     return comparison.reports[0]
 
 
-def profile_many(
+def profile_many(  # noqa: PLR0913 (the caller's choices, by name)
     bundle: Bundle,
     engines: Sequence[str],
     *,
@@ -200,7 +200,7 @@ def _cold_starts(
     return tuple(found)
 
 
-def _report(
+def _report(  # noqa: PLR0913 (a report gathers everything)
     bundle: Bundle,
     name: str,
     request: _Request,

@@ -100,11 +100,25 @@ def _outputs(bundle):
 
     manifest = bundle.manifest
     source = Source(
-        bundle=manifest.name, model_sha256="0" * 64, detector="tiny", engine="numpy", precision="fp32", threshold=manifest.threshold.value, dataset="folder", category="", root=".",
+        bundle=manifest.name,
+        model_sha256="0" * 64,
+        detector="tiny",
+        engine="numpy",
+        precision="fp32",
+        threshold=manifest.threshold.value,
+        dataset="folder",
+        category="",
+        root=".",
         preprocessing=manifest.preprocessing,
-    )  # fmt: skip
+    )
     maps = np.zeros((2, 12, 16), np.float32)
     return Outputs(
-        source=source, files=("a.png", "b.png"), defects=("good", "hole"), score=np.array([0.1, 0.9], np.float32), label=np.array([False, True]),
-        has_mask=np.array([True, True]), anomaly_map=maps, packed_mask=np.packbits(maps > 0.5, axis=2),
-    )  # fmt: skip
+        source=source,
+        files=("a.png", "b.png"),
+        defects=("good", "hole"),
+        score=np.array([0.1, 0.9], np.float32),
+        label=np.array([False, True]),
+        has_mask=np.array([True, True]),
+        anomaly_map=maps,
+        packed_mask=np.packbits(maps > 0.5, axis=2),
+    )

@@ -54,7 +54,7 @@ _CATEGORIES = (
 )
 
 
-def write_sample(
+def write_sample(  # noqa: PLR0913 (how many of each, by name)
     directory: Path | str,
     *,
     seed: int = 0,

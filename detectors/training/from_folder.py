@@ -29,7 +29,7 @@ SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
 
 
-def train_detector(
+def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     name: str,
     data: Path,
     *,

@@ -158,7 +158,7 @@ def _begin(
     return _Material(data, dataset.root, begin(run, wanted, command=options.command))
 
 
-def _finish(
+def _finish(  # noqa: PLR0913 (a record gathers everything)
     run: Path,
     detector: AbstractDetector[Any],
     *,

@@ -165,7 +165,7 @@ class Outputs:
         return Outputs(source=self.source, files=files, defects=defects, **arrays)
 
 
-def collect_outputs(
+def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
     bundle: Bundle,
     dataset: Dataset,
     *,

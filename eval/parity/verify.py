@@ -37,7 +37,7 @@ from .paired import PairedMeter
 from .report import ParityReport
 
 
-def verify(
+def verify(  # noqa: PLR0913 (the caller's choices, by name)
     bundle: Bundle,
     *,
     engine: str,

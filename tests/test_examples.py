@@ -1,0 +1,99 @@
+"""Each example does what its docstring says, as a process of its own."""
+
+import ast
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lineproof.runtime.engine import availability
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _needs_an_engine():
+    if not availability("ort-cpu").is_available:
+        pytest.skip("onnxruntime is not installed")
+
+
+def start(name, *words, folder):
+    command = [sys.executable, "-u", str(EXAMPLES / f"{name}.py"), *map(str, words)]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(name, *words, folder, status=0):
+    """What an example prints; its exit status must be ``status``."""
+    process = start(name, *words, folder=folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, out + err
+    assert "Traceback" not in err
+    return out
+
+
+def test_embed(tiny_bundle, tmp_path):
+    frames = tiny_bundle.golden().frames
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    names = [f"{index}.png" for index in range(8)]
+    out = run("embed", tiny_bundle.path, *names, folder=tmp_path, status=1).splitlines()
+    assert [line.split()[0] for line in out] == ["OK"] * 4 + ["NG"] * 4
+    assert [line.split()[-1] for line in out] == names
+    run("embed", tiny_bundle.path, "0.png", folder=tmp_path)
+
+
+def test_camera_loop(tiny_bundle, tmp_path):
+    *lines, last = run("camera_loop", tiny_bundle.path, "40", folder=tmp_path).splitlines()
+    assert len(lines) == 40
+    assert sorted(int(line.split()[0]) for line in lines) == list(range(40))
+    answers = {int(line.split()[0]): line.split()[1] for line in lines}
+    # Golden frames 0 to 3 are good, 4 to 7 are not, and each tenth is spoiled; a slow machine may be late for some.
+    wanted = {number: "ERR" if number % 10 == 9 else ("OK", "NG")[number % 8 > 3] for number in range(40)}
+    assert all(answer in ("ERR", wanted[number]) for number, answer in answers.items())
+    num_ok, num_ng, num_err = map(int, re.fullmatch(r"40 frames: (\d+) OK, (\d+) NG, (\d+) ERR", last).groups())
+    assert num_ok > 0
+    assert num_ng > 0
+    assert num_err >= 4
+
+
+def test_camera_loop_is_stopped_by_ctrl_c(tiny_bundle, tmp_path):
+    process = start("camera_loop", tiny_bundle.path, "100000", folder=tmp_path)
+    first = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert err == ""
+    *lines, last = "".join([*first, out]).splitlines()
+    lines.remove("stopped by Ctrl-C")
+    assert last.startswith(f"{len(lines)} frames: ")
+
+
+@pytest.mark.slow
+def test_custom_detector(tmp_path):
+    for package in ("timm", "onnxscript"):
+        pytest.importorskip(package)
+    out = run("custom_detector", tmp_path, folder=tmp_path)
+    frames, flips = re.fullmatch(r"(\d+) frames on ort-cpu: parity passed, (\d+) verdicts changed\n", out).groups()
+    assert int(frames) > 12
+    assert int(flips) == 0
+
+
+def test_custom_engine(tiny_bundle, tmp_path):
+    pytest.importorskip("onnx")
+    state, parity, verdict = run("custom_engine", tiny_bundle.path, folder=tmp_path).splitlines()
+    assert re.fullmatch(r"onnx-reference: can run here \(onnx [\d.]+\)", state)
+    assert parity == "parity passed on 8 golden frames"
+    assert verdict.startswith("the first golden frame is OK: score 0.")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_is_short_and_says_what_to_install_and_what_it_prints(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 80
+    docstring = ast.get_docstring(ast.parse(text))
+    assert all(f"\n{word}:" in docstring for word in ("Install", "Run", "Prints"))
+    assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8"), "no test runs this example"

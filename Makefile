@@ -24,4 +24,5 @@ wheel:  ## dist/*.whl
 docs:   ## the parts of docs/ that are made from the program itself
 	$(PYTHON) docs/update_help.py
 	$(PYTHON) docs/draw_floors.py
+	$(PYTHON) docs/update_schemas.py
 	$(PYTHON) benchmarks/detectors.py --render

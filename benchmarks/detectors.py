@@ -202,16 +202,16 @@ def render(entries: dict[str, Any]) -> str:
     return f"""# Detectors
 
 Every detector carried the whole way by `python benchmarks/detectors.py`, which wrote this page from
-[detectors.json](detectors.json). Quick settings: small pictures, a small backbone, minutes of training; they were
+[detectors.json](detectors.json). Quick settings: small images, a small backbone, minutes of training; they were
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
-pictures of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. At the
+images of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. At the
 threshold a score may be off by 1 % of the spread (standard deviation) of held-out good scores in fp32, by 10 % in fp16.
 Accuracy: image / pixel AUROC in percent of the exported graph, pixels at the image's resolution{older}; published: with
 full settings, Tables 1 and 2 of Zheng et al. as printed; where they differ from a method's own paper, that one beside
-them. FPS at batch 1, {threads} of {where["cpu"]}, sample pictures; so is training{elsewhere}.
-A tie is a picture whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
-farther from the reference's than the tolerance of its precision, or the verdict on a picture that is no tie differs;
+them. FPS at batch 1, {threads} of {where["cpu"]}, sample images; so is training{elsewhere}.
+A tie is an image whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
+farther from the reference's than the tolerance of its precision, or the verdict on an image that is no tie differs;
 **undecided**: more than 5 % ties, so that equal verdicts prove nothing.
 
 {table}

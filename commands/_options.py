@@ -12,11 +12,9 @@ EngineName = Annotated[
 ]
 ExpectedPrecision = Annotated[str | None, Option("--precision", help="Refuse a bundle of another precision.")]
 MaxFalseReject = Annotated[str, Option(help="Share of good parts that may be rejected: 1% or 0.01.")]
-TestData = Annotated[Path | None, Option("--data", help="Data set whose test pictures are run.")]
+TestData = Annotated[Path | None, Option("--data", help="Data set whose test images are run.")]
 OwnCategory = Annotated[str | None, Option("--category", help="Category; the bundle's own where left out.")]
-FitRule = Annotated[
-    str | None, Option("--fit", help="How pictures of another size become frames: stretch, pad or crop.")
-]
+FitRule = Annotated[str | None, Option("--fit", help="How images of another size become frames: stretch, pad or crop.")]
 OtherData = Annotated[
     bool, Option("--other-data", help="Accept a data set of another name than the bundle was trained on.")
 ]
@@ -28,7 +26,7 @@ Record = Annotated[Path | None, Option("--record", help="Keep the report in this
 AcceptUndecided = Annotated[bool, Option("--accept-undecided", help="Exit 0 although too many frames are ties.")]
 Who = Annotated[str | None, Option("--who", help="Who does it, for the bundle's history; your login where left out.")]
 ResolutionName = Annotated[str, Option("--resolution", help="image (MVTec's protocol: maps enlarged), or map.")]
-MinUsed = Annotated[str, Option("--min-used", help="Share of the pictures that must be usable: 90% or 0.9.")]
+MinUsed = Annotated[str, Option("--min-used", help="Share of the images that must be usable: 90% or 0.9.")]
 ReportPage = Annotated[Path | None, Option("--report", help="Write the result as an HTML page as well.")]
 
 # Of every command.

@@ -28,7 +28,7 @@ def parse_frame_size(text: str) -> tuple[int, int]:
     height, width, channels = parse_frame(text)
     if channels != 3:
         raise UsageError(
-            f"--frame is {text!r}: training reads pictures as RGB. Give HEIGHTxWIDTH here, and HEIGHTxWIDTHx1 for mono "
+            f"--frame is {text!r}: training reads images as RGB. Give HEIGHTxWIDTH here, and HEIGHTxWIDTHx1 for mono "
             "frames when it is exported."
         )
     return height, width

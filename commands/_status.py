@@ -30,7 +30,7 @@ _KEPT = {
     "train": "The run folder keeps what it had saved; the same command with --out and that folder goes on from there",
     "run": "What was judged is printed, and filed where --out was given; --append --skip-judged goes on with the rest",
     "demo": "What its folder holds is kept; the same command goes on there",
-    "sample": "The pictures written so far are kept; the same command writes them all",
+    "sample": "The images written so far are kept; the same command writes them all",
 }
 
 

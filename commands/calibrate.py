@@ -30,7 +30,7 @@ NEEDS = Needs(has_engine=True)
 def calibrate(
     bundle: BundleArgument = None,
     *,
-    data: Annotated[Path, Option(help="Folder of good pictures, a training run, or a set with a validation split.")],
+    data: Annotated[Path, Option(help="Folder of good images, a training run, or a set with a validation split.")],
     category: OwnCategory = None,
     root: Annotated[Path | None, Option(help="Where the data set of the run in --data lies now, if moved.")] = None,
     engine: EngineName = "auto",
@@ -69,7 +69,7 @@ def calibrate(
         found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
     ui.data(found.data)
     ui.notice(found.notices)
-    # With too few of the pictures the threshold is shown and not set; `found.check` says so at the end.
+    # With too few of the images the threshold is shown and not set; `found.check` says so at the end.
     is_enough = found.used.share >= least
     ui.show(
         found, lines=found.summary_lines(lists_all=verbose),

@@ -38,7 +38,7 @@ def compare(
     fpr_limit: FprLimit = 0.3,
     resolution: ResolutionName = "image",
     min_used: MinUsed = "90%",
-    resamples: Annotated[int, Option(help="Sets of pictures drawn for the intervals.")] = 1000,
+    resamples: Annotated[int, Option(help="Sets of images drawn for the intervals.")] = 1000,
     seed: Annotated[int, Option(help="Of that draw.")] = 0,
     report: ReportPage = None,
     other_data: OtherData = False,

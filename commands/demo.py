@@ -19,7 +19,7 @@ def demo(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train, export, verify and profile on the built-in sample, ending in a page with pictures."""
+    """Train, export, verify and profile on the built-in sample, ending in a page with images."""
     from ..sweep.demo import DEMO_DETECTORS, run_demo
     from ._console import Ui
 

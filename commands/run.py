@@ -39,7 +39,7 @@ def run(
     from contextlib import ExitStack
 
     from ..line.filing import Filing
-    from ..line.images import find_pictures
+    from ..line.images import find_images
     from ..line.inspect_files import decision_of, inspect_files, not_judged_yet
     from ..line.inspector import open_line
     from ..report.overlays import painter
@@ -51,7 +51,7 @@ def run(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
     _check_options(out, append=append, skip_judged=skip_judged, threshold=threshold)
-    found = find_pictures(paths, out=out)
+    found = find_images(paths, out=out)
     ui.note(*found.notes)
     with ExitStack() as stack:
         line = stack.enter_context(

@@ -14,7 +14,7 @@ NEEDS = Needs(writes=".")
 def sample(
     directory: Annotated[Path, Argument(help="Folder to write.")],
     *,
-    seed: Annotated[int, Option(help="The same seed draws the same pictures.")] = 0,
+    seed: Annotated[int, Option(help="The same seed draws the same images.")] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

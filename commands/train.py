@@ -22,8 +22,8 @@ def train(
     image_size: Annotated[str | None, Option(help="HEIGHTxWIDTH after the resize, or the side of a square.")] = None,
     crop: Annotated[str | None, Option(help="HEIGHTxWIDTH of the centre crop, or the side of a square.")] = None,
     fit: FitRule = None,
-    frame: Annotated[str | None, Option(help="Frame HEIGHTxWIDTH; chosen by the pictures where left out.")] = None,
-    bit_depth: Annotated[int | None, Option(help="Bits that the camera used in 16-bit pictures: 12.")] = None,
+    frame: Annotated[str | None, Option(help="Frame HEIGHTxWIDTH; chosen by the images where left out.")] = None,
+    bit_depth: Annotated[int | None, Option(help="Bits that the camera used in 16-bit images: 12.")] = None,
     epochs: Annotated[int | None, Option(help="Largest number of epochs.")] = None,
     settings: Annotated[list[str], Option("--set", help="KEY=VALUE of the detector; may be repeated.")] = [],  # noqa: B006
     holdout: Annotated[float, Option(help="Share of the good images held out.")] = 0.2,

@@ -40,7 +40,7 @@ def verify(
     bundle: BundleArgument = None,
     *,
     engine: EngineName = "auto",
-    data: Annotated[Path | None, Option(help="Data set whose test pictures are compared as well.")] = None,
+    data: Annotated[Path | None, Option(help="Data set whose test images are compared as well.")] = None,
     category: OwnCategory = None,
     reference: Annotated[
         str | None,

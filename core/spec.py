@@ -98,17 +98,15 @@ def check_fit(fit: str) -> Fit:
     for known in FITS:
         if fit == known:
             return known
-    raise UsageError(
-        f"--fit is {fit!r}; expected {', '.join(FITS[1:])}; leave it out where all pictures have one size."
-    )
+    raise UsageError(f"--fit is {fit!r}; expected {', '.join(FITS[1:])}; leave it out where all images have one size.")
 
 
 def check_bit_depth(bit_depth: int | None) -> None:
     """Raise UsageError unless ``bit_depth`` is None or 8 to 16."""
     if bit_depth is not None and not 8 <= bit_depth <= 16:
         raise UsageError(
-            f"--bit-depth is {bit_depth}; expected 8 to 16: how many bits of a 16-bit picture the camera used, for "
-            "example 12. Leave it out for 8-bit pictures, and where the values reach up to 65535."
+            f"--bit-depth is {bit_depth}; expected 8 to 16: how many bits of a 16-bit image the camera used, for "
+            "example 12. Leave it out for 8-bit images, and where the values reach up to 65535."
         )
 
 
@@ -234,8 +232,7 @@ class Preprocessing:
     def summary_lines(self) -> tuple[str, ...]:
         """What happens to an image before the graph, and in it."""
         return (
-            f"Pictures in files: of another size {FIT_WORDS[self.fit]}; 16-bit pictures hold "
-            f"{self.bit_depth or 16} bits.",
+            f"Images in files: of another size {FIT_WORDS[self.fit]}; 16-bit images hold {self.bit_depth or 16} bits.",
             f"In the graph: antialiased resize to {self.resize_height_px}x{self.resize_width_px}, centre crop to "
             f"{self.crop_height_px}x{self.crop_width_px}, mean {self.mean}, std {self.std}.",
         )
@@ -246,9 +243,9 @@ class Preprocessing:
         size, seen = self.frame_shape[:2], trained.frame_shape[:2]
         if size != seen:
             notes.append(
-                f"Frames are {size_text(size)} (height x width), training saw {size_text(seen)}: pictures are brought "
+                f"Frames are {size_text(size)} (height x width), training saw {size_text(seen)}: images are brought "
                 f"to them with fit {self.fit}."
             )
         if self.frame_channels < trained.frame_channels:
-            notes.append("Frames are mono, repeated to three channels in the graph; training read its pictures as RGB.")
+            notes.append("Frames are mono, repeated to three channels in the graph; training read its images as RGB.")
         return tuple(notes)

@@ -7,7 +7,7 @@ from typing import TypedDict, final
 
 from .errors import BadInputError
 
-#: Share of the pictures that must have been used, unless another is stated.
+#: Share of the images that must have been used, unless another is stated.
 MIN_USED = 0.9
 _NAMED = 3
 
@@ -30,10 +30,10 @@ class UsedJson(TypedDict):
 @final
 @dataclass(frozen=True)
 class UsedShare:
-    """How many pictures of a set could be used.
+    """How many images of a set could be used.
 
     Attributes:
-        num_total: pictures of the set.
+        num_total: images of the set.
         skipped: those that could not be used: (file, reason).
     """
 
@@ -42,23 +42,23 @@ class UsedShare:
 
     @property
     def num_used(self) -> int:
-        """Pictures that were used."""
+        """Images that were used."""
         return self.num_total - len(self.skipped)
 
     @property
     def share(self) -> float:
-        """Used pictures of all, 0 to 1; 1 of none."""
+        """Used images of all, 0 to 1; 1 of none."""
         return self.num_used / self.num_total if self.num_total else 1.0
 
     def lines(self, *, lists_all: bool = False) -> list[str]:
         """What is said first of a set that was used in part: none where all of it was.
 
         Args:
-            lists_all: name every picture with its reason, instead of three and one reason.
+            lists_all: name every image with its reason, instead of three and one reason.
         """
         if not self.skipped:
             return []
-        head = f"Only {self.num_used} of {self.num_total} pictures could be used ({self.share:.1%}). Not used"
+        head = f"Only {self.num_used} of {self.num_total} images could be used ({self.share:.1%}). Not used"
         if lists_all:
             return [f"{head}:", *(f"  {file}: {reason}" for file, reason in self.skipped)]
         names = ", ".join(file for file, _ in self.skipped[:_NAMED])
@@ -69,15 +69,15 @@ class UsedShare:
         return [f"{head}: {names}{more}: {self.skipped[0][1].rstrip('.')}{others}."]
 
     def check(self, min_used: float) -> None:
-        """Raise BadInputError where less than ``min_used`` (0 to 1) of the pictures was used."""
+        """Raise BadInputError where less than ``min_used`` (0 to 1) of the images was used."""
         if self.share < min_used:
             raise BadInputError(
-                f"Only {self.num_used} of {self.num_total} pictures could be used ({self.share:.1%}); expected at "
+                f"Only {self.num_used} of {self.num_total} images could be used ({self.share:.1%}); expected at "
                 f"least {min_used:.0%}, so that the result stands for the set. Mend what the first line names, or "
                 "accept less with --min-used."
             )
 
     def to_dict(self) -> UsedJson:
-        """JSON: counts, and every picture that was not used."""
+        """JSON: counts, and every image that was not used."""
         skipped = [SkippedJson(file=file, reason=reason) for file, reason in self.skipped]
         return {"num_total": self.num_total, "num_used": self.num_used, "skipped": skipped}

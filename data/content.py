@@ -19,7 +19,7 @@ def content_hash(path: Path | str) -> str:
 
     Returns:
         The first 16 hexadecimal digits of the sha256 over height and width (8 bytes each, big endian) and the uint8
-        RGB pixels, as ``decode_image`` gives them. Of a 16-bit picture that leaves upper bits unused they are those
+        RGB pixels, as ``decode_image`` gives them. Of a 16-bit image that leaves upper bits unused they are those
         that it has when read with as many bits as it uses, 8 at least: its upper byte says little or nothing.
 
     Raises:

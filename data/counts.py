@@ -1,4 +1,4 @@
-"""How many pictures each category of the public benchmarks officially has, and what a copy lacks."""
+"""How many images each category of the public benchmarks officially has, and what a copy lacks."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, final
@@ -8,7 +8,7 @@ from .records import Dataset
 
 @final
 class Counts(NamedTuple):
-    """Numbers of pictures: training, validation, good and anomalous test pictures."""
+    """Numbers of images: training, validation, good and anomalous test images."""
 
     train: int
     validation: int
@@ -16,7 +16,7 @@ class Counts(NamedTuple):
     test_anomalous: int
 
 
-#: MVTec AD: 3629 training, 467 good and 1258 anomalous test pictures in 15 categories.
+#: MVTec AD: 3629 training, 467 good and 1258 anomalous test images in 15 categories.
 MVTEC_AD: Mapping[str, Counts] = {
     "bottle": Counts(209, 0, 20, 63),
     "cable": Counts(224, 0, 58, 92),
@@ -49,9 +49,9 @@ MVTEC_3D_AD: Mapping[str, Counts] = {
     "tire": Counts(210, 29, 25, 87),
 }
 
-#: MVTec LOCO AD as released: 1778 training, 305 validation, 575 good and 993 anomalous test pictures. Counted alike by
+#: MVTec LOCO AD as released: 1778 training, 305 validation, 575 good and 993 anomalous test images. Counted alike by
 #: three public accounts of the archive (github.com/dataset-ninja/mvtec-loco-ad has the totals); the paper's own totals
-#: are 6 training pictures and 1 validation picture fewer.
+#: are 6 training images and 1 validation image fewer.
 MVTEC_LOCO: Mapping[str, Counts] = {
     "breakfast_box": Counts(351, 62, 102, 173),
     "juice_bottle": Counts(335, 54, 94, 236),
@@ -60,7 +60,7 @@ MVTEC_LOCO: Mapping[str, Counts] = {
     "splicing_connectors": Counts(360, 60, 119, 193),
 }
 
-#: BTAD: 1799 training, 451 good and 290 anomalous test pictures (totals: github.com/dataset-ninja/btad; per category
+#: BTAD: 1799 training, 451 good and 290 anomalous test images (totals: github.com/dataset-ninja/btad; per category
 #: as counted by two public accounts of the archive, whose README names 02 and 03 the other way round).
 BTAD: Mapping[str, Counts] = {
     "01": Counts(400, 0, 21, 49),
@@ -94,7 +94,7 @@ _OFFICIAL: Mapping[str, tuple[str, Mapping[str, Counts]]] = {
 
 
 def count(dataset: Dataset) -> Counts:
-    """Count the pictures of a data set."""
+    """Count the images of a data set."""
     test_good = sum(sample.label == 0 for sample in dataset.test)
     return Counts(len(dataset.train), len(dataset.validation), test_good, len(dataset.test) - test_good)
 
@@ -126,7 +126,7 @@ def check_counts(dataset: Dataset) -> tuple[str, ...]:
     num_masks = sum(bool(sample.mask_paths) for sample in dataset.test if sample.label)
     if num_masks < found.test_anomalous:
         differences.append(
-            f"{dataset.category}: {num_masks} masks found for {found.test_anomalous} anomalous test pictures."
+            f"{dataset.category}: {num_masks} masks found for {found.test_anomalous} anomalous test images."
         )
     return tuple(differences)
 
@@ -142,4 +142,4 @@ def _by_how_much(difference: int) -> str:
     return f"{-difference} fewer" if difference < 0 else f"{difference} more"
 
 
-_NAMES = ("training pictures", "validation pictures", "good test pictures", "anomalous test pictures")
+_NAMES = ("training images", "validation images", "good test images", "anomalous test images")

@@ -44,7 +44,7 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
         The data set. Hidden files and what file managers leave behind do not count as problems.
 
     Raises:
-        BadInputError: nothing is there, no layout fits, no picture was found, or ``strict`` and there are problems.
+        BadInputError: nothing is there, no layout fits, no image was found, or ``strict`` and there are problems.
         UsageError: a category must be named, or the one named is not there; the message lists them.
     """
     root = Path(os.path.abspath(path))
@@ -56,7 +56,7 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     if dataset is None:
         raise BadInputError(f"{root}: {_found(root)}; {_expected()}")
     if not dataset.samples:
-        raise BadInputError(f"{root}: no picture was found in the folders of layout {dataset.layout}; {_expected()}")
+        raise BadInputError(f"{root}: no image was found in the folders of layout {dataset.layout}; {_expected()}")
     if strict and dataset.problems:
         listed = "\n  ".join(dataset.problems)
         raise BadInputError(
@@ -67,7 +67,7 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
 
 
 def check_contents(dataset: Dataset) -> Dataset:
-    """Check what needs files to be read: masks that cannot be the truth, and pictures that lie in the set twice.
+    """Check what needs files to be read: masks that cannot be the truth, and images that lie in the set twice.
 
     To be called once before anything is measured; see :func:`check_masks` and :func:`check_leaks`.
 
@@ -78,7 +78,7 @@ def check_contents(dataset: Dataset) -> Dataset:
 
 
 def enclosing_dataset(folder: Path) -> Dataset | None:
-    """The data set to which a folder of pictures belongs, or None where it is part of none."""
+    """The data set to which a folder of images belongs, or None where it is part of none."""
     folder = Path(os.path.abspath(folder))
     # The outermost first: train/ of MVTec AD alone looks like a plain folder with good/ in it.
     for parent in reversed(folder.parents[:3]):
@@ -93,7 +93,7 @@ def _layouts() -> dict[str, Layout]:
 
 
 def _read(root: Path) -> Dataset | None:
-    """The data set, which may be without pictures, or None where no layout fits."""
+    """The data set, which may be without images, or None where no layout fits."""
     found = next(((name, layout) for name, layout in _layouts().items() if layout.is_category(root)), None)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Pictures that lie in a data set twice: in training and in test, or as good and as defective."""
+"""Images that lie in a data set twice: in training and in test, or as good and as defective."""
 
 import hashlib
 import os
@@ -11,18 +11,18 @@ from .records import Dataset, Problem, Sample, Split, relative
 
 _EXCERPT_BYTES = 1024
 _TWINS: Mapping[Split, str] = {
-    "train": "training picture", "validation": "validation picture", "test": "good test picture",
+    "train": "training image", "validation": "validation image", "test": "good test image",
 }  # fmt: skip
 
 
 def check_leaks(dataset: Dataset) -> Dataset:
-    """Find test pictures that are byte for byte training or validation pictures, or have two labels.
+    """Find test images that are byte for byte training or validation images, or have two labels.
 
-    Few files are read in full: those that agree with another in size and excerpts. The same picture saved anew has
+    Few files are read in full: those that agree with another in size and excerpts. The same image saved anew has
     other bytes and is not found.
 
     Returns:
-        The data set with a problem for each such test picture; nothing is taken away.
+        The data set with a problem for each such test image; nothing is taken away.
     """
     problems = []
     for same in _identical(dataset.samples):
@@ -43,7 +43,7 @@ def _problem(sample: Sample, twin: Sample, root: Path, what: str) -> Problem:
 
 
 def _identical(samples: Iterable[Sample]) -> list[list[Sample]]:
-    """Groups of samples with the same bytes, a test picture among them."""
+    """Groups of samples with the same bytes, a test image among them."""
     groups = [list(samples)]
     # Ever dearer keys: bitmaps of one camera all have one size, and few of them the same bytes in a few places.
     for key in (_size, _excerpt, _digest):
@@ -52,13 +52,13 @@ def _identical(samples: Iterable[Sample]) -> list[list[Sample]]:
 
 
 def _parted(samples: list[Sample], key: Callable[[Path], object]) -> list[list[Sample]]:
-    """The samples by their key, without groups of one or without a test picture."""
+    """The samples by their key, without groups of one or without a test image."""
     by_key = dict[object, list[Sample]]()
     for sample in samples:
         try:
             by_key.setdefault(key(sample.path), []).append(sample)
         except OSError:
-            # A picture that cannot be read is told of by whoever reads it.
+            # An image that cannot be read is told of by whoever reads it.
             continue
     groups = by_key.values()
     return [group for group in groups if len(group) > 1 and any(sample.split == "test" for sample in group)]

@@ -1,4 +1,4 @@
-"""Ground truth masks: the union of a picture's masks, and the check that each marks something."""
+"""Ground truth masks: the union of an image's masks, and the check that each marks something."""
 
 import warnings
 from dataclasses import replace
@@ -12,7 +12,7 @@ from ..core.errors import BadInputError
 from .decoding.decode import decode_image, decode_mask
 from .records import Dataset, Problem, Sample, relative
 
-#: A mask that marks more than this share of a picture is taken for an inverted one.
+#: A mask that marks more than this share of an image is taken for an inverted one.
 MOST_MARKED = 0.9
 
 _ORIENTATION_TAG = 0x0112
@@ -20,18 +20,18 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def read_mask(sample: Sample, *, expected_shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Which pixels of a picture are anomalous.
+    """Which pixels of an image are anomalous.
 
     Args:
         sample: of a data set.
-        expected_shape: (H, W) of the picture, upright.
+        expected_shape: (H, W) of the image, upright.
 
     Returns:
-        bool (H, W), True where any of the picture's masks marks it; all False for a good picture; None for a defective
+        bool (H, W), True where any of the image's masks marks it; all False for a good image; None for a defective
         one without a mask, whose pixels are unknown.
 
     Raises:
-        BadInputError: a mask cannot be read, or is not of the picture's size.
+        BadInputError: a mask cannot be read, or is not of the image's size.
     """
     marked = np.zeros(expected_shape, dtype=np.bool_)
     if sample.label == 0:
@@ -44,9 +44,9 @@ def read_mask(sample: Sample, *, expected_shape: tuple[int, int]) -> NDArray[np.
 def check_masks(dataset: Dataset) -> Dataset:
     """Decode every mask once and take away those that cannot be the truth.
 
-    A defective picture counts as unmarked, its pixels as unknown, where one of its masks cannot be read, is of another
-    size than the picture or marks nothing, or where all together mark more than ``MOST_MARKED`` of it. A mask of a good
-    picture is taken away, and named where it marks something. Of the pictures the headers do.
+    A defective image counts as unmarked, its pixels as unknown, where one of its masks cannot be read, is of another
+    size than the image or marks nothing, or where all together mark more than ``MOST_MARKED`` of it. A mask of a good
+    image is taken away, and named where it marks something. Of the images the headers do.
 
     Returns:
         The data set without those masks and with a problem for each; the same one where all masks are sound.
@@ -62,7 +62,7 @@ def check_masks(dataset: Dataset) -> Dataset:
 
 
 def _problems(sample: Sample, root: Path) -> list[Problem]:
-    """What is wrong with a picture's masks; a good picture's are wrong where they mark something."""
+    """What is wrong with an image's masks; a good image's are wrong where they mark something."""
     if sample.label == 0:
         return _of_good(sample, root)
     expected = upright_shape(sample.path) if sample.mask_paths else None
@@ -75,20 +75,20 @@ def _problems(sample: Sample, root: Path) -> list[Problem]:
             problems.append(Problem(where, f"cannot be used ({_reason(error, path)}){_UNMARKED}", _UNUSABLE))
             continue
         if expected and mask.shape != expected:
-            sizes = f"is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {expected[1]}x{expected[0]}"
-            problems.append(Problem(where, sizes + _UNMARKED, "is not of its picture's size" + _UNMARKED))
+            sizes = f"is {mask.shape[1]}x{mask.shape[0]} pixels, its image {expected[1]}x{expected[0]}"
+            problems.append(Problem(where, sizes + _UNMARKED, "is not of its image's size" + _UNMARKED))
         elif not mask.any():
             problems.append(Problem(where, "marks nothing" + _UNMARKED))
         elif marked is None or marked.shape == mask.shape:
             marked = mask if marked is None else marked | mask
     if not problems and marked is not None and marked.mean() > MOST_MARKED:
         kind = f"marks more than {MOST_MARKED:.0%}, as an inverted mask does{_UNMARKED}"
-        what = f"marks {marked.mean():.1%} of the picture, as an inverted mask does{_UNMARKED}"
+        what = f"marks {marked.mean():.1%} of the image, as an inverted mask does{_UNMARKED}"
         problems.append(Problem(relative(sample.mask_paths[0], root), what, kind))
     return problems
 
 
-_UNMARKED = "; its picture counts as unmarked"
+_UNMARKED = "; its image counts as unmarked"
 _UNUSABLE = "cannot be used" + _UNMARKED
 
 
@@ -101,8 +101,8 @@ def _of_good(sample: Sample, root: Path) -> list[Problem]:
             # Nothing is lost by a mask that is not needed.
             continue
         if num_marked:
-            kind = "is in a folder of good pictures, but has a mask that marks something; it counts as good"
-            what = f"is in a folder of good pictures, but {relative(path, root)} marks {num_marked} pixels of it"
+            kind = "is in a folder of good images, but has a mask that marks something; it counts as good"
+            what = f"is in a folder of good images, but {relative(path, root)} marks {num_marked} pixels of it"
             problems.append(Problem(relative(sample.path, root), f"{what}; it counts as good", kind))
     return problems
 
@@ -113,7 +113,7 @@ def _reason(error: BadInputError, path: Path) -> str:
 
 
 def upright_shape(path: Path) -> tuple[int, int] | None:
-    """(H, W) by the picture's header; None for a picture that cannot be read, as whoever reads it will tell."""
+    """(H, W) by the image's header; None for an image that cannot be read, as whoever reads it will tell."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ class DataNotes:
     Attributes:
         summary: category, counts, layout and folders of good parts in one line; "" where no data set was read.
         brief: what it lacks, what was taken for granted, and a line per kind of problem.
-        remarks: which folders hold the good pictures, and what was taken for granted.
+        remarks: which folders hold the good images, and what was taken for granted.
         problems: what it lacks, then every problem in full.
     """
 

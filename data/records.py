@@ -21,15 +21,15 @@ _MOST_TYPES = 8
 @final
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One picture of a data set.
+    """One image of a data set.
 
     Attributes:
         path: the image file.
         label: 0 good, 1 defective.
         defect: ``"good"`` or the type of defect, as the data set's folder is called.
         mask_paths: the ground truth masks, whose union marks the defects; empty where there is none. Of a good
-            picture nothing is marked whatever they say; ``check_masks`` names such masks and takes them away.
-        split: ``"train"``, ``"validation"`` or ``"test"``. Training and validation pictures are good.
+            image nothing is marked whatever they say; ``check_masks`` names such masks and takes them away.
+        split: ``"train"``, ``"validation"`` or ``"test"``. Training and validation images are good.
     """
 
     path: Path
@@ -61,14 +61,14 @@ class Problem:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One category: pictures of one kind of part or surface.
+    """One category: images of one kind of part or surface.
 
     Attributes:
         name: the layout in words, ``"MVTec AD layout"``.
         category: the kind of part: the name of its folder.
         layout: key of ``LAYOUTS``, ``"mvtec-ad"``.
         root: the category's folder, absolute.
-        samples: all pictures, ordered by split (train, validation, test) and then by relative path.
+        samples: all images, ordered by split (train, validation, test) and then by relative path.
         noticed: what is missing, left over, unknown or contradictory under ``root``.
         remarks: what was taken for granted in reading, one sentence each, and is no problem.
     """
@@ -83,17 +83,17 @@ class Dataset:
 
     @property
     def train(self) -> tuple[Sample, ...]:
-        """The good pictures a detector learns from."""
+        """The good images a detector learns from."""
         return self._of("train")
 
     @property
     def validation(self) -> tuple[Sample, ...]:
-        """Good pictures held out from training, for thresholds; empty where the layout has none."""
+        """Good images held out from training, for thresholds; empty where the layout has none."""
         return self._of("validation")
 
     @property
     def test(self) -> tuple[Sample, ...]:
-        """Good and defective pictures that nothing was fitted to."""
+        """Good and defective images that nothing was fitted to."""
         return self._of("test")
 
     def _of(self, split: Split) -> tuple[Sample, ...]:
@@ -106,30 +106,30 @@ class Dataset:
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """That there is no good test picture, no defective one, or none to train on; empty where there are all."""
+        """That there is no good test image, no defective one, or none to train on; empty where there are all."""
         num_good, num_bad = (sum(sample.label == label for sample in self.test) for label in (0, 1))
         sentences = []
         if not num_good:
             taken = _folders(self.test, self.root, label=1)
             listed = f"Taken as defective: {', '.join(taken)}. " if taken else ""
             sentences.append(
-                f"No good test picture. {listed}Folders of good parts are called {GOOD_WORDS}. How well good and "
+                f"No good test image. {listed}Folders of good parts are called {GOOD_WORDS}. How well good and "
                 "defective parts are told apart cannot be measured."
             )
         if not num_bad:
-            sentences.append("No defective test picture. Whether defects are found cannot be measured.")
+            sentences.append("No defective test image. Whether defects are found cannot be measured.")
         if not self.train:
-            sentences.append(f"No training picture. Folders of good parts are called {GOOD_WORDS}.")
+            sentences.append(f"No training image. Folders of good parts are called {GOOD_WORDS}.")
         return tuple(sentences)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which folders hold the good pictures of each split, and the remarks, one sentence each."""
+        """Which folders hold the good images of each split, and the remarks, one sentence each."""
         sentences = []
         for split, word in _SPLITS.items():
             if folders := _folders(self._of(split), self.root, label=0):
                 holds = "holds" if len(folders) == 1 else "hold"
-                sentences.append(f"{' and '.join(folders)} {holds} the good {word} pictures.")
+                sentences.append(f"{' and '.join(folders)} {holds} the good {word} images.")
         return (*sentences, *self.remarks)
 
     def summary_lines(self, *, most_names: int = 3) -> list[str]:
@@ -166,22 +166,22 @@ class Dataset:
         folders = ", ".join(_folders(good, self.root, label=0)) or "no folder of the test split"
         return (
             f"{self.category}: {len(self.train) or 'NO'} training{validation}, {len(good) or 'NO'} good and "
-            f"{len(bad) or 'NO'} defective test pictures{listed}{masks}; {self.name}; good = {folders}"
+            f"{len(bad) or 'NO'} defective test images{listed}{masks}; {self.name}; good = {folders}"
         )
 
     def fingerprint(self) -> str:
         """Identify the training split: the same names and bytes give the same fingerprint on every machine.
 
         Returns:
-            sha256 in hexadecimal over, for each training picture in order, its path relative to ``root`` (UTF-8, ``/``
+            sha256 in hexadecimal over, for each training image in order, its path relative to ``root`` (UTF-8, ``/``
             between folders) and its bytes, each preceded by its length as 8 bytes, big endian.
 
         Raises:
-            BadInputError: there is no training picture.
+            BadInputError: there is no training image.
         """
         if not self.train:
             raise BadInputError(
-                f"{self.root}: there is no training picture to take a fingerprint of; expected at least one."
+                f"{self.root}: there is no training image to take a fingerprint of; expected at least one."
             )
         digest = hashlib.sha256()
         for sample in self.train:

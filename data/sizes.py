@@ -1,4 +1,4 @@
-"""The sizes of a training set's pictures, and the size of the frames that they become."""
+"""The sizes of a training set's images, and the size of the frames that they become."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHOWN = 5
 @final
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What a set of pictures holds, each decoded once.
+    """What a set of images holds, each decoded once.
 
     Attributes:
-        sizes: (height, width) in pixels → number of pictures.
+        sizes: (height, width) in pixels → number of images.
         conversions: what decoding did to their values.
         hashes: content hash of each, see ``data.content``, in the order given.
     """
@@ -37,7 +37,7 @@ class Survey:
 
 
 def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Progress = silent) -> Survey:
-    """Decode every picture as RGB, once; kept of it are its size, what was converted, and a hash of its content.
+    """Decode every image as RGB, once; kept of it are its size, what was converted, and a hash of its content.
 
     Raises:
         BadInputError: a file cannot be decoded.
@@ -51,10 +51,10 @@ def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Pro
         height, width, _ = image.pixels.shape
         sizes[height, width] += 1
         conversions.add(image.facts)
-        # The hash is of the pixels without a bit depth, which changes deep pictures alone.
+        # The hash is of the pixels without a bit depth, which changes deep images alone.
         is_plain = bit_depth is None or image.facts.largest_value is None
         hashes.append(hash_decoded(image, path) if is_plain else content_hash(path))
-        progress("pictures", number, len(files))
+        progress("images", number, len(files))
     return Survey(sizes, conversions, tuple(hashes))
 
 
@@ -67,21 +67,21 @@ def describe_sizes(sizes: Mapping[Size, int]) -> str:
 
 
 def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | None = None) -> Size:
-    """The size of the frames that the pictures of a training set become.
+    """The size of the frames that the images of a training set become.
 
-    Without a ``frame``: the one size that all pictures have; stretched, the most common size; padded, the smallest
+    Without a ``frame``: the one size that all images have; stretched, the most common size; padded, the smallest
     frame that holds all of them; cropped, the largest that all of them fill.
 
     Args:
-        sizes: (height, width) → number of pictures.
-        fit: how pictures of another size are brought to the frame.
+        sizes: (height, width) → number of images.
+        fit: how images of another size are brought to the frame.
         frame: height and width, where they were named.
 
     Raises:
-        BadInputError: several sizes and no fit, or a picture that the fit does not take.
+        BadInputError: several sizes and no fit, or an image that the fit does not take.
         UsageError: a frame of another size and no fit.
     """
-    seen = f"The {sum(sizes.values())} training pictures have {_counted(sizes)}: {describe_sizes(sizes)}"
+    seen = f"The {sum(sizes.values())} training images have {_counted(sizes)}: {describe_sizes(sizes)}"
     if fit == "none" and len(sizes) > 1:
         raise BadInputError(
             f"{seen} (height x width). A detector is trained on frames of one size. Say how the others are brought to "
@@ -90,26 +90,26 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
     chosen = frame or _default_frame(sizes, fit)
     if fit == "none" and chosen not in sizes:
         raise UsageError(
-            f"--frame is {size_text(chosen)}. {seen} (height x width), and pictures are never resized silently. Leave "
-            "--frame out, or say how pictures become frames: --fit stretch, pad or crop."
+            f"--frame is {size_text(chosen)}. {seen} (height x width), and images are never resized silently. Leave "
+            "--frame out, or say how images become frames: --fit stretch, pad or crop."
         )
     outside = {size: num for size, num in sizes.items() if size != chosen and not takes(fit, size, chosen)}
     if outside:
         raise BadInputError(
             f"--frame is {size_text(chosen)} (height x width), and fit {fit} cannot bring {sum(outside.values())} of "
-            f"the {sum(sizes.values())} training pictures to it: {describe_sizes(outside)}. Leave --frame out, name a "
+            f"the {sum(sizes.values())} training images to it: {describe_sizes(outside)}. Leave --frame out, name a "
             f"{'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
         )
     return chosen
 
 
 def frame_sentence(sizes: Mapping[Size, int], frame: Size, *, fit: Fit) -> str:
-    """What became of the pictures' sizes; "" where all of them have the frame's."""
+    """What became of the images' sizes; "" where all of them have the frame's."""
     if set(sizes) == {frame}:
         return ""
     return (
         f"Frames are {size_text(frame)} (height x width), fit {fit}: {sizes.get(frame, 0)} of {sum(sizes.values())} "
-        f"pictures have that size; they have {_counted(sizes)}: {describe_sizes(sizes)}."
+        f"images have that size; they have {_counted(sizes)}: {describe_sizes(sizes)}."
     )
 
 

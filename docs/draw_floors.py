@@ -3,7 +3,7 @@
     python docs/draw_floors.py            # with --check it only compares
 
 Folders that may not import each other share a floor. An arrow goes from a folder to one that it imports; an arrow that
-follows from others is left out, so that the picture shows what stands on what.
+follows from others is left out, so that the image shows what stands on what.
 """
 
 import ast
@@ -17,7 +17,7 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = ROOT / "docs" / "floors.svg"
+IMAGE = ROOT / "docs" / "floors.svg"
 PACKAGE = "lineproof"
 #: All lengths are in px of the SVG's own scale.
 WIDTH, MARGIN, TITLE_HEIGHT = 1000, 20, 64
@@ -188,7 +188,7 @@ def draw_arrows(arrows: list[Arrow], tops: dict[str, int]) -> list[str]:
 
 
 def draw() -> str:
-    """The picture as SVG."""
+    """The image as SVG."""
     names = read_floors()
     rows = {name: row for row, name in enumerate(name for floor in names for name in floor)}
     edges = {edge for edge in count_imports() if set(edge) <= set(rows)}
@@ -212,12 +212,12 @@ def draw() -> str:
 
 
 def main() -> int:
-    """Draw the picture, or with --check say whether it is out of date."""
-    picture = draw()
+    """Draw the image, or with --check say whether it is out of date."""
+    image = draw()
     if "--check" not in sys.argv:
-        PICTURE.write_text(picture, encoding="utf-8")
+        IMAGE.write_text(image, encoding="utf-8")
         return 0
-    if PICTURE.is_file() and PICTURE.read_text(encoding="utf-8") == picture:
+    if IMAGE.is_file() and IMAGE.read_text(encoding="utf-8") == image:
         return 0
     sys.stderr.write("docs/floors.svg is out of date; run python docs/draw_floors.py\n")
     return 1

@@ -57,11 +57,11 @@ class Calibration:
         bundle: the bundle whose engine it was.
         threshold: the new threshold; ``record_calibration`` makes it the engine's own.
         previous: the threshold that the engine used before.
-        skipped_frames: pictures that could not be used, and why.
+        skipped_frames: images that could not be used, and why.
         warning: what the number of parts cannot show, or "".
-        conversions: what was done to the pictures to make frames of them, in sentences.
+        conversions: what was done to the images to make frames of them, in sentences.
         part_note: how their data set differs from what the bundle was trained on, or "".
-        data: that data set in words, where the pictures are one's validation split.
+        data: that data set in words, where the images are one's validation split.
     """
 
     bundle: Bundle
@@ -75,11 +75,11 @@ class Calibration:
 
     @property
     def used(self) -> UsedShare:
-        """How many of the pictures could be used."""
+        """How many of the images could be used."""
         return used_of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
 
     def check(self, *, min_used: float = MIN_USED) -> None:
-        """Raise BadInputError where less than ``min_used`` (0 to 1) of the pictures was used: nothing is set then."""
+        """Raise BadInputError where less than ``min_used`` (0 to 1) of the images was used: nothing is set then."""
         try:
             self.used.check(min_used)
         except BadInputError as error:
@@ -87,7 +87,7 @@ class Calibration:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know about the pictures, in sentences."""
+        """What a person should know about the images, in sentences."""
         return (*([self.part_note] if self.part_note else []), *self.conversions)
 
     def to_dict(self) -> CalibrationJson:
@@ -111,7 +111,7 @@ class Calibration:
         }
 
     def summary_lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
-        """The result for people, a line each; ``lists_all`` names every picture that was not used."""
+        """The result for people, a line each; ``lists_all`` names every image that was not used."""
         lines = [
             *self.used.lines(lists_all=lists_all),
             f"Threshold of {self.threshold.engine}: {self.threshold.value:.6g} (before: {self.previous.value:.6g}, "
@@ -139,17 +139,17 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
 
     Args:
         bundle: whose engine it is.
-        samples: good pictures that the detector was not fitted to and that no accuracy is reported on; see
-            ``held_out`` and ``good_pictures``.
+        samples: good images that the detector was not fitted to and that no accuracy is reported on; see
+            ``held_out`` and ``good_images``.
         engine: engine whose scores count, or ``"auto"``.
-        source: what the pictures are, in words; it is kept with the threshold.
+        source: what the images are, in words; it is kept with the threshold.
         max_false_reject: share of good parts that may be rejected, 0 ≤ share < 1.
         options: of the engine.
         batch: frames per call.
-        progress: told after each picture.
+        progress: told after each image.
 
     Raises:
-        BadInputError: a sample is labelled defective, fewer than two pictures fit, or a score is not finite.
+        BadInputError: a sample is labelled defective, fewer than two images fit, or a score is not finite.
         UsageError: the share, the engine or the batch does not exist.
     """
     check_deciding(engine, what="set a threshold")
@@ -162,7 +162,7 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     skipped = tuple(item for item in items if isinstance(item, Skipped))
     scores = [item for item in items if not isinstance(item, Skipped)]
     if not scores:
-        raise no_frames_left(skipped, what="held-out good pictures")
+        raise no_frames_left(skipped, what="held-out good images")
     proof = proof_name(name, options or EngineOptions())
     found = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
     previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(found)
@@ -257,9 +257,9 @@ def resolution_warning(threshold: Threshold) -> str:
 
 
 def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
-    """The good pictures of a data set that training did not see and that no accuracy is reported on.
+    """The good images of a data set that training did not see and that no accuracy is reported on.
 
-    That is the validation split. Good test pictures are never used: a threshold fitted to them would make the
+    That is the validation split. Good test images are never used: a threshold fitted to them would make the
     reported accuracy optimistic.
 
     Raises:
@@ -268,13 +268,13 @@ def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
     if dataset.validation:
         return dataset.validation
     raise BadInputError(
-        f"{dataset.root}: layout {dataset.layout} has no validation split, and neither its training pictures "
-        f"({manifest.name} was fitted to them) nor its test pictures (its accuracy is reported on them) may set a "
-        "threshold. Give a plain folder of good pictures that were held out."
+        f"{dataset.root}: layout {dataset.layout} has no validation split, and neither its training images "
+        f"({manifest.name} was fitted to them) nor its test images (its accuracy is reported on them) may set a "
+        "threshold. Give a plain folder of good images that were held out."
     )
 
 
-def good_pictures(folder: Path | str) -> tuple[Sample, ...]:
+def good_images(folder: Path | str) -> tuple[Sample, ...]:
     """The images directly in a folder, all of them good parts by the caller's word, in the order of their names.
 
     Raises:
@@ -286,7 +286,7 @@ def good_pictures(folder: Path | str) -> tuple[Sample, ...]:
     )
     if not found:
         seen = "holds no image" if folder.is_dir() else "is not a folder"
-        raise BadInputError(f"{folder} {seen}; expected a folder with pictures of good parts, directly in it.")
+        raise BadInputError(f"{folder} {seen}; expected a folder with images of good parts, directly in it.")
     return found
 
 
@@ -294,6 +294,6 @@ def _refuse_defective(samples: Sequence[Sample]) -> None:
     defective = [str(sample.path) for sample in samples if sample.label != 0]
     if defective:
         raise BadInputError(
-            f"{len(defective)} of {len(samples)} pictures are labelled defective, the first is {defective[0]}; a "
+            f"{len(defective)} of {len(samples)} images are labelled defective, the first is {defective[0]}; a "
             "threshold is set on good parts only. Leave them out."
         )

@@ -19,7 +19,7 @@ from ..data.held_out import held_out_images
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions
-from .calibrate import Calibration, calibrate_bundle, good_pictures, held_out
+from .calibrate import Calibration, calibrate_bundle, good_images, held_out
 from .part import check_same_category, check_same_part
 
 _NUM_NAMED = 3
@@ -66,11 +66,11 @@ def calibration_samples(
     elif source.root is not None:
         raise UsageError(f"--root says where the data set of a run lies; {source.data} is no run. Leave it out.")
     elif source.data.is_dir() and any(is_image(item) for item in visible(source.data)):
-        samples = good_pictures(source.data)
+        samples = good_images(source.data)
         _refuse_used(samples, manifest)
         if enclosing := enclosing_dataset(source.data):
             note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
-        words = f"good pictures of {source.data}"
+        words = f"good images of {source.data}"
     else:
         dataset = check_contents(open_category(source.data, source.category, own=manifest.training.category))
         notes = DataNotes.of(dataset)
@@ -137,12 +137,12 @@ def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
         if any(sample.label for sample in inside):
             reason = "they are defective parts"
         elif any(sample.split == "test" for sample in inside):
-            reason = "they are test pictures, and the accuracy that is reported on them would be too good"
+            reason = "they are test images, and the accuracy that is reported on them would be too good"
         elif dataset and not manifest.training.fitted and _was_fitted(dataset, inside, manifest):
             reason = f"{manifest.name} was fitted to them; its run holds the ones held out: --data RUN"
         if dataset and reason:
             raise BadInputError(
-                f"{folder}: these pictures of {dataset.root} may not set a threshold: {reason}. Give good parts that "
+                f"{folder}: these images of {dataset.root} may not set a threshold: {reason}. Give good parts that "
                 "were held out."
             )
 

@@ -1,7 +1,7 @@
 """Anomaly maps and ground truth masks brought together, pixel by pixel, at one of two resolutions.
 
-``"image"`` is MVTec's own protocol: the map is enlarged bilinearly to the picture, the mask stays as it was drawn. With
-a centre crop those pixels of the picture count whose centres lie in the cropped region. ``"map"`` shrinks the mask to
+``"image"`` is MVTec's own protocol: the map is enlarged bilinearly to the image, the mask stays as it was drawn. With
+a centre crop those pixels of the image count whose centres lie in the cropped region. ``"map"`` shrinks the mask to
 the map (nearest), which is cheaper, and may split a thin defect in two or lose a small one.
 """
 
@@ -43,13 +43,13 @@ def judged_pixels(
     *,
     resolution: Resolution,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map and mask of one picture, of one size, as the metrics take them.
+    """Map and mask of one image, of one size, as the metrics take them.
 
     Args:
         anomaly_map: float32 (h, w), covering the crop.
         mask: bool (H, W) at the frame's size.
         preprocessing: of the bundle.
-        resolution: ``"image"`` enlarges the map to the part of the picture that the detector sees, ``"map"`` shrinks
+        resolution: ``"image"`` enlarges the map to the part of the image that the detector sees, ``"map"`` shrinks
             the mask.
 
     Returns:
@@ -78,7 +78,7 @@ def check_mask_shape(mask: NDArray[np.bool_], preprocessing: InputSpec) -> None:
     if mask.shape != (height, width):
         raise BadInputError(
             f"The mask is {mask.shape[1]}x{mask.shape[0]} pixels, the frames {width}x{height}; they must be equal. "
-            "Export the mask at the picture's size."
+            "Export the mask at the image's size."
         )
 
 

@@ -10,17 +10,17 @@ from ..data.dataset import Dataset
 def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:
     """Say how a data set differs from the one that a bundle was trained on.
 
-    The same training pictures are the same part, whatever the folder is called. Otherwise the category's name decides:
-    another one is refused unless the caller accepts it. The same name with other training pictures, or with none to
-    compare, is said: a newer copy looks so, and a target that holds test pictures alone.
+    The same training images are the same part, whatever the folder is called. Otherwise the category's name decides:
+    another one is refused unless the caller accepts it. The same name with other training images, or with none to
+    compare, is said: a newer copy looks so, and a target that holds test images alone.
 
     Args:
         manifest: of the bundle.
-        dataset: whose pictures are to be judged.
+        dataset: whose images are to be judged.
         other_data: accept another category.
 
     Returns:
-        One sentence, or "" where the training pictures are the same.
+        One sentence, or "" where the training images are the same.
 
     Raises:
         BadInputError: another category, and ``other_data`` is False.
@@ -29,7 +29,7 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
     if dataset.train and dataset.fingerprint() == training.fingerprint:
         return ""
     return check_same_category(manifest, dataset.category, other_data=other_data, where=str(dataset.root)) or (
-        _pictures_sentence(training, dataset)
+        _images_sentence(training, dataset)
     )
 
 
@@ -38,9 +38,9 @@ def check_same_category(manifest: Manifest, category: str, *, other_data: bool, 
 
     Args:
         manifest: of the bundle.
-        category: of the pictures.
+        category: of the images.
         other_data: accept another category.
-        where: folder of the pictures, for the message.
+        where: folder of the images, for the message.
 
     Returns:
         One sentence where the names differ, else "".
@@ -51,20 +51,20 @@ def check_same_category(manifest: Manifest, category: str, *, other_data: bool, 
     trained = manifest.training.category
     if not trained or not category or trained.casefold() == category.casefold():
         return ""
-    seen = f"{manifest.name} was trained on {trained}; the pictures of {where} are of {category}"
+    seen = f"{manifest.name} was trained on {trained}; the images of {where} are of {category}"
     if not other_data:
         raise BadInputError(
-            f"{seen}, and none of them is known from its training. Give pictures of {trained} (a plain folder is "
+            f"{seen}, and none of them is known from its training. Give images of {trained} (a plain folder is "
             "called by its own name), or accept these with --other-data where they show the same part."
         )
     return f"Other data: {seen}; accepted by --other-data."
 
 
-def _pictures_sentence(training: TrainingRecord, dataset: Dataset) -> str:
+def _images_sentence(training: TrainingRecord, dataset: Dataset) -> str:
     if not dataset.train:
-        return f"{dataset.root} holds no training pictures: that it is the bundle's part is told by its name alone."
+        return f"{dataset.root} holds no training images: that it is the bundle's part is told by its name alone."
     return (
-        f"The training pictures of {dataset.root} are not those that the bundle was trained on (fingerprint "
+        f"The training images of {dataset.root} are not those that the bundle was trained on (fingerprint "
         f"{dataset.fingerprint()[:12]}… and {training.fingerprint[:12]}…): another copy or version of "
         f"{dataset.category}."
     )

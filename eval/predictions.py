@@ -24,7 +24,7 @@ from ..runtime.engine import Engine, Frames, predict
 @final
 @dataclass(frozen=True)
 class Skipped:
-    """A picture that was not given to the engine.
+    """An image that was not given to the engine.
 
     Attributes:
         sample: which one.
@@ -56,7 +56,7 @@ def used_of(skipped: Sequence[Skipped], *, num_total: int, root: Path | None = N
 @final
 @dataclass(frozen=True, eq=False)
 class FrameBatch:
-    """Pictures decoded for one call of an engine.
+    """Images decoded for one call of an engine.
 
     Attributes:
         samples: where they came from, N of them.
@@ -70,10 +70,10 @@ class FrameBatch:
 @final
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What an engine said about one picture.
+    """What an engine said about one image.
 
     Attributes:
-        sample: which picture.
+        sample: which image.
         score: larger is more anomalous; may be NaN or infinite where the engine fails.
         anomaly_map: float32 (h, w).
     """
@@ -100,14 +100,14 @@ def read_batches(
     conversions: Conversions | None = None,
     progress: Progress = silent,
 ) -> Iterator[FrameBatch | Skipped]:
-    """Read pictures as frames, in batches; those that the bundle's rule does not take come out as ``Skipped``.
+    """Read images as frames, in batches; those that the bundle's rule does not take come out as ``Skipped``.
 
     Args:
         bundle: whose frames are wanted.
-        samples: pictures, in the order in which they are read.
+        samples: images, in the order in which they are read.
         batch: frames per batch; the last one may hold fewer.
-        conversions: is told what was done to the pictures' values.
-        progress: told after each picture.
+        conversions: is told what was done to the images' values.
+        progress: told after each image.
 
     Raises:
         UsageError: the bundle does not take that many frames at once.
@@ -123,7 +123,7 @@ def read_batches(
         if len(waiting) == batch:
             yield _stack(waiting, given)
             waiting = []
-        progress("pictures", done, len(samples))
+        progress("images", done, len(samples))
     if waiting:
         yield _stack(waiting, given)
 
@@ -142,15 +142,15 @@ def predict_files(
     conversions: Conversions | None = None,
     progress: Progress = silent,
 ) -> Iterator[Judged | Skipped]:
-    """Run pictures through an engine and hand out one answer at a time; only one batch is held.
+    """Run images through an engine and hand out one answer at a time; only one batch is held.
 
     Args:
         engine: open engine.
         bundle: whose frames it takes.
-        samples: pictures, in the order in which they are read.
+        samples: images, in the order in which they are read.
         batch: frames per call.
-        conversions: is told what was done to the pictures' values.
-        progress: told after each picture.
+        conversions: is told what was done to the images' values.
+        progress: told after each image.
 
     Raises:
         UsageError: the bundle does not take ``batch`` frames at once.
@@ -165,7 +165,7 @@ def predict_files(
 
 
 def no_frames_left(skipped: Sequence[Skipped], *, what: str) -> BadInputError:
-    """The error for a set of which nothing could be used; names up to three pictures and why."""
+    """The error for a set of which nothing could be used; names up to three images and why."""
     if not skipped:
         return BadInputError(f"There are no {what}; expected at least one. Check the folder that was given.")
     shown = "; ".join(f"{item.sample.path}: {item.reason}" for item in skipped[:3])

@@ -51,7 +51,7 @@ def export_bundle(
         run: folder of the run.
         out: folder of the bundle.
         options: what the bundle shall be.
-        conversions: is extended by what was done to pictures to make frames of them, in sentences.
+        conversions: is extended by what was done to images to make frames of them, in sentences.
         progress: told about every step.
 
     Raises:
@@ -119,7 +119,7 @@ def predict_reference(reference: nn.Module, frames: Frames) -> Prediction:
 
 
 def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
-    """How pictures become frames in the bundle: as in training, or as asked for where training had one size.
+    """How images become frames in the bundle: as in training, or as asked for where training had one size.
 
     Raises:
         UsageError: another fit than the run's; frames of another size than training saw, without a fit.
@@ -128,15 +128,15 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
     learned = record.frame_fit or "none"
     if options.fit is not None and learned not in ("none", options.fit):
         raise UsageError(
-            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: pictures would be seen "
+            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: images would be seen "
             f"otherwise than in training. Leave --fit out, or train again with --fit {options.fit}."
         )
     fit = learned if options.fit is None else check_fit(options.fit)
     if options.frame is not None and options.frame[:2] != record.frame and fit == "none":
         raise UsageError(
-            f"{trained}; --frame {options.frame[0]}x{options.frame[1]} differs, and pictures are never resized "
-            "silently. Leave --frame out, say how pictures become such frames with --fit stretch, pad or crop, or "
-            "train on pictures of the new camera."
+            f"{trained}; --frame {options.frame[0]}x{options.frame[1]} differs, and images are never resized "
+            "silently. Leave --frame out, say how images become such frames with --fit stretch, pad or crop, or "
+            "train on images of the new camera."
         )
     return fit
 

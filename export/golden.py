@@ -24,7 +24,7 @@ def golden_frames(
     """Held-out good frames, and copies of the first ones with a drawn mark, so that scores span a range.
 
     Args:
-        paths: held-out good pictures.
+        paths: held-out good images.
         spec: how they become frames.
         conversions: is told what was done to their values.
 

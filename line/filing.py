@@ -245,4 +245,4 @@ class Filing:
 def _short(stem: str) -> str:
     """A stem that leaves room for number and verdict in a name of 255 bytes (143 on some encrypted disks)."""
     whole = os.fsencode(stem)[:_STEM_BYTES].decode("utf-8", "ignore")
-    return os.fsdecode(whole.encode()) or "picture"
+    return os.fsdecode(whole.encode()) or "image"

@@ -20,7 +20,7 @@ _LONGEST_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Image files to inspect.
 
     Attributes:
@@ -32,10 +32,10 @@ class Pictures:
     notes: tuple[str, ...]
 
 
-def find_pictures(paths: Sequence[Path], *, out: Path | None = None) -> Pictures:
+def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
     """The files given, and every image below the folders given.
 
-    Links are followed, but no file and no folder is entered twice: a circle of links ends, and a picture that several
+    Links are followed, but no file and no folder is entered twice: a circle of links ends, and an image that several
     links lead to counts once, under its own name where that is among them.
 
     Args:
@@ -44,7 +44,7 @@ def find_pictures(paths: Sequence[Path], *, out: Path | None = None) -> Pictures
             an earlier run.
 
     Raises:
-        BadInputError: a path that does not exist, a result of an earlier run given as a picture, or no image at all.
+        BadInputError: a path that does not exist, a result of an earlier run given as an image, or no image at all.
         OSError: a folder that cannot be read.
     """
     missing = [str(path) for path in paths if not path.exists()]
@@ -57,7 +57,7 @@ def find_pictures(paths: Sequence[Path], *, out: Path | None = None) -> Pictures
         raise BadInputError(
             " ".join([f"No image below {named}. Expected PNG, JPEG, BMP, TIFF or WebP.", *walk.notes()])
         )
-    return Pictures(tuple(files), walk.notes())
+    return Images(tuple(files), walk.notes())
 
 
 def holds_results(folder: Path) -> bool:
@@ -89,7 +89,7 @@ class _Walk:
         if self._twice:
             lead = "more path or link leads" if len(self._twice) == 1 else "more paths or links lead"
             notes.append(
-                f"{len(self._twice)} {lead} to what was taken already, first {self._twice[0]}: each picture is judged "
+                f"{len(self._twice)} {lead} to what was taken already, first {self._twice[0]}: each image is judged "
                 "once."
             )
         if self._own:
@@ -138,12 +138,12 @@ class _Walk:
         place = path.absolute()
         if path.is_dir() and os.path.realpath(path) == self._out:
             raise BadInputError(
-                f"--out {path} is the folder of the pictures: results would lie among them. Name another folder."
+                f"--out {path} is the folder of the images: results would lie among them. Name another folder."
             )
         above = [item.parent for item in (place, place.parent) if item.name == OVERLAYS]
         for folder in [place, *above] if path.is_dir() else above:
             if holds_results(folder):
                 raise BadInputError(
-                    f"{path} is a result of an earlier `lineproof run` ({folder / VERDICTS}); expected pictures. "
-                    "Name the folder that holds the pictures."
+                    f"{path} is a result of an earlier `lineproof run` ({folder / VERDICTS}); expected images. "
+                    "Name the folder that holds the images."
                 )

@@ -42,7 +42,7 @@ class Inspection:
         out: results folder, or "".
         filed: what is on disk, in words; "" without a results folder.
         unfiled: what is not on disk and why; "" where everything is.
-        conversions: what was done to the pictures to make frames of them, in sentences.
+        conversions: what was done to the images to make frames of them, in sentences.
     """
 
     num_files: int
@@ -131,7 +131,7 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
 
     Args:
         line: opened line.
-        files: image files, see ``pictures.find_pictures``.
+        files: image files, see ``images.find_images``.
         show: called with each verdict: ``docs/run.md`` lists its keys.
         filing: open results folder, or None for none.
         paint: draws the overlays that are filed; None files none.

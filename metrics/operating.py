@@ -90,9 +90,9 @@ class OperatingPoint:
 
     Attributes:
         allowed: share of good parts that may be rejected, 0 to 1; None at the calibrated threshold.
-        threshold: a part is rejected where its score is above, strictly; None without good pictures.
-        rejected_good: good pictures that are rejected.
-        passed_defective: defective pictures that are accepted.
+        threshold: a part is rejected where its score is above, strictly; None without good images.
+        rejected_good: good images that are rejected.
+        passed_defective: defective images that are accepted.
     """
 
     allowed: float | None
@@ -101,7 +101,7 @@ class OperatingPoint:
     passed_defective: Share
 
     def cells(self, *, origin: str = "calibrated") -> tuple[str, ...]:
-        """A row of the table; ``origin`` names that of the one threshold which was not read off the pictures."""
+        """A row of the table; ``origin`` names that of the one threshold which was not read off the images."""
         name = origin if self.allowed is None else f"at most {self.allowed:.0%}"
         if self.threshold is None:
             return (name, "-", "-", "-")
@@ -126,10 +126,10 @@ class OperatingTable:
     """Points at stated shares of rejected good parts, and the one at the calibrated threshold.
 
     Attributes:
-        points: one for each of SHARES, with thresholds read off these very pictures.
+        points: one for each of SHARES, with thresholds read off these very images.
         calibrated: at the threshold in use, which ``origin`` names: as a rule calibrated on other, held-out good parts.
-        num_good: good pictures.
-        num_defective: defective pictures.
+        num_good: good images.
+        num_defective: defective images.
         origin: ``"calibrated"``, or ``"given"`` where the caller named another threshold than the bundle's.
     """
 
@@ -152,9 +152,9 @@ class OperatingTable:
         """The table, with what its thresholds are."""
         rows = [point.cells(origin=self.origin) for point in (*self.points, self.calibrated)]
         return [
-            f"Operating table on {self.num_good} good and {self.num_defective} defective test pictures:",
+            f"Operating table on {self.num_good} good and {self.num_defective} defective test images:",
             *aligned(_HEADER, rows).splitlines(),
-            f"Thresholds but the {self.origin} one are read off the test pictures, for orientation only.",
+            f"Thresholds but the {self.origin} one are read off the test images, for orientation only.",
         ]
 
     def to_dict(self) -> OperatingJson:
@@ -162,7 +162,7 @@ class OperatingTable:
         return {
             "num_good": self.num_good,
             "num_defective": self.num_defective,
-            "thresholds_from": "these test pictures, for orientation only",
+            "thresholds_from": "these test images, for orientation only",
             "points": [point.to_dict() for point in self.points],
             "calibrated": self.calibrated.to_dict(),
             "threshold_origin": self.origin,
@@ -171,9 +171,9 @@ class OperatingTable:
 
 
 def no_class_lines(*, num_good: int, num_defective: int) -> list[str]:
-    """What is said first where test pictures of a class are missing; empty where there are both."""
+    """What is said first where test images of a class are missing; empty where there are both."""
     missing = [noun for noun, num in (("good", num_good), ("defective", num_defective)) if not num]
-    return [f'No {noun} test picture: figures that need one are "-".' for noun in missing]
+    return [f'No {noun} test image: figures that need one are "-".' for noun in missing]
 
 
 def operating_table(
@@ -187,7 +187,7 @@ def operating_table(
 
     Args:
         scores: (N,), finite, larger is more anomalous.
-        labels: bool (N,), True for defective pictures.
+        labels: bool (N,), True for defective images.
         threshold: the one in use, in units of the score.
         origin: where it comes from.
 
@@ -242,9 +242,9 @@ class RunOperation:
 
     Attributes:
         table: the table; None where nothing could be scored.
-        used: how many of the test pictures it is about.
+        used: how many of the test images it is about.
         reason: why there is no table; "" where there is one.
-        lacking: which class of test pictures is missing, where there is no table.
+        lacking: which class of test images is missing, where there is no table.
     """
 
     table: OperatingTable | None = None

@@ -1,4 +1,4 @@
-"""What a difference between two sides is worth: paired tests and intervals on the same pictures."""
+"""What a difference between two sides is worth: paired tests and intervals on the same images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .bootstrap import Evidence, draw, image_evidence, resampled_areas
 @final
 @dataclass(frozen=True, kw_only=True)
 class McNemar:
-    """McNemar's exact test of two verdicts on the same labelled pictures (McNemar, 1947).
+    """McNemar's exact test of two verdicts on the same labelled images (McNemar, 1947).
 
     Attributes:
-        num_frames: pictures.
-        only_left_right: pictures that only the left side judges as their label says.
-        only_right_right: pictures that only the right side judges so.
-        p_value: two-sided, exact (binomial over the pictures on which the sides differ); 1 where they never do.
-        num_flips: pictures with different verdicts.
-        flip_rate_bound: upper end of the exact one-sided 95 % interval of the share of such pictures.
+        num_frames: images.
+        only_left_right: images that only the left side judges as their label says.
+        only_right_right: images that only the right side judges so.
+        p_value: two-sided, exact (binomial over the images on which the sides differ); 1 where they never do.
+        num_flips: images with different verdicts.
+        flip_rate_bound: upper end of the exact one-sided 95 % interval of the share of such images.
     """
 
     num_frames: int
@@ -42,10 +42,10 @@ class McNemar:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Right minus left of one figure, with a paired bootstrap interval over the pictures (Efron, 1979).
+    """Right minus left of one figure, with a paired bootstrap interval over the images (Efron, 1979).
 
     Attributes:
-        value: the difference on all pictures.
+        value: the difference on all images.
         low: lower end of the 95 % interval: percentile 2.5 of the resamples.
         high: upper end.
         bound: the largest difference, in either direction, that is compatible with the data at 95 %.
@@ -60,7 +60,7 @@ class Difference:
         """In words, with the bound."""
         return (
             f"{name}: right − left {self.value:+.2g}, 95 % interval {self.low:+.2g} to {self.high:+.2g}; a difference "
-            f"above {self.bound:.2g} is not compatible with these pictures."
+            f"above {self.bound:.2g} is not compatible with these images."
         )
 
 
@@ -70,7 +70,7 @@ class Resampling:
     """How the intervals were made; the same numbers give the same intervals.
 
     Attributes:
-        num_resamples: sets of pictures drawn, good and defective ones apart.
+        num_resamples: sets of images drawn, good and defective ones apart.
         seed: of the draw.
         fpr_limit: end of the AUPRO integral.
     """
@@ -87,12 +87,12 @@ class Resampling:
 
 
 def mcnemar(left: NDArray[np.bool_], right: NDArray[np.bool_], label: NDArray[np.bool_]) -> McNemar:
-    """Test whether one side judges more pictures as their labels say.
+    """Test whether one side judges more images as their labels say.
 
     Args:
         left: bool (N,), True where the left side rejects.
         right: the same of the right side.
-        label: bool (N,), True for defective pictures.
+        label: bool (N,), True for defective images.
     """
     only_left = int(((left == label) & (right != label)).sum())
     only_right = int(((left != label) & (right == label)).sum())
@@ -120,7 +120,7 @@ def image_difference(
 ) -> Difference | None:
     """Difference of the image AUROC; None where a class is absent or a score is not finite.
 
-    Where no pair of a good and a defective picture changed its order, every resample gives the difference 0 and says
+    Where no pair of a good and a defective image changed its order, every resample gives the difference 0 and says
     nothing. The bound is then the larger of two shares of pairs: the rule of three for an event that was never seen,
     and the pairs that lie closer together than twice the largest score error, which such errors could reorder.
     """
@@ -140,9 +140,9 @@ def pixel_differences(
     """Differences of pixel AUROC and AUPRO; None where a class of pixels is absent.
 
     Args:
-        sides: pixel evidence of the left side, then of the right one, of the same pictures; where an iterator makes
+        sides: pixel evidence of the left side, then of the right one, of the same images; where an iterator makes
             them, only one is in memory at a time.
-        label: bool (N,), True for pictures with a defect: good and defective pictures are drawn apart.
+        label: bool (N,), True for images with a defect: good and defective images are drawn apart.
         how: number of resamples, seed, limit.
         progress: told about every block of pixels.
     """
@@ -153,19 +153,19 @@ def pixel_differences(
 
 
 def _weights(label: NDArray[np.bool_], how: Resampling) -> NDArray[np.float64]:
-    """Weights of all pictures once, then of every resample: (N, 1 + B)."""
+    """Weights of all images once, then of every resample: (N, 1 + B)."""
     drawn = draw(label, num_resamples=how.num_resamples, seed=how.seed)
     return np.concatenate([np.ones((len(label), 1)), drawn], axis=1)
 
 
 def _unseen(label: NDArray[np.bool_]) -> float:
-    """Upper 95 % end of the share of pairs of pictures that change, where none of those seen did."""
+    """Upper 95 % end of the share of pairs of images that change, where none of those seen did."""
     num_pairs = int(label.sum()) * int((~label).sum())
     return float(1.0 - 0.05 ** (1.0 / num_pairs)) if num_pairs else 1.0
 
 
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen: float) -> Difference | None:
-    """Of the areas (1 + B,), the first that of all pictures; ``unseen`` bounds what no resample shows."""
+    """Of the areas (1 + B,), the first that of all images; ``unseen`` bounds what no resample shows."""
     change = right - left
     if not np.isfinite(change[0]):
         return None

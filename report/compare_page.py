@@ -15,9 +15,9 @@ from .page import Page
 
 def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: Path) -> None:
     """Write what two sides differ in as a page, with the maps of the images that differ most side by side."""
-    page = Page("lineproof compare", f"{found.left} and {found.right} on the same pictures.")
+    page = Page("lineproof compare", f"{found.left} and {found.right} on the same images.")
     page.lines(found.summary_lines())
-    page.heading("Pictures whose maps differ most")
+    page.heading("Images whose maps differ most")
     places = {file: index for index, file in enumerate(left.files)}
     for file, error in found.worst:
         index = places[file]
@@ -27,9 +27,9 @@ def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: 
         shown = [(heat_map(item, low=low, high=high), name) for item, name in zip(maps, ("left", "right"), strict=True)]
         change = np.abs(maps[1].astype(np.float64) - maps[0])
         shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
-        picture = Path(left.source.root) / file
-        if picture.is_file():
+        image = Path(left.source.root) / file
+        if image.is_file():
             given = input_of(left.source.preprocessing)
-            shown.insert(0, (given.as_rgb(given.read(picture)), file))
-        page.pictures(shown)
+            shown.insert(0, (given.as_rgb(given.read(image)), file))
+        page.images(shown)
     page.write(path)

@@ -1,4 +1,4 @@
-"""A gallery of bad cases: picture, mask, map and overlay of whatever should be looked at."""
+"""A gallery of bad cases: image, mask, map and overlay of whatever should be looked at."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from .page import Page
 _TITLES = {
     "false accept": "False accepts: defective, and let through",
     "false reject": "False rejects: good, and thrown out",
-    "hot spot": "Hot spots outside the mask of a defective picture: perhaps defects that nobody drew",
+    "hot spot": "Hot spots outside the mask of a defective image: perhaps defects that nobody drew",
 }
 _SIDES = {
     "false accept": "below the threshold",
     "false reject": "above the threshold",
-    "hot spot": "above what good pictures show",
+    "hot spot": "above what good images show",
 }
 _METRICS = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AUPRO", "aupro"))
 
@@ -52,10 +52,10 @@ class Gallery:
         before: accuracy by the ground truth as it came.
         after: accuracy by the corrected one; None without corrections.
         page: the page written.
-        used: how many of the data set's test pictures were judged.
+        used: how many of the data set's test images were judged.
         choice: how they were judged.
         data: the data set in words, alone in a tuple.
-        notices: what a person should know about the pictures, in sentences.
+        notices: what a person should know about the images, in sentences.
     """
 
     source: str
@@ -70,7 +70,7 @@ class Gallery:
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        """Raise BadInputError where fewer of the images were used than was asked for."""
         self.used.check(self.choice.min_used)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
         choice: data set, engine, threshold, corrections.
         top: at most so many of each kind.
         out: page to write.
-        progress: told after each picture.
+        progress: told after each image.
 
     Raises:
         UsageError: ``top`` is below 1.
@@ -177,14 +177,14 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
         if not found:
             page.lines(["None."])
         for case in found:
-            page.pictures(_pictures(case, outputs, limits, resolution=gallery.choice.resolution))
+            page.images(_images(case, outputs, limits, resolution=gallery.choice.resolution))
     page.write(gallery.page)
 
 
-def _pictures(
+def _images(
     case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution
 ) -> list[tuple[NDArray[np.uint8], str]]:
-    """Drawn at the map's size, whatever was measured: a page of pictures at a camera's size could not be opened."""
+    """Drawn at the map's size, whatever was measured: a page of images at a camera's size could not be opened."""
     anomaly_map = np.asarray(outputs.anomaly_map[case.index])
     low, high = limits
     spec, shape = outputs.source.preprocessing, (anomaly_map.shape[0], anomaly_map.shape[1])
@@ -201,7 +201,7 @@ def _pictures(
     words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
     caption = f"{case.file}: {_how_far(case)}"
     return [
-        (base, caption if frame is not None else f"{caption} (picture not found)"),
+        (base, caption if frame is not None else f"{caption} (image not found)"),
         (drawn, words),
         (heat, f"map, {low:.3g} to {high:.3g}"),
         (contour(laid, mask, colour=(0, 255, 255)) if mask.any() else laid, "overlay"),
@@ -220,7 +220,7 @@ def _drawn_box(
 
 
 def _seen(path: Path, spec: InputSpec, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The part of the picture that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
+    """The part of the image that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
     if not path.is_file():
         return None
     (top, bottom), (left, right) = (axis_px.edges_px for axis_px in spec.axes)

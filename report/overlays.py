@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures: heat maps, overlays on the frame, contours, and PNG for HTML reports."""
+"""Anomaly maps as images: heat maps, overlays on the frame, contours, and PNG for HTML reports."""
 
 import base64
 import io
@@ -94,7 +94,7 @@ def contour(
         frame: uint8 (H, W, 3) RGB.
         mask: bool (H, W).
         colour: RGB, 0 to 255 each.
-        width_px: how far the line reaches inwards from the mask's edge; at least 1. At the picture's border there is
+        width_px: how far the line reaches inwards from the mask's edge; at least 1. At the image's border there is
             no line.
 
     Returns:
@@ -121,7 +121,7 @@ def contour(
 
 
 def png_data_uri(image: NDArray[np.uint8]) -> str:
-    """Encode a picture for an ``img`` element that needs no file beside the page.
+    """Encode an image for an ``img`` element that needs no file beside the page.
 
     Args:
         image: uint8 (H, W, 3) RGB or (H, W) grey.
@@ -130,10 +130,10 @@ def png_data_uri(image: NDArray[np.uint8]) -> str:
         ``data:image/png;base64,...``
 
     Raises:
-        BadInputError: the array is no such picture.
+        BadInputError: the array is no such image.
     """
     if image.dtype != np.uint8 or (image.ndim != 2 and image.shape[2:] != (3,)) or 0 in image.shape:
-        raise BadInputError(f"The picture is {image.dtype} {image.shape}; expected uint8 (H, W, 3) or (H, W).")
+        raise BadInputError(f"The image is {image.dtype} {image.shape}; expected uint8 (H, W, 3) or (H, W).")
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(stream, format="PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""One-page HTML reports: text, tables and pictures in a single file that needs nothing else."""
+"""One-page HTML reports: text, tables and images in a single file that needs nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid #e4e8ec;
 th:first-child, td:first-child { text-align: left; } th { background: #e9eef3; font-weight: 600; }
 pre { background: #fff; padding: 12px 14px; white-space: pre-wrap; border-left: 3px solid #9fb3c8; margin: 8px 0; }
 .good { color: #127a3a; font-weight: 600; } .bad { color: #b3261e; font-weight: 600; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
 figure { margin: 0; background: #fff; padding: 6px; } img { width: 100%; display: block; }
 figcaption { font-size: 12px; color: #52606d; padding-top: 4px; overflow-wrap: anywhere; }
 """
@@ -63,14 +63,14 @@ class Page:
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
-    def pictures(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> None:
-        """Pictures uint8 (H, W, 3) with captions, in a grid."""
+    def images(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> None:
+        """Images uint8 (H, W, 3) with captions, in a grid."""
         figures = [
             f'<figure><img src="{png_data_uri(image)}" alt="{escape(caption, quote=True)}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
             for image, caption in items
         ]
-        self._parts.append(f'<div class="pictures">{"".join(figures)}</div>')
+        self._parts.append(f'<div class="images">{"".join(figures)}</div>')
 
     def write(self, path: Path) -> None:
         """Write the page, atomically."""

@@ -63,7 +63,7 @@ def check_table(number: str, effort: Effort) -> None:
         raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
     if effort.batches != (1,):
         batches = ":".join(map(str, effort.batches))
-        raise UsageError(f"--table 3 is about single pictures; --batch is {batches}. Leave out --batch or --table.")
+        raise UsageError(f"--table 3 is about single images; --batch is {batches}. Leave out --batch or --table.")
 
 
 def measure_table(

@@ -1,4 +1,4 @@
-"""The whole chain on the built-in sample, ending in a page with pictures."""
+"""The whole chain on the built-in sample, ending in a page with images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..runtime.engine import availability, cpu_engines
 from .chain import ExportRequest, export_and_prove
 
 DEMO_DETECTORS = ("fastflow", "padim", "patchcore")
-_NUM_PICTURES = 6
+_NUM_IMAGES = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class DemoStep:
     Attributes:
         name: detector.
         proof: export, TensorRT-RTX build, golden frames.
-        parity: one report per engine, on the sample's test pictures.
+        parity: one report per engine, on the sample's test images.
         profile: the engines side by side.
         seconds: time of the whole step.
     """
@@ -56,7 +56,7 @@ class DemoStep:
 
     @property
     def operation(self) -> RunOperation:
-        """What its threshold does to the sample's test pictures."""
+        """What its threshold does to the sample's test images."""
         return self.proof.operation or RunOperation(reason="the bundle was not exported from a run.")
 
 
@@ -169,7 +169,7 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
 def verify_each(
     bundle: Bundle, engines: Sequence[str], *, dataset: Dataset, progress: Progress = silent
 ) -> tuple[Bundle, tuple[ParityReport, ...]]:
-    """Verify one engine after the other on a data set's test pictures, and keep every report in the bundle.
+    """Verify one engine after the other on a data set's test images, and keep every report in the bundle.
 
     Returns:
         The bundle as it lies on disk then, so that what follows knows what was proved; one report per engine.
@@ -195,14 +195,14 @@ def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:
     page.table(("accuracy", "PyTorch", first.engine), [(n, _figure(a), _figure(b)) for n, a, b in rows])
     page.lines(step.proof.summary_lines())
     page.lines([line for report in step.profile.reports for line in report.summary_lines()])
-    page.pictures(_pictures(step.proof.bundle, dataset, first.engine))
+    page.images(_images(step.proof.bundle, dataset, first.engine))
 
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _pictures(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.ndarray[Any, Any], str]]:
+def _images(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.ndarray[Any, Any], str]]:
     """The first good part and one part of each defect: heat map, true outline, verdict."""
     limits = map_limits(bundle)
     shown = []
@@ -222,4 +222,4 @@ def _one_of_each(samples: Sequence[Sample]) -> list[Sample]:
     first: dict[str, Sample] = {}
     for sample in samples:
         first.setdefault(sample.defect, sample)
-    return sorted(first.values(), key=lambda sample: sample.label)[: _NUM_PICTURES + 1]
+    return sorted(first.values(), key=lambda sample: sample.label)[: _NUM_IMAGES + 1]

@@ -165,9 +165,9 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """Two dark (good) and one bright (defective) picture of the tiny bundle's 16x12 pixels."""
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    """Two dark (good) and one bright (defective) image of the tiny bundle's 16x12 pixels."""
+    folder = tmp_path / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     for index in range(3):

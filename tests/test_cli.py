@@ -62,9 +62,9 @@ def lineproof(monkeypatch, capsys, tmp_path):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A dark (good) and a bright (defective) picture of the tiny bundle's size."""
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    """A dark (good) and a bright (defective) image of the tiny bundle's size."""
+    folder = tmp_path / "images"
     folder.mkdir()
     for name, level in (("good", 20), ("bad", 230)):
         Image.fromarray(np.full((12, 16, 3), level, np.uint8)).save(folder / f"{name}.png")
@@ -161,12 +161,12 @@ def test_a_threshold_is_set_said_and_shown(lineproof, tiny_bundle):
     assert "Engine null computes nothing and answers zeros: it cannot have a threshold" in err
 
 
-def test_run_says_that_nothing_is_proved_and_refuses_where_a_proof_is_required(lineproof, tiny_bundle, pictures):
+def test_run_says_that_nothing_is_proved_and_refuses_where_a_proof_is_required(lineproof, tiny_bundle, images):
     needs("ort-cpu")
-    status, out, err = lineproof("run", tiny_bundle.path, pictures / "good.png", "--engine", "ort-cpu")
+    status, out, err = lineproof("run", tiny_bundle.path, images / "good.png", "--engine", "ort-cpu")
     assert (status, json.loads(out)["verdict"]) == (0, "OK")
     assert "warning: Engine ort-cpu is not proved: it was never verified on this bundle." in err
-    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--require-proof")
+    status, out, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--require-proof")
     assert (status, out) == (4, "")
     assert "A proof was required." in err
 
@@ -198,10 +198,10 @@ def test_status_1_what_is_not_there(lineproof, words):
     assert "Traceback" not in err
 
 
-def test_status_1_a_picture_without_a_verdict(lineproof, tiny_bundle, pictures):
+def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
     needs("ort-cpu")
-    (pictures / "cut.png").write_bytes((pictures / "bad.png").read_bytes()[:40])
-    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--quiet")
+    (images / "cut.png").write_bytes((images / "bad.png").read_bytes()[:40])
+    status, out, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--quiet")
     assert status == 1
     assert [json.loads(line)["verdict"] for line in out.splitlines()] == ["NG", "ERR", "OK"]
     assert "1 of 3 files gave no verdict" in err
@@ -224,15 +224,15 @@ def test_status_1_a_picture_without_a_verdict(lineproof, tiny_bundle, pictures):
         (["models", "fastflw"], "Did you mean 'fastflow'?"),
         (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
-        (["run", "TINY", "PICTURES", "--threshold", "nan"], "expected a finite number"),
-        (["run", "TINY", "PICTURES", "--append"], "name it with --out"),
-        (["run", "TINY", "PICTURES", "--out", "o", "--skip-judged"], "--skip-judged goes with --append"),
+        (["run", "TINY", "IMAGES", "--threshold", "nan"], "expected a finite number"),
+        (["run", "TINY", "IMAGES", "--append"], "name it with --out"),
+        (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "--skip-judged goes with --append"),
     ],
 )
-def test_status_2_usage(lineproof, tiny_bundle, pictures, words, said):
+def test_status_2_usage(lineproof, tiny_bundle, images, words, said):
     if words[0] in ("train", "export"):
         pytest.importorskip("torch")
-    places = {"TINY": tiny_bundle.path, "PICTURES": pictures}
+    places = {"TINY": tiny_bundle.path, "IMAGES": images}
     status, out, err = lineproof(*(places.get(word, word) for word in words))
     assert status == 2, err
     assert out == ""
@@ -259,14 +259,14 @@ def test_status_3_a_package_that_is_not_here():
     assert "Install it with what goes with it: pip install 'torch>=2.9' 'torchvision>=0.24'" in answer.stderr
 
 
-def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle, pictures):
+def test_status_4_the_null_engine_never_passes(lineproof, tiny_bundle, images):
     status, out, err = lineproof("verify", tiny_bundle.path, "--engine", "null", "--json")
     assert status == 4
     assert only_json(out)["passed"] is False
     assert "null does not give the reference's answers" in err
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "failed", time=now()))
-    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu")
+    status, out, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu")
     assert (status, out) == (4, "")
     assert "failed its last `lineproof verify --engine ort-cpu`" in err
 
@@ -376,9 +376,9 @@ def test_other_commands_print_one_object(lineproof, tiny_bundle, tmp_path, monke
     assert err == ""
 
 
-def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, pictures, tmp_path):
+def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, images, tmp_path):
     needs("ort-cpu")
-    words = ("run", tiny_bundle.path, pictures, "--engine", "ort-cpu")
+    words = ("run", tiny_bundle.path, images, "--engine", "ort-cpu")
     status, out, _ = lineproof(*words, "--out", tmp_path / "out")
     assert status == 0
     assert [json.loads(line)["verdict"] for line in out.splitlines()] == ["NG", "OK"]
@@ -389,10 +389,10 @@ def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, picture
     assert (found["num_files"], found["num_errors"]) == (2, 0)
 
 
-def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bundle, pictures, tmp_path):
+def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bundle, images, tmp_path):
     needs("ort-cpu")
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
-    words = ("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--out", tmp_path / "out", "--quiet")
+    words = ("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--out", tmp_path / "out", "--quiet")
     assert lineproof(*words)[0] == 0
     before = (tmp_path / "out" / "verdicts.jsonl").read_text()
     status, out, err = lineproof(*words, "--threshold", "1000")
@@ -414,18 +414,18 @@ def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bund
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 4
 
 
-def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, tiny_bundle, pictures, tmp_path):
+def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, tiny_bundle, images, tmp_path):
     needs("ort-cpu")
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
-    (pictures / "cut.png").write_bytes(b"x")
-    status, out, err = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--json", "--quiet")
+    (images / "cut.png").write_bytes(b"x")
+    status, out, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--json", "--quiet")
     found = only_json(out)
     assert status == found["status"] == 1
     assert [item["verdict"] for item in found["verdicts"]] == ["NG", "ERR", "OK"]
     assert found["kind"] == "BadInputError"
     assert err == f"error: {found['error']}\n" == "error: 1 of 3 files gave no verdict; see the ERR lines.\n"
     (tmp_path / "o").mkdir()
-    words = ("run", tiny_bundle.path, pictures / "bad.png", "--engine", "ort-cpu", "--json", "--out", tmp_path / "o")
+    words = ("run", tiny_bundle.path, images / "bad.png", "--engine", "ort-cpu", "--json", "--out", tmp_path / "o")
     assert only_json(lineproof(*words)[1])["num_judged"] == 1
     found = only_json(lineproof(*words, "--append", "--skip-judged")[1])
     assert found == {
@@ -438,12 +438,12 @@ def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, t
     }
 
 
-def test_the_documented_keys_of_a_verdict_are_the_printed_ones(lineproof, tiny_bundle, pictures, tmp_path):
+def test_the_documented_keys_of_a_verdict_are_the_printed_ones(lineproof, tiny_bundle, images, tmp_path):
     needs("ort-cpu")
     page = (ROOT / "docs" / "run.md").read_text()
     documented = re.findall(r"^\| `(\w+)` \|", page.split("## A verdict")[1].split("\n## ")[0], re.MULTILINE)
-    (pictures / "cut.png").write_bytes(b"x")
-    _, out, _ = lineproof("run", tiny_bundle.path, pictures, "--engine", "ort-cpu", "--out", tmp_path / "out")
+    (images / "cut.png").write_bytes(b"x")
+    _, out, _ = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--out", tmp_path / "out")
     lines = [json.loads(line) for line in out.splitlines()]
     only_with_error = {"error", "kind"}
     for line in lines:
@@ -467,7 +467,7 @@ def test_run_says_once_what_was_converted_and_swaps_the_channels_where_asked(lin
         "--quiet",
     )
     status, out, err = lineproof(*words)
-    said = "2 of 2 pictures: grey, repeated to R, G and B for a colour bundle."
+    said = "2 of 2 images: grey, repeated to R, G and B for a colour bundle."
     assert status == 0
     assert err.count("note: ") == 1
     assert err.endswith(f"note: {said}\n")
@@ -489,7 +489,7 @@ def test_other_data_must_be_accepted(lineproof, tiny_bundle, tmp_path):
     for command in (("evaluate",), ("verify", "--reference", "openvino"), ("badcases",)):
         status, out, err = lineproof(*command, *words)
         assert (status, out) == (1, "")
-        assert "tiny was trained on hazelnut; the pictures of" in err
+        assert "tiny was trained on hazelnut; the images of" in err
         assert "accept these with --other-data" in err
     status, out, err = lineproof("evaluate", *words, "--other-data", "--json")
     assert status == 0
@@ -738,7 +738,7 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
         "--table-file", "table.md", "--json", "--quiet",
     )  # fmt: skip
     assert (status, err.count("\n")) == (0, 2)
-    assert err.startswith("note: The training pictures of ")
+    assert err.startswith("note: The training images of ")
     assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     found = only_json(out)
     assert found["evaluated"][0]["parity"] == "unverified"
@@ -746,9 +746,9 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     assert Path("table.md").read_text().startswith("Table 1:")
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
     assert (status, err.count("\n")) == (0, 2)
-    assert err.startswith("note: The training pictures of ")
+    assert err.startswith("note: The training images of ")
     assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
-    assert "2 of 2 good pictures rejected" in out
+    assert "2 of 2 good images rejected" in out
     assert "at the image's resolution" in out
     status, out, err = lineproof("evaluate", "kept.npz", "--resolution", "map", "--quiet")
     assert status == 0
@@ -757,19 +757,19 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     assert out.splitlines()[0] == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (1)."
     status, out, err = lineproof("compare", "kept.npz", "kept.npz", "--resamples", 100, "--quiet", "--report", "c.html")
     assert (status, err.count("\n")) == (0, 2)
-    assert err.startswith("note: The training pictures of ")
+    assert err.startswith("note: The training images of ")
     assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     assert "0 of 5 differ" in out
-    assert "Pictures whose maps differ most" in Path("c.html").read_text()
+    assert "Images whose maps differ most" in Path("c.html").read_text()
     status, out, err = lineproof("badcases", "kept.npz", "--threshold", "0.0", "--quiet")
     assert (status, err.count("\n")) == (0, 2)
-    assert err.startswith("note: The training pictures of ")
+    assert err.startswith("note: The training images of ")
     assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
     assert "false rejects shown: 2" in out
     assert Path("badcases.html").is_file()
 
 
-def test_too_few_usable_pictures_are_an_error_after_the_result(lineproof, tiny_bundle, tmp_path):
+def test_too_few_usable_images_are_an_error_after_the_result(lineproof, tiny_bundle, tmp_path):
     needs("ort-cpu")
     parts = _parts(tmp_path / "parts")
     for index in (0, 1):
@@ -779,17 +779,17 @@ def test_too_few_usable_pictures_are_an_error_after_the_result(lineproof, tiny_b
         status, out, err = lineproof(command, tiny_bundle.path, *words)
         assert status == 1
         first = out.splitlines()[0]
-        assert "Only 3 of 5 pictures could be used (60.0%). Not used: bad/000.png, bad/001.png: the picture is" in first
-        assert "Only 3 of 5 pictures could be used (60.0%); expected at least 90%" in err
+        assert "Only 3 of 5 images could be used (60.0%). Not used: bad/000.png, bad/001.png: the image is" in first
+        assert "Only 3 of 5 images could be used (60.0%); expected at least 90%" in err
         assert lineproof(command, tiny_bundle.path, *words, "--min-used", "60%")[0] == 0
     status, out, err = lineproof("evaluate", tiny_bundle.path, *words, "-v")
-    assert "  bad/001.png: the picture is 12x20 (height x width)" in out
+    assert "  bad/001.png: the image is 12x20 (height x width)" in out
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words)[0] == 1
     assert lineproof("compare", tiny_bundle.path, tiny_bundle.path, *words, "--min-used", "0.5")[0] == 0
 
 
 def test_every_command_says_what_the_data_set_lacks(lineproof, tiny_bundle, tmp_path):
-    """An empty mask and a copied test picture: named by every command, once, and the mask counts nowhere."""
+    """An empty mask and a copied test image: named by every command, once, and the mask counts nowhere."""
     needs("ort-cpu")
     needs("openvino")
     parts = _parts(tmp_path / "parts")
@@ -802,10 +802,10 @@ def test_every_command_says_what_the_data_set_lacks(lineproof, tiny_bundle, tmp_
         "verify": (*words, "--reference", "openvino"),
         "compare": (tiny_bundle.path, *words),
     }
-    head = "parts: 8 training, 2 good and 3 defective test pictures (bad 3), 2 with masks; plain folder; good = good"
+    head = "parts: 8 training, 2 good and 3 defective test images (bad 3), 2 with masks; plain folder; good = good"
     problems = [
-        "masks/001.png: marks nothing; its picture counts as unmarked.",
-        "good/009.png: is byte-identical to a training picture, good/000.png.",
+        "masks/001.png: marks nothing; its image counts as unmarked.",
+        "good/009.png: is byte-identical to a training image, good/000.png.",
     ]
     for command, given in commands.items():
         err = lineproof(command, *given)[2]
@@ -815,7 +815,7 @@ def test_every_command_says_what_the_data_set_lacks(lineproof, tiny_bundle, tmp_
         found = data["evaluated"][0]["data"] if "evaluated" in data else data["data"]
         assert (found[0] if isinstance(found, list) else found)["problems"] == problems
         assert f"note: {problems[0]}\n" in lineproof(command, *given, "--quiet")[2]
-    assert "note: good holds the good training pictures.\n" in lineproof("evaluate", *words, "-v")[2]
+    assert "note: good holds the good training images.\n" in lineproof("evaluate", *words, "-v")[2]
     out = lineproof("evaluate", *words, "--json")[1]
     assert only_json(out)["evaluated"][0]["accuracy"]["pixel"]["num_images"] == 4
 
@@ -829,8 +829,8 @@ def test_kept_outputs_say_what_the_data_set_lacked(lineproof, tiny_bundle, tmp_p
     shutil.rmtree(parts)
     later = lineproof("evaluate", "kept.npz", "--json")
     assert only_json(later[1]) == only_json(made[1])
-    assert later[2] == made[2].split("pictures …\n")[-1]
-    assert "note: masks/001.png: marks nothing; its picture counts as unmarked.\n" in later[2]
+    assert later[2] == made[2].split("images …\n")[-1]
+    assert "note: masks/001.png: marks nothing; its image counts as unmarked.\n" in later[2]
 
 
 @pytest.mark.parametrize(("gone", "noun"), [("bad", "defective"), ("good", "good")])
@@ -848,7 +848,7 @@ def test_a_test_split_without_a_class_is_the_first_thing_said(lineproof, tiny_bu
         "compare": (tiny_bundle.path, *words),
     }.items():  # fmt: skip
         first, *rest = lineproof(command, *given)[1].splitlines()
-        assert first.endswith(f'No {noun} test picture: figures that need one are "-".'), command
+        assert first.endswith(f'No {noun} test image: figures that need one are "-".'), command
         if command in ("verify", "compare"):
             assert "Image AUROC: -." in rest
             assert "AUPRO: -." in rest
@@ -863,16 +863,16 @@ def test_a_set_that_verify_could_use_only_in_part(lineproof, tiny_bundle, tmp_pa
     words = ("verify", tiny_bundle.path, "--data", parts, "--engine", "ort-cpu", "--reference", "openvino", "--quiet")
     status, out, err = lineproof(*words)
     assert status == 1
-    names = "Only 3 of 5 pictures could be used (60.0%). Not used: bad/000.png, bad/001.png: the picture is 12x20"
+    names = "Only 3 of 5 images could be used (60.0%). Not used: bad/000.png, bad/001.png: the image is 12x20"
     assert out.startswith(names)
     assert out.count("bad/001.png") == 1
     assert "(60.0%); expected at least 90%" in err
     assert lineproof(*words, "--min-used", "60%")[0] == 0
-    assert "  bad/001.png: the picture is 12x20" in lineproof(*words, "-v")[1]
+    assert "  bad/001.png: the image is 12x20" in lineproof(*words, "-v")[1]
     assert only_json(lineproof(*words, "--json")[1].partition("\n{")[0] or "{}") is not None
 
 
-def test_a_threshold_from_part_of_the_pictures_is_not_set(lineproof, tiny_bundle, tmp_path):
+def test_a_threshold_from_part_of_the_images_is_not_set(lineproof, tiny_bundle, tmp_path):
     needs("ort-cpu")
     held = tmp_path / "held"
     held.mkdir()
@@ -884,8 +884,8 @@ def test_a_threshold_from_part_of_the_pictures_is_not_set(lineproof, tiny_bundle
     before = open_bundle(tiny_bundle.path).manifest
     status, out, err = lineproof(*words)
     assert status == 1
-    assert out.startswith("Only 8 of 10 pictures could be used (80.0%). Not used: ")
-    assert "The threshold was not set. Only 8 of 10 pictures could be used (80.0%)" in err
+    assert out.startswith("Only 8 of 10 images could be used (80.0%). Not used: ")
+    assert "The threshold was not set. Only 8 of 10 images could be used (80.0%)" in err
     assert open_bundle(tiny_bundle.path).manifest == before
     status, out, err = lineproof(*words, "--min-used", "80%")
     assert status == 0

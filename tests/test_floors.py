@@ -1,4 +1,4 @@
-"""The picture of the floors is drawn from the imports as they are, and can be read."""
+"""The image of the floors is drawn from the imports as they are, and can be read."""
 
 import importlib.util
 import itertools
@@ -31,8 +31,8 @@ def drawn():
     return DRAWER.draw()
 
 
-def test_the_picture_shows_the_imports_of_today(drawn):
-    assert DRAWER.PICTURE.read_text(encoding="utf-8") == drawn, "run: python docs/draw_floors.py"
+def test_the_image_shows_the_imports_of_today(drawn):
+    assert DRAWER.IMAGE.read_text(encoding="utf-8") == drawn, "run: python docs/draw_floors.py"
 
 
 def test_every_folder_is_in_it_and_every_arrow_goes_down(drawn):

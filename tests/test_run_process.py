@@ -16,7 +16,7 @@ from PIL import Image
 from lineproof.bundle.store import now
 from lineproof.runtime.engine import availability
 
-#: The command line with one change: judging a picture takes a while, so that something can happen meanwhile.
+#: The command line with one change: judging an image takes a while, so that something can happen meanwhile.
 SLOW = """
 import sys, time
 from lineproof.line import inspector
@@ -32,19 +32,19 @@ main()
 
 @pytest.fixture
 def here(tmp_path, tiny_bundle):
-    """A folder with forty pictures of the tiny bundle's size, which is marked as proved: it gives no warning."""
+    """A folder with forty images of the tiny bundle's size, which is marked as proved: it gives no warning."""
     if not availability("ort-cpu").is_available:
         pytest.skip("onnxruntime is not installed")
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     rng = np.random.default_rng(0)
     for index in range(40):
-        Image.fromarray(rng.integers(0, 40, (12, 16, 3)).astype(np.uint8)).save(tmp_path / f"pictures/{index:02d}.png")
+        Image.fromarray(rng.integers(0, 40, (12, 16, 3)).astype(np.uint8)).save(tmp_path / f"images/{index:02d}.png")
     return tmp_path
 
 
 def start(here, bundle, *words, delay=0.05, stdout=subprocess.PIPE, env=None):
-    command = [sys.executable, "-c", SLOW.format(delay=delay), "run", bundle.path, "pictures", "--engine", "ort-cpu"]
+    command = [sys.executable, "-c", SLOW.format(delay=delay), "run", bundle.path, "images", "--engine", "ort-cpu"]
     return subprocess.Popen(
         [*map(str, command), *map(str, words)], cwd=here, stdout=stdout, stderr=subprocess.PIPE, text=True,
         env={**os.environ, **(env or {})}, start_new_session=True,
@@ -119,7 +119,7 @@ def test_ctrl_c_in_json_is_one_object(here, tiny_bundle):
     found = json.loads("".join([*first, out]))
     assert (found["kind"], found["status"]) == ("StoppedError", 130)
     assert found["num_judged"] == len(found["verdicts"]) < found["num_files"] == 40
-    assert "The first one not judged is pictures/" in found["error"]
+    assert "The first one not judged is images/" in found["error"]
 
 
 def test_a_kill_loses_at_most_one_line(here, tiny_bundle):
@@ -131,7 +131,7 @@ def test_a_kill_loses_at_most_one_line(here, tiny_bundle):
     assert len(entries) >= 5
     assert entries[:5] == [json.loads(line) for line in lines[:5]]
     with (here / "out" / "verdicts.jsonl").open("a") as stream:
-        stream.write('{"file": "pictures/0')
+        stream.write('{"file": "images/0')
     process = start(here, tiny_bundle, "--out", "out", "--append", "--skip-judged", delay=0)
     _, err = finish(process)
     assert process.returncode == 0, err
@@ -178,7 +178,7 @@ def run_mounted(here, script):
 def test_a_full_disk_ends_filing_and_not_judging(here, tiny_bundle):
     (here / "small").mkdir()
     command = (
-        f"{sys.executable} -m lineproof.cli run {tiny_bundle.path} pictures --engine ort-cpu --quiet --out small/out"
+        f"{sys.executable} -m lineproof.cli run {tiny_bundle.path} images --engine ort-cpu --quiet --out small/out"
     )
     answer = run_mounted(
         here,
@@ -194,7 +194,7 @@ def test_a_full_disk_ends_filing_and_not_judging(here, tiny_bundle):
     assert sorted(os.listdir(here / "kept" / "overlays")) == sorted(with_overlay)
     *warnings, last = answer.stderr.splitlines()
     assert all(line.startswith(("warning: Overlays stopped at ", "warning: Filing stopped at ")) for line in warnings)
-    assert any(f"Filing stopped at pictures/{len(kept):02d}.png." in line for line in warnings)
+    assert any(f"Filing stopped at images/{len(kept):02d}.png." in line for line in warnings)
     assert last.startswith("error: Not everything is on disk: ")
     assert f"{len(kept)} verdicts are in small/out/verdicts.jsonl, with {len(with_overlay)} overlays" in last
 
@@ -202,7 +202,7 @@ def test_a_full_disk_ends_filing_and_not_judging(here, tiny_bundle):
 def test_a_read_only_folder_is_refused_before_any_work(here, tiny_bundle):
     (here / "locked").mkdir()
     command = (
-        f"{sys.executable} -m lineproof.cli run {tiny_bundle.path} pictures --engine ort-cpu --quiet --out locked/out"
+        f"{sys.executable} -m lineproof.cli run {tiny_bundle.path} images --engine ort-cpu --quiet --out locked/out"
     )
     answer = run_mounted(here, f"mount -t tmpfs -o ro tmpfs locked; {command}")
     assert (answer.returncode, answer.stdout) == (1, "")
@@ -224,8 +224,8 @@ def test_any_encoding_of_the_output_works(here, tiny_bundle, encoding):
 
 @pytest.mark.parametrize("env", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_names_in_any_script_in_the_c_locale(here, tiny_bundle, env):
-    (here / "pictures" / "00.png").rename(here / "pictures" / "検査–Ü.png")
-    os.rename(here / "pictures" / "01.png", os.fsencode(here / "pictures") + b"/\xff.png")
+    (here / "images" / "00.png").rename(here / "images" / "検査–Ü.png")
+    os.rename(here / "images" / "01.png", os.fsencode(here / "images") + b"/\xff.png")
     process = start(here, tiny_bundle, "--out", "out", delay=0, env=env)
     out, err = finish(process)
     assert process.returncode == 0, err

@@ -76,9 +76,9 @@ def test_saved_outputs_cannot_be_judged_by_one(tiny_bundle, tmp_path, value):
 @pytest.mark.parametrize(
     "command",
     [
-        ("run", "tiny.bundle", "pictures"),
-        ("evaluate", "tiny.bundle", "--data", "pictures"),
-        ("badcases", "tiny.bundle", "--data", "pictures"),
+        ("run", "tiny.bundle", "images"),
+        ("evaluate", "tiny.bundle", "--data", "images"),
+        ("badcases", "tiny.bundle", "--data", "images"),
         ("set-threshold", "tiny.bundle", "--reason", "test"),
     ],
     ids=lambda words: words[0],

@@ -1,4 +1,4 @@
-"""What an image file held before it became uint8 pixels, and what that conversion did to a whole set of pictures.
+"""What an image file held before it became uint8 pixels, and what that conversion did to a whole set of images.
 
 Decoding converts by stated rules (see :mod:`.decode`). Nothing of that is an error, but a person who points a colour
 bundle at a mono camera should read it once per run, not find it in the scores.
@@ -25,7 +25,7 @@ class ImageFacts:
         sample_format: "uint", "int" or "float".
         has_alpha: an alpha channel or a transparent colour is stored.
         num_extra_channels: further channels that TIFF declares as neither colour nor alpha.
-        largest_value: largest stored value of an integer picture deeper than 8 bits, None for all others. Where only
+        largest_value: largest stored value of an integer image deeper than 8 bits, None for all others. Where only
             the upper byte of 16-bit colour was read, the largest value that has this upper byte.
         orientation: 1 to 8 as EXIF numbers them; 1 is upright.
     """
@@ -46,18 +46,18 @@ class ImageFacts:
 
     @property
     def integer_depth(self) -> int | None:
-        """Bits that count as this picture's depth, 9 to 16; None for float pictures and for 8 bits and fewer."""
+        """Bits that count as this image's depth, 9 to 16; None for float images and for 8 bits and fewer."""
         if self.sample_format == "float" or self.stored_bits <= 8:
             return None
         return min(self.stored_bits, 16)
 
 
 class Conversions:
-    """Counts what decoding did to a set of pictures; one ``add`` per picture, in any order.
+    """Counts what decoding did to a set of images; one ``add`` per image, in any order.
 
     Args:
-        channels: 3 or 1, as the pictures are decoded.
-        bit_depth: as the pictures are decoded.
+        channels: 3 or 1, as the images are decoded.
+        bit_depth: as the images are decoded.
     """
 
     def __init__(self, *, channels: int, bit_depth: int | None = None) -> None:
@@ -69,7 +69,7 @@ class Conversions:
         self._largest_in_16: int | None = None
 
     def add(self, facts: ImageFacts) -> None:
-        """Count one picture."""
+        """Count one image."""
         self.num_images += 1
         self._num["repeated_to_rgb"] += self.channels == 3 and facts.is_grey
         self._num["reduced_to_luma"] += self.channels == 1 and not facts.is_grey
@@ -86,7 +86,7 @@ class Conversions:
 
     @property
     def suggested_bit_depth(self) -> int | None:
-        """8, 10, 12 or 14 where all 16-bit pictures stay below that many bits and no ``bit_depth`` was given."""
+        """8, 10, 12 or 14 where all 16-bit images stay below that many bits and no ``bit_depth`` was given."""
         if self.bit_depth is not None or not self._largest_in_16:
             return None
         return next((bits for bits in _CAMERA_BITS if self._largest_in_16 < 2**bits), None)
@@ -100,19 +100,19 @@ class Conversions:
         if (bits := self.suggested_bit_depth) is not None:
             limit, num = 2**bits - 1, self._num_by_depth[16]
             said.append(
-                f"{bits} bits in 16: no value above {limit} in any of the {num} 16-bit pictures; they use "
+                f"{bits} bits in 16: no value above {limit} in any of the {num} 16-bit images; they use "
                 f"1/{2 ** (16 - bits)} of the range and become 0 to {limit >> 8}. If the camera gives {bits} bits, "
                 f"give --bit-depth {bits}."
             )
         if self.bit_depth is not None and self.num_images and not self._num_by_depth:
             said.append(
-                f"--bit-depth {self.bit_depth} changed nothing: none of the {self.num_images} pictures is an integer "
-                "picture deeper than 8 bits."
+                f"--bit-depth {self.bit_depth} changed nothing: none of the {self.num_images} images is an integer "
+                "image deeper than 8 bits."
             )
         return tuple(said)
 
     def to_dict(self) -> dict[str, object]:
-        """JSON: counts per conversion, pictures per depth above 8 bits, the largest 16-bit value, the suggestion."""
+        """JSON: counts per conversion, images per depth above 8 bits, the largest 16-bit value, the suggestion."""
         return {
             "num_images": self.num_images,
             "channels": self.channels,
@@ -124,7 +124,7 @@ class Conversions:
         }
 
     def _of_all(self, num: int) -> str:
-        noun = "picture" if self.num_images == 1 else "pictures"
+        noun = "image" if self.num_images == 1 else "images"
         return f"{num} of {self.num_images} {noun}"
 
 

@@ -20,8 +20,8 @@ float                                 round(255 x) for x in [0, 1]; other values
 A TIFF's tags are obeyed in every depth: white-is-zero, byte order, fill order, strips, tiles, channels stored apart,
 differences, extra channels (dropped). What has no rule is refused by the tag's name.
 
-The EXIF orientation is applied. Of a JPEG with previews (MPO) the main picture is read; other files with more than
-one picture (TIFF pages, animated PNG or WebP) are refused, because which one was meant cannot be known.
+The EXIF orientation is applied. Of a JPEG with previews (MPO) the main image is read; other files with more than
+one image (TIFF pages, animated PNG or WebP) are refused, because which one was meant cannot be known.
 
 Which pixels of a ground truth mask are anomalous:
 
@@ -63,7 +63,7 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """One picture and what its file held.
+    """One image and what its file held.
 
     Attributes:
         pixels: uint8 (H, W, channels), as :func:`decode_image` gives them.
@@ -88,15 +88,15 @@ def decode_image(
         path: PNG, JPEG, BMP, TIFF or WebP.
         channels: 3 for RGB, 1 for mono (luma 0.299 R + 0.587 G + 0.114 B of what RGB would be).
         max_pixels: largest width x height; compared with the header before any pixel is decoded.
-        min_side_px: smallest width and height; anything smaller is no picture of a part.
-        bit_depth: how many of the bits of an integer picture deeper than 8 bits are in use, 8 to 16, the lowest ones;
-            None for the depth that the file declares. Other pictures are not touched by it.
+        min_side_px: smallest width and height; anything smaller is no image of a part.
+        bit_depth: how many of the bits of an integer image deeper than 8 bits are in use, 8 to 16, the lowest ones;
+            None for the depth that the file declares. Other images are not touched by it.
 
     Returns:
         uint8 (H, W, channels), 0 to 255, upright, contiguous and writable.
 
     Raises:
-        BadInputError: the file is missing, empty, no image, truncated, too small, too large, has several pictures,
+        BadInputError: the file is missing, empty, no image, truncated, too small, too large, has several images,
             or holds pixels the module's table does not name, or values that need more than ``bit_depth`` bits.
         UsageError: ``channels`` is neither 3 nor 1, or ``bit_depth`` is not 8 to 16.
     """
@@ -136,7 +136,7 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
 
     Args:
         path: PNG, BMP or TIFF. JPEG and WebP are refused: lossy coding turns black into nearly black.
-        expected_shape: (H, W) of the picture the mask belongs to, compared where given.
+        expected_shape: (H, W) of the image the mask belongs to, compared where given.
 
     Returns:
         bool (H, W), True where anomalous.
@@ -153,8 +153,8 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
     mask: NDArray[np.bool_] = np.ascontiguousarray(upright, dtype=bool)
     if expected_shape is not None and mask.shape != tuple(expected_shape):
         raise BadInputError(
-            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {expected_shape[1]}x"
-            f"{expected_shape[0]}; they must be equal. Pair the files anew or export the mask at the picture's size."
+            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its image {expected_shape[1]}x"
+            f"{expected_shape[0]}; they must be equal. Pair the files anew or export the mask at the image's size."
         )
     return mask
 
@@ -218,9 +218,9 @@ def _levels(samples: StoredImage, path: Path, bit_depth: int | None) -> NDArray[
 def _out_of_range(path: Path, low: Any, high: Any, *, limit: int, bit_depth: int | None) -> BadInputError:
     kind = "float" if limit == 1 else "integer"
     if bit_depth is None:
-        advice = "Scale them when the picture is saved: a scale is never guessed here."
+        advice = "Scale them when the image is saved: a scale is never guessed here."
     else:
-        advice = f"bit_depth={bit_depth} was asked for, and this picture uses more bits: give its depth."
+        advice = f"bit_depth={bit_depth} was asked for, and this image uses more bits: give its depth."
     return BadInputError(f"{path}: the {kind} values run from {low} to {high}; expected 0 to {limit}. {advice}")
 
 

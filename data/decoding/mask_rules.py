@@ -1,6 +1,6 @@
 """Which pixels of a ground truth mask are anomalous, also where it is drawn in alpha or in palette indices.
 
-A mask is drawn in its colours, in its alpha, or in the indices of a palette. What varies over the picture is what was
+A mask is drawn in its colours, in its alpha, or in the indices of a palette. What varies over the image is what was
 drawn; where two of them vary and mark different pixels, which one was meant cannot be known, and the mask is refused.
 The table stands in :mod:`.decode`.
 """

@@ -82,13 +82,13 @@ def _sixteen_bits(
 
 
 def read_jpeg(stream: BinaryIO, request: Request) -> StoredImage:
-    """JPEG of 8 bits; of one with previews (MPO) the main picture."""
+    """JPEG of 8 bits; of one with previews (MPO) the main image."""
     request.check_lossless("JPEG", is_lossy=True)
     with _opened(JpegImageFile, stream, request) as image:
         if image.mode == "CMYK" and "adobe" not in image.info:
             raise BadInputError(
                 f"{request.path}: a CMYK JPEG without Adobe's marker does not say whether its inks are stored "
-                "inverted. Export the picture as RGB."
+                "inverted. Export the image as RGB."
             )
         return _plain_image(image, request, file_format="JPEG")
 
@@ -132,7 +132,7 @@ def read_coded_tiff(stream: BinaryIO, layout: TiffLayout, request: Request) -> S
 def _opened(reader: Callable[..., ImageFile], stream: BinaryIO, request: Request) -> ImageFile:
     if PIL.ImageFile.LOAD_TRUNCATED_IMAGES:
         raise UsageError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, so that half of a picture would be read as "
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set in this process, so that half of an image would be read as "
             "the whole of it. Set it to False."
         )
     stream.seek(0)
@@ -148,7 +148,7 @@ def _loaded(image: ImageFile, request: Request) -> ImageFile:
     if image.mode not in _DIRECT_MODES | _CONVERTED_MODES.keys() | {"P", "LA", "RGBA"}:
         raise BadInputError(
             f"{request.path}: pixels of mode {image.mode!r} have no rule here; expected grey, palette, RGB, CMYK, with "
-            "or without alpha. Export the picture as 8-bit RGB."
+            "or without alpha. Export the image as 8-bit RGB."
         )
     if isinstance(image, TiffImageFile):
         with quiet_pillow():

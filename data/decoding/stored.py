@@ -28,10 +28,10 @@ _warning_filters = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredImage:
-    """One picture as it is stored, not yet turned upright.
+    """One image as it is stored, not yet turned upright.
 
     Attributes:
-        values: (H, W, 1) grey or (H, W, 3) RGB, black at zero. uint8 from 0 to 255 where the picture has at most 8 bits
+        values: (H, W, 1) grey or (H, W, 3) RGB, black at zero. uint8 from 0 to 255 where the image has at most 8 bits
             or was reduced while it was read, else the stored integers or floats.
         facts: what the file holds.
         orientation: 1 to 8, what is still to be undone.
@@ -72,22 +72,22 @@ class Request:
         """Compare the header with the limits, before any pixel is decoded.
 
         Raises:
-            BadInputError: too large, too small or several pictures.
+            BadInputError: too large, too small or several images.
         """
         if width * height > self.max_pixels:
             raise BadInputError(
                 f"{self.path}: the header says {width}x{height} pixels ({width * height / 1e6:.1f} megapixels); at "
-                f"most {self.max_pixels / 1e6:g} megapixels are decoded. Crop the picture, or raise max_pixels if it "
+                f"most {self.max_pixels / 1e6:g} megapixels are decoded. Crop the image, or raise max_pixels if it "
                 "is meant."
             )
         if min(width, height) < self.min_side_px:
             raise BadInputError(
-                f"{self.path}: the picture is {width}x{height} pixels; expected at least {self.min_side_px} on each "
-                "side. Check that this is a picture of a part."
+                f"{self.path}: the image is {width}x{height} pixels; expected at least {self.min_side_px} on each "
+                "side. Check that this is an image of a part."
             )
         if num_images > 1:
             raise BadInputError(
-                f"{self.path}: the file holds {num_images} pictures; expected one. Save the one that is meant as its "
+                f"{self.path}: the file holds {num_images} images; expected one. Save the one that is meant as its "
                 "own file."
             )
 
@@ -127,7 +127,7 @@ def reading(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow's warnings about odd metadata: no reason to refuse a picture, also where warnings are errors."""
+    """Silence Pillow's warnings about odd metadata: no reason to refuse an image, also where warnings are errors."""
     # The filter list belongs to the process, so two threads must not save and restore it at the same time.
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,7 +153,7 @@ def palette_colours(
     if (highest := int(indices.max())) >= len(palette):
         raise BadInputError(
             f"{path}: a pixel has palette index {highest}, the palette has {len(palette)} colours; its colour is not "
-            "said. Export the picture again."
+            "said. Export the image again."
         )
     if (palette != palette[:, :1]).any():
         return palette[indices], "palette"
@@ -163,7 +163,7 @@ def palette_colours(
 
 
 def largest_value(values: NDArray[Any], *, stored_bits: int) -> int | None:
-    """Largest stored integer of a picture deeper than 8 bits; see :class:`~.conversions.ImageFacts`."""
+    """Largest stored integer of an image deeper than 8 bits; see :class:`~.conversions.ImageFacts`."""
     if stored_bits <= 8 or values.dtype.kind == "f":
         return None
     largest = int(values.max())

@@ -39,11 +39,11 @@ _READ_TAGS = frozenset(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TiffLayout:
-    """The tags of a TIFF's only picture, checked.
+    """The tags of a TIFF's only image, checked.
 
     Attributes:
         byte_order: "<" or ">", as struct and NumPy write it.
-        width_px: width of the stored picture, before its orientation is applied.
+        width_px: width of the stored image, before its orientation is applied.
         height_px: height likewise.
         bits: bits per sample, equal for all channels.
         sample_format: "uint", "int" or "float".
@@ -55,7 +55,7 @@ class TiffLayout:
         predictor: 1 none, 2 differences, 3 differences of floats.
         is_bit_reversed: FillOrder 2, the first pixel in the lowest bit.
         orientation: 1 to 8 as EXIF numbers them.
-        is_tiled: the picture is stored in tiles, all of one size, rather than in strips.
+        is_tiled: the image is stored in tiles, all of one size, rather than in strips.
         chunk_shape: rows and columns of a strip or a tile.
         chunks: (offset, number of bytes) of each strip or tile.
         colour_map: uint8 (2 ** bits, 3) of a palette, else None.
@@ -102,7 +102,7 @@ class TiffLayout:
 
 
 def read_layout(stream: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
-    """Tags of the first picture, and how many pictures the file holds.
+    """Tags of the first image, and how many images the file holds.
 
     Args:
         stream: the file.
@@ -148,7 +148,7 @@ def _directory(stream: BinaryIO, position: int, *, order: str, is_big: bool) -> 
 
 
 class _Tags:
-    """Tags of one picture by number, each asked for with what it must be."""
+    """Tags of one image by number, each asked for with what it must be."""
 
     def __init__(self, tags: dict[int, tuple[int, ...]], path: Path) -> None:
         self._tags = tags
@@ -174,7 +174,7 @@ class _Tags:
 
     def refused(self, what: str) -> BadInputError:
         return BadInputError(
-            f"{self.path}: this TIFF cannot be read as it was meant: {what}. Export the picture as PNG, or as TIFF of "
+            f"{self.path}: this TIFF cannot be read as it was meant: {what}. Export the image as PNG, or as TIFF of "
             "8 or 16 bits, grey or RGB, uncompressed or LZW."
         )
 
@@ -235,7 +235,7 @@ def _channels(tags: _Tags, compression: int) -> tuple[int, int, tuple[int, ...]]
     if len(extra) != num_extra or (num_colours == 1 and num_extra > 1) or num_extra > 8:
         raise tags.refused(
             f"{num_samples} samples per pixel with PhotometricInterpretation {photometric} and {len(extra)} "
-            f"ExtraSamples; which of them are the picture is not said"
+            f"ExtraSamples; which of them are the image is not said"
         )
     if any(kind not in (0, 1, 2) for kind in extra) or sum(kind != 0 for kind in extra) > 1:
         raise tags.refused(f"ExtraSamples {extra}; expected at most one alpha (1 or 2) and else 0")

@@ -198,7 +198,7 @@ def read_plain_tiff(stream: BinaryIO, layout: TiffLayout, request: Request) -> S
         request: limits, already compared with the header.
 
     Returns:
-        The picture; CMYK and YCbCr are RGB of 8 bits by then, as Pillow converts them.
+        The image; CMYK and YCbCr are RGB of 8 bits by then, as Pillow converts them.
 
     Raises:
         BadInputError: 16-bit CMYK where all bits are needed, or an index that the palette does not have.
@@ -241,7 +241,7 @@ def _as_rgb(values: NDArray[Any], layout: TiffLayout, request: Request) -> NDArr
     if layout.bits == 16 and request.is_exact:
         raise BadInputError(
             f"{request.path}: CMYK of 16 bits is read by its upper bytes, and all bits are needed here (a mask, or a "
-            "bit depth). Export the picture as RGB."
+            "bit depth). Export the image as RGB."
         )
     upper = values if layout.bits == 8 else (values >> 8).astype(np.uint8)
     mode = "CMYK" if layout.photometric == CMYK else "YCbCr"

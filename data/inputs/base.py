@@ -86,7 +86,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
         """Read a file as the frame that a bundle takes.
 
         Args:
-            path: the file; of a scan, either its cloud or its picture, see ``data.inputs.scan``.
+            path: the file; of a scan, either its cloud or its image, see ``data.inputs.scan``.
             conversions: is told what was done to its colours.
 
         Returns:

@@ -24,15 +24,15 @@ def check_fits(size: Size, frame: Size, *, fit: Fit) -> None:
     """Raise BadInputError unless what has this height and width can be brought to the frame."""
     if size == frame or takes(fit, size, frame):
         return
-    seen = f"the picture is {size_text(size)} (height x width)"
+    seen = f"the image is {size_text(size)} (height x width)"
     if fit == "none":
         raise BadInputError(
-            f"{seen}; frames are {size_text(frame)} here, and pictures are never resized silently. Give pictures of "
+            f"{seen}; frames are {size_text(frame)} here, and images are never resized silently. Give images of "
             "that size, or train or export with --fit stretch, pad or crop"
         )
     limit = "up to" if fit == "pad" else "from"
     raise BadInputError(
-        f"{seen}; fit {fit} takes pictures {limit} {size_text(frame)}. Leave it out, or train again with a "
+        f"{seen}; fit {fit} takes images {limit} {size_text(frame)}. Leave it out, or train again with a "
         f"{'larger' if fit == 'pad' else 'smaller'} --frame"
     )
 

@@ -1,8 +1,8 @@
-"""Images: from a picture in a file to the uint8 frame that a bundle takes.
+"""Images: from an image in a file to the uint8 frame that a bundle takes.
 
-``stretch`` is Pillow's bilinear filter, antialiased, rounded to grey levels. ``pad`` repeats the picture's outermost
-pixels, because a border of one colour would itself be an anomaly. A picture of the frame's size is never touched. Masks
-follow their picture pixel by pixel; the padded border of a mask is not defective.
+``stretch`` is Pillow's bilinear filter, antialiased, rounded to grey levels. ``pad`` repeats the image's outermost
+pixels, because a border of one colour would itself be an anomaly. An image of the frame's size is never touched. Masks
+follow their image pixel by pixel; the padded border of a mask is not defective.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ImageInput(AbstractInput[Preprocessing | FrameRule]):
         return np.repeat(plain, 3, axis=2) if plain.shape[2] == 1 else plain
 
     def conversions(self) -> Conversions:
-        """An empty account of what decoding does to pictures."""
+        """An empty account of what decoding does to images."""
         return Conversions(channels=self.spec.frame_channels, bit_depth=self.spec.bit_depth)
 
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:

@@ -1,7 +1,7 @@
 """Organised scans: x, y, z of every pixel of a camera, with RGB beside it where there is RGB.
 
-A scan is named by its cloud or by its picture, whose folders stand side by side: ``xyz/000.tiff`` and ``rgb/000.png``,
-as in MVTec 3D-AD. A cloud in any other folder has its picture beside it, as ``000.png``.
+A scan is named by its cloud or by its image, whose folders stand side by side: ``xyz/000.tiff`` and ``rgb/000.png``,
+as in MVTec 3D-AD. A cloud in any other folder has its image beside it, as ``000.png``.
 
 A point counts as no measurement where it is (0, 0, 0) or holds NaN or infinity; it becomes (0, 0, 0).
 """
@@ -21,7 +21,7 @@ from ..decoding.xyz import read_xyz
 
 
 def scan_files(path: Path) -> tuple[Path, Path]:
-    """Cloud and picture of a scan, named by either; neither need be there."""
+    """Cloud and image of a scan, named by either; neither need be there."""
     if path.parent.name in ("rgb", "xyz"):
         above = path.parent.parent
         return above / "xyz" / f"{path.stem}.tiff", above / "rgb" / f"{path.stem}.png"
@@ -32,28 +32,28 @@ def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageF
     """Read a scan at its own size.
 
     Args:
-        path: its cloud or its picture.
+        path: its cloud or its image.
         has_rgb: whether its colours are read too.
 
     Returns:
         float32 (h, w, 3), x, y, z in metres, (0, 0, 0) for no measurement; with RGB (h, w, 6), colours from 0 to 255.
-        And what the picture's file held, None without RGB.
+        And what the image's file held, None without RGB.
 
     Raises:
-        BadInputError: a file cannot be read, or cloud and picture differ in size.
+        BadInputError: a file cannot be read, or cloud and image differ in size.
     """
-    cloud_path, picture_path = scan_files(path)
+    cloud_path, image_path = scan_files(path)
     points = read_xyz(cloud_path)
     points[~np.isfinite(points).all(axis=2)] = 0.0
     if not has_rgb:
         return points, None
-    picture = decode_with_facts(picture_path, channels=3)
-    if picture.pixels.shape[:2] != points.shape[:2]:
+    image = decode_with_facts(image_path, channels=3)
+    if image.pixels.shape[:2] != points.shape[:2]:
         raise BadInputError(
-            f"{picture_path}: the picture is {size_text(picture.pixels.shape[:2])} (height x width), its cloud "
+            f"{image_path}: the image is {size_text(image.pixels.shape[:2])} (height x width), its cloud "
             f"{cloud_path.name} {size_text(points.shape[:2])}; they must be equal. Pair the files anew."
         )
-    return np.concatenate([points, picture.pixels.astype(np.float32)], axis=2), picture.facts
+    return np.concatenate([points, image.pixels.astype(np.float32)], axis=2), image.facts
 
 
 def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:

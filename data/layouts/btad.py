@@ -2,9 +2,9 @@
 
     CATEGORY/train/ok/NNNN.{png,bmp}
     CATEGORY/test/{ok,ko}/NNNN.{png,bmp}
-    CATEGORY/ground_truth/ko/NNNN.{png,bmp}          the suffix may differ from the picture's
+    CATEGORY/ground_truth/ko/NNNN.{png,bmp}          the suffix may differ from the image's
 
-Eleven of the released masks mark nothing (1 of category 02, 10 of 03): those pictures count as unmarked.
+Eleven of the released masks mark nothing (1 of category 02, 10 of 03): those images count as unmarked.
 Data set: Mishra, Verk, Fornasier, Piciarelli and Foresti, "VT-ADL", ISIE 2021.
 """
 

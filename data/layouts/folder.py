@@ -1,13 +1,13 @@
-"""Plain folders, for pictures that came from a line and not from a benchmark.
+"""Plain folders, for images that came from a line and not from a benchmark.
 
     FOLDER/good/*.png           or ok, okay, normal
     FOLDER/bad/*.png            or bad/DEFECT/*.png; or ng, ko, defect, anomaly, ... (``BAD_NAMES``); may be absent
     FOLDER/masks/NAME.png       or NAME_mask.png, or NAME/*.png, for bad/NAME.png; may be absent
     FOLDER/masks/DEFECT/...     the same for bad/DEFECT/NAME.png
 
-Names are compared without regard to case. There is no split in these folders, so one is made: of the good pictures in
-the order of their names every fifth (the 5th, the 10th, ...) is a test picture, the others are training pictures; all
-bad ones are test pictures.
+Names are compared without regard to case. There is no split in these folders, so one is made: of the good images in
+the order of their names every fifth (the 5th, the 10th, ...) is a test image, the others are training images; all
+bad ones are test images.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ from .names import BAD_NAMES, GOOD_NAMES, MASK_NAMES, is_good_name, is_mask_name
 
 
 def is_category(folder: Path) -> bool:
-    """Whether ``folder`` has a folder of good parts with pictures in it, directly."""
+    """Whether ``folder`` has a folder of good parts with images in it, directly."""
     return any(is_image(entry) for good in folders_named(folder, GOOD_NAMES) for entry in visible(good))
 
 
@@ -39,10 +39,10 @@ def read(root: Path, findings: Findings) -> list[Sample]:
     """Read the folders of good parts, bad parts and masks under ``root``, for which :func:`is_category` holds."""
     goods, bads = folders_named(root, GOOD_NAMES), folders_named(root, BAD_NAMES)
     mask_tops = folders_named(root, MASK_NAMES)
-    good = [picture for folder in goods for picture in images_in(folder, findings)]
+    good = [image for folder in goods for image in images_in(folder, findings)]
     samples = held_out_samples(good)
     if len(good) < TEST_EVERY:
-        kept = f"holds {len(good)} pictures; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
+        kept = f"holds {len(good)} images; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
         findings.problem(goods[0], kept)
     samples.extend(_bad(bads, mask_tops, findings))
     for entry in visible(root):
@@ -65,34 +65,34 @@ def _bad(bads: list[Path], mask_tops: list[Path], findings: Findings) -> list[Sa
             name_doubtful(folder, findings)
             places = [*_called(folder.name, mask_tops), *_called(folder.name, own)]
             used.update(places)
-            pictures = images_in(folder, findings)
-            if not pictures:
-                findings.problem(folder, "holds no picture")
-            samples.extend(_paired({folder: pictures}, places, mask_tops, used, findings))
+            images = images_in(folder, findings)
+            if not images:
+                findings.problem(folder, "holds no image")
+            samples.extend(_paired({folder: images}, places, mask_tops, used, findings))
         direct.append((bad, images_in(bad, findings, skip=subfolders(bad)), own))
         used.update(own)
-    for bad, pictures, own in direct:
+    for bad, images, own in direct:
         if own:
-            samples.extend(_paired({bad: pictures}, own, mask_tops, used, findings))
-    # Several folders of bad parts share the masks that lie in no folder, so that none is given to two pictures.
-    shared = {bad: pictures for bad, pictures, own in direct if not own}
+            samples.extend(_paired({bad: images}, own, mask_tops, used, findings))
+    # Several folders of bad parts share the masks that lie in no folder, so that none is given to two images.
+    shared = {bad: images for bad, images, own in direct if not own}
     samples.extend(_paired(shared, mask_tops, mask_tops, used | _of_good(mask_tops, findings), findings))
     return samples
 
 
 def _paired(
-    pictures_of: dict[Path, list[Path]], places: list[Path], mask_tops: list[Path], used: set[Path], findings: Findings
+    images_of: dict[Path, list[Path]], places: list[Path], mask_tops: list[Path], used: set[Path], findings: Findings
 ) -> list[Sample]:
-    """Samples of the pictures of some folders, with the masks in ``places``; ``used`` folders hold others' masks."""
-    pictures = [picture for inside in pictures_of.values() for picture in inside]
-    pairs: dict[Path, tuple[Path, ...]] = dict.fromkeys(pictures, ())
+    """Samples of the images of some folders, with the masks in ``places``; ``used`` folders hold others' masks."""
+    images = [image for inside in images_of.values() for image in inside]
+    pairs: dict[Path, tuple[Path, ...]] = dict.fromkeys(images, ())
     if mask_tops:
         masks = [mask for place in places for mask in masks_in(place, findings, skip=used)]
-        pairs = pair_masks(pictures, masks, findings)
+        pairs = pair_masks(images, masks, findings)
     return [
         sample
-        for folder, inside in pictures_of.items()
-        for sample in defective_samples({picture: pairs[picture] for picture in inside}, folder.name)
+        for folder, inside in images_of.items()
+        for sample in defective_samples({image: pairs[image] for image in inside}, folder.name)
     ]
 
 
@@ -101,7 +101,7 @@ def _called(name: str, tops: list[Path]) -> list[Path]:
 
 
 def _of_good(mask_tops: list[Path], findings: Findings) -> set[Path]:
-    """Folders of masks of good pictures, each named as a problem."""
+    """Folders of masks of good images, each named as a problem."""
     places = {place for top in mask_tops for place in folders_named(top, GOOD_NAMES)}
     for place in sorted(places):
         findings.problem(place, MASKS_OF_GOOD)

@@ -1,4 +1,4 @@
-"""What the layouts share: what a layout is, and how folders are listed and pictures paired with their masks."""
+"""What the layouts share: what a layout is, and how folders are listed and images paired with their masks."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -9,13 +9,13 @@ from typing import final
 from ..records import Problem, Sample, Split, is_image, relative, subfolders, visible
 from .names import GOOD_WORDS, sounds_good, spelled
 
-#: Every how many good pictures one is kept for testing, where a layout has no splits.
+#: Every how many good images one is kept for testing, where a layout has no splits.
 TEST_EVERY = 5
 
-#: What is wrong with a folder of masks of good pictures.
-MASKS_OF_GOOD = "masks of good pictures, which have nothing to mark; the pictures count as good"
+#: What is wrong with a folder of masks of good images.
+MASKS_OF_GOOD = "masks of good images, which have nothing to mark; the images count as good"
 #: Among folders of defective parts.
-MASKS_AMONG_PARTS = "is called like a folder of masks, which are no pictures of parts; ignored"
+MASKS_AMONG_PARTS = "is called like a folder of masks, which are no images of parts; ignored"
 
 _MASK = "_mask"
 
@@ -49,7 +49,7 @@ class Layout:
 
     Attributes:
         title: in words, as reports say it.
-        tree: one line, where the pictures and masks lie, for the error that no layout fits.
+        tree: one line, where the images and masks lie, for the error that no layout fits.
         is_category: whether a folder is one category in this layout.
         read: reads such a folder, an absolute path, into samples in any order, and tells what is odd.
     """
@@ -63,7 +63,7 @@ class Layout:
 @final
 @dataclass(frozen=True)
 class Mask:
-    """What may be one picture's mask: a file, or a folder of files whose union it is."""
+    """What may be one image's mask: a file, or a folder of files whose union it is."""
 
     where: Path
     paths: tuple[Path, ...]
@@ -75,20 +75,20 @@ def folders_named(folder: Path, names: Collection[str]) -> list[Path]:
 
 
 def images_in(folder: Path, findings: Findings, *, skip: Collection[Path] = ()) -> list[Path]:
-    """Pictures directly under ``folder``, by name; everything else there, save ``skip``, becomes a problem."""
-    pictures = []
+    """Images directly under ``folder``, by name; everything else there, save ``skip``, becomes a problem."""
+    images = []
     for entry in visible(folder):
         if is_image(entry):
-            pictures.append(entry)
+            images.append(entry)
         elif entry not in skip:
-            findings.problem(entry, f"{_what_it_is(entry)} among pictures; ignored")
-    stems = {picture.stem for picture in pictures}
-    masks = [p for p in pictures if p.stem.endswith(_MASK) and p.stem.removesuffix(_MASK) in stems]
+            findings.problem(entry, f"{_what_it_is(entry)} among images; ignored")
+    stems = {image.stem for image in images}
+    masks = [p for p in images if p.stem.endswith(_MASK) and p.stem.removesuffix(_MASK) in stems]
     for mask in masks:
-        findings.problem(mask, "is called like the mask of a picture beside it, and counts as none; ignored")
-    pictures = [picture for picture in pictures if picture not in masks]
-    _name_twins(pictures, findings)
-    return pictures
+        findings.problem(mask, "is called like the mask of an image beside it, and counts as none; ignored")
+    images = [image for image in images if image not in masks]
+    _name_twins(images, findings)
+    return images
 
 
 def _what_it_is(entry: Path) -> str:
@@ -125,11 +125,11 @@ def _mask_files(folder: Path, findings: Findings) -> list[Path]:
     return [entry for entry in visible(folder) if is_image(entry)]
 
 
-def pair_masks(pictures: Sequence[Path], masks: Iterable[Mask], findings: Findings) -> dict[Path, tuple[Path, ...]]:
-    """Find each picture's masks: ``NAME_mask.*`` before ``NAME.*`` before the folder ``NAME/``.
+def pair_masks(images: Sequence[Path], masks: Iterable[Mask], findings: Findings) -> dict[Path, tuple[Path, ...]]:
+    """Find each image's masks: ``NAME_mask.*`` before ``NAME.*`` before the folder ``NAME/``.
 
-    Names are compared without their suffix and in one Unicode form. Pictures without a mask, masks without a picture
-    and masks that two pictures could have are added to the problems.
+    Names are compared without their suffix and in one Unicode form. Images without a mask, masks without an image
+    and masks that two images could have are added to the problems.
     """
     by_name = dict[str, Mask]()
     left = list[Mask]()
@@ -138,23 +138,23 @@ def pair_masks(pictures: Sequence[Path], masks: Iterable[Mask], findings: Findin
         if by_name.setdefault(_composed(name), mask) is not mask:
             left.append(mask)
     claims = dict[Mask, list[Path]]()
-    for picture in pictures:
-        stem = _composed(picture.stem)
+    for image in images:
+        stem = _composed(image.stem)
         claimed = by_name.get(stem + _MASK) or by_name.get(stem)
         if claimed is not None:
-            claims.setdefault(claimed, []).append(picture)
+            claims.setdefault(claimed, []).append(image)
     owned = {claimants[0]: mask.paths for mask, claimants in claims.items() if len(claimants) == 1}
-    for picture in pictures:
-        if picture not in owned:
-            findings.problem(picture, "has no mask")
+    for image in images:
+        if image not in owned:
+            findings.problem(image, "has no mask")
     for mask, claimants in claims.items():
         if len(claimants) > 1:
             names = " or ".join(map(findings.name, claimants))
-            findings.problem(mask.where, f"may belong to {names}; not used", kind="may belong to several pictures")
+            findings.problem(mask.where, f"may belong to {names}; not used", kind="may belong to several images")
     for mask in [*left, *(mask for mask in by_name.values() if mask not in claims)]:
         what = "is a folder of masks" if mask.where.is_dir() else "is a mask"
-        findings.problem(mask.where, f"{what} without a picture")
-    return {picture: owned.get(picture, ()) for picture in pictures}
+        findings.problem(mask.where, f"{what} without an image")
+    return {image: owned.get(image, ()) for image in images}
 
 
 def _composed(name: str) -> str:
@@ -162,27 +162,27 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def good_samples(pictures: Iterable[Path], split: Split) -> list[Sample]:
-    """Good pictures of one split."""
-    return [Sample(path=picture, label=0, defect="good", split=split) for picture in pictures]
+def good_samples(images: Iterable[Path], split: Split) -> list[Sample]:
+    """Good images of one split."""
+    return [Sample(path=image, label=0, defect="good", split=split) for image in images]
 
 
-def held_out_samples(pictures: Sequence[Path]) -> list[Sample]:
-    """Good pictures of a layout without splits: every ``TEST_EVERY``-th in the order given tests, the rest trains."""
+def held_out_samples(images: Sequence[Path]) -> list[Sample]:
+    """Good images of a layout without splits: every ``TEST_EVERY``-th in the order given tests, the rest trains."""
     return [
         sample
-        for position, picture in enumerate(pictures, start=1)
-        for sample in good_samples([picture], "test" if position % TEST_EVERY == 0 else "train")
+        for position, image in enumerate(images, start=1)
+        for sample in good_samples([image], "test" if position % TEST_EVERY == 0 else "train")
     ]
 
 
 def defective_samples(masks_of: dict[Path, tuple[Path, ...]], defect: str) -> list[Sample]:
-    """Defective test pictures of one type with their masks."""
+    """Defective test images of one type with their masks."""
     return [Sample(path=p, label=1, defect=defect, mask_paths=m, split="test") for p, m in masks_of.items()]
 
 
 def good_test_samples(masks_of: dict[Path, tuple[Path, ...]]) -> list[Sample]:
-    """Good test pictures with the masks that came with them; whether one marks something is seen when it is read."""
+    """Good test images with the masks that came with them; whether one marks something is seen when it is read."""
     return [Sample(path=p, label=0, defect="good", mask_paths=m, split="test") for p, m in masks_of.items()]
 
 
@@ -196,7 +196,7 @@ def name_doubtful(folder: Path, findings: Findings) -> None:
 
 
 def name_unknown(root: Path, known: Collection[Path], findings: Findings) -> None:
-    """Name the folders and pictures directly under ``root`` that the layout does not know."""
+    """Name the folders and images directly under ``root`` that the layout does not know."""
     for entry in visible(root):
         if entry not in known and (entry.is_dir() or is_image(entry)):
             findings.problem(entry, "not in a folder that the layout knows; ignored")

@@ -1,4 +1,4 @@
-"""The layout of MVTec 3D-AD, of which the colour pictures are listed; their clouds lie beside (``data.inputs.scan``).
+"""The layout of MVTec 3D-AD, of which the colour images are listed; their clouds lie beside (``data.inputs.scan``).
 
     CATEGORY/{train,validation}/good/{rgb,xyz}/NNN.{png,tiff}
     CATEGORY/test/{good,DEFECT}/{rgb,xyz,gt}/NNN.{png,tiff,png}
@@ -53,21 +53,21 @@ def read(root: Path, findings: Findings) -> list[Sample]:
 def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
     is_good = is_good_name(folder.name)
     if split != "test" and not is_good:
-        findings.problem(folder, f"only good pictures belong into {split}, in a folder {GOOD_WORDS}; ignored")
+        findings.problem(folder, f"only good images belong into {split}, in a folder {GOOD_WORDS}; ignored")
         return []
     parts = folders_named(folder, _PARTS)
     for entry in visible(folder):
         if entry not in parts:
             findings.problem(entry, "not one of rgb, xyz, gt; ignored")
-    pictures = [picture for rgb in folders_named(folder, {"rgb"}) for picture in images_in(rgb, findings)]
-    if not pictures:
-        findings.problem(folder / "rgb", "holds no picture")
+    images = [image for rgb in folders_named(folder, {"rgb"}) for image in images_in(rgb, findings)]
+    if not images:
+        findings.problem(folder / "rgb", "holds no image")
     if split != "test":
-        return good_samples(pictures, split)
+        return good_samples(images, split)
     # A good scan needs no mask; whether the one it has marks something is seen when the masks are checked.
     quiet = Findings(findings.root) if is_good else findings
     masks = [mask for gt in folders_named(folder, {"gt"}) for mask in masks_in(gt, quiet)]
-    pairs = pair_masks(pictures, masks, quiet)
+    pairs = pair_masks(images, masks, quiet)
     if is_good:
         return good_test_samples(pairs)
     name_doubtful(folder, findings)

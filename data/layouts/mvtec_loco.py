@@ -1,10 +1,10 @@
-"""The layout of MVTec LOCO AD: a picture has a folder of masks, one file for each of its defects.
+"""The layout of MVTec LOCO AD: an image has a folder of masks, one file for each of its defects.
 
     CATEGORY/{train,validation}/good/NNN.png
     CATEGORY/test/{good,logical_anomalies,structural_anomalies}/NNN.png
     CATEGORY/ground_truth/{logical_anomalies,structural_anomalies}/NNN/MMM.png
 
-A pixel's value names the type of defect and any but 0 is marked; a picture's mask is the union of its files.
+A pixel's value names the type of defect and any but 0 is marked; an image's mask is the union of its files.
 ``defects_config.json``, with which the benchmark saturates its sPRO, is not read.
 Data set: Bergmann, Batzner, Fauser, Sattlegger and Steger, "Beyond Dents and Scratches", IJCV 2022.
 """
@@ -19,7 +19,7 @@ _TYPES = frozenset({"logical_anomalies", "structural_anomalies"})
 
 
 def is_category(folder: Path) -> bool:
-    """Whether ``folder`` is one category: its types of defect are LOCO's, or pictures have folders of masks."""
+    """Whether ``folder`` is one category: its types of defect are LOCO's, or images have folders of masks."""
     if not is_split_tree(folder):
         return False
     if any(folders_named(top, _TYPES) for top in folders_of(folder, "test")):
@@ -30,7 +30,7 @@ def is_category(folder: Path) -> bool:
 
 LAYOUT = Layout(
     title="MVTec LOCO AD layout",
-    tree="as MVTec AD, with ground_truth/DEFECT/NAME/*.png, several masks per picture",
+    tree="as MVTec AD, with ground_truth/DEFECT/NAME/*.png, several masks per image",
     is_category=is_category,
     read=read_splits,
 )

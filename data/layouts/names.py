@@ -12,7 +12,7 @@ BAD_NAMES = frozenset(
         "reject", "rejected", "fail", "failed", "anomaly", "anomalies", "anomalous", "abnormal",
     }
 )  # fmt: skip
-#: Folders of masks; among folders of parts they hold no parts, whose pixels would be judged as pictures.
+#: Folders of masks; among folders of parts they hold no parts, whose pixels would be judged as images.
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 #: How the good names are told to people.
 GOOD_WORDS = "good, ok, okay or normal"

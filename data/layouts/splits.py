@@ -30,12 +30,12 @@ def folders_of(root: Path, name: str) -> list[Path]:
 
 
 def good_folders(root: Path, split: str) -> list[Path]:
-    """The folders of good pictures of one split."""
+    """The folders of good images of one split."""
     return [folder for top in folders_of(root, split) for folder in folders_named(top, GOOD_NAMES)]
 
 
 def is_split_tree(root: Path) -> bool:
-    """Whether ``root`` has good pictures in a split, pictures directly in train, or masks beside a split."""
+    """Whether ``root`` has good images in a split, images directly in train, or masks beside a split."""
     splits = [*folders_of(root, "train"), *folders_of(root, "test")]
     goods = [*good_folders(root, "train"), *good_folders(root, "test")]
     # A folder rgb in it is MVTec 3D-AD's.
@@ -59,23 +59,23 @@ def _good(root: Path, split: Split, findings: Findings) -> list[Sample]:
     for top in folders_of(root, split):
         goods = folders_named(top, GOOD_NAMES)
         for folder in goods:
-            samples.extend(good_samples(_pictures(folder, findings), split))
+            samples.extend(good_samples(_images(folder, findings), split))
         others = [entry for entry in visible(top) if entry not in goods]
         if not goods and any(is_image(entry) for entry in others):
             name = findings.name(top)
-            findings.remark(f"The pictures directly in {name} count as good: it has no folder {GOOD_WORDS}.")
+            findings.remark(f"The images directly in {name} count as good: it has no folder {GOOD_WORDS}.")
             others = subfolders(top)
             samples.extend(good_samples(images_in(top, findings, skip=others), split))
         for entry in others:
-            findings.problem(entry, f"only good pictures belong into {split}, in a folder {GOOD_WORDS}; ignored")
+            findings.problem(entry, f"only good images belong into {split}, in a folder {GOOD_WORDS}; ignored")
     return samples
 
 
-def _pictures(folder: Path, findings: Findings) -> list[Path]:
-    pictures = images_in(folder, findings)
-    if not pictures:
-        findings.problem(folder, "holds no picture")
-    return pictures
+def _images(folder: Path, findings: Findings) -> list[Path]:
+    images = images_in(folder, findings)
+    if not images:
+        findings.problem(folder, "holds no image")
+    return images
 
 
 def _test(root: Path, findings: Findings) -> list[Sample]:
@@ -93,28 +93,28 @@ def _test(root: Path, findings: Findings) -> list[Sample]:
             continue
         name_doubtful(folder, findings)
         masks = [mask for place in mask_folders for mask in masks_in(place, findings)]
-        pictures = _pictures(folder, findings)
-        pairs: dict[Path, tuple[Path, ...]] = dict.fromkeys(pictures, ())
-        samples.extend(defective_samples(pair_masks(pictures, masks, findings) if mask_tops else pairs, folder.name))
+        images = _images(folder, findings)
+        pairs: dict[Path, tuple[Path, ...]] = dict.fromkeys(images, ())
+        samples.extend(defective_samples(pair_masks(images, masks, findings) if mask_tops else pairs, folder.name))
     _name_left(root, [*tops, *mask_tops], used, findings)
     if not mask_tops and any(sample.label for sample in samples):
-        findings.problem(root / "ground_truth", "is not there; no defective picture has a mask")
+        findings.problem(root / "ground_truth", "is not there; no defective image has a mask")
     return samples
 
 
 def _same_name(folder: Path, tops: list[Path]) -> list[Path]:
-    """Folders of masks called as a folder of pictures: exactly, or else but for case and the like."""
+    """Folders of masks called as a folder of images: exactly, or else but for case and the like."""
     inside = [place for top in tops for place in subfolders(top)]
     exact = [place for place in inside if place.name == folder.name]
     return exact or [place for place in inside if spelled(place.name) == spelled(folder.name)]
 
 
 def _good_test(folder: Path, mask_folders: list[Path], findings: Findings) -> list[Sample]:
-    pictures = _pictures(folder, findings)
+    images = _images(folder, findings)
     for place in mask_folders:
         findings.problem(place, MASKS_OF_GOOD)
     masks = [mask for place in mask_folders for mask in masks_in(place, Findings(findings.root))]
-    return good_test_samples(pair_masks(pictures, masks, Findings(findings.root)))
+    return good_test_samples(pair_masks(images, masks, Findings(findings.root)))
 
 
 def _name_left(root: Path, tops: list[Path], used: set[Path], findings: Findings) -> None:

@@ -4,8 +4,8 @@
     ROOT/CATEGORY/Data/Masks/Anomaly/NNN.png
     ROOT/split_csv/1cls.csv                          columns object, split, label, image, mask; paths from ROOT
 
-The table says which normal pictures train and which test. Where it is missing, or names no picture of the category,
-every fifth normal picture tests, as in plain folders, and that is a problem: such figures compare with no others.
+The table says which normal images train and which test. Where it is missing, or names no image of the category,
+every fifth normal image tests, as in plain folders, and that is a problem: such figures compare with no others.
 Any pixel of a mask but 0 is marked: the values name the class of a defect.
 Data set: Zou, Jeong, Pemula, Zhang and Dabeer, "SPot-the-Difference", ECCV 2022.
 """
@@ -37,34 +37,34 @@ _COLUMNS = ("object", "split", "label", "image", "mask")
 
 
 def is_category(folder: Path) -> bool:
-    """Whether ``folder`` is one category as released: ``Data/Images/Normal`` holds pictures."""
+    """Whether ``folder`` is one category as released: ``Data/Images/Normal`` holds images."""
     goods = [good for images in _inside(folder, "images") for good in folders_named(images, GOOD_NAMES)]
     return any(is_image(entry) for good in goods for entry in visible(good))
 
 
 def read(root: Path, findings: Findings) -> list[Sample]:
     """Read one category's folder by the table beside it, or by the rule of plain folders where there is none."""
-    images = _inside(root, "images")
-    goods = [place for top in images for place in folders_named(top, GOOD_NAMES)]
-    bads = [place for top in images for place in folders_named(top, BAD_NAMES)]
-    for top in images:
+    tops = _inside(root, "images")
+    goods = [place for top in tops for place in folders_named(top, GOOD_NAMES)]
+    bads = [place for top in tops for place in folders_named(top, BAD_NAMES)]
+    for top in tops:
         name_unknown(top, [*goods, *bads], findings)
     for place in (place for top in _inside(root, "masks") for place in folders_named(top, GOOD_NAMES)):
         findings.problem(place, MASKS_OF_GOOD)
     name_unknown(root, folders_named(root, {"data"}), findings)
-    normal = [picture for place in goods for picture in images_in(place, findings)]
+    normal = [image for place in goods for image in images_in(place, findings)]
     anomalous = {place: images_in(place, findings) for place in bads}
     table = _table(root)
     rows = list(_rows(table, root)) if table else []
     if rows:
-        listed = _Listed(findings, {*normal, *(picture for inside in anomalous.values() for picture in inside)})
+        listed = _Listed(findings, {*normal, *(image for inside in anomalous.values() for image in inside)})
         return listed.samples(rows)
     findings.problems.append(Problem("../split_csv/1cls.csv", _no_split(table)))
     samples = held_out_samples(normal)
-    for place, pictures in anomalous.items():
+    for place, images in anomalous.items():
         tops = [inner for masks in _inside(root, "masks") for inner in folders_named(masks, {spelled(place.name)})]
         masks = [mask for top in tops for mask in masks_in(top, findings)]
-        samples.extend(defective_samples(pair_masks(pictures, masks, findings), place.name))
+        samples.extend(defective_samples(pair_masks(images, masks, findings), place.name))
     return samples
 
 
@@ -78,8 +78,8 @@ def _table(root: Path) -> Path | None:
 
 
 def _no_split(table: Path | None) -> str:
-    why = "names no picture of this category" if table else "is not there"
-    return f"{why}; every {TEST_EVERY}th normal picture tests, and the figures compare with no published ones"
+    why = "names no image of this category" if table else "is not there"
+    return f"{why}; every {TEST_EVERY}th normal image tests, and the figures compare with no published ones"
 
 
 def _rows(table: Path, root: Path) -> Iterator[dict[str, str]]:
@@ -106,11 +106,11 @@ def _rows(table: Path, root: Path) -> Iterator[dict[str, str]]:
 
 @final
 class _Listed:
-    """The samples that a table names, each picture once and only where folder and table agree."""
+    """The samples that a table names, each image once and only where folder and table agree."""
 
-    def __init__(self, findings: Findings, pictures: set[Path]) -> None:
+    def __init__(self, findings: Findings, images: set[Path]) -> None:
         self._findings = findings
-        self._left = pictures
+        self._left = images
         self._seen = set[Path]()
         root = findings.root
         places = [place for top in _inside(root, "masks") for place in folders_named(top, BAD_NAMES)]
@@ -119,33 +119,33 @@ class _Listed:
 
     def samples(self, rows: list[dict[str, str]]) -> list[Sample]:
         samples = [sample for row in rows for sample in self._sample(row)]
-        for picture in sorted(self._left - self._seen):
-            self._findings.problem(picture, "is not in split_csv/1cls.csv; ignored")
+        for image in sorted(self._left - self._seen):
+            self._findings.problem(image, "is not in split_csv/1cls.csv; ignored")
         for mask in sorted(self._masks - self._seen_masks):
-            self._findings.problem(mask, "is a mask without a picture")
+            self._findings.problem(mask, "is a mask without an image")
         return samples
 
     def _sample(self, row: dict[str, str]) -> list[Sample]:
-        # The table is trusted with the split, never with reading files from elsewhere: only listed pictures count.
-        picture = self._path(row["image"])
-        if picture not in self._left:
-            self._say(row["image"], "is in split_csv/1cls.csv, but not among the pictures of the category; ignored")
+        # The table is trusted with the split, never with reading files from elsewhere: only listed images count.
+        image = self._path(row["image"])
+        if image not in self._left:
+            self._say(row["image"], "is in split_csv/1cls.csv, but not among the images of the category; ignored")
             return []
-        if picture in self._seen:
+        if image in self._seen:
             self._say(row["image"], "is in split_csv/1cls.csv more than once; the first row counts")
             return []
-        self._seen.add(picture)
-        is_good = is_good_name(picture.parent.name)
+        self._seen.add(image)
+        is_good = is_good_name(image.parent.name)
         split, label = row["split"].lower(), row["label"]
         if is_good_name(label) != is_good or (not is_good and spelled(label) not in BAD_NAMES):
             self._say(row["image"], f"is labelled {label!r} in split_csv/1cls.csv, its folder says otherwise; ignored")
             return []
         if split == "test" and not is_good:
-            return defective_samples({picture: self._mask(row)}, picture.parent.name)
+            return defective_samples({image: self._mask(row)}, image.parent.name)
         if split not in ("train", "test") or not is_good:
             self._say(row["image"], f"is {label} and of split {row['split']!r} in split_csv/1cls.csv; ignored")
             return []
-        return good_samples([picture], "test" if split == "test" else "train")
+        return good_samples([image], "test" if split == "test" else "train")
 
     def _path(self, cell: str) -> Path:
         """The path that a cell names, whose first folder is the category's, in whatever case."""

@@ -1,6 +1,6 @@
 """Drawing tools of the built-in sample: coordinates, noise, soft edges, curves, light and camera.
 
-Lengths are in units of 1/256 of the picture's side, so that a picture of another size shows the same part.
+Lengths are in units of 1/256 of the image's side, so that an image of another size shows the same part.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from PIL import Image
 
 Floats = NDArray[Any]
 
-#: Length of a picture's side in drawing units.
+#: Length of an image's side in drawing units.
 SIDE = 256.0
 
 
@@ -32,7 +32,7 @@ class Scene:
 
 
 def grid(size_px: int) -> tuple[Floats, Floats]:
-    """X and y of the pixel centres, float32 (S, S), 0 in the middle of the picture, y downwards."""
+    """X and y of the pixel centres, float32 (S, S), 0 in the middle of the image, y downwards."""
     line = ((np.arange(size_px, dtype=np.float32) + 0.5) / size_px - 0.5) * np.float32(SIDE)
     x, y = np.meshgrid(line, line)
     return x, y
@@ -47,7 +47,7 @@ def rotated(x: Floats, y: Floats, angle_rad: float) -> tuple[Floats, Floats]:
 def inside(distance: Floats, *, size_px: int | None = None) -> Floats:
     """Soft share of each pixel that lies inside (negative distance), one pixel wide at the edge.
 
-    ``size_px`` is the picture's side, to be given where ``distance`` covers a part of the picture only.
+    ``size_px`` is the image's side, to be given where ``distance`` covers a part of the image only.
     """
     pixel = np.float32(SIDE / (size_px or distance.shape[0]))
     return np.clip(0.5 - distance / pixel, 0, 1)

@@ -73,7 +73,7 @@ def _strength(scene: Scene, rng: np.random.Generator) -> np.float32:
 
 
 def _place(scene: Scene, rng: np.random.Generator) -> NDArray[np.float64]:
-    """A point (x, y) on the surface, not too near to the picture's border."""
+    """A point (x, y) on the surface, not too near to the image's border."""
     size = scene.surface.shape[0]
     margin = size // 8
     inner = scene.surface[margin:-margin, margin:-margin]

@@ -41,7 +41,7 @@ def render(rng: np.random.Generator, size_px: int, *, missing: float | None = No
 
     Args:
         rng: draws the pose and the textures; an equal generator gives the same flange.
-        size_px: side of the picture in pixels.
+        size_px: side of the image in pixels.
         missing: which screw has been forgotten, the first (0 to 0.25) to the fourth (0.75 to 1); None if none.
 
     Returns:

@@ -18,7 +18,7 @@ def render(rng: np.random.Generator, size_px: int, *, missing: float | None = No
 
     Args:
         rng: draws the pose and the threads; an equal generator gives the same cloth.
-        size_px: side of the picture in pixels.
+        size_px: side of the image in pixels.
         missing: where a weft thread is broken out over part of the width, 0 (high up) to 1 (far down); None if all
             are there.
 

@@ -1,11 +1,11 @@
 """The built-in sample: a small data set in the layout of MVTec AD, drawn here, so that a first run needs no download.
 
 Two categories: ``flange`` (an object) and ``weave`` (a texture), with six kinds of defects each. Light, pose, turned
-grooves and threads differ from picture to picture, defects are small: comparing with the mean picture does not find
+grooves and threads differ from image to image, defects are small: comparing with the mean image does not find
 them. A mask marks exactly the pixels that the defect changes by more than ``MASK_LEVELS`` of 255 in some channel,
-because each defective picture is made twice, with and without the defect, in equal light and noise.
+because each defective image is made twice, with and without the defect, in equal light and noise.
 
-Equal arguments give equal bytes with equal versions of NumPy and Pillow. The pictures carry no licence of anyone else.
+Equal arguments give equal bytes with equal versions of NumPy and Pillow. The images carry no licence of anyone else.
 """
 
 import json
@@ -69,12 +69,12 @@ def write_sample(  # noqa: PLR0913 (how many of each, by name)
     Args:
         directory: becomes the folder of all categories. A sample written earlier is replaced; any other folder that
             is not empty is left alone.
-        seed: 0 or more; another seed gives other pictures.
-        num_train: good training pictures per category, at least 1.
-        num_test_good: good test pictures per category.
-        num_test_defect: defective test pictures per category, dealt out evenly over the kinds of defects.
-        size_px: side of the square pictures, at least 64.
-        progress: told after each picture.
+        seed: 0 or more; another seed gives other images.
+        num_train: good training images per category, at least 1.
+        num_test_good: good test images per category.
+        num_test_defect: defective test images per category, dealt out evenly over the kinds of defects.
+        size_px: side of the square images, at least 64.
+        progress: told after each image.
 
     Returns:
         The names of the categories, for ``open_dataset(directory, category=name)``.
@@ -110,9 +110,9 @@ def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, pr
     total = sum(counts.values()) * len(_CATEGORIES)
     done = 0
     for number, category in enumerate(_CATEGORIES):
-        for name, picture, mask in _pictures(category, [seed, number], counts, size_px):
+        for name, image, mask in _images(category, [seed, number], counts, size_px):
             files.append(f"{category.name}/{name}.png")
-            _save(folder / files[-1], picture)
+            _save(folder / files[-1], image)
             if mask is not None:
                 files.append(f"{category.name}/{name.replace('test/', 'ground_truth/', 1)}_mask.png")
                 _save(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
@@ -122,10 +122,10 @@ def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, pr
     (folder / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def _pictures(
+def _images(
     category: _Category, seed: list[int], counts: dict[str, int], size_px: int
 ) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_] | None]]:
-    """Name without suffix, picture and mask, in the order of writing; no picture depends on how many there are."""
+    """Name without suffix, image and mask, in the order of writing; no image depends on how many there are."""
     for i in range(counts["train"]):
         yield f"train/good/{i:03d}", _good([*seed, 0, i], category, size_px), None
     for i in range(counts["good"]):
@@ -157,11 +157,11 @@ def _defective(
             colour = category.render(_stream(seed, 0), size_px, missing=chance.random()).colour
         else:
             colour = PAINTERS[defect](scene, chance)
-        picture = photograph(colour, _stream(seed, 1))
-        mask = np.abs(picture - without).max(axis=2) > MASK_LEVELS
+        image = photograph(colour, _stream(seed, 1))
+        mask = np.abs(image - without).max(axis=2) > MASK_LEVELS
         # A defect that a dark place swallows is drawn again elsewhere.
         if np.count_nonzero(mask) >= _PIXELS_OF_A_MASK * (size_px / 256) ** 2:
-            return picture, mask
+            return image, mask
         attempt += 1
 
 

@@ -11,7 +11,7 @@ What differs, and why:
 - One nearest vector per position (the paper's kappa = 1). The image score keeps the paper's K = 50; where there are
   fewer good images the fit stops and says so, instead of taking fewer.
 - ``image_score="map"`` takes the largest value of the map as the score. The paper's mean distance to the K images
-  compares whole pictures, so it hardly sees a small defect: it is for parts that differ as a whole.
+  compares whole images, so it hardly sees a small defect: it is for parts that differ as a whole.
 - Two ways to a smaller gallery, both greedy k-centre and off by default: fewer images, and fewer vectors per image
   and level. The fit reports the covering radius of each: no distance can have grown by more than that.
 

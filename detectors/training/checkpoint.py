@@ -28,7 +28,7 @@ def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
     found = describe_not_finite(state)
     if found:
         raise LineproofError(
-            f"The fit ended in weights that are not finite, and was not saved: {found}. Look for pictures that are "
+            f"The fit ended in weights that are not finite, and was not saved: {found}. Look for images that are "
             "all of one value, lower the learning rate where the method has one, and train again, into a new --out."
         )
     temporary = path.with_name(f".{path.name}.tmp")

@@ -72,11 +72,11 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
-    """What the detector does to the test pictures at the threshold that ``export`` sets by default."""
+    """What the detector does to the test images at the threshold that ``export`` sets by default."""
     found = stored_scores(run) or score_test_split(run, dataset, progress=progress)
     if found is None:
         return RunOperation(
-            reason=f"{dataset.root} has no defective test picture that can be read.", lacking=lacking_lines(dataset)
+            reason=f"{dataset.root} has no defective test image that can be read.", lacking=lacking_lines(dataset)
         )
     threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
     return found.at(threshold.value)

@@ -21,7 +21,7 @@ class ImageSet:
     """Good images by path, given as normalised batches.
 
     Preprocessing is the module that the exported graph holds, so that training and the line see the same pixels; and
-    with a rule every picture becomes the frame that the bundle takes, as everywhere else.
+    with a rule every image becomes the frame that the bundle takes, as everywhere else.
 
     Args:
         paths: image files.
@@ -29,7 +29,7 @@ class ImageSet:
         crop_px: height and width of the centre crop.
         mean: normalisation mean, RGB in [0, 1].
         std: normalisation standard deviation.
-        rule: how each picture becomes a frame; None takes each at its own size, for files that are no frames.
+        rule: how each image becomes a frame; None takes each at its own size, for files that are no frames.
     """
 
     def __init__(

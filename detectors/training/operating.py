@@ -1,6 +1,6 @@
-"""What a trained detector is good for, from the test pictures of the data set it was trained on.
+"""What a trained detector is good for, from the test images of the data set it was trained on.
 
-The detector scores them in its training form, as it scored the held-out good pictures that its threshold comes from.
+The detector scores them in its training form, as it scored the held-out good images that its threshold comes from.
 The scores stay in the run, so that every export of it can show what its threshold does.
 """
 
@@ -32,16 +32,16 @@ _BATCH = 8
 @final
 @dataclass(frozen=True, kw_only=True)
 class TestScores:
-    """Scores of the test pictures of one data set.
+    """Scores of the test images of one data set.
 
     Attributes:
         checkpoint_sha256: digest of the weights that gave them.
-        rule: how the pictures became frames, as the run's training pictures did; None in a run of an earlier release,
+        rule: how the images became frames, as the run's training images did; None in a run of an earlier release,
             which took each at its own size.
-        files: N pictures, as seen from the data set's folder.
-        labels: N, True for a defective picture.
+        files: N images, as seen from the data set's folder.
+        labels: N, True for a defective image.
         scores: N, larger is more anomalous.
-        skipped: pictures that could not be scored: (file, reason).
+        skipped: images that could not be scored: (file, reason).
     """
 
     __test__ = False  # no test class, whatever its name
@@ -60,15 +60,15 @@ class TestScores:
 
 
 def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent) -> TestScores | None:
-    """Score the test pictures with the detector of a finished run, and keep the scores in the run.
+    """Score the test images with the detector of a finished run, and keep the scores in the run.
 
     Args:
         run: folder of the run.
         dataset: the data set that it was trained on.
-        progress: told after each few pictures.
+        progress: told after each few images.
 
     Returns:
-        The scores; None where no test picture is defective or none could be scored.
+        The scores; None where no test image is defective or none could be scored.
     """
     from .checkpoint import load_detector
 
@@ -106,12 +106,12 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
 def _score(
     detector: Any, samples: Sequence[Sample], rule: FrameRule | None, progress: Progress
 ) -> Iterator[tuple[Sample, float | str]]:
-    """Each picture with its score, or with why it has none."""
+    """Each image with its score, or with why it has none."""
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
         scores = _score_part(detector, part, rule)
         yield from zip(part, scores, strict=True)
-        progress("test pictures", min(start + _BATCH, len(samples)), len(samples))
+        progress("test images", min(start + _BATCH, len(samples)), len(samples))
 
 
 def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -> list[float | str]:
@@ -142,29 +142,29 @@ def stored_scores(run: Path) -> TestScores | None:
 def operation_of_run(
     run: Path, dataset: Dataset | None, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
 ) -> RunOperation:
-    """What a threshold does to the test pictures of a run: by the scores kept in it, or by scoring them now.
+    """What a threshold does to the test images of a run: by the scores kept in it, or by scoring them now.
 
     Args:
         run: folder of a finished run.
         dataset: the data set that it was trained on; None where it is not there.
         frame: height, width and channels of the bundle's frames.
         threshold: of the bundle.
-        progress: told after each few pictures.
+        progress: told after each few images.
     """
-    advice = "lineproof evaluate BUNDLE --data DIR measures it on pictures of yours."
+    advice = "lineproof evaluate BUNDLE --data DIR measures it on images of yours."
     if tuple(frame) != FrameRule.of(read_record(run).frame).frame_shape:
-        return RunOperation(reason=f"the bundle's frames are not those of the training pictures. {advice}")
+        return RunOperation(reason=f"the bundle's frames are not those of the training images. {advice}")
     scores = stored_scores(run)
     if scores is None:
         scores = score_test_split(run, dataset, progress=progress) if dataset else None
     if scores is None:
         lacking = lacking_lines(dataset) if dataset else ()
-        return RunOperation(reason=f"no labelled test pictures are at hand. {advice}", lacking=lacking)
+        return RunOperation(reason=f"no labelled test images are at hand. {advice}", lacking=lacking)
     return scores.at(threshold)
 
 
 def lacking_lines(dataset: Dataset) -> tuple[str, ...]:
-    """What is said first of a data set without good or without defective test pictures."""
+    """What is said first of a data set without good or without defective test images."""
     num_defective = sum(sample.label for sample in dataset.test)
     return tuple(no_class_lines(num_good=len(dataset.test) - num_defective, num_defective=num_defective))
 

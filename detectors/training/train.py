@@ -174,7 +174,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
     bad = [path.name for path, score in zip(kept.paths, scores, strict=True) if not math.isfinite(score)]
     if bad:
         raise LineproofError(
-            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out pictures a score that is not finite "
+            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out images a score that is not finite "
             f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
         )
     record = RunRecord(
@@ -199,7 +199,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
 
 @dataclass(frozen=True, kw_only=True)
 class _Frames:
-    """How the training pictures become frames, and what is to be said about it."""
+    """How the training images become frames, and what is to be said about it."""
 
     rule: FrameRule
     note: str
@@ -208,7 +208,7 @@ class _Frames:
 
 
 def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
-    """Decode every picture once, before any work: a broken file or a size without a rule costs no training."""
+    """Decode every image once, before any work: a broken file or a size without a rule costs no training."""
     fit = check_fit(options.fit)
     check_bit_depth(options.bit_depth)
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)

@@ -23,7 +23,7 @@ class Trained:
         run: its folder.
         record: what checkpoint.json says.
         data: the data set in words.
-        operation: what it does to the test pictures, at the threshold that ``export`` sets by default.
+        operation: what it does to the test images, at the threshold that ``export`` sets by default.
         beginning: what was found in the folder, in a sentence; "" for a new run.
     """
 
@@ -35,7 +35,7 @@ class Trained:
 
     @property
     def conversions(self) -> tuple[str, ...]:
-        """What was done to the pictures to make frames of them, in sentences."""
+        """What was done to the images to make frames of them, in sentences."""
         note = self.record.frame_note
         return (*([note] if note else []), *self.record.conversions)
 

@@ -1,6 +1,6 @@
 """Where a detector is wrong, or perhaps the ground truth: the paper's section 4.1.3 (Zheng et al., 2022).
 
-Three kinds: defective pictures that are accepted, good pictures that are rejected, and spots on defective pictures that
+Three kinds: defective images that are accepted, good images that are rejected, and spots on defective images that
 light up outside the mask, which may be defects that nobody drew.
 """
 
@@ -18,7 +18,7 @@ from ..masks import Resolution
 from .outputs import Outputs
 
 Kind = Literal["false accept", "false reject", "hot spot"]
-#: Share of the good pictures' map maxima that lie below a hot spot.
+#: Share of the good images' map maxima that lie below a hot spot.
 _LEVEL_QUANTILE = 0.95
 #: Smoothing carries a defect over its mask's edge: what reaches so near it, as a share of the side, is the defect.
 _BORDER = 1 / 32
@@ -27,16 +27,16 @@ _BORDER = 1 / 32
 @final
 @dataclass(frozen=True, kw_only=True)
 class BadCase:
-    """One picture to look at.
+    """One image to look at.
 
     Attributes:
         kind: what is wrong.
         index: its place in the outputs.
-        file: the picture.
+        file: the image.
         defect: its type of defect, or ``"good"``.
         score: its score.
         margin: how far on the wrong side: |score − threshold|, or for a hot spot its peak above the level.
-        box: top, left, bottom, right of the hot spot, the last two exclusive; None otherwise. In pixels of the picture
+        box: top, left, bottom, right of the hot spot, the last two exclusive; None otherwise. In pixels of the image
             at the image's resolution, of the map at the map's.
     """
 
@@ -70,7 +70,7 @@ def find_bad_cases(outputs: Outputs, *, top: int = 20, resolution: Resolution = 
 
 
 def hot_level(outputs: Outputs, *, resolution: Resolution = "image") -> float | None:
-    """Map value that 95 % of the good pictures stay below everywhere; None without good pictures."""
+    """Map value that 95 % of the good images stay below everywhere; None without good images."""
     good = np.flatnonzero(~outputs.label)
     if not len(good):
         return None
@@ -87,7 +87,7 @@ def _case(outputs: Outputs, kind: Kind, index: int) -> BadCase:
 
 
 def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
-    """The highest spot apart from the mask of each defective picture, where there is one; the highest first."""
+    """The highest spot apart from the mask of each defective image, where there is one; the highest first."""
     level = hot_level(outputs, resolution=resolution)
     if level is None:
         return []

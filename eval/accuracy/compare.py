@@ -1,4 +1,4 @@
-"""Two sides on the same pictures: engines, bundles, or outputs that were saved."""
+"""Two sides on the same images: engines, bundles, or outputs that were saved."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _NUM_WORST = 10
 @final
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """A picture with two verdicts.
+    """An image with two verdicts.
 
     Attributes:
-        file: the picture.
+        file: the image.
         label: ``"good"``, or its type of defect.
         left_score: score of the left side; right_score of the right one.
         left_margin: that score minus the left side's threshold; right_margin likewise. Above 0 is NG.
@@ -65,23 +65,23 @@ class Compared:
 
     Attributes:
         left: the left side; right: the right side.
-        num_frames: pictures that both judged.
-        flips: pictures with two verdicts, each side by its own threshold.
-        mcnemar: whether one side judges more pictures right.
+        num_frames: images that both judged.
+        flips: images with two verdicts, each side by its own threshold.
+        mcnemar: whether one side judges more images right.
         score_max_abs_error: largest |right − left| of the scores; map_max_abs_error of the maps, None where their
             sizes differ, or what their pixels show.
         rank_correlation: Spearman's, of the scores.
         image_auroc: difference of the image AUROC; None where a class is absent.
         pixel_auroc: of the pixel AUROC; None where no pixel is labelled as a defect or maps differ in size.
         aupro: of the AUPRO.
-        worst: the pictures whose maps differ most, the worst first: (file, largest |right − left|).
+        worst: the images whose maps differ most, the worst first: (file, largest |right − left|).
         how: how the intervals were made.
         pixel_resolution: where maps and masks met.
-        used: how many of the pictures of either side were compared.
+        used: how many of the images of either side were compared.
         choice: how the left side was run: what share must be used, and whether all others are named.
         data: the data sets of both sides in words, each once.
-        num_defective: how many of the pictures are defective.
-        notices: what a person should know about the pictures, in sentences.
+        num_defective: how many of the images are defective.
+        notices: what a person should know about the images, in sentences.
     """
 
     left: str
@@ -105,7 +105,7 @@ class Compared:
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raise BadInputError where fewer of the pictures were compared than was asked for."""
+        """Raise BadInputError where fewer of the images were compared than was asked for."""
         self.used.check(self.choice.min_used)
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,9 +139,9 @@ class Compared:
         lines = [
             *no_class_lines(num_good=self.num_frames - self.num_defective, num_defective=self.num_defective),
             *self.used.lines(lists_all=self.choice.lists_all),
-            f"Left: {self.left}. Right: {self.right}. {self.num_frames} pictures.",
+            f"Left: {self.left}. Right: {self.right}. {self.num_frames} images.",
             f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
-            "such pictures do.",
+            "such images do.",
             *(f"  {flip}" for flip in self.flips),
             f"McNemar: right on the left side alone {test.only_left_right}, on the right side alone "
             f"{test.only_right_right}, p = {test.p_value:.3g}.",
@@ -153,7 +153,7 @@ class Compared:
         lines += [found.sentence(name) if found else f"{name}: -." for name, found in named]
         if self.aupro:
             lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
-        lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the pictures, seed {self.how.seed}.")
+        lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the images, seed {self.how.seed}.")
         return tuple(lines)
 
 
@@ -181,7 +181,7 @@ def compare(
     show: Show | None = None,
     progress: Progress = silent,
 ) -> Compared:
-    """Compare two sides on the pictures that both can judge.
+    """Compare two sides on the images that both can judge.
 
     Args:
         left: bundle, or file of saved outputs.
@@ -192,7 +192,7 @@ def compare(
         progress: told about every step.
 
     Raises:
-        BadInputError: fewer than two pictures are on both sides, or they are labelled differently.
+        BadInputError: fewer than two images are on both sides, or they are labelled differently.
         UsageError: an option that the engine of neither side can honour.
     """
     choices = _share(left, right, choices)

@@ -1,4 +1,4 @@
-"""Corrections of the ground truth: pictures to relabel, masks to replace, pictures to leave out.
+"""Corrections of the ground truth: images to relabel, masks to replace, images to leave out.
 
 The file is JSON::
 
@@ -12,8 +12,8 @@ The file is JSON::
       }
     }
 
-Pictures are named as in the outputs: relative to the category's folder. Masks are relative to the JSON file, at the
-size of the picture, above 0 where anomalous. A picture called defective without a mask has unknown pixels.
+Images are named as in the outputs: relative to the category's folder. Masks are relative to the JSON file, at the
+size of the image, above 0 where anomalous. An image called defective without a mask has unknown pixels.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _KEYS = frozenset({"label", "mask", "ignore", "why"})
 @final
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What is wrong about the truth of one picture.
+    """What is wrong about the truth of one image.
 
     Attributes:
-        label: what the picture is instead; None leaves it.
+        label: what the image is instead; None leaves it.
         mask: file with the true mask; None leaves the old one, unless the label changes.
-        is_ignored: leave the picture out.
+        is_ignored: leave the image out.
         why: the reason, for people.
     """
 
@@ -84,7 +84,7 @@ def _read(entry: Any, where: str, folder: Path) -> Correction:
         )
     if mask is not None and (label == "good" or is_ignored or not (folder / str(mask)).is_file()):
         seen = "needs no mask" if label == "good" or is_ignored else f"mask {folder / str(mask)} does not exist"
-        raise BadInputError(f"{where}: {seen}. Give a mask file for a defective picture only.")
+        raise BadInputError(f"{where}: {seen}. Give a mask file for a defective image only.")
     return Correction(
         label=label,
         mask=None if mask is None else folder / str(mask),
@@ -97,15 +97,15 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
     """The outputs with the corrected truth; scores and maps are the same.
 
     Raises:
-        BadInputError: a picture that is not among the outputs, a good picture that gets a mask but no label, or a mask
+        BadInputError: an image that is not among the outputs, a good image that gets a mask but no label, or a mask
             of another size than the frames.
     """
     places = {file: index for index, file in enumerate(outputs.files)}
     unknown = sorted(set(corrections) - set(places))
     if unknown:
         raise BadInputError(
-            f"{len(unknown)} of {len(corrections)} corrected pictures are not among these {len(outputs)}: "
-            f"{', '.join(unknown[:5])}. Pictures are named like {outputs.files[0]}."
+            f"{len(unknown)} of {len(corrections)} corrected images are not among these {len(outputs)}: "
+            f"{', '.join(unknown[:5])}. Images are named like {outputs.files[0]}."
         )
     label, has_mask, mask = outputs.label.copy(), outputs.has_mask.copy(), np.array(outputs.packed_mask)
     defects, kept = list(outputs.defects), np.ones(len(outputs), np.bool_)
@@ -119,7 +119,7 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
             mask[at], has_mask[at] = (0, item.label == "good") if changed else (mask[at], has_mask[at])
         if item.mask is not None:
             if not label[at]:
-                raise BadInputError(f'{file}: a mask for a good picture; add "label": "defective".')
+                raise BadInputError(f'{file}: a mask for a good image; add "label": "defective".')
             mask[at], has_mask[at] = _mask(item.mask, outputs), True
     changed_outputs = dataclasses.replace(
         outputs, defects=tuple(defects), label=label, has_mask=has_mask, packed_mask=mask

@@ -82,7 +82,7 @@ class Evaluated:
 
     @property
     def used(self) -> UsedShare:
-        """How many of the data set's test pictures were used."""
+        """How many of the data set's test images were used."""
         return self.outputs.used
 
     def warnings(self, *, lists_all: bool = False) -> list[str]:
@@ -148,13 +148,13 @@ class Evaluation:
     choice: Choice
 
     def check(self) -> None:
-        """Raise BadInputError where fewer of the pictures were used than was asked for."""
+        """Raise BadInputError where fewer of the images were used than was asked for."""
         for item in self.items:
             item.used.check(self.choice.min_used)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know about the pictures, each sentence once."""
+        """What a person should know about the images, each sentence once."""
         return tuple(dict.fromkeys(note for item in self.items for note in item.outputs.source.notices))
 
     @property
@@ -206,7 +206,7 @@ def evaluate(
         targets: bundles, or files that ``save`` wrote.
         choice: data set, engine, threshold, corrections.
         save: file for the outputs of the one target, or a folder for those of several.
-        progress: told after each picture.
+        progress: told after each image.
 
     Raises:
         UsageError: several targets, and ``save`` is a file.

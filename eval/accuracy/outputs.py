@@ -1,4 +1,4 @@
-"""What an engine said about labelled pictures, with the truth beside it: kept, so that no model has to run again."""
+"""What an engine said about labelled images, with the truth beside it: kept, so that no model has to run again."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Source:
         category: its category.
         root: folder of the category when the outputs were made; ``files`` are relative to it.
         preprocessing: of the bundle: the size of the frames, and where the map lies on them.
-        skipped: pictures that could not be judged: (file, reason).
-        conversions: what was done to the pictures to make frames of them, in sentences.
+        skipped: images that could not be judged: (file, reason).
+        conversions: what was done to the images to make frames of them, in sentences.
         part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
         data: the data set in words.
         count_notes: how its counts differ from the official ones, see ``check_counts``.
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know about the pictures and the proof of the engine, in sentences."""
+        """What a person should know about the images and the proof of the engine, in sentences."""
         found = [self.part_note] if self.part_note else []
         if not is_reference(self.engine) and self.parity not in ("", "passed"):
             found.append(
@@ -96,15 +96,15 @@ class Source:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """Scores and maps of N labelled pictures, and their truth.
+    """Scores and maps of N labelled images, and their truth.
 
     Attributes:
         source: where they come from.
         files: N paths relative to ``source.root``, with ``/``.
-        defects: N types of defect; ``"good"`` for good pictures.
+        defects: N types of defect; ``"good"`` for good images.
         score: float32 (N,).
-        label: bool (N,), True for a defective picture.
-        has_mask: bool (N,), False where a defective picture came without a mask: its pixels are unknown.
+        label: bool (N,), True for a defective image.
+        has_mask: bool (N,), False where a defective image came without a mask: its pixels are unknown.
         anomaly_map: float32 (N, h, w).
         packed_mask: uint8 (N, H, ceil(W / 8)), the masks at the size of the frames as bits, see ``pack_mask``.
     """
@@ -124,29 +124,29 @@ class Outputs:
         expected = (num, spec.frame_height_px, -(-spec.frame_width_px // 8))
         if lengths != {num} or self.packed_mask.shape != expected or self.anomaly_map.ndim != 3:
             raise BadInputError(
-                f"Outputs of {num} pictures hold masks {self.packed_mask.shape} and maps {self.anomaly_map.shape}; "
-                f"expected masks {expected} of bits at the frames' size, and everything once per picture."
+                f"Outputs of {num} images hold masks {self.packed_mask.shape} and maps {self.anomaly_map.shape}; "
+                f"expected masks {expected} of bits at the frames' size, and everything once per image."
             )
 
     def __len__(self) -> int:
         return len(self.files)
 
     def mask_of(self, index: int) -> NDArray[np.bool_]:
-        """The mask of one picture at the frame's size: bool (H, W); all False where it is unknown."""
+        """The mask of one image at the frame's size: bool (H, W); all False where it is unknown."""
         return unpack_mask(self.packed_mask[index], self.source.preprocessing.frame_width_px)
 
     def pixels_of(self, index: int, *, resolution: Resolution) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Map and mask of one picture at one size, see ``judged_pixels``."""
+        """Map and mask of one image at one size, see ``judged_pixels``."""
         mask = self.mask_of(index)
         return judged_pixels(self.anomaly_map[index], mask, self.source.preprocessing, resolution=resolution)
 
     def map_of(self, index: int, *, resolution: Resolution) -> NDArray[np.float32]:
-        """The map of one picture as it is judged: float32."""
+        """The map of one image as it is judged: float32."""
         return judged_map(self.anomaly_map[index], self.source.preprocessing, resolution=resolution)
 
     @property
     def used(self) -> UsedShare:
-        """How many of the data set's test pictures these are."""
+        """How many of the data set's test images these are."""
         return UsedShare(num_total=len(self) + len(self.source.skipped), skipped=self.source.skipped)
 
     @property
@@ -159,7 +159,7 @@ class Outputs:
         return dataclasses.replace(self, source=dataclasses.replace(self.source, threshold=value))
 
     def take(self, index: NDArray[np.int64]) -> Outputs:
-        """The pictures at these places, in that order; their maps are copied."""
+        """The images at these places, in that order; their maps are copied."""
         arrays = {name: getattr(self, name)[index] for name in ARRAYS}
         files, defects = (tuple(names[i] for i in index) for names in (self.files, self.defects))
         return Outputs(source=self.source, files=files, defects=defects, **arrays)
@@ -176,7 +176,7 @@ def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
     other_data: bool = False,
     progress: Progress = silent,
 ) -> Outputs:
-    """Run the test pictures of a data set through an engine and keep what it says.
+    """Run the test images of a data set through an engine and keep what it says.
 
     Args:
         bundle: the bundle.
@@ -187,10 +187,10 @@ def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
         scratch: folder in which maps and masks are kept, mapped into memory; it must outlive the outputs. None keeps
             them in memory.
         other_data: accept a data set of another part than the bundle was trained on.
-        progress: told after each picture.
+        progress: told after each image.
 
     Raises:
-        BadInputError: no test picture fits the bundle, or a mask does not, or they are of another part.
+        BadInputError: no test image fits the bundle, or a mask does not, or they are of another part.
         LineproofError: an answer is not finite.
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
     """
@@ -205,7 +205,7 @@ def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
         ):
             writer.add(item, root=dataset.root)
     if not writer.num_frames:
-        raise no_frames_left(writer.skipped, what="pictures of the test split")
+        raise no_frames_left(writer.skipped, what="images of the test split")
     source = _source(bundle, proof_name(name, options or EngineOptions()), dataset, writer.skipped)
     return writer.finish(dataclasses.replace(source, conversions=conversions.summary_lines(), part_note=part_note))
 
@@ -232,7 +232,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
 
 @final
 class _Writer:
-    """Takes one picture after the other; maps and masks go to a file where a folder is given."""
+    """Takes one image after the other; maps and masks go to a file where a folder is given."""
 
     def __init__(self, num: int, map_shape: tuple[int, ...], spec: InputSpec, *, folder: Path | None) -> None:
         mask_shape = (spec.frame_height_px, -(-spec.frame_width_px // 8))

@@ -1,4 +1,4 @@
-"""The same pictures on two sides: which both judge, and whether their pixels can be compared."""
+"""The same images on two sides: which both judge, and whether their pixels can be compared."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from .outputs import Outputs
 
 
 def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
-    """Both sides with the same pictures in the same order.
+    """Both sides with the same images in the same order.
 
     Raises:
-        BadInputError: they are of two categories, fewer than two pictures are on both sides, or labels differ.
+        BadInputError: they are of two categories, fewer than two images are on both sides, or labels differ.
     """
     first, second = left.source, right.source
     # Every category of a benchmark has a test/good/000.png.
     if first.category.casefold() != second.category.casefold():
         raise BadInputError(
-            f"Left judged pictures of {first.category or 'no category'} ({first.root}), right of "
-            f"{second.category or 'no category'} ({second.root}): equal names are not equal pictures. Compare outputs "
+            f"Left judged images of {first.category or 'no category'} ({first.root}), right of "
+            f"{second.category or 'no category'} ({second.root}): equal names are not equal images. Compare outputs "
             "of one data set."
         )
     places = {file: index for index, file in enumerate(right.files)}
     shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
     if len(shared) < 2:
         raise BadInputError(
-            f"Only {len(shared)} pictures are on both sides: left has {len(left)} such as {left.files[0]}, right "
+            f"Only {len(shared)} images are on both sides: left has {len(left)} such as {left.files[0]}, right "
             f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
         )
     if left.files != right.files:
@@ -39,14 +39,14 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
     differing = np.flatnonzero(left.label != right.label)
     if len(differing):
         raise BadInputError(
-            f"{len(differing)} pictures are labelled differently on the two sides, first {left.files[differing[0]]}. "
+            f"{len(differing)} images are labelled differently on the two sides, first {left.files[differing[0]]}. "
             "Compare outputs of one version of the data set."
         )
     return left, right
 
 
 def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare:
-    """Of the pictures of either side, those that are not on both, and why."""
+    """Of the images of either side, those that are not on both, and why."""
     skipped = {**dict(right.source.skipped), **dict(left.source.skipped)}
     for files, others, word in ((left.files, set(right.files), "right"), (right.files, set(left.files), "left")):
         for file in files:
@@ -66,7 +66,7 @@ def same_pixels(left: Outputs, right: Outputs, resolution: Resolution) -> bool:
 
 
 def same_places(left: Outputs, right: Outputs) -> bool:
-    """Whether one pixel of the maps shows the same place of a picture on both sides: equal frames, crops and maps."""
+    """Whether one pixel of the maps shows the same place of an image on both sides: equal frames, crops and maps."""
     first, second = left.source.preprocessing, right.source.preprocessing
     is_alike = left.anomaly_map.shape == right.anomaly_map.shape and first.fit == second.fit
     return is_alike and first.axes == second.axes
@@ -77,6 +77,6 @@ def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None
     differing = [int(i) for i in known if not np.array_equal(left.packed_mask[i], right.packed_mask[i])]
     if differing:
         raise BadInputError(
-            f"{len(differing)} pictures have another mask on the two sides, first {left.files[differing[0]]}. Compare "
+            f"{len(differing)} images have another mask on the two sides, first {left.files[differing[0]]}. Compare "
             "outputs of one version of the data set."
         )

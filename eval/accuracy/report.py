@@ -1,4 +1,4 @@
-"""How good a detector is on labelled pictures: from saved outputs, without the model."""
+"""How good a detector is on labelled images: from saved outputs, without the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .outputs import Outputs
 @final
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """What the threshold makes of the pictures.
+    """What the threshold makes of the images.
 
     Attributes:
-        num_good: good pictures.
+        num_good: good images.
         num_false_rejects: how many of them are rejected.
-        num_defective: defective pictures.
+        num_defective: defective images.
         num_false_accepts: how many of them are accepted.
-        missed: type of defect → (accepted, all) pictures of it, where any is accepted.
+        missed: type of defect → (accepted, all) images of it, where any is accepted.
     """
 
     num_good: int
@@ -39,8 +39,8 @@ class Verdicts:
         """In words, with exact 95 % intervals."""
         parts = []
         for noun, num, total in (
-            ("good pictures rejected", self.num_false_rejects, self.num_good),
-            ("defective pictures accepted", self.num_false_accepts, self.num_defective),
+            ("good images rejected", self.num_false_rejects, self.num_good),
+            ("defective images accepted", self.num_false_accepts, self.num_defective),
         ):
             low, high = clopper_pearson(num, total) if total else (0.0, 1.0)
             parts.append(f"{num} of {total} {noun} (95 % interval {low:.1%}–{high:.1%})")
@@ -64,10 +64,10 @@ class Accuracy:
 
     Attributes:
         image: metrics of the scores.
-        pixel: metrics of the maps, over the pictures whose pixels are known; None where no defect has a mask.
+        pixel: metrics of the maps, over the images whose pixels are known; None where no defect has a mask.
         verdicts: at the threshold of the outputs.
         resolution: of the pixels that ``pixel`` is about.
-        num_unseen: defective pictures with a mask that marks none of these pixels: cut away, or too small for them.
+        num_unseen: defective images with a mask that marks none of these pixels: cut away, or too small for them.
     """
 
     image: ImageResult
@@ -99,20 +99,20 @@ class Accuracy:
         if self.pixel is None:
             return ""
         unseen = (
-            f" Of {self.num_unseen} defective pictures the mask marks none of these pixels (cut away, or too small for "
+            f" Of {self.num_unseen} defective images the mask marks none of these pixels (cut away, or too small for "
             "them): there they count as free of defects."
         )
         return (
-            f"Pixel figures {RESOLUTIONS[self.resolution]}: {self.pixel.num_images} pictures, "
+            f"Pixel figures {RESOLUTIONS[self.resolution]}: {self.pixel.num_images} images, "
             f"{self.pixel.num_components} defects.{unseen if self.num_unseen else ''}"
         )
 
 
 def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3, resolution: Resolution = "image") -> Accuracy:
-    """Exact image and pixel metrics, and what the threshold makes of the pictures.
+    """Exact image and pixel metrics, and what the threshold makes of the images.
 
     Args:
-        outputs: labelled; read picture by picture, so that mapped files stay on disk.
+        outputs: labelled; read image by image, so that mapped files stay on disk.
         fpr_limit: end of the AUPRO integral, 0 < limit ≤ 1.
         resolution: where map and mask meet, see ``masks``.
     """

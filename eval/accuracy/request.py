@@ -36,8 +36,8 @@ class Choice:
         corrections: file of corrections to the ground truth.
         fpr_limit: end of the AUPRO integral.
         resolution: where maps and masks meet, see ``eval.masks``.
-        min_used: share of the pictures that must be usable, 0 to 1.
-        lists_all: name every picture that was not used, in the sentences too.
+        min_used: share of the images that must be usable, 0 to 1.
+        lists_all: name every image that was not used, in the sentences too.
         other_data: accept a data set of another part than the bundle was trained on.
 
     Raises:
@@ -58,7 +58,7 @@ class Choice:
     other_data: bool = False
 
     def __post_init__(self) -> None:
-        # Before the pictures are run, which takes long, and not after.
+        # Before the images are run, which takes long, and not after.
         if self.threshold is not None:
             check_threshold(self.threshold)
 
@@ -81,7 +81,7 @@ def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Ou
         return open_outputs(target)
     bundle = open_bundle(target)
     if choice.data is None:
-        raise UsageError(f"{target} is a bundle, and no pictures were given to run it on. Give --data DIR.")
+        raise UsageError(f"{target} is a bundle, and no images were given to run it on. Give --data DIR.")
     # What the masks hold is looked at, so that a mask that says nothing is none.
     dataset = check_contents(open_category(choice.data, choice.category, own=bundle.manifest.training.category))
     return collect_outputs(

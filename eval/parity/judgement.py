@@ -17,7 +17,7 @@ class FrameComparison:
     """Both sides' numbers on one frame.
 
     Attributes:
-        file: the picture.
+        file: the image.
         origin: ``"golden"`` or ``"data"``.
         reference_score: float32 value; may be no finite number.
         engine_score: the same of the engine.

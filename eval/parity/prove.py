@@ -35,8 +35,8 @@ class Proof:
         gate: what TensorRT for RTX said; None where it is not installed.
         parity: verification on the golden frames; None where no engine could run it.
         notes: what was left out, and why.
-        operation: what its threshold does to the test pictures of its run; None where there is no run.
-        conversions: what was done to pictures to make frames of them, in sentences.
+        operation: what its threshold does to the test images of its run; None where there is no run.
+        conversions: what was done to images to make frames of them, in sentences.
         data: the data set of its run in words, where that is still there.
     """
 
@@ -156,7 +156,7 @@ def prove(
         engine: what it is meant for, one of ``export_engines``.
         targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
         is_verified: False leaves out the verification.
-        conversions: what was done to the pictures behind the golden frames, to be shown with the result.
+        conversions: what was done to the images behind the golden frames, to be shown with the result.
         progress: told about every step.
 
     Raises:

@@ -26,7 +26,7 @@ class FrameVerdict:
     """Both verdicts on one frame.
 
     Attributes:
-        file: the picture, as the data set or the golden frames name it.
+        file: the image, as the data set or the golden frames name it.
         origin: ``"golden"`` or ``"data"``.
         reference_score: score of the reference.
         engine_score: score of the engine; None where it is NaN or infinite.
@@ -104,13 +104,13 @@ class ParityReport:
         mcnemar: paired test of the verdicts on the data set's frames; left is the reference, right the engine.
         image_auroc_difference: engine minus reference on them, with a paired bootstrap interval.
         worst_frames: up to ten frames whose maps differ most, the worst first: (file, largest |engine − reference|).
-        skipped_frames: pictures that could not be compared, and why.
-        used: how many pictures of the data set could be compared; of none where none was given.
-        num_defective: how many of the pictures compared are labelled defective.
+        skipped_frames: images that could not be compared, and why.
+        used: how many images of the data set could be compared; of none where none was given.
+        num_defective: how many of the images compared are labelled defective.
         failures: why the engine failed, one sentence each; empty where it passed.
         engine_details: what the engine says about itself.
         environment: what this ran on.
-        conversions: what was done to the data set's pictures to make frames of them, in sentences.
+        conversions: what was done to the data set's images to make frames of them, in sentences.
         part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
         data: the data set in words.
     """
@@ -165,7 +165,7 @@ class ParityReport:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a person should know about the data set's pictures, in sentences."""
+        """What a person should know about the data set's images, in sentences."""
         return (*([self.part_note] if self.part_note else []), *self.conversions)
 
     @property
@@ -212,7 +212,7 @@ class ParityReport:
         return {"passed": self.passed, "tie_share": self.tie_share, **plain}
 
     def summary_lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
-        """The result for people, a line each; ``lists_all`` names every picture that was not used."""
+        """The result for people, a line each; ``lists_all`` names every image that was not used."""
         verdict = {"passed": "passed", "failed": "FAILED", "undecided": "UNDECIDED"}[self.state]
         lines = [
             *self._first_lines(lists_all=lists_all),
@@ -237,7 +237,7 @@ class ParityReport:
     def _against(self) -> str:
         stored = f"the reference outputs stored in the bundle on {self.num_golden} golden frames"
         num_data = self.num_frames - self.num_golden
-        return stored if self.reference == "golden" else f"{stored}, and {self.reference} on {num_data} pictures"
+        return stored if self.reference == "golden" else f"{stored}, and {self.reference} on {num_data} images"
 
     def _verdict_lines(self) -> list[str]:
         same = self.num_frames - len(self.verdict_flips)
@@ -271,9 +271,9 @@ class ParityReport:
         if self.mcnemar:
             test = self.mcnemar
             lines.append(
-                f"McNemar on {test.num_frames} pictures: reference alone right {test.only_left_right}, engine alone "
+                f"McNemar on {test.num_frames} images: reference alone right {test.only_left_right}, engine alone "
                 f"{test.only_right_right}, p = {test.p_value:.3g}; at 95 % at most {test.flip_rate_bound:.2%} of such "
-                "pictures get another verdict."
+                "images get another verdict."
             )
         if self.image_auroc_difference:
             lines.append(self.image_auroc_difference.sentence("Image AUROC (left reference, right engine)"))

@@ -63,11 +63,11 @@ def verify(  # noqa: PLR0913 (the caller's choices, by name)
         batch: frames per call of both engines.
         resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
         other_data: accept a data set of another part than the bundle was trained on, see ``check_same_part``.
-        progress: told after each picture.
+        progress: told after each image.
 
     Raises:
         UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
-        BadInputError: no picture of the test split fits the bundle, or they are of another part.
+        BadInputError: no image of the test split fits the bundle, or they are of another part.
     """
     check_batch_size(bundle, batch)
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data) if dataset else ""
@@ -80,7 +80,7 @@ def verify(  # noqa: PLR0913 (the caller's choices, by name)
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
-                trial.compare_pictures(dataset, truth)
+                trial.compare_images(dataset, truth)
     report = trial.report(name, options, reference="golden" if dataset is None else reference)
     data = DataNotes.of(dataset) if dataset else DataNotes()
     return dataclasses.replace(report, part_note=part_note, data=data)
@@ -141,7 +141,7 @@ class _Trial:
             self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=found)
             self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
 
-    def compare_pictures(self, dataset: Dataset, truth: Engine) -> None:
+    def compare_images(self, dataset: Dataset, truth: Engine) -> None:
         self._root = dataset.root
         for item in read_batches(
             self._bundle, dataset.test, batch=self._batch, conversions=self._conversions, progress=self._progress
@@ -152,7 +152,7 @@ class _Trial:
             self._labels += [sample.label for sample in item.samples]
             self._compare_batch(item, truth, root=dataset.root)
         if not self._labels:
-            raise no_frames_left(self._skipped, what="pictures of the test split")
+            raise no_frames_left(self._skipped, what="images of the test split")
 
     def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
         expected, found = predict(truth, item.frames), predict(self._under_test, item.frames)

@@ -372,7 +372,7 @@ def test_many_processes_change_a_bundle_and_a_kill_loses_nothing(tiny_bundle):
     assert [item.name for item in tiny_bundle.path.iterdir() if item.name.endswith(".tmp")] == []
 
 
-def test_a_manifest_written_before_the_rules_for_pictures_is_read_with_their_defaults(tiny_bundle):
+def test_a_manifest_written_before_the_rules_for_images_is_read_with_their_defaults(tiny_bundle):
     file = tiny_bundle.path / "manifest.json"
     raw = json.loads(file.read_text())
     assert [raw["preprocessing"].pop(key) for key in ("fit", "bit_depth", "channel_order")] == ["none", None, "rgb"]
@@ -392,7 +392,7 @@ def test_a_manifest_written_before_the_rules_for_pictures_is_read_with_their_def
         ({"channel_order": "mono"}, "channel_order is 'mono' for 3 channels"),
     ],
 )
-def test_a_rule_for_pictures_that_cannot_be_is_refused(tiny_bundle, change, message):
+def test_a_rule_for_images_that_cannot_be_is_refused(tiny_bundle, change, message):
     file = tiny_bundle.path / "manifest.json"
     raw = json.loads(file.read_text())
     raw["preprocessing"].update(change)
@@ -401,7 +401,7 @@ def test_a_rule_for_pictures_that_cannot_be_is_refused(tiny_bundle, change, mess
         open_bundle(tiny_bundle.path)
 
 
-def test_the_rules_for_pictures_survive_a_round_trip(tiny_bundle):
+def test_the_rules_for_images_survive_a_round_trip(tiny_bundle):
     spec = dataclasses.replace(tiny_bundle.manifest.preprocessing, fit="pad", bit_depth=12)
     changed = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
     assert open_bundle(changed.path).manifest.preprocessing == spec

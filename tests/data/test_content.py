@@ -78,8 +78,8 @@ def test_held_out_images_that_are_no_images_of_their_own_are_said():
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 16])
-def test_pictures_that_use_few_bits_of_16_are_told_apart(pixels, tmp_path, bits):
-    """By the upper byte alone all pictures of 8 bits in 16 were one black picture."""
+def test_images_that_use_few_bits_of_16_are_told_apart(pixels, tmp_path, bits):
+    """By the upper byte alone all images of 8 bits in 16 were one black image."""
     grey = pixels[..., 0].astype(np.uint16) << (bits - 8)
     grey[0, 0] = 2**bits - 1
     other = grey.copy()

@@ -40,12 +40,12 @@ AD_3D = (
     "test/good/gt/000.png", "test/cut/rgb/000.png", "test/cut/rgb/001.png", "test/cut/gt/000.png",
     "test/cut/gt/001.png", "calibration/camera_parameters.json", "class_ids.json",
 )  # fmt: skip
-ONLY_GOOD = "only good pictures belong into train, in a folder good, ok, okay or normal; ignored."
+ONLY_GOOD = "only good images belong into train, in a folder good, ok, okay or normal; ignored."
 NO_GOOD = (
-    "No good test picture. Folders of good parts are called good, ok, okay or normal. How well good and defective "
+    "No good test image. Folders of good parts are called good, ok, okay or normal. How well good and defective "
     "parts are told apart cannot be measured."
 )
-NO_DEFECTIVE = "No defective test picture. Whether defects are found cannot be measured."
+NO_DEFECTIVE = "No defective test image. Whether defects are found cannot be measured."
 PLAIN = (*(f"good/{i:02d}.png" for i in range(11)), "bad/a.png", "bad/b.png", "masks/a.png", "masks/b_mask.png")
 
 
@@ -77,8 +77,8 @@ def test_mvtec_3d_ad(tmp_path: Path) -> None:
     assert names(dataset, "test") == ["test/cut/rgb/000.png", "test/cut/rgb/001.png", "test/good/rgb/000.png"]
     assert dataset.test[1].mask_paths == (dataset.root / "test/cut/gt/001.png",)
     assert dataset.test[2].mask_paths == (dataset.root / "test/good/gt/000.png",)
-    picture = dataset.train[0].path
-    assert scan_files(picture) == (dataset.root / "train/good/xyz/000.tiff", picture)
+    image = dataset.train[0].path
+    assert scan_files(image) == (dataset.root / "train/good/xyz/000.tiff", image)
 
 
 def test_plain_folder_splits_every_fifth(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_plain_folder_with_types_and_without_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "extra", "problem"),
     [
-        (AD, "ground_truth/scratch/007_mask.png", "ground_truth/scratch/007_mask.png: is a mask without a picture."),
+        (AD, "ground_truth/scratch/007_mask.png", "ground_truth/scratch/007_mask.png: is a mask without an image."),
         (AD, "test/scratch/007.png", "test/scratch/007.png: has no mask."),
-        (AD, "test/good/notes.txt", "test/good/notes.txt: no image file among pictures; ignored."),
-        (AD, "train/good/more/1.png", "train/good/more: a folder among pictures; ignored."),
+        (AD, "test/good/notes.txt", "test/good/notes.txt: no image file among images; ignored."),
+        (AD, "train/good/more/1.png", "train/good/more: a folder among images; ignored."),
         (
             AD,
             "train/bad/1.png",
@@ -125,9 +125,9 @@ def test_plain_folder_with_types_and_without_masks(tmp_path: Path) -> None:
             f"ground_truth/good: {MASKS_OF_GOOD}.",
         ),
         (AD, "ground_truth/hole/0.png", "ground_truth/hole: masks without a folder of that name in test; ignored."),
-        (AD, "test/empty/.keep", "test/empty: holds no picture."),
+        (AD, "test/empty/.keep", "test/empty: holds no image."),
         (AD, "train/good/000.bmp", "train/good/000.png: has the same name as 000.bmp but for the suffix."),
-        (AD_3D, "test/cut/gt/7.png", "test/cut/gt/7.png: is a mask without a picture."),
+        (AD_3D, "test/cut/gt/7.png", "test/cut/gt/7.png: is a mask without an image."),
         (AD_3D, "test/cut/rgb/7.png", "test/cut/rgb/7.png: has no mask."),
         (AD_3D, "test/cut/depth/7.png", "test/cut/depth: not one of rgb, xyz, gt; ignored."),
         (
@@ -135,13 +135,13 @@ def test_plain_folder_with_types_and_without_masks(tmp_path: Path) -> None:
             "train/bad/rgb/7.png",
             "train/bad: " + ONLY_GOOD,
         ),
-        (AD_3D, "test/hole/xyz/7.tiff", "test/hole/rgb: holds no picture."),
+        (AD_3D, "test/hole/xyz/7.tiff", "test/hole/rgb: holds no image."),
         (AD_3D, "test/notes.txt", "test/notes.txt: a file among folders; ignored."),
         (AD_3D, "spare/1.png", "spare: not in a folder that the layout knows; ignored."),
         (PLAIN, "bad/c.png", "bad/c.png: has no mask."),
-        (PLAIN, "masks/c.png", "masks/c.png: is a mask without a picture."),
-        (PLAIN, "masks/dent/a.png", "masks/dent: is a folder of masks without a picture."),
-        (PLAIN, "good/notes.doc", "good/notes.doc: no image file among pictures; ignored."),
+        (PLAIN, "masks/c.png", "masks/c.png: is a mask without an image."),
+        (PLAIN, "masks/dent/a.png", "masks/dent: is a folder of masks without an image."),
+        (PLAIN, "good/notes.doc", "good/notes.doc: no image file among images; ignored."),
         (PLAIN, "unsure/a.png", "unsure: is called neither good nor bad nor masks; ignored."),
     ],
 )
@@ -159,9 +159,9 @@ def test_what_is_odd_is_named_and_strict_refuses_it(
     ("files", "problems"),
     [
         (AD[:2], [NO_GOOD, NO_DEFECTIVE]),
-        (AD[2:], ["No training picture. Folders of good parts are called good, ok, okay or normal."]),
+        (AD[2:], ["No training image. Folders of good parts are called good, ok, okay or normal."]),
         (AD_3D[:2], [NO_GOOD, NO_DEFECTIVE]),
-        (PLAIN[:3], [NO_GOOD, NO_DEFECTIVE, "good: holds 3 pictures; from 5 on, every 5th tests."]),
+        (PLAIN[:3], [NO_GOOD, NO_DEFECTIVE, "good: holds 3 images; from 5 on, every 5th tests."]),
     ],
 )
 def test_a_missing_split_is_named(tmp_path: Path, files: tuple[str, ...], problems: list[str]) -> None:
@@ -211,7 +211,7 @@ def test_what_is_no_data_set_is_told_with_the_layouts_expected(tmp_path: Path) -
     with pytest.raises(BadInputError, match=r"found 00/, 01/, .*, 11/ and 3 more; expected"):
         open_dataset(tmp_path / "many")
     lay(tmp_path / "hollow", ["train/good/notes.txt"])
-    with pytest.raises(BadInputError, match="no picture was found in the folders of layout mvtec-ad"):
+    with pytest.raises(BadInputError, match="no image was found in the folders of layout mvtec-ad"):
         open_dataset(tmp_path / "hollow")
 
 
@@ -223,7 +223,7 @@ def test_the_fingerprint_is_what_its_docstring_says(tmp_path: Path) -> None:
     assert dataset.fingerprint() == digest.hexdigest()
 
 
-def test_the_fingerprint_sees_training_pictures_only(tmp_path: Path) -> None:
+def test_the_fingerprint_sees_training_images_only(tmp_path: Path) -> None:
     reference = open_dataset(lay(tmp_path / "a", AD)).fingerprint()
     copy = lay(tmp_path / "b", AD)
     (copy / "test/good/000.png").write_bytes(b"other")
@@ -236,7 +236,7 @@ def test_the_fingerprint_sees_training_pictures_only(tmp_path: Path) -> None:
 
 
 def test_there_is_no_fingerprint_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(BadInputError, match="there is no training picture to take a fingerprint of"):
+    with pytest.raises(BadInputError, match="there is no training image to take a fingerprint of"):
         open_dataset(lay(tmp_path / "a", AD[2:])).fingerprint()
 
 
@@ -258,10 +258,10 @@ def test_counts_of_a_complete_and_of_a_damaged_copy(tmp_path: Path) -> None:
     gone = ("train/good/003.png", "train/good/004.png", "test/defective/007.png", "ground_truth/defective/008_mask.png")
     damaged = complete(tmp_path / "b" / "toothbrush", without=gone, extra=("test/good/9.png",))
     assert check_counts(damaged) == (
-        "toothbrush: 58 training pictures found, 2 fewer than MVTec AD's toothbrush has (60).",
-        "toothbrush: 13 good test pictures found, 1 more than MVTec AD's toothbrush has (12).",
-        "toothbrush: 29 anomalous test pictures found, 1 fewer than MVTec AD's toothbrush has (30).",
-        "toothbrush: 28 masks found for 29 anomalous test pictures.",
+        "toothbrush: 58 training images found, 2 fewer than MVTec AD's toothbrush has (60).",
+        "toothbrush: 13 good test images found, 1 more than MVTec AD's toothbrush has (12).",
+        "toothbrush: 29 anomalous test images found, 1 fewer than MVTec AD's toothbrush has (30).",
+        "toothbrush: 28 masks found for 29 anomalous test images.",
     )
 
 

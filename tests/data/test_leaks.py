@@ -1,4 +1,4 @@
-"""Pictures that lie in a data set twice."""
+"""Images that lie in a data set twice."""
 
 from pathlib import Path
 
@@ -10,39 +10,39 @@ from lineproof.data import leaks
 from lineproof.data.dataset import check_contents, check_leaks, open_dataset
 
 
-def picture(path: Path, value: int) -> None:
+def image(path: Path, value: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((12, 16), value, np.uint8)).save(path)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A sound set of different pictures, the defective ones without masks."""
+    """A sound set of different images, the defective ones without masks."""
     names = ["train/good/0.png", "test/good/0.png", "test/dent/0.png", "test/dent/1.png"]
     for number, name in enumerate(names):
-        picture(tmp_path / "bolt" / name, number)
+        image(tmp_path / "bolt" / name, number)
     (tmp_path / "bolt" / "ground_truth").mkdir()
     return tmp_path / "bolt"
 
 
-def test_test_pictures_that_are_training_pictures_are_named(root: Path) -> None:
+def test_test_images_that_are_training_images_are_named(root: Path) -> None:
     for number in range(4):
-        picture(root / f"train/good/{number}.png", number * 7)
+        image(root / f"train/good/{number}.png", number * 7)
         (root / f"test/good/{number}.png").write_bytes((root / f"train/good/{number}.png").read_bytes())
     dataset = check_leaks(open_dataset(root))
     assert dataset.problems[2:] == tuple(
-        f"test/good/{n}.png: is byte-identical to a training picture, train/good/{n}.png." for n in range(4)
+        f"test/good/{n}.png: is byte-identical to a training image, train/good/{n}.png." for n in range(4)
     )
     assert dataset.summary_lines()[2:] == [
-        "is byte-identical to a training picture (4): test/good/0.png, test/good/1.png, test/good/2.png and 1 more."
+        "is byte-identical to a training image (4): test/good/0.png, test/good/1.png, test/good/2.png and 1 more."
     ]
     assert len(dataset.samples) == 4 + 4 + 2
 
 
-def test_a_picture_with_two_labels_is_named(root: Path) -> None:
+def test_a_image_with_two_labels_is_named(root: Path) -> None:
     (root / "test/dent/0.png").write_bytes((root / "test/good/0.png").read_bytes())
     assert check_contents(open_dataset(root)).problems[2:] == (
-        "test/dent/0.png: is byte-identical to a good test picture, test/good/0.png.",
+        "test/dent/0.png: is byte-identical to a good test image, test/good/0.png.",
     )
 
 
@@ -50,7 +50,7 @@ def test_the_validation_split_is_no_test_split(root: Path) -> None:
     (root / "validation/good").mkdir(parents=True)
     (root / "validation/good/5.png").symlink_to(root / "test/dent/1.png")
     assert check_leaks(open_dataset(root)).problems[2:] == (
-        "test/dent/1.png: is byte-identical to a validation picture, validation/good/5.png.",
+        "test/dent/1.png: is byte-identical to a validation image, validation/good/5.png.",
     )
 
 
@@ -73,11 +73,11 @@ def test_files_of_one_size_are_not_all_read_in_full(root: Path, monkeypatch: pyt
     (root / "test/good/6.bmp").write_bytes(bytes(changed))
     sizes = {path.stat().st_size for path in root.glob("*/good/*.bmp")}
     found = [p for p in check_leaks(open_dataset(root)).problems if "identical" in p]
-    assert found == ["test/good/7.bmp: is byte-identical to a training picture, train/good/3.bmp."]
+    assert found == ["test/good/7.bmp: is byte-identical to a training image, train/good/3.bmp."]
     assert (len(sizes), sorted(read)) == (1, ["3.bmp", "5.bmp", "6.bmp", "7.bmp"])
 
 
-def test_training_pictures_that_are_equal_are_no_leak(root: Path) -> None:
+def test_training_images_that_are_equal_are_no_leak(root: Path) -> None:
     (root / "train/good/1.png").write_bytes((root / "train/good/0.png").read_bytes())
     dataset = open_dataset(root)
     assert check_leaks(dataset) == dataset

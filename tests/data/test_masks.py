@@ -1,4 +1,4 @@
-"""The union of a picture's masks, and the check that every mask can be the truth."""
+"""The union of an image's masks, and the check that every mask can be the truth."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lineproof.data.records import Dataset, Sample
 H, W = 12, 16
 
 
-def picture(path: Path, value: int = 100, *, shape: tuple[int, int] = (H, W)) -> None:
+def image(path: Path, value: int = 100, *, shape: tuple[int, int] = (H, W)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full(shape, value, np.uint8)).save(path)
 
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
     """A sound set: test/dent/0.png with the union of two masks, test/dent/1.png with one mask file."""
     folder = tmp_path / "bolt"
     for number, name in enumerate(["train/good/0.png", "test/good/0.png", "test/dent/0.png", "test/dent/1.png"]):
-        picture(folder / name, number)
+        image(folder / name, number)
     mask(folder / "ground_truth/dent/0/000.png", slice(0, 3), slice(0, 4), value=1)
     mask(folder / "ground_truth/dent/0/001.png", slice(2, 4), slice(2, 6), value=233)
     mask(folder / "ground_truth/dent/1.png", slice(5, 6), slice(None))
@@ -51,7 +51,7 @@ def test_the_union_of_several_masks_whatever_their_values(root: Path) -> None:
     assert found.sum() == 3 * 4 + 2 * 4 - 2
 
 
-def test_a_good_picture_has_an_empty_mask_and_an_unmarked_one_none(root: Path) -> None:
+def test_a_good_image_has_an_empty_mask_and_an_unmarked_one_none(root: Path) -> None:
     dataset = open_dataset(root)
     good = read_mask(of(dataset, "test/good/0.png"), expected_shape=(H, W))
     np.testing.assert_array_equal(good, np.zeros((H, W), bool))
@@ -61,7 +61,7 @@ def test_a_good_picture_has_an_empty_mask_and_an_unmarked_one_none(root: Path) -
 
 def test_a_mask_of_another_size_is_refused_when_read(root: Path) -> None:
     mask(root / "ground_truth/dent/0/001.png", slice(0, 2), slice(0, 2), shape=(W, H))
-    with pytest.raises(BadInputError, match=r"001\.png: the mask is 12x16 pixels, its picture 16x12"):
+    with pytest.raises(BadInputError, match=r"001\.png: the mask is 12x16 pixels, its image 16x12"):
         read_mask(of(open_dataset(root), "test/dent/0.png"), expected_shape=(H, W))
 
 
@@ -72,16 +72,16 @@ def test_sound_masks_are_left_alone(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["0/000.png", "1.png"])
-def test_a_mask_that_marks_nothing_is_named_and_its_picture_unmarked(root: Path, name: str) -> None:
+def test_a_mask_that_marks_nothing_is_named_and_its_image_unmarked(root: Path, name: str) -> None:
     mask(root / "ground_truth/dent" / name, slice(0), slice(0))
     dataset = check_masks(open_dataset(root))
-    assert dataset.problems == (f"ground_truth/dent/{name}: marks nothing; its picture counts as unmarked.",)
+    assert dataset.problems == (f"ground_truth/dent/{name}: marks nothing; its image counts as unmarked.",)
     hit, other = ("test/dent/0.png", "test/dent/1.png") if "/" in name else ("test/dent/1.png", "test/dent/0.png")
     assert (of(dataset, hit).mask_paths, of(dataset, hit).label) == ((), 1)
     assert len(of(dataset, other).mask_paths) > 0
     assert check_masks(dataset) == dataset
     assert dataset.summary_lines()[0].startswith(
-        "bolt: 1 training, 1 good and 2 defective test pictures (dent 2), 1 with masks"
+        "bolt: 1 training, 1 good and 2 defective test images (dent 2), 1 with masks"
     )
 
 
@@ -89,24 +89,23 @@ def test_more_than_nine_tenths_is_taken_for_an_inverted_mask(root: Path) -> None
     place = root / "ground_truth/dent/1.png"
     pixels = np.zeros((10, 10), np.uint8)
     pixels[:9] = 255
-    picture(root / "test/dent/1.png", 3, shape=(10, 10))
+    image(root / "test/dent/1.png", 3, shape=(10, 10))
     Image.fromarray(pixels).save(place)
     assert check_masks(open_dataset(root)).problems == ()
     pixels[9, 0] = 1
     Image.fromarray(pixels).save(place)
     dataset = check_masks(open_dataset(root))
     assert dataset.problems == (
-        "ground_truth/dent/1.png: marks 91.0% of the picture, as an inverted mask does; its picture counts as "
-        "unmarked.",
+        "ground_truth/dent/1.png: marks 91.0% of the image, as an inverted mask does; its image counts as unmarked.",
     )
     assert of(dataset, "test/dent/1.png").mask_paths == ()
 
 
-def test_the_union_is_what_must_not_cover_the_picture(root: Path) -> None:
+def test_the_union_is_what_must_not_cover_the_image(root: Path) -> None:
     mask(root / "ground_truth/dent/0/000.png", slice(0, 6), slice(None))
     mask(root / "ground_truth/dent/0/001.png", slice(6, 12), slice(None))
     dataset = check_masks(open_dataset(root))
-    assert dataset.problems[0].startswith("ground_truth/dent/0/000.png: marks 100.0% of the picture")
+    assert dataset.problems[0].startswith("ground_truth/dent/0/000.png: marks 100.0% of the image")
     assert of(dataset, "test/dent/0.png").mask_paths == ()
 
 
@@ -116,43 +115,43 @@ def test_an_unreadable_mask_and_one_of_another_size_count_as_missing(root: Path)
     dataset = check_masks(open_dataset(root))
     assert dataset.problems == (
         "ground_truth/dent/0/001.png: cannot be used (this is no image that can be read (it begins with 6e 6f 74 68 69 "
-        "6e 67 20)); its picture counts as unmarked.",
-        "ground_truth/dent/1.png: is 32x24 pixels, its picture 16x12; its picture counts as unmarked.",
+        "6e 67 20)); its image counts as unmarked.",
+        "ground_truth/dent/1.png: is 32x24 pixels, its image 16x12; its image counts as unmarked.",
     )
     assert [sample.mask_paths for sample in dataset.test if sample.label] == [(), ()]
 
 
 def test_problems_of_one_kind_are_one_line(root: Path) -> None:
     for number in range(2, 7):
-        picture(root / f"test/dent/{number}.png", 10 + number)
+        image(root / f"test/dent/{number}.png", 10 + number)
         mask(root / f"ground_truth/dent/{number}.png", slice(None), slice(None), shape=(H, W + number))
     assert check_masks(open_dataset(root)).summary_lines()[1:] == [
-        "is not of its picture's size; its picture counts as unmarked (5): ground_truth/dent/2.png, "
+        "is not of its image's size; its image counts as unmarked (5): ground_truth/dent/2.png, "
         "ground_truth/dent/3.png, ground_truth/dent/4.png and 2 more."
     ]
 
 
-def test_the_picture_is_upright_when_sizes_are_compared(root: Path) -> None:
+def test_the_image_is_upright_when_sizes_are_compared(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.full((W, H), 9, np.uint8)).save(root / "test/dent/1.png", exif=exif)
     assert check_masks(open_dataset(root)).problems == ()
 
 
-def test_a_picture_that_cannot_be_read_does_not_condemn_its_mask(root: Path) -> None:
+def test_a_image_that_cannot_be_read_does_not_condemn_its_mask(root: Path) -> None:
     (root / "test/dent/1.png").write_bytes(b"broken")
     dataset = check_masks(open_dataset(root))
     assert dataset.problems == ()
     assert len(of(dataset, "test/dent/1.png").mask_paths) == 1
 
 
-def test_a_good_picture_whose_mask_marks_something_is_named(root: Path) -> None:
-    picture(root / "test/good/1.png", 77)
+def test_a_good_image_whose_mask_marks_something_is_named(root: Path) -> None:
+    image(root / "test/good/1.png", 77)
     mask(root / "ground_truth/good/0.png", slice(0), slice(0))
     mask(root / "ground_truth/good/1.png", slice(0, 2), slice(0, 3))
     dataset = check_masks(open_dataset(root))
     assert dataset.problems[1:] == (
-        "test/good/1.png: is in a folder of good pictures, but ground_truth/good/1.png marks 6 pixels of it; it counts "
+        "test/good/1.png: is in a folder of good images, but ground_truth/good/1.png marks 6 pixels of it; it counts "
         "as good.",
     )
     assert [sample.mask_paths for sample in dataset.test if not sample.label] == [(), ()]
@@ -160,13 +159,13 @@ def test_a_good_picture_whose_mask_marks_something_is_named(root: Path) -> None:
 
 def test_a_good_scan_whose_gt_marks_something_is_named(tmp_path: Path) -> None:
     for number, name in enumerate(["train/good/rgb/0.png", "test/good/rgb/0.png", "test/good/rgb/1.png"]):
-        picture(tmp_path / name, number)
-    picture(tmp_path / "test/cut/rgb/0.png", 9)
+        image(tmp_path / name, number)
+    image(tmp_path / "test/cut/rgb/0.png", 9)
     mask(tmp_path / "test/cut/gt/0.png", slice(0, 1), slice(0, 1), value=3)
     mask(tmp_path / "test/good/gt/0.png", slice(0), slice(0))
     mask(tmp_path / "test/good/gt/1.png", slice(0, 1), slice(0, 2))
     (problem,) = check_masks(open_dataset(tmp_path, strict=True)).problems
     assert problem == (
-        "test/good/rgb/1.png: is in a folder of good pictures, but test/good/gt/1.png marks 2 pixels of it; it counts "
+        "test/good/rgb/1.png: is in a folder of good images, but test/good/gt/1.png marks 2 pixels of it; it counts "
         "as good."
     )

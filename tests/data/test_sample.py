@@ -1,4 +1,4 @@
-"""The built-in sample: whole, exact, repeatable, and not to be solved by the mean picture."""
+"""The built-in sample: whole, exact, repeatable, and not to be solved by the mean image."""
 
 import json
 from pathlib import Path
@@ -59,19 +59,19 @@ def test_masks_are_small_and_never_empty(dataset: Dataset) -> None:
     assert 0.001 < np.median(shares) < 0.02
 
 
-def test_no_two_pictures_are_equal(dataset: Dataset) -> None:
+def test_no_two_images_are_equal(dataset: Dataset) -> None:
     everything = np.concatenate([frames(dataset, "train"), frames(dataset, "test")])
-    assert len({picture.tobytes() for picture in everything}) == 76
+    assert len({image.tobytes() for image in everything}) == 76
 
 
 def test_nothing_is_washed_out(dataset: Dataset) -> None:
-    pictures = frames(dataset, "train")
-    assert np.mean(pictures == 255) < 0.02
-    assert np.mean(pictures == 0) < 0.01
-    assert pictures.mean(axis=(1, 2, 3)).std() > 4  # the light differs
+    images = frames(dataset, "train")
+    assert np.mean(images == 255) < 0.02
+    assert np.mean(images == 0) < 0.01
+    assert images.mean(axis=(1, 2, 3)).std() > 4  # the light differs
 
 
-def test_the_mean_picture_does_not_find_the_defects(dataset: Dataset) -> None:
+def test_the_mean_image_does_not_find_the_defects(dataset: Dataset) -> None:
     grey_train = frames(dataset, "train").mean(axis=3)
     grey_test = frames(dataset, "test").mean(axis=3)
     labels = np.array([s.label for s in dataset.test])
@@ -85,11 +85,11 @@ def test_the_mean_picture_does_not_find_the_defects(dataset: Dataset) -> None:
 @pytest.mark.parametrize("number", range(6))
 def test_a_mask_is_what_the_defect_changed(category: module._Category, number: int) -> None:
     seed, defect = [3, 1, 4, number], category.defects[number]
-    picture, mask = module._defective(seed, category, defect, 96)
-    change = np.abs(picture.astype(int) - module._good(seed, category, 96)).max(axis=2)
+    image, mask = module._defective(seed, category, defect, 96)
+    change = np.abs(image.astype(int) - module._good(seed, category, 96)).max(axis=2)
     np.testing.assert_array_equal(mask, change > MASK_LEVELS)
     assert change[mask].mean() > 2 * MASK_LEVELS
-    # What the mask leaves out is the soft rim of the defect: the rest of the picture is untouched.
+    # What the mask leaves out is the soft rim of the defect: the rest of the image is untouched.
     assert np.mean(change[~mask] > 0) < 0.05
 
 
@@ -102,7 +102,7 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not(tmp_path: Path) -> None:
     assert all(first[name] != other[name] for name in first if "ground_truth" not in name)
 
 
-def test_more_pictures_leave_the_first_ones_as_they_were(tmp_path: Path) -> None:
+def test_more_images_leave_the_first_ones_as_they_were(tmp_path: Path) -> None:
     write_sample(tmp_path / "few", **SMALL)
     write_sample(tmp_path / "more", **{**SMALL, "num_train": 3, "num_test_good": 2, "num_test_defect": 8})
     few, more = content(tmp_path / "few"), content(tmp_path / "more")

@@ -1,4 +1,4 @@
-"""Engines made of a NumPy function, and a data set of pictures that fit the tiny bundle."""
+"""Engines made of a NumPy function, and a data set of images that fit the tiny bundle."""
 
 import sys
 from types import ModuleType
@@ -92,7 +92,7 @@ def add_engine(monkeypatch):
 
 @pytest.fixture
 def tiny_dataset(tmp_path):
-    """Plain folder: 10 good pictures (2 of them test pictures) and 4 bad ones with masks, all 16x12 pixels."""
+    """Plain folder: 10 good images (2 of them test images) and 4 bad ones with masks, all 16x12 pixels."""
     rng = np.random.default_rng(1)
     root = tmp_path / "parts"
     for folder in ("good", "bad", "masks"):

@@ -10,7 +10,7 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.calibrate import (
     calibrate_bundle,
-    good_pictures,
+    good_images,
     held_out,
     keep_calibration,
     record_calibration,
@@ -21,7 +21,7 @@ from lineproof.runtime.engine import EngineOptions
 
 @pytest.fixture
 def good_folder(tmp_path):
-    """20 even grey pictures; the score of picture i on the tiny graph is i / 255."""
+    """20 even grey images; the score of image i on the tiny graph is i / 255."""
     folder = tmp_path / "held out"
     folder.mkdir()
     for level in range(20):
@@ -32,7 +32,7 @@ def good_folder(tmp_path):
 def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_engine):
     add_engine("numpy", lambda score, anomaly_map: (2 * score, 2 * anomaly_map))
     found = calibrate_bundle(
-        tiny_bundle, good_pictures(good_folder), engine="numpy", source="held out", max_false_reject=0.1, batch=8
+        tiny_bundle, good_images(good_folder), engine="numpy", source="held out", max_false_reject=0.1, batch=8
     )
     np.testing.assert_allclose(found.threshold.value, 2 * 17.5 / 255, rtol=1e-6)
     assert (found.threshold.num_rejected, found.threshold.num_good, found.threshold.engine) == (2, 20, "numpy")
@@ -56,7 +56,7 @@ def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_
 def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
     add_engine("first")
     add_engine("second")
-    samples = good_pictures(good_folder)
+    samples = good_images(good_folder)
     tiny_bundle.change(lambda manifest: manifest.with_parity("other", "passed", time=now()))
     for name in ("first", "second"):
         # The handle stays the old one: each change reads the manifest again.
@@ -71,7 +71,7 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
 
 def test_a_threshold_of_another_model_is_not_set(tiny_bundle, good_folder, add_engine):
     add_engine("numpy")
-    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x")
+    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
 
     def other(folder):
         (folder / "model.onnx").write_bytes(tiny_bundle.model_path.read_bytes() + b"\0")
@@ -84,7 +84,7 @@ def test_a_threshold_of_another_model_is_not_set(tiny_bundle, good_folder, add_e
 
 def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, good_folder, add_engine, tmp_path):
     add_engine("numpy")
-    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x")
+    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
     warning = keep_calibration(tiny_bundle, found, folder=tmp_path / "kept")
     assert "The bundle was not changed" in warning
     (entry,) = json.loads((tmp_path / "kept" / "calibration.json").read_text())
@@ -98,38 +98,38 @@ def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, 
 )
 def test_too_few_parts_are_said(tiny_bundle, good_folder, add_engine, rate, words):
     add_engine("numpy")
-    samples = good_pictures(good_folder)
+    samples = good_images(good_folder)
     found = calibrate_bundle(tiny_bundle, samples, engine="numpy", source="x", max_false_reject=rate)
     assert found.warning.startswith(words)
     assert bool(found.warning) == bool(words)
     assert (found.warning in found.summary_lines()) == bool(words)
 
 
-def test_pictures_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine):
+def test_images_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine):
     add_engine("numpy")
     Image.new("RGB", (40, 12)).save(good_folder / "wide.png")
-    found = calibrate_bundle(tiny_bundle, good_pictures(good_folder), engine="numpy", source="x", max_false_reject=0.1)
+    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x", max_false_reject=0.1)
     assert found.threshold.num_good == 20
     assert [item.sample.path.name for item in found.skipped_frames] == ["wide.png"]
-    assert any("wide.png: the picture is 12x40 (height x width)" in line for line in found.summary_lines())
+    assert any("wide.png: the image is 12x40 (height x width)" in line for line in found.summary_lines())
 
 
 def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset, tmp_path, add_engine):
     add_engine("numpy", lambda score, anomaly_map: (score * np.float32("nan"), anomaly_map))
     Image.new("RGB", (40, 12)).save(tmp_path / "wide.png")
-    with pytest.raises(BadInputError, match=r"None of the 1 held-out good pictures can be used.*12x40"):
-        calibrate_bundle(tiny_bundle, good_pictures(tmp_path), engine="numpy", source="x")
+    with pytest.raises(BadInputError, match=r"None of the 1 held-out good images can be used.*12x40"):
+        calibrate_bundle(tiny_bundle, good_images(tmp_path), engine="numpy", source="x")
     with pytest.raises(BadInputError, match=r"at least two finite scores .* got 8 \(8 not finite\)"):
         calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x")
-    with pytest.raises(BadInputError, match="4 of 6 pictures are labelled defective"):
+    with pytest.raises(BadInputError, match="4 of 6 images are labelled defective"):
         calibrate_bundle(tiny_bundle, tiny_dataset.test, engine="numpy", source="x")
     with pytest.raises(UsageError, match=r"max-false-reject is 1\.5"):
         calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", max_false_reject=1.5)
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
 
 
-def test_test_pictures_never_set_a_threshold(tiny_bundle, tiny_dataset):
-    with pytest.raises(BadInputError, match=r"layout folder has no validation split.*plain folder of good pictures"):
+def test_test_images_never_set_a_threshold(tiny_bundle, tiny_dataset):
+    with pytest.raises(BadInputError, match=r"layout folder has no validation split.*plain folder of good images"):
         held_out(tiny_dataset, tiny_bundle.manifest)
 
 
@@ -148,11 +148,11 @@ def test_validation_split_is_held_out(tiny_bundle, tmp_path):
     assert [sample.path.parts[-4:-2] for sample in held_out(dataset, tiny_bundle.manifest)] == [("validation", "good")]
 
 
-def test_folder_without_pictures_is_refused(tmp_path):
-    with pytest.raises(BadInputError, match="holds no image; expected a folder with pictures of good parts"):
-        good_pictures(tmp_path)
+def test_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(BadInputError, match="holds no image; expected a folder with images of good parts"):
+        good_images(tmp_path)
     with pytest.raises(BadInputError, match="is not a folder"):
-        good_pictures(tmp_path / "absent")
+        good_images(tmp_path / "absent")
 
 
 def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_dataset, add_engine):
@@ -171,5 +171,5 @@ def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_datas
 def test_an_option_that_the_engine_cannot_honour_is_refused_by_name(tiny_bundle, good_folder):
     with pytest.raises(UsageError, match=r"Engine ort-cpu runs on the CPU and has no device 1"):
         calibrate_bundle(
-            tiny_bundle, good_pictures(good_folder), engine="ort-cpu", source="x", options=EngineOptions(device=1)
+            tiny_bundle, good_images(good_folder), engine="ort-cpu", source="x", options=EngineOptions(device=1)
         )

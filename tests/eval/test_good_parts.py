@@ -1,4 +1,4 @@
-"""Only good pictures that nothing was fitted or judged on may set a threshold."""
+"""Only good images that nothing was fitted or judged on may set a threshold."""
 
 import dataclasses
 import json
@@ -19,11 +19,11 @@ from lineproof.runtime.engine import EngineOptions, availability
 SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": "64", "crop_px": "64", "num_features": "12"}
 
 
-def test_a_folder_of_good_pictures(pictures, tiny_bundle):
-    samples, words, _, _ = calibration_samples(GoodParts(data=pictures), tiny_bundle.manifest)
+def test_a_folder_of_good_images(images, tiny_bundle):
+    samples, words, _, _ = calibration_samples(GoodParts(data=images), tiny_bundle.manifest)
     assert [sample.path.name for sample in samples] == ["0.png", "1.png", "2.png"]
     assert {sample.label for sample in samples} == {0}
-    assert words == f"good pictures of {pictures}"
+    assert words == f"good images of {images}"
 
 
 def test_a_runs_held_out_images(trained, tiny_bundle):
@@ -55,7 +55,7 @@ def test_a_validation_split(tiny_bundle, tmp_path):
 
 
 def test_a_set_without_a_validation_split_is_refused(sample_folder, tiny_bundle):
-    """Its good test pictures judge the detector, its training pictures made it: neither may set a threshold."""
+    """Its good test images judge the detector, its training images made it: neither may set a threshold."""
     with pytest.raises(BadInputError, match="has no validation split"):
         calibration_samples(GoodParts(data=sample_folder, category="flange"), tiny_bundle.manifest)
     with pytest.raises(UsageError, match="holds 2 categories and none was named"):
@@ -82,7 +82,7 @@ def test_a_threshold_is_found_and_nothing_is_written(tiny_bundle, tmp_path):
         progress=lambda *item: told.append(item),
     )  # fmt: skip
     np.testing.assert_allclose(found.threshold.value, 17.5 / 255, rtol=1e-6)
-    assert found.threshold.source == f"good pictures of {tmp_path}"
+    assert found.threshold.source == f"good images of {tmp_path}"
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
     assert told
     assert "older release, which did not record what it was fitted to" in found.warning
@@ -97,17 +97,17 @@ def _fitted(dataset_folder, manifest):
     ("folder", "message"),
     [
         ("test/crack", "they are defective parts"),
-        ("test/good", "they are test pictures"),
+        ("test/good", "they are test images"),
         ("train/good", "was fitted to them"),
     ],
 )
-def test_pictures_of_a_data_set_that_were_used_are_refused(sample_folder, tiny_bundle, folder, message):
+def test_images_of_a_data_set_that_were_used_are_refused(sample_folder, tiny_bundle, folder, message):
     manifest = _fitted(sample_folder / "flange", tiny_bundle.manifest)
     with pytest.raises(BadInputError, match=message):
         calibration_samples(GoodParts(data=sample_folder / "flange" / folder), manifest)
 
 
-def test_good_pictures_of_another_set_may_set_a_threshold(sample_folder, tiny_bundle):
+def test_good_images_of_another_set_may_set_a_threshold(sample_folder, tiny_bundle):
     samples, _, _, _ = calibration_samples(GoodParts(data=sample_folder / "flange/train/good"), tiny_bundle.manifest)
     assert samples
 
@@ -183,7 +183,7 @@ def test_another_products_run_is_refused(trained, own):
     manifest = dataclasses.replace(
         own, training=dataclasses.replace(own.training, category="screw", fingerprint="1" * 64, fitted=("0" * 16,))
     )
-    with pytest.raises(BadInputError, match=r"trained on screw; the pictures of .* are of flange.*--other-data"):
+    with pytest.raises(BadInputError, match=r"trained on screw; the images of .* are of flange.*--other-data"):
         calibration_samples(GoodParts(data=trained.run), manifest)
     samples, _, note, _ = calibration_samples(GoodParts(data=trained.run, is_other_accepted=True), manifest)
     assert len(samples) == 2
@@ -204,13 +204,13 @@ def test_a_run_whose_data_was_moved(trained, own, sample_folder, tmp_path):
         calibration_samples(GoodParts(data=data / "flange/train/good", root=data), own)
 
 
-def test_links_to_test_pictures_are_refused(sample_folder, own, tmp_path):
+def test_links_to_test_images_are_refused(sample_folder, own, tmp_path):
     (tmp_path / "folder").symlink_to(sample_folder / "flange/test/good")
     (tmp_path / "links").mkdir()
     for path in (sample_folder / "flange/test/good").iterdir():
         (tmp_path / "links" / path.name).symlink_to(path)
     for name in ("folder", "links"):
-        with pytest.raises(BadInputError, match="they are test pictures"):
+        with pytest.raises(BadInputError, match="they are test images"):
             calibration_samples(GoodParts(data=tmp_path / name), own)
 
 
@@ -226,7 +226,7 @@ def test_an_unfinished_run_is_called_that(trained, own, tmp_path):
         calibration_samples(GoodParts(data=tmp_path), own)
 
 
-def test_copies_of_one_picture_are_no_parts_of_their_own(tiny_bundle, tmp_path):
+def test_copies_of_one_image_are_no_parts_of_their_own(tiny_bundle, tmp_path):
     """30 copies gave an interval of 0.0% to 11.6% from one part."""
     folder = tmp_path / "held"
     folder.mkdir()

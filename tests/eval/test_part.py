@@ -1,4 +1,4 @@
-"""Pictures of another part are refused or said; the same part is let through, whatever its folder is called."""
+"""Images of another part are refused or said; the same part is let through, whatever its folder is called."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def of_part(bundle, category, fingerprint="f" * 64):
     return bundle.change(lambda manifest: dataclasses.replace(manifest, training=training))
 
 
-def test_the_same_training_pictures_are_the_same_part_whatever_the_name(tiny_bundle, tiny_dataset):
+def test_the_same_training_images_are_the_same_part_whatever_the_name(tiny_bundle, tiny_dataset):
     bundle = of_part(tiny_bundle, "hazelnut", tiny_dataset.fingerprint())
     assert check_same_part(bundle.manifest, tiny_dataset, other_data=False) == ""
 
@@ -30,26 +30,26 @@ def test_the_same_training_pictures_are_the_same_part_whatever_the_name(tiny_bun
 def test_another_category_is_refused_unless_accepted(tiny_bundle, tiny_dataset):
     manifest = of_part(tiny_bundle, "hazelnut").manifest
     with pytest.raises(
-        BadInputError, match=r"tiny was trained on hazelnut; the pictures of .*parts are of parts.*--other-data"
+        BadInputError, match=r"tiny was trained on hazelnut; the images of .*parts are of parts.*--other-data"
     ):
         check_same_part(manifest, tiny_dataset, other_data=False)
     said = check_same_part(manifest, tiny_dataset, other_data=True)
-    assert said.startswith("Other data: tiny was trained on hazelnut; the pictures of ")
+    assert said.startswith("Other data: tiny was trained on hazelnut; the images of ")
     assert said.endswith("are of parts; accepted by --other-data.")
 
 
 @pytest.mark.parametrize("name", ["parts", "Parts", "PARTS"])
-def test_the_same_name_with_other_training_pictures_is_said(tiny_bundle, tiny_dataset, name):
+def test_the_same_name_with_other_training_images_is_said(tiny_bundle, tiny_dataset, name):
     said = check_same_part(of_part(tiny_bundle, name).manifest, tiny_dataset, other_data=False)
     assert tiny_dataset.fingerprint()[:12] in said
     assert "ffffffffffff" in said
     assert "are not those that the bundle was trained on" in said
 
 
-def test_a_target_without_training_pictures_is_told_by_its_name(tiny_bundle, tiny_dataset):
+def test_a_target_without_training_images_is_told_by_its_name(tiny_bundle, tiny_dataset):
     tested = dataclasses.replace(tiny_dataset, samples=tiny_dataset.test)
     said = check_same_part(of_part(tiny_bundle, "parts").manifest, tested, other_data=False)
-    assert "holds no training pictures" in said
+    assert "holds no training images" in said
     with pytest.raises(BadInputError, match="--other-data"):
         check_same_part(of_part(tiny_bundle, "screw").manifest, tested, other_data=False)
 
@@ -90,7 +90,7 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
     assert found.to_dict()["evaluated"][0]["part_note"] == outputs.source.part_note
     again = evaluate([tmp_path / "kept.npz"], Choice())
     assert again.notices == found.notices
-    with pytest.raises(BadInputError, match=r"the pictures of .*parts are of parts"):
+    with pytest.raises(BadInputError, match=r"the images of .*parts are of parts"):
         evaluate([bundle.path], Choice(data=tiny_dataset.root, engine="numpy"))
 
 
@@ -114,7 +114,7 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     paths = [sample.path for sample in tiny_dataset.train]
     options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
-    with pytest.raises(BadInputError, match=r"trained on hazelnut; the pictures of .*screws are of screw"):
+    with pytest.raises(BadInputError, match=r"trained on hazelnut; the images of .*screws are of screw"):
         calibrate_on(bundle, GoodParts(data=screws), **options)
     found = calibrate_on(bundle, GoodParts(data=screws, is_other_accepted=True), **options)
     assert found.to_dict()["part_note"].startswith("Other data: ")
@@ -122,7 +122,7 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     assert calibrate_on(bundle, GoodParts(data=own), **options).part_note == ""
 
 
-def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
+def test_calibrate_refuses_good_images_inside_a_data_set_of_another_part(
     tiny_bundle, tiny_dataset, add_engine, tmp_path
 ):
     add_engine("numpy")
@@ -136,6 +136,6 @@ def test_calibrate_refuses_good_pictures_inside_a_data_set_of_another_part(
     for data in (root, root / "validation" / "good"):
         with pytest.raises(BadInputError, match="trained on hazelnut"):
             calibrate_on(bundle, GoodParts(data=data), **options)
-    # Of pictures outside any data set nothing is known but the caller's word.
+    # Of images outside any data set nothing is known but the caller's word.
     loose = shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose")
     assert calibrate_on(bundle, GoodParts(data=loose), **options).part_note == ""

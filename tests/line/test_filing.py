@@ -76,7 +76,7 @@ def test_going_on_numbers_after(tmp_path):
 
 @pytest.mark.parametrize("key", DECISION)
 def test_verdicts_of_another_decision_do_not_join(tmp_path, key):
-    """So that one folder never holds an OK and an NG of the same picture."""
+    """So that one folder never holds an OK and an NG of the same image."""
     file(tmp_path / "o", "a")
     with pytest.raises(BadInputError, match=rf"holds verdicts of another decision \({key} .* there, other now\)"):
         Filing(tmp_path / "o", {**DECISION, key: "other"}, append=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lineproof.core.errors import BadInputError
-from lineproof.line.images import find_pictures, holds_results
+from lineproof.line.images import find_images, holds_results
 
 LINE = json.dumps({"file": "a.png", "verdict": "OK", "score": 0.1, "threshold": 0.5}) + "\n"
 
@@ -24,106 +24,105 @@ def results(folder):
     return folder
 
 
-def test_folders_are_searched_below_and_in_order(pictures):
-    (pictures / "b" / "c").mkdir(parents=True)
-    (pictures / "0.png").rename(pictures / "b" / "c" / "0.png")
-    (pictures / "notes.txt").write_text("x")
-    (pictures / ".hidden.png").write_bytes(b"x")
-    found = find_pictures([pictures])
-    assert names(found, pictures) == ["1.png", "2.png", "b/c/0.png"]
+def test_folders_are_searched_below_and_in_order(images):
+    (images / "b" / "c").mkdir(parents=True)
+    (images / "0.png").rename(images / "b" / "c" / "0.png")
+    (images / "notes.txt").write_text("x")
+    (images / ".hidden.png").write_bytes(b"x")
+    found = find_images([images])
+    assert names(found, images) == ["1.png", "2.png", "b/c/0.png"]
     assert found.notes == ()
 
 
-def test_a_picture_named_twice_counts_once(pictures):
-    found = find_pictures([pictures / "2.png", pictures])
-    assert names(found, pictures) == ["2.png", "0.png", "1.png"]
+def test_a_image_named_twice_counts_once(images):
+    found = find_images([images / "2.png", images])
+    assert names(found, images) == ["2.png", "0.png", "1.png"]
     assert found.notes == (
-        f"1 more path or link leads to what was taken already, first {pictures / '2.png'}: each picture is "
-        "judged once.",
+        f"1 more path or link leads to what was taken already, first {images / '2.png'}: each image is judged once.",
     )
 
 
-def test_a_circle_of_links_ends(pictures):
-    (pictures / "below").mkdir()
-    (pictures / "below" / "up").symlink_to(pictures)
-    (pictures / "self").symlink_to(pictures / "self")
-    (pictures / "self.png").symlink_to("self.png")
-    (pictures / "gone.png").symlink_to("nowhere.png")
-    found = find_pictures([pictures])
-    assert names(found, pictures) == ["0.png", "1.png", "2.png"]
+def test_a_circle_of_links_ends(images):
+    (images / "below").mkdir()
+    (images / "below" / "up").symlink_to(images)
+    (images / "self").symlink_to(images / "self")
+    (images / "self.png").symlink_to("self.png")
+    (images / "gone.png").symlink_to("nowhere.png")
+    found = find_images([images])
+    assert names(found, images) == ["0.png", "1.png", "2.png"]
     assert "1 more path" in found.notes[0]
-    assert str(pictures / "below" / "up") in found.notes[0]
+    assert str(images / "below" / "up") in found.notes[0]
 
 
-def test_through_two_links_once_and_under_its_own_name(pictures, tmp_path):
+def test_through_two_links_once_and_under_its_own_name(images, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    (pictures / "0.png").rename(other / "far.png")
-    (pictures / "a-link.png").symlink_to("1.png")
-    (pictures / "x.png").symlink_to(other / "far.png")
-    (pictures / "y.png").symlink_to(other / "far.png")
-    (pictures / "a-folder").symlink_to(pictures / "real")
-    (pictures / "real").mkdir()
-    (pictures / "2.png").rename(pictures / "real" / "2.png")
-    found = find_pictures([pictures])
-    assert names(found, pictures) == ["1.png", "real/2.png", "x.png"]
+    (images / "0.png").rename(other / "far.png")
+    (images / "a-link.png").symlink_to("1.png")
+    (images / "x.png").symlink_to(other / "far.png")
+    (images / "y.png").symlink_to(other / "far.png")
+    (images / "a-folder").symlink_to(images / "real")
+    (images / "real").mkdir()
+    (images / "2.png").rename(images / "real" / "2.png")
+    found = find_images([images])
+    assert names(found, images) == ["1.png", "real/2.png", "x.png"]
     assert "3 more paths or links" in found.notes[0]
 
 
-def test_a_folder_that_only_a_link_leads_to_is_read(pictures, tmp_path):
+def test_a_folder_that_only_a_link_leads_to_is_read(images, tmp_path):
     (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "day").symlink_to(pictures)
-    assert names(find_pictures([tmp_path / "set"]), tmp_path / "set") == ["day/0.png", "day/1.png", "day/2.png"]
-    # Two names of one file are two pictures: only links are the same one.
-    os.link(pictures / "0.png", pictures / "0b.png")
-    assert len(find_pictures([pictures]).files) == 4
+    (tmp_path / "set" / "day").symlink_to(images)
+    assert names(find_images([tmp_path / "set"]), tmp_path / "set") == ["day/0.png", "day/1.png", "day/2.png"]
+    # Two names of one file are two images: only links are the same one.
+    os.link(images / "0.png", images / "0b.png")
+    assert len(find_images([images]).files) == 4
 
 
-def test_results_are_never_read(pictures):
-    results(pictures / "inspected")
-    found = find_pictures([pictures])
-    assert names(found, pictures) == ["0.png", "1.png", "2.png"]
-    assert found.notes == (f"Left out, since results of this command lie there: {pictures / 'inspected'}.",)
-    assert holds_results(pictures / "inspected")
-    (pictures / "link").symlink_to(pictures / "inspected" / "overlays")
-    assert names(find_pictures([pictures]), pictures) == ["0.png", "1.png", "2.png"]
-    (pictures / "out").mkdir()
-    (pictures / "out" / "old.png").write_bytes(b"x")
-    found = find_pictures([pictures], out=pictures / "out")
-    assert "out/old.png" not in names(found, pictures)
-    assert str(pictures / "out") in found.notes[0]
+def test_results_are_never_read(images):
+    results(images / "inspected")
+    found = find_images([images])
+    assert names(found, images) == ["0.png", "1.png", "2.png"]
+    assert found.notes == (f"Left out, since results of this command lie there: {images / 'inspected'}.",)
+    assert holds_results(images / "inspected")
+    (images / "link").symlink_to(images / "inspected" / "overlays")
+    assert names(find_images([images]), images) == ["0.png", "1.png", "2.png"]
+    (images / "out").mkdir()
+    (images / "out" / "old.png").write_bytes(b"x")
+    found = find_images([images], out=images / "out")
+    assert "out/old.png" not in names(found, images)
+    assert str(images / "out") in found.notes[0]
 
 
 @pytest.mark.parametrize("name", ["", "overlays", "overlays/000000-a-OK.png"])
-def test_results_given_as_pictures_are_refused(tmp_path, monkeypatch, name):
+def test_results_given_as_images_are_refused(tmp_path, monkeypatch, name):
     results(tmp_path / "r")
     with pytest.raises(BadInputError, match=r"is a result of an earlier `lineproof run` \(.*verdicts\.jsonl\)"):
-        find_pictures([tmp_path / "r" / name])
+        find_images([tmp_path / "r" / name])
     monkeypatch.chdir(tmp_path / "r" / "overlays")
     with pytest.raises(BadInputError, match="is a result of an earlier"):
-        find_pictures([Path("000000-a-OK.png")])
+        find_images([Path("000000-a-OK.png")])
 
 
-def test_results_among_the_pictures_are_refused(pictures, monkeypatch):
-    with pytest.raises(BadInputError, match=r"--out .* is the folder of the pictures"):
-        find_pictures([pictures], out=pictures)
-    monkeypatch.chdir(pictures)
-    with pytest.raises(BadInputError, match=r"--out \. is the folder of the pictures"):
-        find_pictures([Path()], out=pictures)
+def test_results_among_the_images_are_refused(images, monkeypatch):
+    with pytest.raises(BadInputError, match=r"--out .* is the folder of the images"):
+        find_images([images], out=images)
+    monkeypatch.chdir(images)
+    with pytest.raises(BadInputError, match=r"--out \. is the folder of the images"):
+        find_images([Path()], out=images)
 
 
 @pytest.mark.parametrize("content", ["", "{}\n", "[1]\n", "no json\n", '{"file": 1}\n'])
-def test_a_file_of_that_name_by_somebody_else_is_no_result(pictures, content):
-    (pictures / "verdicts.jsonl").write_text(content)
-    assert not holds_results(pictures)
-    assert len(find_pictures([pictures]).files) == 3
+def test_a_file_of_that_name_by_somebody_else_is_no_result(images, content):
+    (images / "verdicts.jsonl").write_text(content)
+    assert not holds_results(images)
+    assert len(find_images([images]).files) == 3
 
 
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(BadInputError, match=r"No such file or folder: .*absent, .*gone\.png"):
-        find_pictures([tmp_path, tmp_path / "absent", tmp_path / "gone.png"])
+        find_images([tmp_path, tmp_path / "absent", tmp_path / "gone.png"])
     with pytest.raises(BadInputError, match=r"No image below .*Expected PNG, JPEG, BMP, TIFF or WebP"):
-        find_pictures([tmp_path])
+        find_images([tmp_path])
     results(tmp_path / "r")
     with pytest.raises(BadInputError, match=r"No image below .*Left out, since results of this command lie there"):
-        find_pictures([tmp_path])
+        find_images([tmp_path])

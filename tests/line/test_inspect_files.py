@@ -16,7 +16,7 @@ from lineproof.core.errors import BadInputError, StoppedError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.inputs.table import input_of
 from lineproof.line.filing import Filing
-from lineproof.line.images import find_pictures
+from lineproof.line.images import find_images
 from lineproof.line.inspect_files import decision_of, inspect_files, not_judged_yet
 from lineproof.line.inspector import Verdict, open_line
 from lineproof.report.overlays import draw, map_limits, painter, show_limits
@@ -33,20 +33,20 @@ def line(tiny_bundle):
 
 
 @pytest.fixture
-def spoiled(pictures):
-    """The three pictures, and between them a truncated, a larger, an empty and a text file."""
-    whole = (pictures / "0.png").read_bytes()
-    (pictures / "0b-cut.png").write_bytes(whole[: len(whole) // 2])
-    Image.new("RGB", (40, 30)).save(pictures / "1b-large.png")
-    (pictures / "1c-empty.png").write_bytes(b"")
-    (pictures / "1d-text.png").write_text("no picture")
-    return pictures
+def spoiled(images):
+    """The three images, and between them a truncated, a larger, an empty and a text file."""
+    whole = (images / "0.png").read_bytes()
+    (images / "0b-cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGB", (40, 30)).save(images / "1b-large.png")
+    (images / "1c-empty.png").write_bytes(b"")
+    (images / "1d-text.png").write_text("no image")
+    return images
 
 
 def judge(line, *paths, out=None, append=False, **options):
-    """Verdicts of the pictures below ``paths``, and how the run went."""
+    """Verdicts of the images below ``paths``, and how the run went."""
     verdicts = []
-    files = find_pictures(paths, out=out).files
+    files = find_images(paths, out=out).files
     if out is None:
         return verdicts, inspect_files(line, files, show=verdicts.append, **options)
     with Filing(out, decision_of(line), append=append) as filing:
@@ -55,19 +55,19 @@ def judge(line, *paths, out=None, append=False, **options):
         )
 
 
-def test_arithmetic_and_order_of_channels_stand_in_every_line(tiny_bundle, pictures):
+def test_arithmetic_and_order_of_channels_stand_in_every_line(tiny_bundle, images):
     pytest.importorskip("onnxruntime")
     with (
         open_line(tiny_bundle.path, engine="ort-cpu") as line,
         open_line(tiny_bundle.path, engine="ort-cpu", order="bgr") as swapped,
     ):
-        said = [judge(item, pictures)[0][0] for item in (line, swapped)]
+        said = [judge(item, images)[0][0] for item in (line, swapped)]
     assert [(entry["compute_dtype"], entry["order"]) for entry in said] == [("f32", "rgb"), ("f32", "bgr")]
 
 
-def test_verdicts_are_those_of_the_frames(line, pictures):
+def test_verdicts_are_those_of_the_frames(line, images):
     before = datetime.now(UTC)
-    verdicts, found = judge(line, pictures)
+    verdicts, found = judge(line, images)
     found.check()
     assert [entry["verdict"] for entry in verdicts] == ["OK", "OK", "NG"]
     for entry in verdicts:
@@ -80,11 +80,11 @@ def test_verdicts_are_those_of_the_frames(line, pictures):
         assert not {"error", "kind", "overlay"} & set(entry)
 
 
-def test_whoever_reads_a_verdict_finds_what_is_behind_it(line, pictures, tiny_bundle, monkeypatch):
-    monkeypatch.chdir(pictures)
+def test_whoever_reads_a_verdict_finds_what_is_behind_it(line, images, tiny_bundle, monkeypatch):
+    monkeypatch.chdir(images)
     (entry,), _ = judge(line, Path("2.png"))
     expected = {
-        "file": "2.png", "path": str(pictures / "2.png"), "engine": "ort-cpu", "bundle": "tiny",
+        "file": "2.png", "path": str(images / "2.png"), "engine": "ort-cpu", "bundle": "tiny",
         "model_sha256": tiny_bundle.model_sha256, "decision": tiny_bundle.manifest.decision, "parity": "unverified",
         "lineproof": __version__,
     }  # fmt: skip
@@ -102,7 +102,7 @@ def test_bad_files_are_err_and_the_rest_goes_on(line, spoiled):
     for entry in entries:
         is_error = entry["verdict"] == "ERR"
         assert (entry["score"] is None) == ("error" in entry) == ("kind" in entry) == is_error
-    assert "1b-large.png: the picture is 30x40 (height x width); frames are 12x16" in verdicts["1b-large.png"]["error"]
+    assert "1b-large.png: the image is 30x40 (height x width); frames are 12x16" in verdicts["1b-large.png"]["error"]
     assert verdicts["1b-large.png"]["kind"] == "BadInputError"
     assert told[-1] == ("inspecting", 7, 7)
     with pytest.raises(BadInputError, match=r"4 of 7 files gave no verdict; see the ERR lines") as error:
@@ -129,7 +129,7 @@ def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):
     assert found.unfiled == ""
 
 
-def test_each_verdict_is_shown_and_on_disk_before_the_next_picture_is_read(line, pictures, tmp_path):
+def test_each_verdict_is_shown_and_on_disk_before_the_next_image_is_read(line, images, tmp_path):
     out, seen = tmp_path / "out", []
 
     def show(entry):
@@ -137,23 +137,23 @@ def test_each_verdict_is_shown_and_on_disk_before_the_next_picture_is_read(line,
         seen.append((entry["file"], len(path.read_text().splitlines())))
 
     with Filing(out, decision_of(line)) as filing:
-        inspect_files(line, find_pictures([pictures]).files, show=show, filing=filing, paint=painter(line.bundle))
+        inspect_files(line, find_images([images]).files, show=show, filing=filing, paint=painter(line.bundle))
     assert [num for _, num in seen] == [0, 1, 2]
 
 
-def test_a_reader_that_went_away_takes_no_verdict_with_it(line, pictures, tmp_path):
+def test_a_reader_that_went_away_takes_no_verdict_with_it(line, images, tmp_path):
     def show(_):
         raise BrokenPipeError
 
     with Filing(tmp_path / "out", decision_of(line)) as filing, pytest.raises(BrokenPipeError):
-        inspect_files(line, find_pictures([pictures]).files, show=show, filing=filing, paint=painter(line.bundle))
+        inspect_files(line, find_images([images]).files, show=show, filing=filing, paint=painter(line.bundle))
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 1
 
 
-def test_stopped_between_two_pictures(line, pictures, tmp_path):
+def test_stopped_between_two_images(line, images, tmp_path):
     out = tmp_path / "out"
     answers = iter([False, False, True])
-    verdicts, found = judge(line, pictures, out=out, should_stop=lambda: next(answers))
+    verdicts, found = judge(line, images, out=out, should_stop=lambda: next(answers))
     assert len(verdicts) == len((out / "verdicts.jsonl").read_text().splitlines()) == 2
     with pytest.raises(StoppedError) as error:
         found.check()
@@ -163,20 +163,20 @@ def test_stopped_between_two_pictures(line, pictures, tmp_path):
     )
     assert error.value.exit_status == 130
     answers = iter([False, True])
-    _, found = judge(line, pictures, should_stop=lambda: next(answers))
+    _, found = judge(line, images, should_stop=lambda: next(answers))
     with pytest.raises(
         StoppedError, match=r"after 1 of 3 files\. What was judged is printed\. The first one not judged is "
     ):
         found.check()
 
 
-def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, pictures, tmp_path):
+def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, images, tmp_path):
     out = tmp_path / "out"
-    (pictures / "2.png").rename(tmp_path / "2.png")
-    (pictures / "cut.png").write_bytes(b"x")
-    judge(line, pictures, out=out)
-    (tmp_path / "2.png").rename(pictures / "2.png")
-    files = find_pictures([pictures]).files
+    (images / "2.png").rename(tmp_path / "2.png")
+    (images / "cut.png").write_bytes(b"x")
+    judge(line, images, out=out)
+    (tmp_path / "2.png").rename(images / "2.png")
+    files = find_images([images]).files
     left = not_judged_yet(files, out)
     assert [Path(file).name for file in left] == ["2.png", "cut.png"]
     judge(line, *map(Path, left), out=out, append=True)
@@ -185,8 +185,8 @@ def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, pictures, t
     assert [entry.get("overlay", "").removeprefix("overlays/") for entry in written] == [
         "000000-0-OK.png", "000001-1-OK.png", "", "000003-2-NG.png", "",
     ]  # fmt: skip
-    content = (pictures / "0.png").read_bytes()
-    (pictures / "0.png").write_bytes(content)
+    content = (images / "0.png").read_bytes()
+    (images / "0.png").write_bytes(content)
     assert [Path(file).name for file in not_judged_yet(files, out)] == ["0.png", "cut.png"]
 
 
@@ -210,10 +210,10 @@ class FakeLine:
         )
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(tiny_bundle, pictures):
+def test_memory_does_not_grow_with_the_number_of_images(tiny_bundle, images):
     """As in a run over 100,000: the list of names is all that grows with them."""
     num_shown, sizes = 0, {}
-    files = (str(pictures / "0.png"),) * 3000
+    files = (str(images / "0.png"),) * 3000
 
     def show(_):
         nonlocal num_shown
@@ -227,18 +227,18 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tiny_bundle, pictures)
     assert sizes[3000] - sizes[500] < 50_000
 
 
-def test_a_file_can_be_named_alone_whatever_its_suffix(line, pictures):
-    (pictures / "0.png").rename(pictures / "frame.dat")
-    verdicts, _ = judge(line, pictures / "frame.dat")
+def test_a_file_can_be_named_alone_whatever_its_suffix(line, images):
+    (images / "0.png").rename(images / "frame.dat")
+    verdicts, _ = judge(line, images / "frame.dat")
     assert [entry["verdict"] for entry in verdicts] == ["OK"]
 
 
-def test_names_of_any_length_and_the_same_name_in_two_folders(line, pictures, tmp_path):
+def test_names_of_any_length_and_the_same_name_in_two_folders(line, images, tmp_path):
     for folder in ("a", "b"):
         (tmp_path / "set" / folder).mkdir(parents=True)
-        os.link(pictures / "0.png", tmp_path / "set" / folder / "0.png")
+        os.link(images / "0.png", tmp_path / "set" / folder / "0.png")
     for name in ("y" * 251, "ä" * 125, "検" * 83, "\udcff" * 200):
-        os.link(pictures / "0.png", tmp_path / "set" / f"{name}.png")
+        os.link(images / "0.png", tmp_path / "set" / f"{name}.png")
     verdicts, found = judge(line, tmp_path / "set", out=tmp_path / "out")
     found.check()
     overlays = [entry["overlay"] for entry in verdicts]
@@ -285,6 +285,6 @@ def test_an_overlay_lies_where_the_graph_saw_it(tiny_bundle):
     )
     change = np.abs(drawn.astype(np.float64) - frame).sum(axis=2)
     centre = [(np.arange(900) + 0.5) @ change.sum(axis=1 - axis) / change.sum() for axis in (0, 1)]
-    # Row 11.5 of the map is row 16 + 11.5 of the resized picture.
+    # Row 11.5 of the map is row 16 + 11.5 of the resized image.
     np.testing.assert_allclose(centre, [27.5 * 900 / 256, 117.5 * 900 / 256], atol=0.1)
     assert np.flatnonzero(change.sum(axis=1)).min() >= 56

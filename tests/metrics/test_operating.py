@@ -71,7 +71,7 @@ def test_half_of_the_defects_is_no_warning_and_one_more_is():
 @pytest.mark.parametrize(("label", "noun"), [(True, "good"), (False, "defective")])
 def test_without_a_class_it_is_said_and_shown_as_none(label, noun):
     found = operating_table([1.0, 2.0], [label, label], threshold=0.0)
-    assert found.warnings()[0] == f'No {noun} test picture: figures that need one are "-".'
+    assert found.warnings()[0] == f'No {noun} test image: figures that need one are "-".'
     rows = [point.cells() for point in found.points]
     assert {row[-1] if noun == "defective" else row[1] for row in rows} == {"-"}
     json.dumps(found.to_dict(), allow_nan=False)
@@ -84,7 +84,7 @@ def test_the_text_fits_a_terminal():
     lines = "\n".join(found.summary_lines()).splitlines()
     assert len(lines) == 8
     assert max(map(len, lines)) <= 110
-    assert lines[-1] == "Thresholds but the calibrated one are read off the test pictures, for orientation only."
+    assert lines[-1] == "Thresholds but the calibrated one are read off the test images, for orientation only."
     assert lines[-2].startswith("calibrated ")
 
 

@@ -30,7 +30,7 @@ def labelled_maps(draw_value):
 
 @settings(deadline=None, max_examples=60)
 @given(labelled_maps(), st.sampled_from([0.05, 0.3, 1.0]), st.integers(0, 1000))
-def test_the_areas_of_a_resample_are_the_metrics_of_the_repeated_pictures(case, limit, seed):
+def test_the_areas_of_a_resample_are_the_metrics_of_the_repeated_images(case, limit, seed):
     maps, masks = case
     weights = draw(masks.any(axis=(1, 2)), num_resamples=5, seed=seed)
     roc, pro = resampled_areas(evidence_of(maps, masks), weights, fpr_limit=limit)
@@ -43,7 +43,7 @@ def test_the_areas_of_a_resample_are_the_metrics_of_the_repeated_pictures(case, 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.sampled_from([3, 1000]))
-def test_the_image_auroc_of_a_resample_is_that_of_the_repeated_pictures(seed, num, levels):
+def test_the_image_auroc_of_a_resample_is_that_of_the_repeated_images(seed, num, levels):
     rng = np.random.default_rng(seed)
     score, label = (rng.integers(0, levels, num) / levels).astype(np.float32), rng.random(num) < 0.5
     label[:2] = True, False
@@ -64,7 +64,7 @@ def test_many_blocks_are_one(monkeypatch):
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-12)
 
 
-def test_good_and_defective_pictures_are_drawn_apart():
+def test_good_and_defective_images_are_drawn_apart():
     label = np.array([True, False, False, True, False])
     weights = draw(label, num_resamples=200, seed=3)
     np.testing.assert_array_equal(weights[label].sum(0), 2)
@@ -137,7 +137,7 @@ def test_identical_sides_differ_by_nothing():
     np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / (40 * 40)), rtol=1e-6)
 
 
-def test_identical_maps_are_bounded_by_the_number_of_pictures():
+def test_identical_maps_are_bounded_by_the_number_of_images():
     rng = np.random.default_rng(0)
     maps, masks = rng.random((6, 8, 8), np.float32), rng.random((6, 8, 8)) < 0.2
     masks[:2] = False

@@ -31,7 +31,7 @@ def test_values_beyond_the_limits_take_the_limits_colours() -> None:
     assert colours.shape == (1, 4, 3)
 
 
-def test_scale_and_shift_do_not_change_the_picture() -> None:
+def test_scale_and_shift_do_not_change_the_image() -> None:
     np.testing.assert_array_equal(heat_map(RAMP, low=0, high=1), heat_map(RAMP * 8 - 4, low=-4, high=4))
 
 
@@ -126,6 +126,6 @@ def test_a_data_uri_holds_the_very_pixels(image: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("image", [FRAME.astype(np.float32), FRAME[:, :, :2], FRAME[0, 0], FRAME[:0]])
-def test_a_data_uri_refuses_what_is_no_picture(image: np.ndarray) -> None:
+def test_a_data_uri_refuses_what_is_no_image(image: np.ndarray) -> None:
     with pytest.raises(BadInputError, match=r"expected uint8 \(H, W, 3\) or \(H, W\)"):
         png_data_uri(image)

@@ -16,7 +16,7 @@ def test_everything_is_escaped(tmp_path):
     page.verdict(EVIL, is_good=False)
     page.lines([EVIL, "second"])
     page.table((EVIL, "b"), [(EVIL, "1")])
-    page.pictures([(np.zeros((4, 5, 3), np.uint8), EVIL)])
+    page.images([(np.zeros((4, 5, 3), np.uint8), EVIL)])
     page.write(tmp_path / "new" / "page.html")
     text = (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     assert "<script" not in text
@@ -26,7 +26,7 @@ def test_everything_is_escaped(tmp_path):
 
 def test_a_page_needs_nothing_else(tmp_path):
     page = Page("a", "b")
-    page.pictures([(np.full((4, 5, 3), 200, np.uint8), "x")])
+    page.images([(np.full((4, 5, 3), 200, np.uint8), "x")])
     page.write(tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert re.findall(r'(?:src|href)="([^"]{0,22})', text) == ["data:image/png;base64,"]

@@ -65,7 +65,7 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
     assert (table.num_good, table.num_defective) == (2, 6)
     assert trained.operation.used.num_total == len(dataset.test)
     lines = "\n".join(trained.summary_lines()).splitlines()
-    place = lines.index("Operating table on 2 good and 6 defective test pictures:")
+    place = lines.index("Operating table on 2 good and 6 defective test images:")
     assert max(map(len, lines[place : place + 7])) < 110
     kept = stored_scores(trained.run)
     assert kept.labels == tuple(bool(sample.label) for sample in dataset.test)
@@ -80,9 +80,9 @@ def test_export_shows_what_its_threshold_does(trained, here):
     options = ExportOptions(max_false_reject=0.6)
     found = export_and_prove(ExportRequest(source=str(trained.run), out=here / "x.bundle"), options=options)
     assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
-    assert "Operating table on 2 good and 6 defective test pictures:" in found.summary_lines()
+    assert "Operating table on 2 good and 6 defective test images:" in found.summary_lines()
     assert found.data == trained.data
-    assert "2 good and 6 defective test pictures" in found.data.summary
+    assert "2 good and 6 defective test images" in found.data.summary
     assert found.to_dict()["operating"]["table"]["num_defective"] == 6
 
 
@@ -97,8 +97,8 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
     assert operation_of_run(run, recorded_dataset(run), frame=frame, threshold=1.0) == kept
     assert stored_scores(run) == stored_scores(trained.run)
     assert operation_of_run(run, None, frame=(128, 128, 3), threshold=1.0).summary_lines() == [
-        "No operating table: the bundle's frames are not those of the training pictures. lineproof evaluate BUNDLE "
-        "--data DIR measures it on pictures of yours."
+        "No operating table: the bundle's frames are not those of the training images. lineproof evaluate BUNDLE "
+        "--data DIR measures it on images of yours."
     ]
 
 
@@ -113,10 +113,10 @@ def test_scores_of_other_weights_are_not_taken(trained, here):
     started = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
     found = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
-    assert found.summary_lines()[0].startswith("No operating table: no labelled test pictures are at hand.")
+    assert found.summary_lines()[0].startswith("No operating table: no labelled test images are at hand.")
 
 
-def test_a_test_picture_that_cannot_be_read_costs_no_training(trained, sample_folder, here):
+def test_a_test_image_that_cannot_be_read_costs_no_training(trained, sample_folder, here):
     shutil.copytree(sample_folder, here / "sample")
     dataset = open_dataset(here / "sample", category="flange")
     dataset.test[0].path.write_bytes(b"")
@@ -241,7 +241,7 @@ def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):
     assert dict(item.split("=") for item in line[8::2]) == {key: str(value) for key, value in asked["settings"].items()}
 
 
-def test_training_without_defective_test_pictures_says_so_first(quick, sample_folder, here):
+def test_training_without_defective_test_images_says_so_first(quick, sample_folder, here):
     """What is odd about the data set is said before the hours of training begin."""
     pytest.importorskip("torch")
     data = here / "flange"
@@ -256,17 +256,17 @@ def test_training_without_defective_test_pictures_says_so_first(quick, sample_fo
         "padim", data, category=None, settings=SETTINGS, out=here / "run", say_data=said.append,
         progress=progress,
     )  # fmt: skip
-    first = 'No defective test picture: figures that need one are "-".'
+    first = 'No defective test image: figures that need one are "-".'
     assert found.summary_lines()[0] == first
     assert found.to_dict()["operating"]["warnings"] == [first]
     assert said == [found.data]
-    assert "No defective test picture. Whether defects are found cannot be measured." in found.data.brief
+    assert "No defective test image. Whether defects are found cannot be measured." in found.data.brief
     assert export_and_prove(ExportRequest(source=str(found.run), out=here / "x.bundle")).summary_lines()[0] == first
     assert len(quick) == 1
 
 
-def test_test_pictures_are_scored_as_the_frames_of_their_run(sample_folder, here):
-    """12-bit pictures, cropped, give the scores of 8-bit pictures that were cut out before."""
+def test_test_images_are_scored_as_the_frames_of_their_run(sample_folder, here):
+    """12-bit images, cropped, give the scores of 8-bit images that were cut out before."""
     pytest.importorskip("torch")
     files = [path.relative_to(sample_folder) for path in (sample_folder / "flange").rglob("*.png")]
     for file in files:
@@ -284,8 +284,8 @@ def test_test_pictures_are_scored_as_the_frames_of_their_run(sample_folder, here
 
 
 @pytest.mark.usefixtures("quick")
-def test_copies_among_the_training_pictures_are_said_first(sample_folder, here):
-    """The held-out copy of a picture that was fitted to sets a threshold that is too low."""
+def test_copies_among_the_training_images_are_said_first(sample_folder, here):
+    """The held-out copy of an image that was fitted to sets a threshold that is too low."""
     pytest.importorskip("torch")
     shutil.copytree(sample_folder / "flange", here / "flange")
     for path in sorted((here / "flange" / "train" / "good").iterdir()):

@@ -11,7 +11,7 @@ def test_what_was_proved_is_known_to_the_next_step(tiny_bundle, monkeypatch):
     engines = [name for name in cpu_engines() if availability(name).is_available]
     if not engines:
         pytest.skip("no CPU engine is installed")
-    # The tiny bundle has no PyTorch weights to judge pictures by: its golden frames are enough here.
+    # The tiny bundle has no PyTorch weights to judge images by: its golden frames are enough here.
     monkeypatch.setattr(demo, "verify", lambda bundle, *, engine, **_others: verify(bundle, engine=engine))
     bundle, reports = demo.verify_each(tiny_bundle, engines, dataset=None)
     assert [report.engine for report in reports] == engines

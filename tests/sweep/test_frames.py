@@ -1,4 +1,4 @@
-"""Pictures of slightly different sizes, carried through the whole chain: one rule, one score per picture."""
+"""Images of slightly different sizes, carried through the whole chain: one rule, one score per image."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ FRAMES = {"pad": (65, 80), "crop": (60, 80), "stretch": (62, 80)}
 
 
 def part(height, seed):
-    """A dark part on bright ground, its rim at the picture's border."""
+    """A dark part on bright ground, its rim at the image's border."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(150, 200, (height, 80, 3)).astype(np.uint8)
     pixels[height // 4 : 3 * height // 4, 20:60] //= 3
@@ -43,7 +43,7 @@ def part(height, seed):
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
-    """Plain folder: 12 good pictures of 6 heights, 4 bad ones with masks of their own sizes."""
+    """Plain folder: 12 good images of 6 heights, 4 bad ones with masks of their own sizes."""
     root = tmp_path_factory.mktemp("uneven") / "washer"
     for kind in ("good", "bad", "masks"):
         (root / kind).mkdir(parents=True)
@@ -79,13 +79,13 @@ def carried(uneven, tmp_path_factory):
 
 
 def test_without_a_fit_training_says_how_many_sizes_there_are_and_does_nothing(uneven, tmp_path):
-    with pytest.raises(BadInputError, match=r"The 10 training pictures have 6 sizes: 62x80 \(4\), .*--fit pad"):
+    with pytest.raises(BadInputError, match=r"The 10 training images have 6 sizes: 62x80 \(4\), .*--fit pad"):
         learn(uneven, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("fit", FRAMES)
-def test_one_picture_has_one_score_in_training_golden_frames_verify_and_run(carried, uneven, fit, tmp_path):
+def test_one_image_has_one_score_in_training_golden_frames_verify_and_run(carried, uneven, fit, tmp_path):
     if not availability("ort-cpu").is_available:
         pytest.skip(availability("ort-cpu").fix)
     run, bundle = carried(fit)
@@ -133,8 +133,8 @@ def _score(bundle, path):
 
 
 @pytest.mark.parametrize("fit", FRAMES)
-def test_masks_follow_their_pictures(carried, uneven, fit):
-    """The frame is red where the mask is set, in pictures of every size."""
+def test_masks_follow_their_images(carried, uneven, fit):
+    """The frame is red where the mask is set, in images of every size."""
     spec = carried(fit)[1].manifest.preprocessing
     for path in sorted((uneven / "bad").iterdir()):
         frame = input_of(spec).fit(decode_image(path)).astype(int)
@@ -145,14 +145,14 @@ def test_masks_follow_their_pictures(carried, uneven, fit):
         assert (mask != red).mean() < 0.01
 
 
-def test_a_picture_that_the_fit_does_not_take_is_skipped_by_name(carried, uneven, tmp_path):
+def test_a_image_that_the_fit_does_not_take_is_skipped_by_name(carried, uneven, tmp_path):
     _, bundle = carried("pad")
     Image.fromarray(part(66, 0)).save(tmp_path / "tall.png")
     with open_line(bundle.path, engine="ort-cpu", allow_failed=True) as line:
         verdicts = []
         inspect_files(line, [str(tmp_path / "tall.png"), str(uneven / "good" / "00.png")], show=verdicts.append)
     assert verdicts[0]["verdict"] == "ERR"
-    assert "the picture is 66x80 (height x width); fit pad takes pictures up to 65x80" in verdicts[0]["error"]
+    assert "the image is 66x80 (height x width); fit pad takes images up to 65x80" in verdicts[0]["error"]
     assert verdicts[1]["verdict"] in ("OK", "NG")
 
 
@@ -185,13 +185,13 @@ def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(t
         return export_and_prove(request, options=ExportOptions(**options))
 
     with pytest.raises(
-        UsageError, match=r"trained on frames of 96x96 .*; --frame 128x96 differs, and pictures are never"
+        UsageError, match=r"trained on frames of 96x96 .*; --frame 128x96 differs, and images are never"
     ):
         export("no.bundle", frame=(128, 96, 3))
     assert list(tmp_path.iterdir()) == []
     other = export("other.bundle", frame=(128, 96, 3), fit="pad")
     assert other.conversions == (
-        "Frames are 128x96 (height x width), training saw 96x96: pictures are brought to them with fit pad.",
+        "Frames are 128x96 (height x width), training saw 96x96: images are brought to them with fit pad.",
     )
     np.testing.assert_array_equal(other.bundle.golden().frames[0][0], other.bundle.golden().frames[0][15])
     plain, later = export("plain.bundle"), export("later.bundle", fit="crop")
@@ -210,7 +210,7 @@ def test_a_mono_bundle_says_that_training_read_colour(trained, tmp_path):
 
 
 def test_a_run_of_an_earlier_release_is_scored_again_as_frames(trained, tmp_path):
-    """It took each held-out picture at its own size: those scores are no frame's."""
+    """It took each held-out image at its own size: those scores are no frame's."""
     import shutil
 
     shutil.copytree(trained.run, tmp_path / "run")
@@ -225,7 +225,7 @@ def test_a_run_of_an_earlier_release_is_scored_again_as_frames(trained, tmp_path
     assert bundle.manifest.preprocessing.fit == "none"
 
 
-def test_deep_pictures_keep_their_depth_from_training_to_the_line(tmp_path):
+def test_deep_images_keep_their_depth_from_training_to_the_line(tmp_path):
     """12 bits in 16: the run says --bit-depth, the bundle reads the same grey levels."""
     root = tmp_path / "deep"
     (root / "good").mkdir(parents=True)

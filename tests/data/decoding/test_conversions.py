@@ -1,4 +1,4 @@
-"""What is said about a set of pictures: nothing where nothing was converted, counts and one hint else."""
+"""What is said about a set of images: nothing where nothing was converted, counts and one hint else."""
 
 import json
 import pickle
@@ -80,33 +80,33 @@ def test_each_conversion_is_counted() -> None:
     facts += some(1, stored_channels="RGB", orientation=8) + some(2, stored_channels="RGB", num_extra_channels=1)
     facts += some(1, sample_format="float", stored_bits=32) + some(2, stored_bits=12, largest_value=4095)
     assert sentences_of(facts, channels=3) == (
-        "6 of 12 pictures: grey, repeated to R, G and B for a colour bundle.",
-        "1 of 12 pictures: CMYK, converted to RGB without a colour profile.",
-        "2 of 12 pictures: alpha channel or transparent colour dropped; the stored colour counts.",
-        "2 of 12 pictures: further TIFF channels dropped; grey or RGB counts.",
-        "1 of 12 pictures: float, read as round(255 x) for x in [0, 1].",
-        "1 of 12 pictures: turned or mirrored as the orientation tag says.",
-        "2 of 12 pictures of 12 bits: reduced to 8 bits, value >> 4.",
+        "6 of 12 images: grey, repeated to R, G and B for a colour bundle.",
+        "1 of 12 images: CMYK, converted to RGB without a colour profile.",
+        "2 of 12 images: alpha channel or transparent colour dropped; the stored colour counts.",
+        "2 of 12 images: further TIFF channels dropped; grey or RGB counts.",
+        "1 of 12 images: float, read as round(255 x) for x in [0, 1].",
+        "1 of 12 images: turned or mirrored as the orientation tag says.",
+        "2 of 12 images of 12 bits: reduced to 8 bits, value >> 4.",
     )
     assert sentences_of(facts, channels=1)[0] == (
-        "6 of 12 pictures: colour, reduced to luma (0.299 R + 0.587 G + 0.114 B) for a mono bundle."
+        "6 of 12 images: colour, reduced to luma (0.299 R + 0.587 G + 0.114 B) for a mono bundle."
     )
 
 
 def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
     facts = some(3, stored_bits=16, largest_value=4095) + some(1, stored_bits=16, largest_value=900) + some(1)
     assert sentences_of(facts, channels=1) == (
-        "4 of 5 pictures of 16 bits: reduced to 8 bits, value >> 8.",
-        "12 bits in 16: no value above 4095 in any of the 4 16-bit pictures; they use 1/16 of the range and become 0 "
+        "4 of 5 images of 16 bits: reduced to 8 bits, value >> 8.",
+        "12 bits in 16: no value above 4095 in any of the 4 16-bit images; they use 1/16 of the range and become 0 "
         "to 15. If the camera gives 12 bits, give --bit-depth 12.",
     )
     assert sentences_of(facts, channels=1, bit_depth=12) == (
-        "4 of 5 pictures of 16 bits: reduced to 8 bits, value >> 4.",
+        "4 of 5 images of 16 bits: reduced to 8 bits, value >> 4.",
     )
     above = some(1, stored_bits=16, largest_value=16384)
     assert len(sentences_of(facts + above, channels=1)) == 1
     assert sentences_of(some(2, stored_bits=16, largest_value=0), channels=1) == (
-        "2 of 2 pictures of 16 bits: reduced to 8 bits, value >> 8.",
+        "2 of 2 images of 16 bits: reduced to 8 bits, value >> 8.",
     )
     for largest, bits in ((255, 8), (256, 10), (1023, 10), (1024, 12), (4096, 14), (16383, 14), (16384, None)):
         conversions = Conversions(channels=1)
@@ -116,7 +116,7 @@ def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
 
 def test_a_bit_depth_without_effect_is_said() -> None:
     assert sentences_of(some(4), channels=1, bit_depth=12) == (
-        "--bit-depth 12 changed nothing: none of the 4 pictures is an integer picture deeper than 8 bits.",
+        "--bit-depth 12 changed nothing: none of the 4 images is an integer image deeper than 8 bits.",
     )
 
 

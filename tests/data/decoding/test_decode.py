@@ -166,7 +166,7 @@ def test_a_bit_depth_says_which_bits_of_sixteen_are_in_use(tmp_path: Path, suffi
                 decode_image(path, bit_depth=bits)
 
 
-def test_a_bit_depth_leaves_other_pictures_alone(tmp_path: Path) -> None:
+def test_a_bit_depth_leaves_other_images_alone(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(RGB))
     np.testing.assert_array_equal(decode_image(path, bit_depth=12), RGB)
     values = np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)
@@ -232,7 +232,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str, orientation: i
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b""])
-def test_broken_exif_does_not_hide_the_picture(tmp_path: Path, exif: bytes) -> None:
+def test_broken_exif_does_not_hide_the_image(tmp_path: Path, exif: bytes) -> None:
     path = save(tmp_path / "e.jpg", Image.fromarray(SMOOTH), exif=exif)
     assert decode_image(path).shape == (24, 32, 3)
 
@@ -318,7 +318,7 @@ def test_a_damaged_file_gives_pixels_or_our_error(tmp_path: Path, suffix: str) -
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 500), (7, 64), (64, 7)])
 def test_too_small(tmp_path: Path, width: int, height: int) -> None:
     path = save(tmp_path / "s.png", Image.new("RGB", (width, height)))
-    with pytest.raises(BadInputError, match=rf"s\.png: the picture is {width}x{height} pixels; expected at least 8"):
+    with pytest.raises(BadInputError, match=rf"s\.png: the image is {width}x{height} pixels; expected at least 8"):
         decode_image(path)
     assert decode_image(path, min_side_px=1).shape == (height, width, 3)
 
@@ -344,14 +344,14 @@ def test_the_limit_is_ours_and_not_pillows(tmp_path: Path, side: int) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "num"), [("tif", 2), ("png", 3), ("webp", 2)])
-def test_several_pictures_in_one_file_are_refused(tmp_path: Path, suffix: str, num: int) -> None:
+def test_several_images_in_one_file_are_refused(tmp_path: Path, suffix: str, num: int) -> None:
     others = [Image.fromarray(np.roll(RGB, k + 1, axis=0)) for k in range(num - 1)]
     path = save(tmp_path / f"many.{suffix}", Image.fromarray(RGB), save_all=True, append_images=others)
-    with pytest.raises(BadInputError, match=rf"many\.{suffix}: the file holds {num} pictures; expected one"):
+    with pytest.raises(BadInputError, match=rf"many\.{suffix}: the file holds {num} images; expected one"):
         decode_image(path)
 
 
-def test_of_a_jpeg_with_previews_the_main_picture_is_read(tmp_path: Path) -> None:
+def test_of_a_jpeg_with_previews_the_main_image_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mpo.jpg"
     preview = Image.fromarray(SMOOTH).resize((16, 12))
     Image.fromarray(SMOOTH).save(path, format="MPO", save_all=True, append_images=[preview])
@@ -368,7 +368,7 @@ def test_a_mode_without_a_rule_is_refused(tmp_path: Path) -> None:
         decode_image(path)
 
 
-def test_a_process_that_wants_half_pictures_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_wants_half_images_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
     path = save(tmp_path / "a.jpg", Image.fromarray(SMOOTH))
     with pytest.raises(UsageError, match="LOAD_TRUNCATED_IMAGES is set in this process"):
@@ -504,5 +504,5 @@ def test_a_lossy_mask_is_refused(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", Image.fromarray(MARKED))
-    with pytest.raises(BadInputError, match=r"m\.png: the mask is 32x24 pixels, its picture 32x23; they must be equal"):
+    with pytest.raises(BadInputError, match=r"m\.png: the mask is 32x24 pixels, its image 32x23; they must be equal"):
         decode_mask(path, expected_shape=(23, 32))

@@ -83,7 +83,7 @@ def test_colours_and_alpha_that_agree(tmp_path: Path) -> None:
     [
         pytest.param(BYTE * 255, OTHER * 255, id="two drawings"),
         pytest.param(255 - BYTE * 255, BYTE * 255, id="black on white, ground transparent"),
-        pytest.param(10 + np.arange(32) * np.ones((24, 1)), BYTE * 255, id="cut out of a picture"),
+        pytest.param(10 + np.arange(32) * np.ones((24, 1)), BYTE * 255, id="cut out of an image"),
         pytest.param(BYTE * 255, 255 - BYTE * 255, id="defect transparent"),
     ],
 )

@@ -58,12 +58,12 @@ class Scan(NamedTuple):
     """What was written to the files of one sample."""
 
     path: Path
-    picture: np.ndarray
+    image: np.ndarray
     points: np.ndarray
 
 
 def make_scan(folder, seed=0, height=HEIGHT, width=WIDTH):
-    """One sample as MVTec 3D-AD keeps it: a noisy slope with holes, no point on a cell's edge; and its picture."""
+    """One sample as MVTec 3D-AD keeps it: a noisy slope with holes, no point on a cell's edge; and its image."""
     tifffile = pytest.importorskip("tifffile")
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
@@ -71,29 +71,29 @@ def make_scan(folder, seed=0, height=HEIGHT, width=WIDTH):
     points = np.stack([(columns - width / 2 + 0.3) * 0.004, (rows - height / 2 + 0.3) * 0.004, z], axis=2).astype(
         np.float32
     )
-    picture = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     (folder / "rgb").mkdir(parents=True, exist_ok=True)
     (folder / "xyz").mkdir(exist_ok=True)
     path = folder / "rgb" / f"{seed:03d}.png"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
     written = points.copy()
     for place, (row, column) in enumerate(HOLES):
         points[row, column] = 0.0
         written[row, column] = (0.0, (np.nan, 0.1, 0.5), (0.1, 0.2, np.inf))[place]
     tifffile.imwrite(folder / "xyz" / f"{seed:03d}.tiff", written, photometric="rgb", planarconfig="contig")
-    return Scan(path, picture, points)
+    return Scan(path, image, points)
 
 
 def expected_frame(spec, scan):
     """What a frame holds, from what was written."""
     if spec.kind == "image":
         with Image.open(scan.path) as image:
-            return np.asarray(image.convert("L"))[:, :, None] if spec.frame_channels == 1 else scan.picture
+            return np.asarray(image.convert("L"))[:, :, None] if spec.frame_channels == 1 else scan.image
     parts = [scan.points]
     if spec.kind == "depth":
         distance = np.linalg.norm(scan.points.astype(np.float64), axis=2, keepdims=True)
         parts = [distance if spec.quantity == "range" else scan.points[:, :, 2:]]
-    return np.concatenate([*parts, scan.picture], axis=2) if spec.has_rgb else parts[0]
+    return np.concatenate([*parts, scan.image], axis=2) if spec.has_rgb else parts[0]
 
 
 def resized(images, axes):
@@ -267,7 +267,7 @@ def test_what_is_no_such_frame_is_refused(spec, scan):
 
 def test_files_that_do_not_fit_are_refused_by_name(spec, tmp_path):
     path = make_scan(tmp_path, height=HEIGHT + 1).path
-    with pytest.raises(BadInputError, match=r"000\.png: the picture is 21x26 .*; frames are 20x26 here"):
+    with pytest.raises(BadInputError, match=r"000\.png: the image is 21x26 .*; frames are 20x26 here"):
         input_of(spec).read(path)
     if spec.kind != "image":
         with pytest.raises(BadInputError, match=r"xyz.009\.tiff: cannot be read"):
@@ -275,7 +275,7 @@ def test_files_that_do_not_fit_are_refused_by_name(spec, tmp_path):
     if getattr(spec, "has_rgb", False):
         Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(path)
         with pytest.raises(
-            BadInputError, match=r"the picture is 20x26 .*, its cloud 000\.tiff 21x26; they must be equal"
+            BadInputError, match=r"the image is 20x26 .*, its cloud 000\.tiff 21x26; they must be equal"
         ):
             input_of(spec).read(path)
 

@@ -1,4 +1,4 @@
-"""From a picture to the frame that a bundle takes: exact arrays for each rule, masks in step, and what is refused."""
+"""From an image to the frame that a bundle takes: exact arrays for each rule, masks in step, and what is refused."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from lineproof.data.inputs.table import input_of
 from lineproof.data.records import Sample
 from lineproof.data.sizes import choose_frame, describe_sizes, frame_sentence, survey
 
-#: A grey picture whose pixel at row r, column c holds 10 r + c.
+#: A grey image whose pixel at row r, column c holds 10 r + c.
 GREY = (10 * np.arange(4)[:, None] + np.arange(5)).astype(np.uint8)
 
 
-def picture(height, width, seed=0):
+def image_of(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -24,15 +24,15 @@ def save(path, pixels):
     return path
 
 
-def test_a_picture_of_the_frames_size_is_never_touched():
-    image = picture(9, 12)
+def test_a_image_of_the_frames_size_is_never_touched():
+    image = image_of(9, 12)
     mask = image[:, :, 0] > 128
     for fit in ("none", "stretch", "pad", "crop"):
         assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit(image) is image
         assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit_mask(mask) is mask
 
 
-def test_pad_repeats_the_border_around_the_unscaled_picture():
+def test_pad_repeats_the_border_around_the_unscaled_image():
     frame = input_of(FrameRule(frame_height_px=6, frame_width_px=8, frame_channels=1, fit="pad")).fit(GREY[:, :, None])
     # Two rows more: one above, one below. Three columns more: round(1.5) = 2 on the left, one on the right.
     expected = [
@@ -47,7 +47,7 @@ def test_pad_repeats_the_border_around_the_unscaled_picture():
     assert frame.dtype == np.uint8
 
 
-def test_crop_takes_the_centre_of_the_unscaled_picture():
+def test_crop_takes_the_centre_of_the_unscaled_image():
     frame = input_of(FrameRule(frame_height_px=2, frame_width_px=2, frame_channels=1, fit="crop")).fit(GREY[:, :, None])
     # round((4 - 2) / 2) = 1 row above, round((5 - 2) / 2) = 2 columns on the left.
     np.testing.assert_array_equal(frame[:, :, 0], [[12, 13], [22, 23]])
@@ -56,7 +56,7 @@ def test_crop_takes_the_centre_of_the_unscaled_picture():
 
 @pytest.mark.parametrize(("height", "width"), [(24, 30), (5, 7), (12, 9)])
 def test_stretch_is_the_antialiased_bilinear_resize(height, width):
-    image = picture(12, 18)
+    image = image_of(12, 18)
     frame = input_of(FrameRule(frame_height_px=height, frame_width_px=width, fit="stretch")).fit(image)
     exact = np.einsum("ah,bw,hwc->abc", antialias_matrix(12, height), antialias_matrix(18, width), image.astype(float))
     # Pillow works in fixed point and rounds to grey levels after each axis.
@@ -69,7 +69,7 @@ def test_stretch_is_the_antialiased_bilinear_resize(height, width):
 @pytest.mark.parametrize("sizes", [((5, 6), (9, 11)), ((7, 8), (8, 8)), ((6, 9), (11, 9)), ((4, 4), (7, 5))])
 def test_crop_undoes_pad(sizes):
     (height, width), (taller, wider) = sizes
-    image = picture(height, width)
+    image = image_of(height, width)
     padded = input_of(FrameRule(frame_height_px=taller, frame_width_px=wider, fit="pad")).fit(image)
     assert padded.shape == (taller, wider, 3)
     np.testing.assert_array_equal(
@@ -122,17 +122,17 @@ def test_a_stretched_mask_takes_the_pixel_under_each_centre():
 @pytest.mark.parametrize(
     ("fit", "size", "words"),
     [
-        ("none", (11, 16), r"11x16 \(height x width\); frames are 12x16 here, and pictures are never resized silently"),
-        ("pad", (13, 16), r"13x16 \(height x width\); fit pad takes pictures up to 12x16.*larger --frame"),
-        ("pad", (8, 17), "fit pad takes pictures up to 12x16"),
-        ("crop", (12, 15), r"12x15 \(height x width\); fit crop takes pictures from 12x16.*smaller --frame"),
-        ("crop", (11, 40), "fit crop takes pictures from 12x16"),
+        ("none", (11, 16), r"11x16 \(height x width\); frames are 12x16 here, and images are never resized silently"),
+        ("pad", (13, 16), r"13x16 \(height x width\); fit pad takes images up to 12x16.*larger --frame"),
+        ("pad", (8, 17), "fit pad takes images up to 12x16"),
+        ("crop", (12, 15), r"12x15 \(height x width\); fit crop takes images from 12x16.*smaller --frame"),
+        ("crop", (11, 40), "fit crop takes images from 12x16"),
     ],
 )
-def test_a_picture_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, words):
+def test_a_image_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, words):
     rule = FrameRule(frame_height_px=12, frame_width_px=16, fit=fit)
-    path = save(tmp_path / "a.png", picture(*size))
-    with pytest.raises(BadInputError, match=rf"^{path}: the picture is .*{words}" if size != (8, 17) else words):
+    path = save(tmp_path / "a.png", image_of(*size))
+    with pytest.raises(BadInputError, match=rf"^{path}: the image is .*{words}" if size != (8, 17) else words):
         input_of(rule).read(path)
     with pytest.raises(BadInputError, match=words):
         input_of(rule).fit_mask(np.zeros(size, bool))
@@ -140,7 +140,7 @@ def test_a_picture_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, w
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_read_frame_decodes_then_fits(tmp_path, channels):
-    path = save(tmp_path / "a.png", picture(8, 10))
+    path = save(tmp_path / "a.png", image_of(8, 10))
     frame = input_of(
         Preprocessing(
             frame_height_px=12,
@@ -162,15 +162,15 @@ def test_read_frame_decodes_then_fits(tmp_path, channels):
     )
 
 
-def test_conversions_are_told_once_per_picture_that_was_read(tmp_path):
+def test_conversions_are_told_once_per_image_that_was_read(tmp_path):
     rule = FrameRule(frame_height_px=12, frame_width_px=16)
     conversions = input_of(rule).conversions()
     for index in range(3):
-        input_of(rule).read(save(tmp_path / f"{index}.png", picture(12, 16)[:, :, 0]), conversions=conversions)
-    input_of(rule).read(save(tmp_path / "rgb.png", picture(12, 16)), conversions=conversions)
+        input_of(rule).read(save(tmp_path / f"{index}.png", image_of(12, 16)[:, :, 0]), conversions=conversions)
+    input_of(rule).read(save(tmp_path / "rgb.png", image_of(12, 16)), conversions=conversions)
     with pytest.raises(BadInputError, match="11x16"):
-        input_of(rule).read(save(tmp_path / "odd.png", picture(11, 16)[:, :, 0]), conversions=conversions)
-    assert conversions.summary_lines() == ("3 of 4 pictures: grey, repeated to R, G and B for a colour bundle.",)
+        input_of(rule).read(save(tmp_path / "odd.png", image_of(11, 16)[:, :, 0]), conversions=conversions)
+    assert conversions.summary_lines() == ("3 of 4 images: grey, repeated to R, G and B for a colour bundle.",)
 
 
 def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
@@ -190,12 +190,12 @@ def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
 
 
 def test_survey_counts_sizes_and_stops_at_a_broken_file(tmp_path):
-    paths = [save(tmp_path / f"{i}.png", picture(10 + i % 2, 12)) for i in range(5)]
+    paths = [save(tmp_path / f"{i}.png", image_of(10 + i % 2, 12)) for i in range(5)]
     heard = []
     found = survey(paths, progress=lambda *event: heard.append(event))
     assert found.sizes == {(10, 12): 3, (11, 12): 2}
     assert describe_sizes(found.sizes) == "10x12 (3), 11x12 (2)"
-    assert heard == [("pictures", i, 5) for i in range(1, 6)]
+    assert heard == [("images", i, 5) for i in range(1, 6)]
     paths[2].write_bytes(paths[2].read_bytes()[:60])
     with pytest.raises(BadInputError, match=r"2\.png"):
         survey(paths)
@@ -209,7 +209,7 @@ def test_several_sizes_without_a_fit_are_refused_with_what_to_do():
     with pytest.raises(BadInputError) as caught:
         choose_frame(HEIGHTS)
     message = str(caught.value)
-    assert "The 44 training pictures have 6 sizes: 1250x1000 (20), 1249x1000 (8), 1251x1000 (7), " in message
+    assert "The 44 training images have 6 sizes: 1250x1000 (20), 1249x1000 (8), 1251x1000 (7), " in message
     assert "1300x1000 (4), 1200x1000 (3) and 1 more sizes" not in message
     assert "1300x1000 (4), 1200x1000 (3) and 1 more size" in message
     assert all(f"--fit {fit}" in message for fit in ("pad", "crop", "stretch"))
@@ -218,7 +218,7 @@ def test_several_sizes_without_a_fit_are_refused_with_what_to_do():
 
 
 @pytest.mark.parametrize(("fit", "frame"), [("pad", (1300, 1000)), ("crop", (1200, 1000)), ("stretch", (1250, 1000))])
-def test_the_default_frame_takes_every_picture(fit, frame):
+def test_the_default_frame_takes_every_image(fit, frame):
     assert choose_frame(HEIGHTS, fit=fit) == frame
     for size in HEIGHTS:
         assert input_of(FrameRule(frame_height_px=frame[0], frame_width_px=frame[1], frame_channels=1, fit=fit)).fit(
@@ -226,7 +226,7 @@ def test_the_default_frame_takes_every_picture(fit, frame):
         ).shape == (*frame, 1)
     said = frame_sentence(HEIGHTS, frame, fit=fit)
     num = HEIGHTS[frame]
-    assert said.startswith(f"Frames are {frame[0]}x{frame[1]} (height x width), fit {fit}: {num} of 44 pictures have")
+    assert said.startswith(f"Frames are {frame[0]}x{frame[1]} (height x width), fit {fit}: {num} of 44 images have")
 
 
 def test_pad_and_crop_choose_each_side_by_itself():
@@ -235,7 +235,7 @@ def test_pad_and_crop_choose_each_side_by_itself():
     assert choose_frame(sizes, fit="crop") == (10, 25)
 
 
-def test_a_named_frame_must_take_every_picture():
+def test_a_named_frame_must_take_every_image():
     assert choose_frame(HEIGHTS, fit="pad", frame=(1400, 1024)) == (1400, 1024)
     assert choose_frame(HEIGHTS, fit="crop", frame=(1000, 1000)) == (1000, 1000)
     assert choose_frame(HEIGHTS, fit="stretch", frame=(600, 500)) == (600, 500)
@@ -249,7 +249,7 @@ def test_one_size_needs_no_fit_and_another_frame_does():
     assert choose_frame({(10, 12): 4}) == (10, 12)
     assert choose_frame({(10, 12): 4}, frame=(10, 12)) == (10, 12)
     assert frame_sentence({(10, 12): 4}, (10, 12), fit="none") == ""
-    with pytest.raises(UsageError, match=r"--frame is 20x24\. The 4 training pictures have 1 size: 10x12 \(4\)"):
+    with pytest.raises(UsageError, match=r"--frame is 20x24\. The 4 training images have 1 size: 10x12 \(4\)"):
         choose_frame({(10, 12): 4}, frame=(20, 24))
     assert choose_frame({(10, 12): 4}, fit="pad", frame=(20, 24)) == (20, 24)
 
@@ -288,8 +288,8 @@ def test_an_impossible_bit_depth_is_refused(bit_depth):
         )
 
 
-def test_masks_are_read_at_their_pictures_size_and_brought_to_the_frame(tmp_path):
-    path = save(tmp_path / "a.png", picture(10, 14))
+def test_masks_are_read_at_their_images_size_and_brought_to_the_frame(tmp_path):
+    path = save(tmp_path / "a.png", image_of(10, 14))
     drawn = np.zeros((10, 14), np.uint8)
     drawn[2:5, 3:9] = 255
     mask_path = save(tmp_path / "m.png", drawn)
@@ -299,10 +299,10 @@ def test_masks_are_read_at_their_pictures_size_and_brought_to_the_frame(tmp_path
     np.testing.assert_array_equal(
         input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad), expected
     )
-    with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its picture 16x12"):
+    with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its image 16x12"):
         input_of(FrameRule(frame_height_px=12, frame_width_px=16)).read_mask(bad)
-    save(tmp_path / "a.png", picture(9, 14))
-    with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its picture 14x9"):
+    save(tmp_path / "a.png", image_of(9, 14))
+    with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its image 14x9"):
         input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)
     unmarked = Sample(path=path, label=1, defect="dent", mask_paths=(), split="test")
     assert input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(unmarked) is None
@@ -310,6 +310,6 @@ def test_masks_are_read_at_their_pictures_size_and_brought_to_the_frame(tmp_path
     np.testing.assert_array_equal(
         input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(good), np.zeros((12, 16), bool)
     )
-    path.write_bytes(b"no picture at all")
+    path.write_bytes(b"no image at all")
     with pytest.raises(BadInputError, match="this is no image that can be read"):
         input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)

@@ -26,7 +26,7 @@ def lay(root: Path, names: Iterable[str]) -> Path:
 
 
 def told(dataset: Dataset) -> dict[str, tuple[str, str, tuple[str, ...]]]:
-    """Per picture: split, type of defect, masks."""
+    """Per image: split, type of defect, masks."""
 
     def name(path: Path) -> str:
         return path.relative_to(dataset.root).as_posix()
@@ -113,7 +113,7 @@ def test_good_folders_by_any_usual_name_in_any_case(tmp_path: Path, good: str, b
         f"test/{bad}/0.png": ("test", bad, ()),
     }
     assert dataset.notes == (
-        f"train/{good} holds the good training pictures.", f"test/{good} holds the good test pictures.",
+        f"train/{good} holds the good training images.", f"test/{good} holds the good test images.",
     )  # fmt: skip
     plain = open_dataset(lay(tmp_path / "b", [*(f"{good}/{i}.png" for i in range(5)), f"{bad}/0.png"]), strict=True)
     assert count(plain) == Counts(4, 0, 1, 1)
@@ -136,63 +136,63 @@ def test_two_good_folders_in_one_split_are_both_good_and_said(tmp_path: Path) ->
     dataset = open_dataset(root, strict=True)
     assert count(dataset) == Counts(2, 0, 3, 1)
     assert dataset.notes == (
-        "Train/ok and train/good hold the good training pictures.",
-        "Test/normal and test/OK and test/good hold the good test pictures.",
+        "Train/ok and train/good hold the good training images.",
+        "Test/normal and test/OK and test/good hold the good test images.",
     )
     assert dataset.summary_lines() == [
-        "bolt: 2 training, 3 good and 1 defective test pictures (dent 1), 1 with masks; MVTec AD layout; "
+        "bolt: 2 training, 3 good and 1 defective test images (dent 1), 1 with masks; MVTec AD layout; "
         "good = Test/normal, test/OK, test/good"
     ]
 
 
-def test_pictures_directly_in_train_are_good_where_no_folder_is(tmp_path: Path) -> None:
+def test_images_directly_in_train_are_good_where_no_folder_is(tmp_path: Path) -> None:
     files = ["train/0.png", "train/1.PNG", *AD[1:]]
     dataset = open_dataset(lay(tmp_path / "bolt", files), strict=True)
     assert [s.path.name for s in dataset.train] == ["0.png", "1.PNG"]
     assert dataset.notes == (
-        "train holds the good training pictures.",
-        "test/good holds the good test pictures.",
-        "The pictures directly in train count as good: it has no folder good, ok, okay or normal.",
+        "train holds the good training images.",
+        "test/good holds the good test images.",
+        "The images directly in train count as good: it has no folder good, ok, okay or normal.",
     )
     assert dataset.summary_lines()[1:] == [dataset.notes[2]]
     odd = open_dataset(lay(tmp_path / "nut", [*files, "train/crack/1.png", "train/list.txt"]))
     assert odd.problems == (
-        "train/list.txt: no image file among pictures; ignored.",
-        "train/crack: only good pictures belong into train, in a folder good, ok, okay or normal; ignored.",
+        "train/list.txt: no image file among images; ignored.",
+        "train/crack: only good images belong into train, in a folder good, ok, okay or normal; ignored.",
     )
     alone = open_dataset(lay(tmp_path / "raw", ["train/0.png"]))
     assert (count(alone), len(alone.lacking)) == (Counts(1, 0, 0, 0), 2)
 
 
-def test_no_good_test_picture_is_said_first_with_the_folders_taken_as_defects(tmp_path: Path) -> None:
+def test_no_good_test_image_is_said_first_with_the_folders_taken_as_defects(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "bolt", [AD[0], *AD[2:], "test/gut/0.png", "ground_truth/gut/0.png"]))
     assert dataset.problems == (
-        "No good test picture. Taken as defective: test/dent, test/gut. Folders of good parts are called good, ok, "
+        "No good test image. Taken as defective: test/dent, test/gut. Folders of good parts are called good, ok, "
         "okay or normal. How well good and defective parts are told apart cannot be measured.",
         "test/gut: counts as a type of defect, though its name may mean good parts; those are called good, ok, okay or "
         "normal.",
     )
     lines = dataset.summary_lines()
     assert lines[0] == (
-        "bolt: 1 training, NO good and 2 defective test pictures (dent 1, gut 1), 2 with masks; MVTec AD layout; "
+        "bolt: 1 training, NO good and 2 defective test images (dent 1, gut 1), 2 with masks; MVTec AD layout; "
         "good = no folder of the test split"
     )
     assert lines[1:] == list(dataset.problems)
 
 
-def test_no_defective_test_picture_and_no_training_picture_are_said(tmp_path: Path) -> None:
+def test_no_defective_test_image_and_no_training_image_are_said(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "bolt", ["test/good/0.png", "train/gut/0.png"]))
     assert dataset.problems == (
-        "No defective test picture. Whether defects are found cannot be measured.",
-        "No training picture. Folders of good parts are called good, ok, okay or normal.",
-        "train/gut: only good pictures belong into train, in a folder good, ok, okay or normal; ignored.",
+        "No defective test image. Whether defects are found cannot be measured.",
+        "No training image. Folders of good parts are called good, ok, okay or normal.",
+        "train/gut: only good images belong into train, in a folder good, ok, okay or normal; ignored.",
     )
     assert dataset.summary_lines()[0] == (
-        "bolt: NO training, 1 good and NO defective test pictures; MVTec AD layout; good = test/good"
+        "bolt: NO training, 1 good and NO defective test images; MVTec AD layout; good = test/good"
     )
 
 
-def test_loco_has_several_masks_per_picture(tmp_path: Path) -> None:
+def test_loco_has_several_masks_per_image(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "pushpins", LOCO), strict=True)
     gt = "ground_truth/logical_anomalies"
     assert told(dataset) == {
@@ -206,7 +206,7 @@ def test_loco_has_several_masks_per_picture(tmp_path: Path) -> None:
         ),
     }  # fmt: skip
     assert dataset.summary_lines() == [
-        "pushpins: 1 training, 1 validation, 1 good and 3 defective test pictures (logical_anomalies 2, "
+        "pushpins: 1 training, 1 validation, 1 good and 3 defective test images (logical_anomalies 2, "
         "structural_anomalies 1), 3 with masks; MVTec LOCO AD layout; good = test/good"
     ]
 
@@ -222,7 +222,7 @@ def test_folders_of_masks_are_found_under_any_type_of_defect(tmp_path: Path) -> 
         "ground_truth/crack/008/notes.txt: no image file among masks; ignored.",
         "ground_truth/crack/008: is a folder of masks with no mask in it.",
         "test/crack/001.png: has no mask.",
-        "ground_truth/crack/007: is a folder of masks without a picture.",
+        "ground_truth/crack/007: is a folder of masks without an image.",
     )
 
 
@@ -236,7 +236,7 @@ def test_btad_calls_good_parts_ok(tmp_path: Path) -> None:
         "test/ko/0001.bmp": ("test", "ko", ("ground_truth/ko/0001.bmp",)),
     }
     assert dataset.summary_lines() == [
-        "01: 2 training, 1 good and 2 defective test pictures (ko 2), 2 with masks; BTAD layout; good = test/ok"
+        "01: 2 training, 1 good and 2 defective test images (ko 2), 2 with masks; BTAD layout; good = test/ok"
     ]
     # Half of its names alone is MVTec AD's layout with other names.
     half = open_dataset(
@@ -283,7 +283,7 @@ def test_visa_converted_is_mvtec_ads_layout(tmp_path: Path) -> None:
         "mvtec-ad",
         ("test", "bad", ("ground_truth/bad/000.png",)),
     )
-    assert check_counts(dataset)[0] == "candle: 1 training pictures found, 899 fewer than VisA's candle has (900)."
+    assert check_counts(dataset)[0] == "candle: 1 training images found, 899 fewer than VisA's candle has (900)."
 
 
 @pytest.mark.parametrize("rows", [None, VISA_ROWS[:1], ("object,split,label,image,mask", VISA_ROWS[-1])])
@@ -293,8 +293,8 @@ def test_visa_without_its_table_splits_as_plain_folders_and_says_so(
     more = [f"Data/Images/Normal/{i:04d}.JPG" for i in range(10)]
     root = lay(tmp_path / "candle", [*VISA_FILES, *more]) if rows is None else visa(tmp_path, rows=rows, extra=more)
     dataset = open_dataset(root)
-    why = "is not there" if rows is None else "names no picture of this category"
-    splits = "every 5th normal picture tests, and the figures compare with no published ones."
+    why = "is not there" if rows is None else "names no image of this category"
+    splits = "every 5th normal image tests, and the figures compare with no published ones."
     assert dataset.problems == (f"../split_csv/1cls.csv: {why}; {splits}",)
     assert [s.path.name for s in dataset.test if not s.label] == ["0004.JPG", "0009.JPG"]
     assert count(dataset) == Counts(8, 0, 2, 2)
@@ -313,11 +313,11 @@ def test_visa_of_a_renamed_folder_and_with_windows_paths(tmp_path: Path) -> None
     [
         (
             "candle,test,anomaly,candle/../../outside.JPG,",
-            ["../../outside.JPG: is in split_csv/1cls.csv, but not among the pictures of the category; ignored."],
+            ["../../outside.JPG: is in split_csv/1cls.csv, but not among the images of the category; ignored."],
         ),
         (
             "candle,test,anomaly,/etc/hostname,",
-            ["/etc/hostname: is in split_csv/1cls.csv, but not among the pictures of the category; ignored."],
+            ["/etc/hostname: is in split_csv/1cls.csv, but not among the images of the category; ignored."],
         ),
         (
             "candle,test,anomaly,candle/Data/Images/Anomaly/002.JPG,candle/../../mask.png",
@@ -363,7 +363,7 @@ def test_what_visa_has_left_over_is_named(tmp_path: Path) -> None:
         "Data/Images/Blurred: not in a folder that the layout knows; ignored.",
         f"Data/Masks/Normal: {MASKS_OF_GOOD}.",
         "more: not in a folder that the layout knows; ignored.",
-        "Data/Masks/Anomaly/9.png: is a mask without a picture.",
+        "Data/Masks/Anomaly/9.png: is a mask without an image.",
     )
 
 
@@ -402,12 +402,12 @@ def test_plain_folders_with_other_names_and_masks_of_their_own(tmp_path: Path) -
         "defect/dent/c.png": ("test", "dent", ("Masks/dent/c_mask.png",)),
     }
     assert dataset.summary_lines()[0] == (
-        "part: 4 training, 1 good and 4 defective test pictures (NG 2, defect 1, dent 1), 4 with masks; plain folder; "
+        "part: 4 training, 1 good and 4 defective test images (NG 2, defect 1, dent 1), 4 with masks; plain folder; "
         "good = OK"
     )
 
 
-def test_one_mask_is_never_given_to_two_pictures(tmp_path: Path) -> None:
+def test_one_mask_is_never_given_to_two_images(tmp_path: Path) -> None:
     goods = [f"good/{i}.png" for i in range(5)]
     dataset = open_dataset(
         lay(tmp_path / "a", [*goods, "bad/a.png", "ng/a.png", "ng/b.png", "masks/a.png", "masks/b.png"])
@@ -426,27 +426,27 @@ def test_one_mask_is_never_given_to_two_pictures(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_two_masks_of_one_picture_are_not_both_taken(tmp_path: Path) -> None:
+def test_two_masks_of_one_image_are_not_both_taken(tmp_path: Path) -> None:
     more = ["ground_truth/dent/0.png", "ground_truth/dent/0_mask.tif"]
     dataset = open_dataset(lay(tmp_path / "a", [*AD, *more]))
     assert told(dataset)["test/dent/0.png"][2] == ("ground_truth/dent/0_mask.png",)
     assert dataset.problems == (
-        "ground_truth/dent/0_mask.tif: is a mask without a picture.",
-        "ground_truth/dent/0.png: is a mask without a picture.",
+        "ground_truth/dent/0_mask.tif: is a mask without an image.",
+        "ground_truth/dent/0.png: is a mask without an image.",
     )
 
 
-def test_a_mask_beside_its_picture_is_no_picture(tmp_path: Path) -> None:
+def test_a_mask_beside_its_image_is_no_image(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "bolt", [*AD, "test/dent/0_mask.png", "test/dent/alone_mask.png"]))
     assert [s.path.name for s in dataset.test if s.label] == ["0.png", "alone_mask.png"]
     assert dataset.problems[0] == (
-        "test/dent/0_mask.png: is called like the mask of a picture beside it, and counts as none; ignored."
+        "test/dent/0_mask.png: is called like the mask of an image beside it, and counts as none; ignored."
     )
 
 
 @pytest.mark.parametrize("name", ["masks", "Ground Truth", "gt"])
-def test_a_folder_of_masks_among_parts_holds_no_pictures(tmp_path: Path, name: str) -> None:
-    """Counted as a type of defect, black pictures with a white spot raise every figure."""
+def test_a_folder_of_masks_among_parts_holds_no_images(tmp_path: Path, name: str) -> None:
+    """Counted as a type of defect, black images with a white spot raise every figure."""
     dataset = open_dataset(lay(tmp_path / "bolt", [*AD, f"test/{name}/0.png"]))
     assert {s.defect for s in dataset.test} == {"good", "dent"}
     assert dataset.problems == (f"test/{name}: {MASKS_AMONG_PARTS}.",)
@@ -456,7 +456,7 @@ def test_a_folder_of_masks_among_parts_holds_no_pictures(tmp_path: Path, name: s
     assert plain.problems == (f"bad/{name}: {MASKS_AMONG_PARTS}.",)
 
 
-def test_masks_of_good_pictures_are_said(tmp_path: Path) -> None:
+def test_masks_of_good_images_are_said(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "bolt", [*AD, "ground_truth/Good/0.png"]))
     assert dataset.problems == (f"ground_truth/Good: {MASKS_OF_GOOD}.",)
     assert told(dataset)["test/good/0.png"] == ("test", "good", ("ground_truth/Good/0.png",))
@@ -472,7 +472,7 @@ def test_masks_of_good_pictures_are_said(tmp_path: Path) -> None:
 
 def test_no_folder_of_masks_is_one_problem_and_a_missing_mask_is_its_own(tmp_path: Path) -> None:
     dataset = open_dataset(lay(tmp_path / "a", [*AD[:3], "test/dent/1.png"]))
-    assert dataset.problems == ("ground_truth: is not there; no defective picture has a mask.",)
+    assert dataset.problems == ("ground_truth: is not there; no defective image has a mask.",)
     files = [*AD, *(f"test/dent/{i}.png" for i in range(1, 7))]
     dataset = open_dataset(lay(tmp_path / "b", files))
     assert len(dataset.problems) == 6
@@ -485,7 +485,7 @@ def test_no_folder_of_masks_is_one_problem_and_a_missing_mask_is_its_own(tmp_pat
 def test_many_types_of_defect_are_counted_in_brief(tmp_path: Path) -> None:
     files = [*AD[:2], *(f"test/d{i}/0.png" for i in range(10)), *(f"ground_truth/d{i}/0.png" for i in range(10))]
     head = open_dataset(lay(tmp_path / "a", files), strict=True).summary_lines()[0]
-    assert "10 defective test pictures (d0 1, d1 1, d2 1, d3 1, d4 1, d5 1, d6 1, d7 1, and 2 more types), 10" in head
+    assert "10 defective test images (d0 1, d1 1, d2 1, d3 1, d4 1, d5 1, d6 1, d7 1, and 2 more types), 10" in head
 
 
 def test_names_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_names_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
 
 def test_a_line_is_one_line_whatever_folders_are_called(tmp_path: Path) -> None:
     lines = open_dataset(lay(tmp_path / "a\nb", [*AD, "test/de\r\nnt/0.png", "o\x0bdd/0.png"])).summary_lines()
-    assert lines[0].startswith("a b: 1 training, 1 good and 2 defective test pictures (de nt 1, dent 1)")
+    assert lines[0].startswith("a b: 1 training, 1 good and 2 defective test images (de nt 1, dent 1)")
     assert [len(line.splitlines()) for line in lines] == [1, 1, 1]
 
 
@@ -518,8 +518,8 @@ def test_links_are_followed_and_broken_ones_named(tmp_path: Path) -> None:
     os.symlink(tmp_path / "gone.png", real / "test" / "dent" / "1.png")
     os.symlink("2.png", real / "test" / "dent" / "2.png")
     assert open_dataset(root).problems == (
-        "test/dent/1.png: a link that leads nowhere among pictures; ignored.",
-        "test/dent/2.png: a link that leads nowhere among pictures; ignored.",
+        "test/dent/1.png: a link that leads nowhere among images; ignored.",
+        "test/dent/2.png: a link that leads nowhere among images; ignored.",
     )
 
 
@@ -557,7 +557,7 @@ def test_the_data_set_around_a_folder(tmp_path: Path) -> None:
     root = lay(tmp_path / "set" / "bolt", AD)
     assert enclosing_dataset(root / "test" / "dent").root == root
     assert enclosing_dataset(root / "ground_truth" / "dent") is None
-    # The outer folder looks like a split tree without a picture; that is no reason to fail.
+    # The outer folder looks like a split tree without an image; that is no reason to fail.
     odd = lay(tmp_path / "odd", ["test/good/notes.txt", "mine/1.png"])
     assert enclosing_dataset(odd / "mine") is None
     root = visa(tmp_path / "visa")
@@ -585,13 +585,13 @@ def test_the_official_numbers_add_up() -> None:
 
 def test_counts_name_the_benchmark_they_are_of(tmp_path: Path) -> None:
     assert check_counts(open_dataset(lay(tmp_path / "01", BTAD))) == (
-        "01: 2 training pictures found, 398 fewer than BTAD's 01 has (400).",
-        "01: 1 good test pictures found, 20 fewer than BTAD's 01 has (21).",
-        "01: 2 anomalous test pictures found, 47 fewer than BTAD's 01 has (49).",
+        "01: 2 training images found, 398 fewer than BTAD's 01 has (400).",
+        "01: 1 good test images found, 20 fewer than BTAD's 01 has (21).",
+        "01: 2 anomalous test images found, 47 fewer than BTAD's 01 has (49).",
     )
     assert check_counts(open_dataset(visa(tmp_path)))[0].endswith("899 fewer than VisA's candle has (900).")
     loco = check_counts(open_dataset(lay(tmp_path / "pushpins", LOCO)))
-    assert loco[1] == "pushpins: 1 validation pictures found, 68 fewer than MVTec LOCO AD's pushpins has (69)."
+    assert loco[1] == "pushpins: 1 validation images found, 68 fewer than MVTec LOCO AD's pushpins has (69)."
     # A category of one's own that is called as one of VisA's is not compared with it.
     own = open_dataset(lay(tmp_path / "o" / "candle", AD))
     assert "nothing was compared" in check_counts(own)[0]

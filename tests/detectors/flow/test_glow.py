@@ -159,9 +159,9 @@ def test_right_angles_only_reorder_pixels(size):
 @pytest.mark.parametrize("size", [(65, 65), (41, 123), (123, 41)])
 def test_rotations_are_pillows_and_black_outside(size):
     angle = 25.0
-    picture = np.random.default_rng(0).integers(1, 256, size, dtype=np.uint8)
-    want = np.asarray(Image.fromarray(picture).rotate(angle, resample=Image.Resampling.NEAREST))
-    image = torch.from_numpy(picture).float().expand(1, 3, -1, -1)
+    drawing = np.random.default_rng(0).integers(1, 256, size, dtype=np.uint8)
+    want = np.asarray(Image.fromarray(drawing).rotate(angle, resample=Image.Resampling.NEAREST))
+    image = torch.from_numpy(drawing).float().expand(1, 3, -1, -1)
     got = Rotate(size, torch.tensor([angle], dtype=torch.float64), black=[-1.0, -2.0, -3.0])(image)[0].numpy()
     assert np.mean(np.where(got[0] < 0, 0, got[0]) != want) < 0.005
     for channel in range(3):

@@ -108,7 +108,7 @@ def test_equal_seeds_give_equal_bits():
     assert np.abs(first.image - other.image).max() > 0.01
 
 
-def test_textures_are_pictures_and_differ():
+def test_textures_are_images_and_differ():
     made = np.stack([texture(rng(seed)) for seed in range(12)])
     assert made.min() >= 0.0
     assert made.max() <= 1.0

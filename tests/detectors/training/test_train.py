@@ -288,7 +288,7 @@ def test_a_fit_whose_scores_are_not_finite_is_no_finished_run(dataset, tmp_path,
         return torch.full((len(images),), torch.inf), torch.zeros(len(images), 64, 64)
 
     monkeypatch.setattr(FastFlow, "forward", overflowing)
-    with pytest.raises(LineproofError, match=r"fastflow gives 2 of 2 held-out pictures a score that is not finite \("):
+    with pytest.raises(LineproofError, match=r"fastflow gives 2 of 2 held-out images a score that is not finite \("):
         train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "r")
     assert not (tmp_path / "r" / RECORD).exists()
 

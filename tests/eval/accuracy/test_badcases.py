@@ -1,4 +1,4 @@
-"""Bad cases: which pictures, in which order, and where the hot spot lies."""
+"""Bad cases: which images, in which order, and where the hot spot lies."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ SIDE = 64
 
 @pytest.fixture
 def outputs():
-    """Six good and four defective pictures; picture 7 has a spot outside its mask."""
+    """Six good and four defective images; image 7 has a spot outside its mask."""
     maps = np.full((10, SIDE, SIDE), 0.1, np.float32)
     masks = np.zeros((10, SIDE, SIDE), np.bool_)
     label = np.arange(10) >= 6
@@ -95,8 +95,8 @@ def test_growing_is_dilation_by_a_square(num_px):
     np.testing.assert_array_equal(grow(mask, num_px), expected)
 
 
-def test_a_hot_spot_is_placed_on_the_picture_or_on_the_map():
-    """A map of 16 x 16 over the middle 448 of a picture of 512: each of its pixels is 28 pixels of the picture."""
+def test_a_hot_spot_is_placed_on_the_image_or_on_the_map():
+    """A map of 16 x 16 over the middle 448 of an image of 512: each of its pixels is 28 pixels of the image."""
     spec = Preprocessing(
         frame_height_px=512,
         frame_width_px=512,
@@ -137,6 +137,6 @@ def test_a_hot_spot_is_placed_on_the_picture_or_on_the_map():
     )
     (on_map,) = find_bad_cases(outputs, resolution="map")
     assert on_map.box == (10, 4, 12, 6)
-    (on_picture,) = find_bad_cases(outputs)
+    (on_image,) = find_bad_cases(outputs)
     # Interpolation reaches to the centres of the neighbours, 14 pixels beyond.
-    assert on_picture.box == (32 + 266, 32 + 98, 32 + 350, 32 + 182)
+    assert on_image.box == (32 + 266, 32 + 98, 32 + 350, 32 + 182)

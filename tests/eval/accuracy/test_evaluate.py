@@ -26,7 +26,7 @@ from lineproof.runtime.engine import EngineOptions, availability
 
 @pytest.fixture
 def parts(tmp_path):
-    """A data set in MVTec AD's layout of pictures that fit the tiny bundle: category ``carpet``."""
+    """A data set in MVTec AD's layout of images that fit the tiny bundle: category ``carpet``."""
     rng = np.random.default_rng(1)
     root = tmp_path / "mvtec" / "carpet"
     for split, num in (("train/good", 3), ("test/good", 4), ("test/hole", 3)):
@@ -75,21 +75,21 @@ def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved
     assert item.accuracy.value("image_auroc") == 1.0
     text = "\n".join(found.summary_lines())
     assert "image AUROC" in text
-    assert "0 of 4 good pictures rejected" in text
+    assert "0 of 4 good images rejected" in text
     assert "Data: carpet: " in text
     json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_what_is_wrong_comes_first(cpu, choice, parts):
-    """A threshold above nearly every defect, and a picture that does not fit."""
+    """A threshold above nearly every defect, and an image that does not fit."""
     Image.new("RGB", (20, 12)).save(parts / "carpet/test/good/large.png")
     found = evaluate([cpu.path], dataclasses.replace(choice, threshold=0.8))
     first, second, header = "\n".join(found.summary_lines()).splitlines()[:3]
     assert first == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (0.8)."
-    words = "tiny (fp32) on ort-cpu: Only 7 of 8 pictures could be used (87.5%). Not used: test/good/large.png: the "
+    words = "tiny (fp32) on ort-cpu: Only 7 of 8 images could be used (87.5%). Not used: test/good/large.png: the "
     assert second.startswith(words)
     assert header.split()[:2] == ["bundle", "engine"]
-    with pytest.raises(BadInputError, match=r"Only 7 of 8 pictures .*expected at least 90%.*--min-used"):
+    with pytest.raises(BadInputError, match=r"Only 7 of 8 images .*expected at least 90%.*--min-used"):
         found.check()
     dataclasses.replace(found, choice=dataclasses.replace(choice, min_used=0.8)).check()
     (item,) = found.to_dict()["evaluated"]
@@ -100,18 +100,18 @@ def test_what_is_wrong_comes_first(cpu, choice, parts):
 def test_the_operating_table_is_part_of_the_result(cpu, choice):
     found = evaluate([cpu.path], choice)
     lines = "\n".join(found.summary_lines()).splitlines()
-    place = lines.index("Operating table on 4 good and 3 defective test pictures:")
+    place = lines.index("Operating table on 4 good and 3 defective test images:")
     assert lines[place + 1].startswith("rejected good parts")
     assert lines[place + 2].split()[:3] == ["at", "most", "0%"]
     assert "0 of 3 (0.0%–70.8%)" in lines[place + 2]
     assert not any("Misses" in line for line in lines)
 
 
-def test_without_good_pictures_it_is_said_first(cpu, choice, parts):
+def test_without_good_images_it_is_said_first(cpu, choice, parts):
     for path in (parts / "carpet/test/good").iterdir():
         path.unlink()
     found = evaluate([cpu.path], choice)
-    assert found.summary_lines()[0].endswith('No good test picture: figures that need one are "-".')
+    assert found.summary_lines()[0].endswith('No good test image: figures that need one are "-".')
     assert found.items[0].rows()[0][3] == "-"
 
 
@@ -171,7 +171,7 @@ def test_tables_and_files_that_do_not_exist(cpu, choice, tmp_path):
     for path, number in ((tmp_path / "t.xls", "1"), (tmp_path / "t.md", None)):
         with pytest.raises(UsageError, match=r"ends in \.md or \.csv"):
             check_table_file(path, number)
-    with pytest.raises(UsageError, match=r"is a bundle, and no pictures were given"):
+    with pytest.raises(UsageError, match=r"is a bundle, and no images were given"):
         evaluate([cpu.path], Choice())
 
 
@@ -189,7 +189,7 @@ def test_corrections_and_a_threshold_are_a_number(saved, tmp_path):
     assert any(row[0] == "  with corrections" for row in item.rows())
 
 
-def test_two_engines_on_the_same_pictures(cpu, choice, tmp_path):
+def test_two_engines_on_the_same_images(cpu, choice, tmp_path):
     if not availability("openvino").is_available:
         pytest.skip("openvino is not installed")
     other = dataclasses.replace(choice, engine="openvino")
@@ -230,10 +230,10 @@ def test_a_side_that_is_worse_shows(saved, tmp_path):
 def test_sides_that_cannot_be_compared(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(dataclasses.replace(outputs, files=tuple(f"x/{f}" for f in outputs.files)), tmp_path / "a.npz")
-    with pytest.raises(BadInputError, match="Only 0 pictures are on both sides"):
+    with pytest.raises(BadInputError, match="Only 0 images are on both sides"):
         compare(saved, tmp_path / "a.npz", (Choice(), Choice()))
     save_outputs(dataclasses.replace(outputs, label=~outputs.label), tmp_path / "b.npz")
-    with pytest.raises(BadInputError, match="7 pictures are labelled differently"):
+    with pytest.raises(BadInputError, match="7 images are labelled differently"):
         compare(saved, tmp_path / "b.npz", (Choice(), Choice()))
     with pytest.raises(UsageError, match="--engine was given 3 times"):
         one_each(["a", "b", "c"])
@@ -249,12 +249,12 @@ def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
         assert found.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
 
 
-def test_pictures_of_two_categories_are_never_compared(saved, tmp_path):
+def test_images_of_two_categories_are_never_compared(saved, tmp_path):
     """Every category has a test/good/000.png; without masks nothing else would tell them apart."""
     outputs = open_outputs(saved)
     other = dataclasses.replace(outputs.source, category="grid", root="elsewhere/grid")
     save_outputs(dataclasses.replace(outputs, source=other), tmp_path / "grid.npz")
-    with pytest.raises(BadInputError, match=r"Left judged pictures of carpet .* right of grid .elsewhere/grid."):
+    with pytest.raises(BadInputError, match=r"Left judged images of carpet .* right of grid .elsewhere/grid."):
         compare(saved, tmp_path / "grid.npz", (Choice(), Choice()))
 
 
@@ -273,12 +273,12 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
     assert others == [0.0, 0.0]
 
 
-def test_pictures_on_one_side_only_are_named(saved, tmp_path):
+def test_images_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
     found = compare(saved, tmp_path / "fewer.npz", (Choice(min_used=0.5), Choice()))
     assert found.summary_lines()[0] == (
-        f"Only 6 of 7 pictures could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
+        f"Only 6 of 7 images could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
     )
     found.check()
     with pytest.raises(BadInputError, match="Only 6 of 7"):
@@ -290,12 +290,12 @@ def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
     masks = outputs.packed_mask.copy()
     masks[list(outputs.files).index("test/hole/001.png"), 0, 0] = 255
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
-    with pytest.raises(BadInputError, match=r"1 pictures have another mask on the two sides, first test/hole/001\.png"):
+    with pytest.raises(BadInputError, match=r"1 images have another mask on the two sides, first test/hole/001\.png"):
         compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
 
 
 def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
-    """Cropped away, or lost between the pixels of a smaller frame: the picture counts as free of defects there."""
+    """Cropped away, or lost between the pixels of a smaller frame: the image counts as free of defects there."""
     outputs = open_outputs(saved)
     masks = outputs.packed_mask.copy()
     masks[list(outputs.files).index("test/hole/001.png")] = 0
@@ -305,7 +305,7 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
         (item,) = found.items
         assert item.accuracy.num_unseen == found.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
         assert item.accuracy.pixel.num_components == 3 - num
-        said = "Of 1 defective pictures the mask marks none of these pixels"
+        said = "Of 1 defective images the mask marks none of these pixels"
         assert (said in "\n".join(found.summary_lines())) == bool(num)
 
 
@@ -351,7 +351,7 @@ def test_a_gallery_of_bad_cases(cpu, choice, tmp_path):
     assert found.after is None
 
 
-def test_a_gallery_with_corrections_and_without_pictures(saved, parts, tmp_path):
+def test_a_gallery_with_corrections_and_without_images(saved, parts, tmp_path):
     (parts / "carpet/test/good/000.png").rename(tmp_path / "elsewhere.png")
     choice = Choice(threshold=0.05, corrections=_corrections(tmp_path))
     found = show_bad_cases(saved, choice, top=2, out=tmp_path / "g.html")

@@ -111,13 +111,13 @@ def test_nothing_is_measured_on_nan(tiny_bundle, tiny_dataset, add_engine):
         collect_outputs(tiny_bundle, tiny_dataset, engine="broken")
 
 
-def test_pictures_that_do_not_fit_are_kept_by_name(tiny_bundle, tiny_dataset, add_engine):
+def test_images_that_do_not_fit_are_kept_by_name(tiny_bundle, tiny_dataset, add_engine):
     add_engine("numpy")
     Image.new("RGB", (32, 24)).save(tiny_dataset.root / "bad" / "large.png")
     found = collect_outputs(tiny_bundle, open_dataset(tiny_dataset.root), engine="numpy")
     ((file, reason),) = found.source.skipped
     assert file == "bad/large.png"
-    assert found.used.lines()[0].startswith("Only 6 of 7 pictures could be used (85.7%). Not used: bad/large.png: the ")
+    assert found.used.lines()[0].startswith("Only 6 of 7 images could be used (85.7%). Not used: bad/large.png: the ")
     assert "frames are 12x16" in reason
 
 
@@ -136,7 +136,7 @@ def test_another_threshold_needs_no_model(outputs):
     lax = judge(outputs.with_threshold(float(outputs.score.max())))
     assert (lax.num_false_rejects, lax.num_false_accepts) == (0, 4)
     assert lax.missed == {"bad": (4, 4)}
-    assert lax.sentence().startswith("0 of 2 good pictures rejected (95 % interval 0.0%–84.2%); 4 of 4 defective")
+    assert lax.sentence().startswith("0 of 2 good images rejected (95 % interval 0.0%–84.2%); 4 of 4 defective")
 
 
 def _corrections(folder, entries):
@@ -173,7 +173,7 @@ def test_corrections_change_the_truth_and_nothing_else(outputs, tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"bad/999.png": {"ignore": True}}, r"1 of 1 corrected pictures are not among these 6: bad/999\.png"),
+        ({"bad/999.png": {"ignore": True}}, r"1 of 1 corrected images are not among these 6: bad/999\.png"),
         ({"bad/000.png": {"label": "scrap"}}, r"bad/000\.png: label 'scrap'"),
         ({"bad/000.png": {"why": "x"}}, "expected label, mask or ignore"),
         ({"bad/000.png": {"mask": "gone.png"}}, r"gone\.png does not exist"),
@@ -186,7 +186,7 @@ def test_corrections_that_cannot_be(outputs, tmp_path, entries, message):
         correct(outputs, read_corrections(_corrections(tmp_path, entries)))
 
 
-def test_a_mask_for_a_good_picture_needs_a_label(outputs, tmp_path):
+def test_a_mask_for_a_good_image_needs_a_label(outputs, tmp_path):
     Image.fromarray(np.full((12, 16), 255, np.uint8)).save(tmp_path / "m.png")
     path = _corrections(tmp_path, {"good/004.png": {"mask": "m.png"}})
     with pytest.raises(BadInputError, match='add "label": "defective"'):
@@ -200,7 +200,7 @@ def test_a_file_of_another_form(text, tmp_path):
         read_corrections(tmp_path / "c.json")
 
 
-def test_a_defective_picture_without_a_mask_has_unknown_pixels(outputs):
+def test_a_defective_image_without_a_mask_has_unknown_pixels(outputs):
     unknown = dataclasses.replace(outputs, has_mask=np.array([False] * 4 + [True] * 2))
     assert measure_accuracy(unknown).pixel is None
     assert measure_accuracy(unknown).value("aupro") is None

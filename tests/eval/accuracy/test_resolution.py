@@ -46,7 +46,7 @@ def published_evaluation(maps, masks, limit=0.3):
 
 
 def make_outputs(spec, map_shape, seed=0, num=8):
-    """Blobs on maps, and masks drawn at the size of the frames: compact ones, thin lines, several per picture."""
+    """Blobs on maps, and masks drawn at the size of the frames: compact ones, thin lines, several per image."""
     rng = np.random.default_rng(seed)
     maps = rng.random((num, *map_shape)).astype(np.float32)
     maps += np.roll(maps, 1, 1) + np.roll(maps, 1, 2)
@@ -283,7 +283,7 @@ def test_outputs_whose_parts_do_not_belong_together_are_refused():
         (32, 32),
     )
     for change in ({"packed_mask": outputs.packed_mask[:, :45]}, {"label": outputs.label[:3]}):
-        with pytest.raises(BadInputError, match=r"Outputs of 8 pictures .*expected masks \(8, 90, 15\)"):
+        with pytest.raises(BadInputError, match=r"Outputs of 8 images .*expected masks \(8, 90, 15\)"):
             Outputs(**{**vars(outputs), **change})
 
 

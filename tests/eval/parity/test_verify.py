@@ -415,7 +415,7 @@ def test_on_a_data_set_the_reference_engine_runs_on_the_same_frames(tiny_bundle,
     assert report.pixel_auroc.reference == report.pixel_auroc.engine == 1.0
     assert report.aupro.reference == report.aupro.engine == 1.0
     assert engine.num_closed == reference.num_closed == 1
-    assert any("truth on 6 pictures" in line for line in report.summary_lines())
+    assert any("truth on 6 images" in line for line in report.summary_lines())
 
 
 def test_options_of_the_engine_under_test_do_not_reach_the_reference(tiny_bundle, tiny_dataset, add_engine):
@@ -455,7 +455,7 @@ def test_one_far_frame_does_not_stretch_the_tolerance(tiny_bundle, tiny_dataset,
     assert report.score_tolerance == before.score_tolerance == 1e-2 * tiny_bundle.manifest.score_spread
 
 
-def test_pictures_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_dataset, add_engine):
+def test_images_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_dataset, add_engine):
     bad = tiny_dataset.root / "bad"
     Image.new("RGB", (32, 24)).save(bad / "large.png")
     (bad / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
@@ -464,24 +464,24 @@ def test_pictures_that_do_not_fit_are_named_and_never_resized(tiny_bundle, tiny_
     report = verify(tiny_bundle, engine="numpy", dataset=open_dataset(tiny_dataset.root), reference="truth", batch=2)
     reasons = {item.sample.path.name: item.reason for item in report.skipped_frames}
     assert set(reasons) == {"large.png", "broken.png"}
-    assert "the picture is 24x32 (height x width); frames are 12x16" in reasons["large.png"]
+    assert "the image is 24x32 (height x width); frames are 12x16" in reasons["large.png"]
     assert report.num_frames == 14
     assert [item["file"] for item in report.to_dict()["skipped_frames"]] == [
         str(bad / "broken.png"),
         str(bad / "large.png"),
     ]
     first = report.summary_lines()[0]
-    assert first.startswith("Only 6 of 8 pictures could be used (75.0%). Not used: bad/broken.png, bad/large.png: ")
-    assert any("bad/large.png: the picture is 24x32" in line for line in report.summary_lines(lists_all=True))
+    assert first.startswith("Only 6 of 8 images could be used (75.0%). Not used: bad/broken.png, bad/large.png: ")
+    assert any("bad/large.png: the image is 24x32" in line for line in report.summary_lines(lists_all=True))
 
 
-def test_no_picture_left_is_an_error(tiny_bundle, tmp_path, add_engine):
+def test_no_image_left_is_an_error(tiny_bundle, tmp_path, add_engine):
     (tmp_path / "big" / "good").mkdir(parents=True)
     for index in range(5):
         Image.new("RGB", (32, 24)).save(tmp_path / "big" / "good" / f"{index}.png")
     add_engine("truth")
     add_engine("numpy")
-    with pytest.raises(BadInputError, match=r"None of the 1 pictures of the test split can be used\. .*24x32"):
+    with pytest.raises(BadInputError, match=r"None of the 1 images of the test split can be used\. .*24x32"):
         verify(tiny_bundle, engine="numpy", dataset=open_dataset(tmp_path / "big"), reference="truth")
     assert not (tiny_bundle.path / "proof.json").exists()
 

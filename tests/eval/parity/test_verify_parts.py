@@ -41,7 +41,7 @@ def test_rank_correlation_is_none_where_undefined(first):
     assert rank_correlation(np.array(first), np.arange(len(first), dtype=np.float64)) is None
 
 
-def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
+def test_defective_image_without_a_mask_has_unknown_pixels(tmp_path):
     preprocessing = Preprocessing(
         frame_height_px=12,
         frame_width_px=16,
@@ -59,12 +59,12 @@ def test_defective_picture_without_a_mask_has_unknown_pixels(tmp_path):
 
 def test_a_set_used_in_part_is_said_briefly():
     assert UsedShare(7).lines() == []
-    size = "the picture is 20x12 pixels; this bundle takes 16x12"
+    size = "the image is 20x12 pixels; this bundle takes 16x12"
     skipped = tuple((f"bad/{index}.png", size) for index in range(5))
     found = UsedShare(20, skipped)
     (line,) = found.lines()
     names = "bad/0.png, bad/1.png, bad/2.png and 2 more"
-    assert line == f"Only 15 of 20 pictures could be used (75.0%). Not used: {names}: {size}."
+    assert line == f"Only 15 of 20 images could be used (75.0%). Not used: {names}: {size}."
     assert found.lines(lists_all=True)[1:] == [f"  bad/{index}.png: {size}" for index in range(5)]
     mixed = UsedShare(20, (*skipped, ("x.png", "empty")))
     assert mixed.lines()[0].endswith("takes 16x12 (and 1 other reason; -v lists all).")
@@ -75,7 +75,7 @@ def test_a_set_used_in_part_is_said_briefly():
 def test_too_small_a_share_is_an_error():
     found = UsedShare(10, (("a.png", "empty"),))
     found.check(0.9)
-    with pytest.raises(BadInputError, match=r"Only 9 of 10 pictures could be used \(90\.0%\); expected at least 95%"):
+    with pytest.raises(BadInputError, match=r"Only 9 of 10 images could be used \(90\.0%\); expected at least 95%"):
         found.check(0.95)
     UsedShare(0).check(1.0)
 
@@ -104,7 +104,7 @@ def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dat
     assert items[0].sample.path == odd
     assert [sample for item in items[1:] for sample in item.samples] == list(tiny_dataset.test)
     assert [item.frames.shape for item in items[1:]] == [(4, 12, 16, 3), (2, 12, 16, 3)]
-    assert heard == [("pictures", done, 7) for done in range(1, 8)]
+    assert heard == [("images", done, 7) for done in range(1, 8)]
 
 
 def test_mono_bundle_gets_mono_frames(tiny_bundle, tiny_dataset):

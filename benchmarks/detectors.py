@@ -157,7 +157,7 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
 def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
     """Train and export; the accuracy of the exported graph."""
     from lineproof.eval.accuracy.evaluate import evaluate
-    from lineproof.eval.accuracy.request import Choice
+    from lineproof.eval.accuracy.request import EvaluationRequest
     from lineproof.runtime.engine import EngineOptions
     from lineproof.sweep.chain import ExportRequest, export_and_prove
 
@@ -165,8 +165,8 @@ def accuracy(name: str, data: Path, category: str | None, given: argparse.Namesp
     out = given.work / f"{category or data.name}-{name}.bundle"
     export_and_prove(ExportRequest(source=str(run), out=out, is_verified=False, is_replacing=True))
     options = EngineOptions(num_threads=given.threads)
-    choice = Choice(data=data, category=category, engine="ort-cpu", options=options, batch=4)
-    (item,) = evaluate([out], choice).items
+    request = EvaluationRequest(data=data, category=category, engine="ort-cpu", options=options, batch=4)
+    (item,) = evaluate([out], request).items
     values = {metric: item.accuracy.value(metric) for metric in ("image_auroc", "pixel_auroc", "aupro")}
     return {**found, **values, "resolution": "image"}
 

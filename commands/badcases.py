@@ -53,7 +53,7 @@ def badcases(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Show false accepts, false rejects and hot spots outside the masks."""
-    from ..eval.accuracy.request import Choice
+    from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..report.gallery import show_bad_cases
     from ..runtime.engine import EngineOptions
@@ -65,13 +65,13 @@ def badcases(
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    choice = Choice(
+    request = EvaluationRequest(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        found = show_bad_cases(target, choice, top=top, out=out, progress=progress)
+        found = show_bad_cases(target, request, top=top, out=out, progress=progress)
     ui.data(*found.data)
     ui.notice(found.notices)
     ui.conclude(found)

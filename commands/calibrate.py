@@ -50,7 +50,7 @@ def calibrate(
     """Set the threshold of one engine from held-out good parts."""
     from ..bundle.reports import check_record
     from ..eval.calibrate import keep_calibration
-    from ..eval.good_parts import GoodParts, calibrate_on
+    from ..eval.good_parts import CalibrationSource, calibrate_on
     from ..host.environment import user_name
     from ..runtime.engine import EngineOptions
     from ._console import Ui
@@ -64,7 +64,7 @@ def calibrate(
     share, least = parse_share(max_false_reject), parse_min_used(min_used)
     check_record(record)
     opened = open_named(bundle)
-    source = GoodParts(data=data, category=category, root=root, is_other_accepted=other_data)
+    source = CalibrationSource(data=data, category=category, root=root, is_other_accepted=other_data)
     with ui.progress() as progress:
         found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
     ui.data(found.data)

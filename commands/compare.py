@@ -55,7 +55,7 @@ def compare(
 
     from ..eval.accuracy.compare import compare as compare_sides
     from ..eval.accuracy.compare import one_each
-    from ..eval.accuracy.request import Choice
+    from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..metrics.statistics import Resampling
     from ..report.compare_page import write_compare_page
@@ -70,7 +70,7 @@ def compare(
     )
     engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
     first, second = (
-        Choice(
+        EvaluationRequest(
             data=data, category=category, engine=name, options=options, batch=batch,
             resolution=check_resolution(resolution), min_used=parse_min_used(min_used), lists_all=verbose,
             other_data=other_data,

@@ -56,7 +56,7 @@ def evaluate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Measure accuracy on a data set, beside the paper's tables."""
-    from ..eval.accuracy.request import Choice
+    from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..report.accuracy_table import check_table_file, tabulate
     from ..runtime.engine import EngineOptions
@@ -69,13 +69,13 @@ def evaluate(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
     check_table_file(table_file, table)
-    choice = Choice(
+    request = EvaluationRequest(
         data=data, category=category, engine=engine, options=options, batch=batch, threshold=threshold,
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        found = tabulate(targets, choice, table=table, save=save_outputs, progress=progress)
+        found = tabulate(targets, request, table=table, save=save_outputs, progress=progress)
     ui.data(*found.evaluation.data)
     ui.notice(found.evaluation.notices)
     ui.show(found, report=report)

@@ -47,8 +47,8 @@ def profile(
 ) -> None:
     """Measure latency, throughput, memory, cold start and parameters."""
     from ..bundle.reports import check_record
-    from ..profiles.measure import Effort, Measured, measure
-    from ..report.speed_table import MeasuredTable, check_table, measure_table
+    from ..profiles.measure import ProfileRequest, ProfileResult, measure
+    from ..report.speed_table import SpeedTable, check_table, measure_table
     from ..runtime.engine import EngineOptions
     from ._console import Ui
     from ._find import all_bundles, open_named
@@ -59,7 +59,7 @@ def profile(
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    effort = Effort(
+    request = ProfileRequest(
         batches=parse_batches(batch),
         num_runs=runs,
         num_warmup=warmup,
@@ -68,13 +68,13 @@ def profile(
         with_samples=samples,
     )
     check_record(record)
-    found: Measured | MeasuredTable
+    found: ProfileResult | SpeedTable
     with ui.progress() as progress:
         if table:
-            check_table(table, effort)
+            check_table(table, request)
             bundles = [open_named(path, precision=precision) for path in ([bundle] if bundle else all_bundles())]
-            found = measure_table(table, bundles, engine, effort=effort, options=options, progress=progress)
+            found = measure_table(table, bundles, engine, request=request, options=options, progress=progress)
         else:
             named = open_named(bundle, precision=precision)
-            found = measure(named, engine, effort=effort, options=options, progress=progress)
+            found = measure(named, engine, request=request, options=options, progress=progress)
     ui.conclude(found, page=report, keep=partial(found.keep, record=record))

@@ -23,7 +23,7 @@ from ..data.notes import NO_DATA, DataJson, DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions, check_deciding, open_engine, proof_name
 from ..runtime.ranking import resolve_auto
-from .predictions import Judged, Skipped, no_frames_left, predict_files, used_of
+from .predictions import ImagePrediction, Skipped, no_frames_left, predict_files, used_of
 
 CALIBRATION = "calibration.json"
 
@@ -233,7 +233,7 @@ def keep_calibration(bundle: Bundle, found: Calibration, *, who: str = "", folde
     return ""
 
 
-def _without_maps(items: Iterable[Judged | Skipped]) -> Iterator[float | Skipped]:
+def _without_maps(items: Iterable[ImagePrediction | Skipped]) -> Iterator[float | Skipped]:
     for item in items:
         yield item if isinstance(item, Skipped) else item.score
 

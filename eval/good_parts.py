@@ -26,7 +26,7 @@ _NUM_NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoodParts:
+class CalibrationSource:
     """Where good images are taken from.
 
     Attributes:
@@ -43,7 +43,7 @@ class GoodParts:
 
 
 def calibration_samples(
-    source: GoodParts, manifest: Manifest, *, progress: Progress = silent
+    source: CalibrationSource, manifest: Manifest, *, progress: Progress = silent
 ) -> tuple[tuple[Sample, ...], str, str, DataNotes]:
     """Good images that may set the threshold of a bundle.
 
@@ -81,7 +81,7 @@ def calibration_samples(
     return samples, words, note, notes
 
 
-def _of_run(source: GoodParts, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
+def _of_run(source: CalibrationSource, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
     record = read_record(source.data)
     note = ""
     if record.training.fingerprint != manifest.training.fingerprint:
@@ -154,7 +154,7 @@ def _was_fitted(dataset: Dataset, inside: Sequence[Sample], manifest: Manifest) 
 
 def calibrate_on(
     bundle: Bundle,
-    source: GoodParts,
+    source: CalibrationSource,
     *,
     engine: str,
     max_false_reject: float,

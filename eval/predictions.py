@@ -69,7 +69,7 @@ class FrameBatch:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Judged:
+class ImagePrediction:
     """What an engine said about one image.
 
     Attributes:
@@ -141,7 +141,7 @@ def predict_files(
     batch: int = 1,
     conversions: Conversions | None = None,
     progress: Progress = silent,
-) -> Iterator[Judged | Skipped]:
+) -> Iterator[ImagePrediction | Skipped]:
     """Run images through an engine and hand out one answer at a time; only one batch is held.
 
     Args:
@@ -161,7 +161,7 @@ def predict_files(
             continue
         found = predict(engine, item.frames)
         for sample, score, anomaly_map in zip(item.samples, found.score, found.anomaly_map, strict=True):
-            yield Judged(sample, float(score), anomaly_map)
+            yield ImagePrediction(sample, float(score), anomaly_map)
 
 
 def no_frames_left(skipped: Sequence[Skipped], *, what: str) -> BadInputError:

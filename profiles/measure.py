@@ -17,7 +17,7 @@ from .timing import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class ProfileRequest:
     """How much to measure.
 
     Attributes:
@@ -38,7 +38,7 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ProfileResult:
     """Profiles of one bundle on one or several engines, not yet filed.
 
     Attributes:
@@ -77,20 +77,20 @@ def measure(
     bundle: Bundle,
     engines: Sequence[str],
     *,
-    effort: Effort,
+    request: ProfileRequest,
     options: EngineOptions,
     progress: Progress = silent,
-) -> Measured:
+) -> ProfileResult:
     """Profile a bundle on one or several engines, see ``profiles.profiler.profile_many``; ``keep`` files them."""
     comparison = profile_many(
         bundle,
         engines,
         options=options,
-        batches=effort.batches,
-        schedule=Schedule(num_runs=effort.num_runs, num_warmup=effort.num_warmup),
-        num_cold_starts=effort.num_cold_starts,
-        deadline_ms=effort.deadline_ms,
+        batches=request.batches,
+        schedule=Schedule(num_runs=request.num_runs, num_warmup=request.num_warmup),
+        num_cold_starts=request.num_cold_starts,
+        deadline_ms=request.deadline_ms,
         record=False,
         progress=progress,
     )
-    return Measured(bundle, comparison, effort.with_samples)
+    return ProfileResult(bundle, comparison, request.with_samples)

@@ -13,8 +13,8 @@ from ..bundle.atomic import write_atomic
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.table import wrapped
-from ..eval.accuracy.evaluate import Evaluated, Evaluation, EvaluationJson, evaluate
-from ..eval.accuracy.request import Choice
+from ..eval.accuracy.evaluate import Evaluation, EvaluationJson, TargetEvaluation, evaluate
+from ..eval.accuracy.request import EvaluationRequest
 from ..eval.masks import RESOLUTIONS, Resolution
 from .published import PaperTable, paper_table, published
 
@@ -72,7 +72,7 @@ class TabulatedEvaluation:
 
 def tabulate(
     targets: Sequence[Path],
-    choice: Choice,
+    request: EvaluationRequest,
     *,
     table: str | None = None,
     save: Path | None = None,
@@ -82,7 +82,7 @@ def tabulate(
 
     Args:
         targets: see ``eval.accuracy.evaluate``, as the next ones.
-        choice: data set, engine, threshold, corrections.
+        request: data set, engine, threshold, corrections.
         table: number of a table of Zheng et al. 2022; None for none.
         save: file or folder for the outputs.
         progress: told after each image.
@@ -92,8 +92,8 @@ def tabulate(
     """
     if table is not None:
         paper_table(table, {})
-    evaluation = evaluate(targets, choice, save=save, progress=progress)
-    filled = _table(table, evaluation.items, choice.resolution) if table else None
+    evaluation = evaluate(targets, request, save=save, progress=progress)
+    filled = _table(table, evaluation.items, request.resolution) if table else None
     return TabulatedEvaluation(evaluation=evaluation, table=filled)
 
 
@@ -103,7 +103,7 @@ def _row_names(name: str, bundle: str) -> Iterator[str]:
     yield from (f"{name} ({bundle}, {number})" for number in count(2))
 
 
-def _table(number: str, items: Sequence[Evaluated], resolution: Resolution) -> PaperTable:
+def _table(number: str, items: Sequence[TargetEvaluation], resolution: Resolution) -> PaperTable:
     """Figures by method, precision and engine; bundles that share these and the category have rows of their own."""
     metric = published()["tables"][number]["metric"]
     measured: dict[str, dict[str, float]] = {}

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ..data.inputs.table import input_of
-from ..eval.accuracy.compare import Compared
+from ..eval.accuracy.compare import ComparisonResult
 from ..eval.accuracy.outputs import Outputs
 from .overlays import heat_map
 from .page import Page
 
 
-def write_compare_page(found: Compared, left: Outputs, right: Outputs, *, path: Path) -> None:
+def write_compare_page(found: ComparisonResult, left: Outputs, right: Outputs, *, path: Path) -> None:
     """Write what two sides differ in as a page, with the maps of the images that differ most side by side."""
     page = Page("lineproof compare", f"{found.left} and {found.right} on the same images.")
     page.lines(found.summary_lines())

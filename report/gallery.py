@@ -21,7 +21,7 @@ from ..eval.accuracy.badcases import BadCase, find_bad_cases
 from ..eval.accuracy.corrections import correct, read_corrections
 from ..eval.accuracy.outputs import Outputs
 from ..eval.accuracy.report import Accuracy, measure_accuracy
-from ..eval.accuracy.request import Choice, target_outputs
+from ..eval.accuracy.request import EvaluationRequest, target_outputs
 from ..eval.masks import RESOLUTIONS, Resolution
 from ..metrics.operating import no_class_lines
 from .overlays import contour, heat_map, overlay, show_limits
@@ -53,7 +53,7 @@ class Gallery:
         after: accuracy by the corrected one; None without corrections.
         page: the page written.
         used: how many of the data set's test images were judged.
-        choice: how they were judged.
+        request: how they were judged.
         data: the data set in words, alone in a tuple.
         notices: what a person should know about the images, in sentences.
     """
@@ -65,13 +65,13 @@ class Gallery:
     after: Accuracy | None
     page: Path
     used: UsedShare
-    choice: Choice
+    request: EvaluationRequest
     data: tuple[DataNotes, ...]
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise BadInputError where fewer of the images were used than was asked for."""
-        self.used.check(self.choice.min_used)
+        self.used.check(self.request.min_used)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -79,7 +79,7 @@ class Gallery:
             "source": self.source,
             "category": self.category,
             "used": self.used.to_dict(),
-            "pixel_resolution": self.choice.resolution,
+            "pixel_resolution": self.request.resolution,
             "cases": [{key: value for key, value in vars(case).items() if key != "index"} for case in self.cases],
             "before": self.before.to_dict(),
             "after": None if self.after is None else self.after.to_dict(),
@@ -93,9 +93,9 @@ class Gallery:
         verdicts = (self.after or self.before).verdicts
         lines = [
             *no_class_lines(num_good=verdicts.num_good, num_defective=verdicts.num_defective),
-            *self.used.lines(lists_all=self.choice.lists_all),
+            *self.used.lines(lists_all=self.request.lists_all),
             f"{self.source}, {self.category}: {self.before.verdicts.sentence()}.",
-            f"Hot spots {RESOLUTIONS[self.choice.resolution]}.",
+            f"Hot spots {RESOLUTIONS[self.request.resolution]}.",
         ]
         for kind in _TITLES:
             found = [case for case in self.cases if case.kind == kind]
@@ -123,12 +123,14 @@ def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, progress: Progress = silent) -> Gallery:
+def show_bad_cases(
+    target: Path, request: EvaluationRequest, *, top: int = 20, out: Path, progress: Progress = silent
+) -> Gallery:
     """Find bad cases and write their gallery; with corrections, by the corrected ground truth.
 
     Args:
         target: bundle, or file of saved outputs.
-        choice: data set, engine, threshold, corrections.
+        request: data set, engine, threshold, corrections.
         top: at most so many of each kind.
         out: page to write.
         progress: told after each image.
@@ -138,13 +140,13 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
     """
     if top < 1:
         raise UsageError(f"--top is {top}; expected at least 1.")
-    with target_outputs(target, choice, progress=progress) as outputs:
-        before, after = _measure(outputs, choice), None
+    with target_outputs(target, request, progress=progress) as outputs:
+        before, after = _measure(outputs, request), None
         used = outputs.used
-        if choice.corrections:
-            outputs = correct(outputs, read_corrections(choice.corrections))
-            after = _measure(outputs, choice)
-        cases = find_bad_cases(outputs, top=top, resolution=choice.resolution)
+        if request.corrections:
+            outputs = correct(outputs, read_corrections(request.corrections))
+            after = _measure(outputs, request)
+        cases = find_bad_cases(outputs, top=top, resolution=request.resolution)
         gallery = Gallery(
             source=str(outputs.source),
             category=outputs.source.category,
@@ -153,7 +155,7 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
             after=after,
             page=out,
             used=used,
-            choice=choice,
+            request=request,
             data=(outputs.source.data,),
             notices=outputs.source.notices,
         )
@@ -161,8 +163,8 @@ def show_bad_cases(target: Path, choice: Choice, *, top: int = 20, out: Path, pr
     return gallery
 
 
-def _measure(outputs: Outputs, choice: Choice) -> Accuracy:
-    return measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+def _measure(outputs: Outputs, request: EvaluationRequest) -> Accuracy:
+    return measure_accuracy(outputs, fpr_limit=request.fpr_limit, resolution=request.resolution)
 
 
 def _write_page(gallery: Gallery, outputs: Outputs) -> None:
@@ -177,7 +179,7 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
         if not found:
             page.lines(["None."])
         for case in found:
-            page.images(_images(case, outputs, limits, resolution=gallery.choice.resolution))
+            page.images(_images(case, outputs, limits, resolution=gallery.request.resolution))
     page.write(gallery.page)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
-from ..profiles.measure import Effort, Measured, measure
+from ..profiles.measure import ProfileRequest, ProfileResult, measure
 from ..profiles.report import ProfileReport, check_deadlines
 from ..runtime.engine import EngineOptions
 from ..runtime.ranking import AUTO, fits, is_here, rank_engines
@@ -18,7 +18,7 @@ from .published import PaperTable, speed_table
 
 
 @dataclass(frozen=True)
-class MeasuredTable:
+class SpeedTable:
     """Several bundles in the paper's Table 3, not yet filed.
 
     Attributes:
@@ -27,7 +27,7 @@ class MeasuredTable:
         with_samples: whether to_dict() holds every timed call.
     """
 
-    measured: tuple[Measured, ...]
+    measured: tuple[ProfileResult, ...]
     table: PaperTable
     with_samples: bool
 
@@ -57,12 +57,12 @@ class MeasuredTable:
         return (self.table.text(), where)
 
 
-def check_table(number: str, effort: Effort) -> None:
+def check_table(number: str, request: ProfileRequest) -> None:
     """Raise UsageError unless this table can be filled by measuring so much; asked before any bundle is opened."""
     if number != "3":
         raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
-    if effort.batches != (1,):
-        batches = ":".join(map(str, effort.batches))
+    if request.batches != (1,):
+        batches = ":".join(map(str, request.batches))
         raise UsageError(f"--table 3 is about single images; --batch is {batches}. Leave out --batch or --table.")
 
 
@@ -71,33 +71,33 @@ def measure_table(
     bundles: Sequence[Bundle],
     engines: Sequence[str],
     *,
-    effort: Effort,
+    request: ProfileRequest,
     options: EngineOptions,
     progress: Progress = silent,
-) -> MeasuredTable:
+) -> SpeedTable:
     """Profile bundles one after the other and put them into the paper's Table 3.
 
     Args:
         number: ``"3"``, the table about speed.
         bundles: at least one.
         engines: ``["auto"]`` takes every engine that can run here.
-        effort: how much to measure.
+        request: how much to measure.
         options: of the engines.
         progress: told after each block.
 
     Raises:
         UsageError: another table, or batches other than the paper's 1.
     """
-    check_table(number, effort)
+    check_table(number, request)
     rows: dict[str, ProfileReport] = {}
     measured = []
     for bundle in bundles:
         names = rank_engines(bundle, fits, is_here) if list(engines) == [AUTO] else engines
-        found = measure(bundle, names, effort=effort, options=options, progress=progress)
+        found = measure(bundle, names, request=request, options=options, progress=progress)
         measured.append(found)
         rows |= {_row(bundle, report): report for report in found.comparison.reports}
     table = speed_table({name: _figures(report) for name, report in rows.items()})
-    return MeasuredTable(tuple(measured), table, effort.with_samples)
+    return SpeedTable(tuple(measured), table, request.with_samples)
 
 
 def _row(bundle: Bundle, report: ProfileReport) -> str:

@@ -15,7 +15,7 @@ from ..core.progress import Progress, silent
 from ..data.notes import DataNotes
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..detectors.training.operating import operation_of_run, recorded_dataset
-from ..eval.parity.prove import Proof, builds_plan, check_engine, check_environment, is_bundle, prove
+from ..eval.parity.prove import ExportResult, builds_plan, check_engine, check_environment, is_bundle, prove
 from ..export.options import ExportOptions
 from .placing import num_bytes, settle
 
@@ -56,7 +56,7 @@ class ExportRequest:
 
 def export_and_prove(
     request: ExportRequest, *, options: ExportOptions | None = None, progress: Progress = silent
-) -> Proof:
+) -> ExportResult:
     """Export a run and prove the bundle, or build a plan into a bundle that exists.
 
     Args:
@@ -102,7 +102,7 @@ def export_and_prove(
     return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
 
 
-def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], progress: Progress) -> Proof:
+def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], progress: Progress) -> ExportResult:
     return prove(
         bundle,
         engine=request.engine,

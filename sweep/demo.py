@@ -17,7 +17,7 @@ from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..eval.parity.proof import record_parity
-from ..eval.parity.prove import Proof
+from ..eval.parity.prove import ExportResult
 from ..eval.parity.report import ParityReport
 from ..eval.parity.verify import verify
 from ..host.environment import describe_environment
@@ -49,7 +49,7 @@ class DemoStep:
     """
 
     name: str
-    proof: Proof
+    proof: ExportResult
     parity: tuple[ParityReport, ...]
     profile: ProfileComparison
     seconds: float

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..bundle.place import Place, bundle_records, left_words, take_place
 from ..bundle.runs.folder import CHECKPOINT
-from ..eval.parity.prove import Proof
+from ..eval.parity.prove import ExportResult
 
 
 def num_bytes(run: Path, *, has_reference: bool, precision: str) -> int:
@@ -16,7 +16,7 @@ def num_bytes(run: Path, *, has_reference: bool, precision: str) -> int:
     return num_bytes // (2 if precision == "fp16" else 1) + has_reference * num_bytes
 
 
-def settle(place: Place, proof: Proof, *, accept_undecided: bool) -> Proof:
+def settle(place: Place, proof: ExportResult, *, accept_undecided: bool) -> ExportResult:
     """Let a bundle that another one's place was waiting for take it, unless it failed or is undecided unaccepted."""
     if place.is_free:
         return proof

@@ -11,7 +11,7 @@ from lineproof import cli
 from lineproof.bundle.store import MANIFEST, open_bundle
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.core.threshold import Threshold, calibrate
-from lineproof.eval.accuracy.evaluate import Choice
+from lineproof.eval.accuracy.evaluate import EvaluationRequest
 from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
 
 VALUES = [float("nan"), float("inf"), float("-inf")]
@@ -35,7 +35,7 @@ def test_no_threshold_is_made_of_it(value):
     with pytest.raises(UsageError, match=WORDS.format(value)):
         dataclasses.replace(whole, value=value)
     with pytest.raises(UsageError, match=WORDS.format(value)):
-        Choice(threshold=value)
+        EvaluationRequest(threshold=value)
 
 
 @pytest.mark.parametrize("written", ["NaN", "Infinity", "-Infinity", "1e999", "null", '"nan"'])

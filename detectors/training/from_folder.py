@@ -21,7 +21,7 @@ from ...data.sample.write import write_sample
 from ...metrics.operating import RunOperation
 from .operating import lacking_lines, score_test_split, stored_scores
 from .options import TrainOptions
-from .trained import Trained
+from .trained import TrainingResult
 
 SAMPLE = Path("lineproof-sample")
 
@@ -39,7 +39,7 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     options: TrainOptions | None = None,
     say_data: Callable[[DataNotes], None] | None = None,
     progress: Progress = silent,
-) -> Trained:
+) -> TrainingResult:
     """Train, and say what came of it.
 
     Args:
@@ -68,7 +68,7 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
             _remove_empty(run)
     record = read_record(run)
     operation = _operation(run, dataset, record.holdout_scores, progress)
-    return Trained(run=run, record=record, data=notes, operation=operation, beginning=made.beginning)
+    return TrainingResult(run=run, record=record, data=notes, operation=operation, beginning=made.beginning)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:

@@ -16,7 +16,7 @@ from .shape import shape_notice
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainingResult:
     """A finished run.
 
     Attributes:

@@ -26,7 +26,7 @@ from ...runtime.ranking import resolve_auto, share_options
 from ..masks import RESOLUTIONS, Resolution
 from .outputs import Outputs
 from .pairs import check_masks, in_step, same_pixels, same_places, used_share
-from .request import Choice, target_outputs
+from .request import EvaluationRequest, target_outputs
 
 _NUM_WORST = 10
 
@@ -60,7 +60,7 @@ class Flip:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparisonResult:
     """What the two sides differ in.
 
     Attributes:
@@ -78,7 +78,7 @@ class Compared:
         how: how the intervals were made.
         pixel_resolution: where maps and masks met.
         used: how many of the images of either side were compared.
-        choice: how the left side was run: what share must be used, and whether all others are named.
+        request: how the left side was run: what share must be used, and whether all others are named.
         data: the data sets of both sides in words, each once.
         num_defective: how many of the images are defective.
         notices: what a person should know about the images, in sentences.
@@ -99,14 +99,14 @@ class Compared:
     how: Resampling
     pixel_resolution: Resolution
     used: UsedShare
-    choice: Choice
+    request: EvaluationRequest
     data: tuple[DataNotes, ...]
     num_defective: int
     notices: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise BadInputError where fewer of the images were compared than was asked for."""
-        self.used.check(self.choice.min_used)
+        self.used.check(self.request.min_used)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -138,7 +138,7 @@ class Compared:
         )
         lines = [
             *no_class_lines(num_good=self.num_frames - self.num_defective, num_defective=self.num_defective),
-            *self.used.lines(lists_all=self.choice.lists_all),
+            *self.used.lines(lists_all=self.request.lists_all),
             f"Left: {self.left}. Right: {self.right}. {self.num_frames} images.",
             f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
             "such images do.",
@@ -158,7 +158,7 @@ class Compared:
 
 
 #: Called with what differs, and the outputs of the left and the right side.
-Show = Callable[[Compared, Outputs, Outputs], None]
+Show = Callable[[ComparisonResult, Outputs, Outputs], None]
 
 
 def one_each(engines: Sequence[str]) -> tuple[str, str]:
@@ -175,12 +175,12 @@ def one_each(engines: Sequence[str]) -> tuple[str, str]:
 def compare(
     left: Path,
     right: Path,
-    choices: tuple[Choice, Choice],
+    choices: tuple[EvaluationRequest, EvaluationRequest],
     *,
     how: Resampling | None = None,
     show: Show | None = None,
     progress: Progress = silent,
-) -> Compared:
+) -> ComparisonResult:
     """Compare two sides on the images that both can judge.
 
     Args:
@@ -198,38 +198,40 @@ def compare(
     choices = _share(left, right, choices)
     with ExitStack() as stack:
         sides = [
-            stack.enter_context(target_outputs(target, choice, progress=progress))
-            for target, choice in zip((left, right), choices, strict=True)
+            stack.enter_context(target_outputs(target, request, progress=progress))
+            for target, request in zip((left, right), choices, strict=True)
         ]
         first, second = in_step(*sides)
         used = used_share(*sides, num_compared=len(first))
-        found = _compare(first, second, how or Resampling(), choice=choices[0], used=used, progress=progress)
+        found = _compare(first, second, how or Resampling(), request=choices[0], used=used, progress=progress)
         if show:
             show(found, first, second)
     return found
 
 
-def _share(left: Path, right: Path, choices: tuple[Choice, Choice]) -> tuple[Choice, Choice]:
+def _share(
+    left: Path, right: Path, choices: tuple[EvaluationRequest, EvaluationRequest]
+) -> tuple[EvaluationRequest, EvaluationRequest]:
     """Each side with the options that its engine can honour, see ``share_options``; saved outputs need none."""
     asked = choices[0].options
     if asked == EngineOptions() or asked != choices[1].options or left.is_file() or right.is_file():
         return choices
     first, second = (
-        dataclasses.replace(choice, engine=resolve_auto(open_bundle(target), choice.engine, options=choice.options))
-        for target, choice in zip((left, right), choices, strict=True)
+        dataclasses.replace(request, engine=resolve_auto(open_bundle(target), request.engine, options=request.options))
+        for target, request in zip((left, right), choices, strict=True)
     )
     options = share_options((first.engine, second.engine), asked)
     return dataclasses.replace(first, options=options[0]), dataclasses.replace(second, options=options[1])
 
 
 def _compare(
-    left: Outputs, right: Outputs, how: Resampling, *, choice: Choice, used: UsedShare, progress: Progress
-) -> Compared:
+    left: Outputs, right: Outputs, how: Resampling, *, request: EvaluationRequest, used: UsedShare, progress: Progress
+) -> ComparisonResult:
     is_aligned = same_places(left, right)
     errors = _map_errors(left, right) if is_aligned else np.empty(0)
-    roc, pro = _pixels(left, right, how, resolution=choice.resolution, progress=progress)
+    roc, pro = _pixels(left, right, how, resolution=request.resolution, progress=progress)
     worst = np.argsort(-errors, kind="stable")[:_NUM_WORST]
-    return Compared(
+    return ComparisonResult(
         left=str(left.source),
         right=str(right.source),
         num_frames=len(left),
@@ -243,9 +245,9 @@ def _compare(
         aupro=pro,
         worst=tuple((left.files[i], float(errors[i])) for i in worst),
         how=how,
-        pixel_resolution=choice.resolution,
+        pixel_resolution=request.resolution,
         used=used,
-        choice=choice,
+        request=request,
         data=tuple(dict.fromkeys((left.source.data, right.source.data))),
         num_defective=int(left.label.sum()),
         notices=tuple(dict.fromkeys((*left.source.notices, *right.source.notices))),

@@ -18,7 +18,7 @@ from .corrections import correct, read_corrections
 from .outputs import Outputs
 from .outputs_file import save_outputs
 from .report import Accuracy, AccuracyJson, measure_accuracy
-from .request import Choice, target_outputs
+from .request import EvaluationRequest, target_outputs
 
 _COLUMNS = (
     "bundle",
@@ -65,7 +65,7 @@ class EvaluationJson(TypedDict):
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class TargetEvaluation:
     """One bundle, or one file of outputs.
 
     Attributes:
@@ -141,16 +141,16 @@ class Evaluation:
 
     Attributes:
         items: one for each bundle or file.
-        choice: how it was evaluated.
+        request: how it was evaluated.
     """
 
-    items: tuple[Evaluated, ...]
-    choice: Choice
+    items: tuple[TargetEvaluation, ...]
+    request: EvaluationRequest
 
     def check(self) -> None:
         """Raise BadInputError where fewer of the images were used than was asked for."""
         for item in self.items:
-            item.used.check(self.choice.min_used)
+            item.used.check(self.request.min_used)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -164,11 +164,11 @@ class Evaluation:
 
     def to_dict(self) -> EvaluationJson:
         """Plain JSON values."""
-        return {"pixel_resolution": self.choice.resolution, "evaluated": [item.to_dict() for item in self.items]}
+        return {"pixel_resolution": self.request.resolution, "evaluated": [item.to_dict() for item in self.items]}
 
     def warnings(self) -> list[str]:
         """What is wrong, said before the figures."""
-        return [line for item in self.items for line in item.warnings(lists_all=self.choice.lists_all)]
+        return [line for item in self.items for line in item.warnings(lists_all=self.request.lists_all)]
 
     def figures(self) -> str:
         """One row of figures for each bundle or file."""
@@ -195,7 +195,7 @@ def _cells(accuracy: Accuracy) -> tuple[str, ...]:
 
 def evaluate(
     targets: Sequence[Path],
-    choice: Choice,
+    request: EvaluationRequest,
     *,
     save: Path | None = None,
     progress: Progress = silent,
@@ -204,7 +204,7 @@ def evaluate(
 
     Args:
         targets: bundles, or files that ``save`` wrote.
-        choice: data set, engine, threshold, corrections.
+        request: data set, engine, threshold, corrections.
         save: file for the outputs of the one target, or a folder for those of several.
         progress: told after each image.
 
@@ -215,20 +215,20 @@ def evaluate(
         raise UsageError(f"--save-outputs is {save}, one file for {len(targets)} bundles. Give a folder.")
     items = []
     for target in targets:
-        with target_outputs(target, choice, progress=progress) as outputs:
-            items.append(_evaluate(outputs, choice))
+        with target_outputs(target, request, progress=progress) as outputs:
+            items.append(_evaluate(outputs, request))
             if save:
                 save_outputs(outputs, _file(save, outputs))
-    return Evaluation(tuple(items), choice)
+    return Evaluation(tuple(items), request)
 
 
-def _evaluate(outputs: Outputs, choice: Choice) -> Evaluated:
-    accuracy = measure_accuracy(outputs, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
+def _evaluate(outputs: Outputs, request: EvaluationRequest) -> TargetEvaluation:
+    accuracy = measure_accuracy(outputs, fpr_limit=request.fpr_limit, resolution=request.resolution)
     corrected, judged = None, outputs
-    if choice.corrections:
-        judged = correct(outputs, read_corrections(choice.corrections))
-        corrected = measure_accuracy(judged, fpr_limit=choice.fpr_limit, resolution=choice.resolution)
-    return Evaluated(
+    if request.corrections:
+        judged = correct(outputs, read_corrections(request.corrections))
+        corrected = measure_accuracy(judged, fpr_limit=request.fpr_limit, resolution=request.resolution)
+    return TargetEvaluation(
         outputs=outputs,
         accuracy=accuracy,
         corrected=corrected,
@@ -236,7 +236,7 @@ def _evaluate(outputs: Outputs, choice: Choice) -> Evaluated:
             judged.score,
             judged.label,
             threshold=outputs.source.threshold,
-            origin="calibrated" if choice.threshold is None else "given",
+            origin="calibrated" if request.threshold is None else "given",
         ),
     )
 

@@ -26,7 +26,7 @@ from ...runtime.engine import EngineOptions, is_reference, open_engine, proof_na
 from ...runtime.ranking import resolve_auto
 from ..masks import Resolution, judged_map, judged_pixels, pack_mask, unpack_mask
 from ..part import check_same_part
-from ..predictions import Judged, Skipped, no_frames_left, predict_files
+from ..predictions import ImagePrediction, Skipped, no_frames_left, predict_files
 
 ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
 
@@ -246,7 +246,7 @@ class _Writer:
     def num_frames(self) -> int:
         return len(self._rows)
 
-    def add(self, item: Judged | Skipped, *, root: Path) -> None:
+    def add(self, item: ImagePrediction | Skipped, *, root: Path) -> None:
         if isinstance(item, Skipped):
             self.skipped.append(item)
             return

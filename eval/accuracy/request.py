@@ -23,7 +23,7 @@ from .outputs_file import open_outputs
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class EvaluationRequest:
     """What to run, and how.
 
     Attributes:
@@ -64,7 +64,7 @@ class Choice:
 
 
 @contextmanager
-def target_outputs(target: Path, choice: Choice, *, progress: Progress = silent) -> Iterator[Outputs]:
+def target_outputs(target: Path, request: EvaluationRequest, *, progress: Progress = silent) -> Iterator[Outputs]:
     """Outputs of a bundle, which is run for it, or those saved in a file; judged by the threshold chosen.
 
     Raises:
@@ -72,25 +72,25 @@ def target_outputs(target: Path, choice: Choice, *, progress: Progress = silent)
         BadInputError: no such bundle, file or data set.
     """
     with tempfile.TemporaryDirectory(prefix="lineproof-") as scratch:
-        outputs = _load(target, choice, Path(scratch), progress)
-        yield outputs if choice.threshold is None else outputs.with_threshold(choice.threshold)
+        outputs = _load(target, request, Path(scratch), progress)
+        yield outputs if request.threshold is None else outputs.with_threshold(request.threshold)
 
 
-def _load(target: Path, choice: Choice, scratch: Path, progress: Progress) -> Outputs:
+def _load(target: Path, request: EvaluationRequest, scratch: Path, progress: Progress) -> Outputs:
     if target.is_file():
         return open_outputs(target)
     bundle = open_bundle(target)
-    if choice.data is None:
+    if request.data is None:
         raise UsageError(f"{target} is a bundle, and no images were given to run it on. Give --data DIR.")
     # What the masks hold is looked at, so that a mask that says nothing is none.
-    dataset = check_contents(open_category(choice.data, choice.category, own=bundle.manifest.training.category))
+    dataset = check_contents(open_category(request.data, request.category, own=bundle.manifest.training.category))
     return collect_outputs(
         bundle,
         dataset,
-        engine=choice.engine,
-        options=choice.options,
-        batch=choice.batch,
+        engine=request.engine,
+        options=request.options,
+        batch=request.batch,
         scratch=scratch,
-        other_data=choice.other_data,
+        other_data=request.other_data,
         progress=progress,
     )

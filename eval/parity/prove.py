@@ -27,7 +27,7 @@ ANY_ENGINE = "onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class ExportResult:
     """What happened to a bundle after it was written.
 
     Attributes:
@@ -148,7 +148,7 @@ def prove(
     is_verified: bool = True,
     conversions: tuple[str, ...] = (),
     progress: Progress = silent,
-) -> Proof:
+) -> ExportResult:
     """Build and verify a bundle that was just written; a failed one stays on disk, marked as failed.
 
     Args:
@@ -176,7 +176,7 @@ def prove(
     if builds_plan(engine):
         bundle = build_plan(bundle, engine=engine, targets=targets, progress=progress)
     if not is_verified:
-        return Proof(
+        return ExportResult(
             bundle=bundle,
             gate=report,
             parity=None,
@@ -188,7 +188,7 @@ def prove(
     parity = verify(bundle, engine=verifier, progress=progress)
     recorded = record_parity(bundle, parity)
     notes += [recorded.warning] if recorded.warning else []
-    return Proof(bundle=recorded.bundle, gate=report, parity=parity, notes=tuple(notes), conversions=conversions)
+    return ExportResult(bundle=recorded.bundle, gate=report, parity=parity, notes=tuple(notes), conversions=conversions)
 
 
 def _pass_gate(bundle: Bundle) -> GateReport:

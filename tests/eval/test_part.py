@@ -8,9 +8,9 @@ import pytest
 
 from lineproof.core.errors import BadInputError
 from lineproof.data.dataset import open_dataset
-from lineproof.eval.accuracy.evaluate import Choice, evaluate
+from lineproof.eval.accuracy.evaluate import EvaluationRequest, evaluate
 from lineproof.eval.accuracy.outputs import collect_outputs
-from lineproof.eval.good_parts import GoodParts, calibrate_on
+from lineproof.eval.good_parts import CalibrationSource, calibrate_on
 from lineproof.eval.parity.proof import record_parity
 from lineproof.eval.parity.verify import verify
 from lineproof.eval.part import check_same_category, check_same_part
@@ -84,14 +84,14 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
         collect_outputs(bundle, tiny_dataset, engine="numpy")
     outputs = collect_outputs(bundle, tiny_dataset, engine="numpy", other_data=True)
     assert outputs.source.notices[0] == outputs.source.part_note
-    choice = Choice(data=tiny_dataset.root, engine="numpy", other_data=True)
+    choice = EvaluationRequest(data=tiny_dataset.root, engine="numpy", other_data=True)
     found = evaluate([bundle.path], choice, save=tmp_path / "kept.npz")
     assert found.notices == outputs.source.notices
     assert found.to_dict()["evaluated"][0]["part_note"] == outputs.source.part_note
-    again = evaluate([tmp_path / "kept.npz"], Choice())
+    again = evaluate([tmp_path / "kept.npz"], EvaluationRequest())
     assert again.notices == found.notices
     with pytest.raises(BadInputError, match=r"the images of .*parts are of parts"):
-        evaluate([bundle.path], Choice(data=tiny_dataset.root, engine="numpy"))
+        evaluate([bundle.path], EvaluationRequest(data=tiny_dataset.root, engine="numpy"))
 
 
 def make_run(folder, category, fingerprint, paths):
@@ -115,11 +115,11 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
     with pytest.raises(BadInputError, match=r"trained on hazelnut; the images of .*screws are of screw"):
-        calibrate_on(bundle, GoodParts(data=screws), **options)
-    found = calibrate_on(bundle, GoodParts(data=screws, is_other_accepted=True), **options)
+        calibrate_on(bundle, CalibrationSource(data=screws), **options)
+    found = calibrate_on(bundle, CalibrationSource(data=screws, is_other_accepted=True), **options)
     assert found.to_dict()["part_note"].startswith("Other data: ")
     own = make_run(tmp_path / "own", "renamed", "a" * 64, paths)
-    assert calibrate_on(bundle, GoodParts(data=own), **options).part_note == ""
+    assert calibrate_on(bundle, CalibrationSource(data=own), **options).part_note == ""
 
 
 def test_calibrate_refuses_good_images_inside_a_data_set_of_another_part(
@@ -135,7 +135,7 @@ def test_calibrate_refuses_good_images_inside_a_data_set_of_another_part(
     assert open_dataset(root).category == "screw"
     for data in (root, root / "validation" / "good"):
         with pytest.raises(BadInputError, match="trained on hazelnut"):
-            calibrate_on(bundle, GoodParts(data=data), **options)
+            calibrate_on(bundle, CalibrationSource(data=data), **options)
     # Of images outside any data set nothing is known but the caller's word.
     loose = shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose")
-    assert calibrate_on(bundle, GoodParts(data=loose), **options).part_note == ""
+    assert calibrate_on(bundle, CalibrationSource(data=loose), **options).part_note == ""

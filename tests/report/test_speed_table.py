@@ -7,12 +7,12 @@ import pytest
 
 from lineproof.commands._find import all_bundles, open_named
 from lineproof.core.errors import BadInputError, BudgetError, UsageError
-from lineproof.profiles.measure import Effort
+from lineproof.profiles.measure import ProfileRequest
 from lineproof.report.published import published
 from lineproof.report.speed_table import check_table, measure_table
 from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, engine_type
 
-EFFORT = Effort(num_runs=3, num_warmup=1, num_cold_starts=0)
+EFFORT = ProfileRequest(num_runs=3, num_warmup=1, num_cold_starts=0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     engines = _engines()
     monkeypatch.chdir(fastflow.path.parent)
     found = measure_table(
-        "3", [open_named(path) for path in all_bundles()], ["auto"], effort=EFFORT, options=EngineOptions()
+        "3", [open_named(path) for path in all_bundles()], ["auto"], request=EFFORT, options=EngineOptions()
     )
     assert [report.engine for report in found.reports] == engines
     names = [row[0] for row in found.table.rows]
@@ -55,7 +55,7 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
 
 def test_the_bundle_and_the_engine_named(fastflow):
     engine = _engines()[-1]
-    found = measure_table("3", [fastflow], [engine], effort=EFFORT, options=EngineOptions())
+    found = measure_table("3", [fastflow], [engine], request=EFFORT, options=EngineOptions())
     assert [report.engine for report in found.reports] == [engine]
 
 
@@ -70,11 +70,11 @@ def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
 def test_every_option_is_honoured_or_refused(fastflow):
     engine = _engines()[-1]
 
-    def table(precision=None, **effort):
-        effort = dataclasses.replace(EFFORT, **effort)
-        check_table("3", effort)
+    def table(precision=None, **request):
+        request = dataclasses.replace(EFFORT, **request)
+        check_table("3", request)
         bundle = open_named(fastflow.path, precision=precision)
-        return measure_table("3", [bundle], [engine], effort=effort, options=EngineOptions())
+        return measure_table("3", [bundle], [engine], request=request, options=EngineOptions())
 
     with pytest.raises(UsageError, match=r"--batch is 1:4\. Leave out --batch or --table"):
         table(batches=(1, 4))

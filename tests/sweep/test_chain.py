@@ -23,8 +23,8 @@ from lineproof.detectors.training.operating import (
     stored_scores,
 )
 from lineproof.detectors.training.options import TrainOptions
-from lineproof.detectors.training.trained import Trained
-from lineproof.eval.parity.prove import Proof
+from lineproof.detectors.training.trained import TrainingResult
+from lineproof.eval.parity.prove import ExportResult
 from lineproof.export.options import ExportOptions
 from lineproof.metrics.operating import RunOperation
 from lineproof.sweep import chain as chain_module
@@ -40,7 +40,7 @@ def quick(monkeypatch):
 
     def prove(bundle, **options):
         asked.append((bundle, options))
-        return Proof(bundle=bundle, gate=None, parity=None, notes=())
+        return ExportResult(bundle=bundle, gate=None, parity=None, notes=())
 
     monkeypatch.setattr(chain_module, "prove", prove)
     monkeypatch.setattr(chain_module, "check_environment", lambda *_words, **_options: None)
@@ -232,7 +232,7 @@ def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):
     pytest.importorskip("torch")
     asked = {}
     monkeypatch.setattr(from_folder_module, "write_sample", lambda *_words, **_options: None)
-    done = Trained(run=here / "run", record=trained.record, data=DataNotes(), operation=RunOperation())
+    done = TrainingResult(run=here / "run", record=trained.record, data=DataNotes(), operation=RunOperation())
     monkeypatch.setattr(from_folder_module, "train_detector", lambda *_, **options: asked.update(options) or done)
     assert train_on_sample("padim", folder=here / "my sample") == here / "run"
     line = shlex.split(asked["options"].command)

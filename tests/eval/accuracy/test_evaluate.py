@@ -15,7 +15,7 @@ from lineproof.eval.accuracy.compare import compare, one_each
 from lineproof.eval.accuracy.evaluate import evaluate
 from lineproof.eval.accuracy.outputs import collect_outputs
 from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
-from lineproof.eval.accuracy.request import Choice
+from lineproof.eval.accuracy.request import EvaluationRequest
 from lineproof.metrics.statistics import Resampling
 from lineproof.report.accuracy_table import check_table_file, tabulate
 from lineproof.report.compare_page import write_compare_page
@@ -56,8 +56,8 @@ def cpu(tiny_bundle):
 
 
 @pytest.fixture
-def choice(parts):
-    return Choice(data=parts, engine="ort-cpu")
+def asked(parts):
+    return EvaluationRequest(data=parts, engine="ort-cpu")
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def saved(cpu, parts, tmp_path):
     return path
 
 
-def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved, tmp_path):
-    found = evaluate([cpu.path], choice, save=tmp_path / "again.npz")
-    later = evaluate([saved], Choice())
-    assert found.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], Choice()).to_dict()
+def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, asked, saved, tmp_path):
+    found = evaluate([cpu.path], asked, save=tmp_path / "again.npz")
+    later = evaluate([saved], EvaluationRequest())
+    assert found.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], EvaluationRequest()).to_dict()
     (item,) = found.items
     assert item.accuracy.value("image_auroc") == 1.0
     text = "\n".join(found.summary_lines())
@@ -80,10 +80,10 @@ def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, choice, saved
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-def test_what_is_wrong_comes_first(cpu, choice, parts):
+def test_what_is_wrong_comes_first(cpu, asked, parts):
     """A threshold above nearly every defect, and an image that does not fit."""
     Image.new("RGB", (20, 12)).save(parts / "carpet/test/good/large.png")
-    found = evaluate([cpu.path], dataclasses.replace(choice, threshold=0.8))
+    found = evaluate([cpu.path], dataclasses.replace(asked, threshold=0.8))
     first, second, header = "\n".join(found.summary_lines()).splitlines()[:3]
     assert first == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (0.8)."
     words = "tiny (fp32) on ort-cpu: Only 7 of 8 images could be used (87.5%). Not used: test/good/large.png: the "
@@ -91,14 +91,14 @@ def test_what_is_wrong_comes_first(cpu, choice, parts):
     assert header.split()[:2] == ["bundle", "engine"]
     with pytest.raises(BadInputError, match=r"Only 7 of 8 images .*expected at least 90%.*--min-used"):
         found.check()
-    dataclasses.replace(found, choice=dataclasses.replace(choice, min_used=0.8)).check()
+    dataclasses.replace(found, request=dataclasses.replace(asked, min_used=0.8)).check()
     (item,) = found.to_dict()["evaluated"]
     assert item["used"]["num_used"] == 7
     assert item["operating"]["calibrated"]["passed_defective"]["num"] == 3
 
 
-def test_the_operating_table_is_part_of_the_result(cpu, choice):
-    found = evaluate([cpu.path], choice)
+def test_the_operating_table_is_part_of_the_result(cpu, asked):
+    found = evaluate([cpu.path], asked)
     lines = "\n".join(found.summary_lines()).splitlines()
     place = lines.index("Operating table on 4 good and 3 defective test images:")
     assert lines[place + 1].startswith("rejected good parts")
@@ -107,17 +107,17 @@ def test_the_operating_table_is_part_of_the_result(cpu, choice):
     assert not any("Misses" in line for line in lines)
 
 
-def test_without_good_images_it_is_said_first(cpu, choice, parts):
+def test_without_good_images_it_is_said_first(cpu, asked, parts):
     for path in (parts / "carpet/test/good").iterdir():
         path.unlink()
-    found = evaluate([cpu.path], choice)
+    found = evaluate([cpu.path], asked)
     assert found.summary_lines()[0].endswith('No good test image: figures that need one are "-".')
     assert found.items[0].rows()[0][3] == "-"
 
 
 @pytest.mark.parametrize("resolution", ["image", "map"])
-def test_the_resolution_is_said_everywhere(cpu, choice, resolution):
-    found = tabulate([cpu.path], dataclasses.replace(choice, resolution=resolution), table="2")
+def test_the_resolution_is_said_everywhere(cpu, asked, resolution):
+    found = tabulate([cpu.path], dataclasses.replace(asked, resolution=resolution), table="2")
     assert found.to_dict()["pixel_resolution"] == resolution
     assert found.to_dict()["evaluated"][0]["accuracy"]["pixel_resolution"] == resolution
     assert resolution in found.evaluation.items[0].rows()[0]
@@ -125,15 +125,15 @@ def test_the_resolution_is_said_everywhere(cpu, choice, resolution):
     assert f"Measured rows: pixels at the {resolution}'s resolution" in found.table.title
 
 
-def test_several_are_saved_into_a_folder(cpu, choice, tmp_path):
-    evaluate([cpu.path, cpu.path], choice, save=tmp_path / "kept")
+def test_several_are_saved_into_a_folder(cpu, asked, tmp_path):
+    evaluate([cpu.path, cpu.path], asked, save=tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["tiny-fp32-ort-cpu.npz"]
     with pytest.raises(UsageError, match=r"one file for 2 bundles\. Give a folder"):
-        evaluate([cpu.path, cpu.path], choice, save=tmp_path / "one.npz")
+        evaluate([cpu.path, cpu.path], asked, save=tmp_path / "one.npz")
 
 
-def test_the_papers_table_with_ours_beside_it(cpu, choice, tmp_path):
-    found = tabulate([cpu.path], choice, table="2")
+def test_the_papers_table_with_ours_beside_it(cpu, asked, tmp_path):
+    found = tabulate([cpu.path], asked, table="2")
     rows = {row[0]: row for row in found.table.rows}
     place = found.table.header.index("carpet")
     ours = rows["padim fp32 on ort-cpu, measured"]
@@ -165,14 +165,14 @@ def test_averages_appear_where_all_categories_do(number, groups):
     assert part.rows[[row[0] for row in part.rows].index("fastflow, measured")][-1] == "-"
 
 
-def test_tables_and_files_that_do_not_exist(cpu, choice, tmp_path):
+def test_tables_and_files_that_do_not_exist(cpu, asked, tmp_path):
     with pytest.raises(UsageError, match=r"--table is '3'; expected 1, 2, 5, 6\. Table 3: lineproof profile"):
-        tabulate([cpu.path], choice, table="3")
+        tabulate([cpu.path], asked, table="3")
     for path, number in ((tmp_path / "t.xls", "1"), (tmp_path / "t.md", None)):
         with pytest.raises(UsageError, match=r"ends in \.md or \.csv"):
             check_table_file(path, number)
     with pytest.raises(UsageError, match=r"is a bundle, and no images were given"):
-        evaluate([cpu.path], Choice())
+        evaluate([cpu.path], EvaluationRequest())
 
 
 def _corrections(folder):
@@ -182,20 +182,20 @@ def _corrections(folder):
 
 
 def test_corrections_and_a_threshold_are_a_number(saved, tmp_path):
-    found = evaluate([saved], Choice(threshold=0.6, corrections=_corrections(tmp_path)))
+    found = evaluate([saved], EvaluationRequest(threshold=0.6, corrections=_corrections(tmp_path)))
     (item,) = found.items
     assert item.accuracy.verdicts.num_defective == 3
     assert item.corrected.verdicts.num_defective == 2
     assert any(row[0] == "  with corrections" for row in item.rows())
 
 
-def test_two_engines_on_the_same_images(cpu, choice, tmp_path):
+def test_two_engines_on_the_same_images(cpu, asked, tmp_path):
     if not availability("openvino").is_available:
         pytest.skip("openvino is not installed")
-    other = dataclasses.replace(choice, engine="openvino")
+    other = dataclasses.replace(asked, engine="openvino")
     page = tmp_path / "page.html"
     found = compare(
-        cpu.path, cpu.path, (choice, other), how=Resampling(100), show=partial(write_compare_page, path=page)
+        cpu.path, cpu.path, (asked, other), how=Resampling(100), show=partial(write_compare_page, path=page)
     )
     assert found.num_frames == 7
     assert found.flips == ()
@@ -215,7 +215,7 @@ def test_a_side_that_is_worse_shows(saved, tmp_path):
     maps = np.where(masks, 0.0, outputs.anomaly_map).astype(np.float32)
     worse = dataclasses.replace(outputs, score=score, anomaly_map=maps)
     save_outputs(worse.take(np.arange(len(worse))[::-1]), tmp_path / "worse.npz")
-    found = compare(saved, tmp_path / "worse.npz", (Choice(), Choice()), how=Resampling(200))
+    found = compare(saved, tmp_path / "worse.npz", (EvaluationRequest(), EvaluationRequest()), how=Resampling(200))
     (flip,) = found.flips
     assert str(flip).startswith("test/hole/001.png (hole): NG by ")
     assert "became OK by" in str(flip)
@@ -231,10 +231,10 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(dataclasses.replace(outputs, files=tuple(f"x/{f}" for f in outputs.files)), tmp_path / "a.npz")
     with pytest.raises(BadInputError, match="Only 0 images are on both sides"):
-        compare(saved, tmp_path / "a.npz", (Choice(), Choice()))
+        compare(saved, tmp_path / "a.npz", (EvaluationRequest(), EvaluationRequest()))
     save_outputs(dataclasses.replace(outputs, label=~outputs.label), tmp_path / "b.npz")
     with pytest.raises(BadInputError, match="7 images are labelled differently"):
-        compare(saved, tmp_path / "b.npz", (Choice(), Choice()))
+        compare(saved, tmp_path / "b.npz", (EvaluationRequest(), EvaluationRequest()))
     with pytest.raises(UsageError, match="--engine was given 3 times"):
         one_each(["a", "b", "c"])
     assert one_each(["a"]) == ("a", "a")
@@ -242,7 +242,7 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
 
 def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
     for threshold, origin in ((None, "calibrated"), (0.5, "given")):
-        found = evaluate([saved], Choice(threshold=threshold))
+        found = evaluate([saved], EvaluationRequest(threshold=threshold))
         rows = [line for line in found.summary_lines() if line.startswith(origin)]
         assert len(rows) == 1
         assert f"Thresholds but the {origin} one are read off" in "\n".join(found.summary_lines())
@@ -255,7 +255,7 @@ def test_images_of_two_categories_are_never_compared(saved, tmp_path):
     other = dataclasses.replace(outputs.source, category="grid", root="elsewhere/grid")
     save_outputs(dataclasses.replace(outputs, source=other), tmp_path / "grid.npz")
     with pytest.raises(BadInputError, match=r"Left judged images of carpet .* right of grid .elsewhere/grid."):
-        compare(saved, tmp_path / "grid.npz", (Choice(), Choice()))
+        compare(saved, tmp_path / "grid.npz", (EvaluationRequest(), EvaluationRequest()))
 
 
 def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
@@ -263,7 +263,7 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
     outputs = open_outputs(saved)
     worse = dataclasses.replace(outputs, score=-outputs.score)
     save_outputs(worse, tmp_path / "b.npz")
-    table = tabulate([saved, tmp_path / "b.npz", tmp_path / "b.npz"], Choice(), table="1").table
+    table = tabulate([saved, tmp_path / "b.npz", tmp_path / "b.npz"], EvaluationRequest(), table="1").table
     measured = {row[0]: value["carpet"] for row, value in zip(table.rows, table.values, strict=True) if "ort" in row[0]}
     name = next(iter(measured))
     plain = name.removesuffix(", measured")
@@ -276,13 +276,13 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
 def test_images_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
-    found = compare(saved, tmp_path / "fewer.npz", (Choice(min_used=0.5), Choice()))
+    found = compare(saved, tmp_path / "fewer.npz", (EvaluationRequest(min_used=0.5), EvaluationRequest()))
     assert found.summary_lines()[0] == (
         f"Only 6 of 7 images could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
     )
     found.check()
     with pytest.raises(BadInputError, match="Only 6 of 7"):
-        dataclasses.replace(found, choice=Choice()).check()
+        dataclasses.replace(found, request=EvaluationRequest()).check()
 
 
 def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
@@ -291,7 +291,7 @@ def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
     masks[list(outputs.files).index("test/hole/001.png"), 0, 0] = 255
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
     with pytest.raises(BadInputError, match=r"1 images have another mask on the two sides, first test/hole/001\.png"):
-        compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
+        compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
 
 
 def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
@@ -301,7 +301,7 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
     masks[list(outputs.files).index("test/hole/001.png")] = 0
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "cut.npz")
     for path, num in ((saved, 0), (tmp_path / "cut.npz", 1)):
-        found = evaluate([path], Choice())
+        found = evaluate([path], EvaluationRequest())
         (item,) = found.items
         assert item.accuracy.num_unseen == found.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
         assert item.accuracy.pixel.num_components == 3 - num
@@ -313,11 +313,11 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
 def test_maps_of_other_places_are_not_subtracted(saved, tmp_path, change):
     """Equal shapes are not equal places: one side stretches or crops what the other takes whole."""
     outputs = open_outputs(saved)
-    assert compare(saved, saved, (Choice(), Choice())).map_max_abs_error == 0.0
+    assert compare(saved, saved, (EvaluationRequest(), EvaluationRequest())).map_max_abs_error == 0.0
     spec = dataclasses.replace(outputs.source.preprocessing, **change)
     other = dataclasses.replace(outputs, source=dataclasses.replace(outputs.source, preprocessing=spec))
     save_outputs(other, tmp_path / "other.npz")
-    found = compare(saved, tmp_path / "other.npz", (Choice(), Choice()))
+    found = compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
     assert found.map_max_abs_error is None
     assert found.worst == ()
 
@@ -328,19 +328,19 @@ def test_maps_of_another_size_are_left_out(saved, tmp_path):
         dataclasses.replace(outputs, anomaly_map=outputs.anomaly_map[:, ::2]),
         tmp_path / "half.npz",
     )
-    small = Choice(resolution="map")
+    small = EvaluationRequest(resolution="map")
     found = compare(saved, tmp_path / "half.npz", (small, small))
     assert (found.map_max_abs_error, found.pixel_auroc, found.aupro, found.worst) == (None, None, None, ())
-    enlarged = compare(saved, tmp_path / "half.npz", (Choice(), Choice()))
+    enlarged = compare(saved, tmp_path / "half.npz", (EvaluationRequest(), EvaluationRequest()))
     assert (enlarged.map_max_abs_error, enlarged.worst) == (None, ())
     assert enlarged.aupro.value < 0
     assert found.image_auroc.value == 0.0
     assert any("their sizes differ" in line for line in found.summary_lines())
 
 
-def test_a_gallery_of_bad_cases(cpu, choice, tmp_path):
+def test_a_gallery_of_bad_cases(cpu, asked, tmp_path):
     page = tmp_path / "gallery.html"
-    found = show_bad_cases(cpu.path, dataclasses.replace(choice, threshold=0.65), out=page)
+    found = show_bad_cases(cpu.path, dataclasses.replace(asked, threshold=0.65), out=page)
     kinds = {(case.kind, case.file) for case in found.cases}
     assert ("false accept", "test/hole/000.png") in kinds
     text = page.read_text()
@@ -353,12 +353,12 @@ def test_a_gallery_of_bad_cases(cpu, choice, tmp_path):
 
 def test_a_gallery_with_corrections_and_without_images(saved, parts, tmp_path):
     (parts / "carpet/test/good/000.png").rename(tmp_path / "elsewhere.png")
-    choice = Choice(threshold=0.05, corrections=_corrections(tmp_path))
-    found = show_bad_cases(saved, choice, top=2, out=tmp_path / "g.html")
+    asked = EvaluationRequest(threshold=0.05, corrections=_corrections(tmp_path))
+    found = show_bad_cases(saved, asked, top=2, out=tmp_path / "g.html")
     assert [case.kind for case in found.cases].count("false reject") == 2
     assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.summary_lines())
     with pytest.raises(UsageError, match="--top is 0"):
-        show_bad_cases(saved, choice, top=0, out=tmp_path / "g.html")
+        show_bad_cases(saved, asked, top=0, out=tmp_path / "g.html")
 
 
 def test_the_category_is_the_bundles_own_unless_another_is_named(parts):
@@ -378,14 +378,14 @@ def test_each_side_gets_the_options_that_its_engine_can_honour(cpu, parts, add_e
     on_gpu = add_engine("gpu", uses_gpu=True, takes_threads=False)
     on_cpu = add_engine("cpu")
     asked = EngineOptions(device=1, num_threads=2)
-    sides = tuple(Choice(data=parts, engine=name, options=asked) for name in ("gpu", "cpu"))
+    sides = tuple(EvaluationRequest(data=parts, engine=name, options=asked) for name in ("gpu", "cpu"))
     assert not compare(cpu.path, cpu.path, sides).flips
     assert on_gpu.opened == [EngineOptions(device=1)]
     assert on_cpu.opened == [EngineOptions(num_threads=2)]
 
 
-def test_an_option_that_no_engine_can_honour_is_refused_by_name(cpu, choice):
-    asked = dataclasses.replace(choice, options=EngineOptions(device=1))
+def test_an_option_that_no_engine_can_honour_is_refused_by_name(cpu, asked):
+    asked = dataclasses.replace(asked, options=EngineOptions(device=1))
     message = r"Engine ort-cpu runs on the CPU and has no device 1\. Leave --device away"
     with pytest.raises(UsageError, match=message):
         compare(cpu.path, cpu.path, (asked, asked))

@@ -15,7 +15,7 @@ from lineproof.core.spec import Preprocessing
 from lineproof.core.used import UsedShare
 from lineproof.data.dataset import Sample
 from lineproof.data.inputs.table import input_of
-from lineproof.eval.predictions import FrameBatch, Judged, Skipped, predict_files, read_batches, used_of
+from lineproof.eval.predictions import FrameBatch, ImagePrediction, Skipped, predict_files, read_batches, used_of
 from lineproof.metrics.correlation import average_ranks, rank_correlation
 from lineproof.runtime.engine import EngineOptions, open_engine
 
@@ -132,7 +132,7 @@ def test_predictions_stream_one_batch_at_a_time(tiny_bundle, tiny_dataset, add_e
     stream = predict_files(engine, tiny_bundle, tiny_dataset.test, batch=2)
     first = next(stream)
     assert made.batches == [2]
-    assert isinstance(first, Judged)
+    assert isinstance(first, ImagePrediction)
     assert first.score == first.anomaly_map.max()
     assert [item.sample for item in (first, *stream)] == list(tiny_dataset.test)
 

@@ -1,6 +1,6 @@
 """A camera in front of a line: one thread takes frames, one judges them, and a bounded queue stands between.
 
-Install:  pip install 'lineproof[cpu]'      (no PyTorch)
+Install:  pip install '.[cpu]'      (in a checkout; no PyTorch)
 Run:      python examples/camera_loop.py BUNDLE [FRAMES]      Ctrl-C stops it.
 Prints:   OK, NG or ERR for each frame, and at the end how many of each there were.
 

@@ -1,6 +1,6 @@
 """lineproof in a program of your own: images in, verdicts out.
 
-Install:  pip install 'lineproof[cpu]'      (no PyTorch)
+Install:  pip install '.[cpu]'      (in a checkout; no PyTorch)
 Run:      python examples/embed.py BUNDLE IMAGE [IMAGE ...]
 Prints:   first what the line warns of, then one line an image: OK or NG, score, threshold and where the score is
           highest. Its exit status is 1 where a part was rejected.

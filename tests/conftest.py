@@ -1,5 +1,8 @@
 """Fixtures shared by all folders: a tiny bundle made without PyTorch, and the real data sets where present."""
 
+import os
+import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,38 @@ PADIM_SETTINGS = {
     "num_features": "12",
 }
 TINY_HEIGHT_PX, TINY_WIDTH_PX, TINY_MAX_BATCH = 12, 16, 8
+
+
+def pytest_configure():
+    """Before anything imports torch: one thread each for the tests that run side by side, and for their commands."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what runs in its background so; commands under test would inherit it and never hear Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests first, so that none is left for one process at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Under ``-n``, a file stays in one process, and so does a detector of the contract: its fits are made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return scope(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+def scope(nodeid):
+    """What a test shares its process with: the rest of its file, or of its detector."""
+    path, _, name = nodeid.partition("::")
+    detector = re.search(r"\[(\w+)", name) if path.endswith("detectors/test_contract.py") else None
+    return f"{path}[{detector[1]}]" if detector else path
 
 
 def tiny_prediction(frames):

@@ -192,6 +192,8 @@ def test_status_0_verify(lineproof, tiny_bundle):
     ],
 )
 def test_status_1_what_is_not_there(lineproof, words):
+    if words[0] in ("export", "train"):
+        pytest.importorskip("onnxscript", reason="without the training packages it is status 3")
     status, out, err = lineproof(*words)
     assert (status, out) == (1, "")
     assert err.startswith("error: ")

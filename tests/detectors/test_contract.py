@@ -18,6 +18,7 @@ from lineproof.core.errors import ExportError, UsageError  # noqa: E402
 from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import Preprocessing  # noqa: E402
 from lineproof.detectors.base import DETECTORS, AbstractDetector, DetectorConfig, build_detector, make_config  # noqa: E402
+from lineproof.detectors.nn.graph import FrameGraph  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_reference  # noqa: E402
 from lineproof.detectors.training.train import train  # noqa: E402
 from lineproof.export.bundle import _save_model  # noqa: E402
@@ -50,18 +51,18 @@ def frames_like(detector, frame="rgb", count=MAX_BATCH):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """A function from a fit, a precision and a kind of frame to model.onnx; each is made once."""
+    """A function from a fit and a precision to model.onnx; each is made once. To trace a graph takes 3 to 20 s."""
     made = {}
 
-    def get(fitted, precision="fp32", frame="rgb"):
-        key = (fitted.name, fitted.size, precision, frame)
+    def get(fitted, precision="fp32"):
+        key = (fitted.name, fitted.size, precision)
         if key not in made:
             folder = tmp_path_factory.mktemp("model")
             if precision == "fp16":
-                model = ir.load(get(fitted, "fp32", frame)[0])
+                model = ir.load(get(fitted)[0])
                 to_half(model, fitted.detector.half_scopes)
             else:
-                model = export_onnx(fitted.detector, preprocessing(fitted.detector, frame), max_batch=MAX_BATCH)
+                model = export_onnx(fitted.detector, preprocessing(fitted.detector), max_batch=MAX_BATCH)
             _save_model(model, folder)
             made[key] = (folder / "model.onnx", model)
         return made[key]
@@ -141,6 +142,7 @@ def test_checkpoint_says_what_was_done(fitted):
     assert not [item for item in fitted.run.iterdir() if item.suffix in (".pkl", ".pt", ".pth", ".ckpt")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [run_onnx, run_openvino])
 def test_exported_graph_is_the_reference(fitted, exported, run):
     frames = np.concatenate(
@@ -154,6 +156,7 @@ def test_exported_graph_is_the_reference(fitted, exported, run):
     assert_parity(fitted, "fp32", run(path, frames), want)
 
 
+@pytest.mark.slow
 def test_no_frame_depends_on_its_neighbours(fitted, exported):
     frames = frames_like(fitted.detector)
     path, _ = exported(fitted)
@@ -163,6 +166,7 @@ def test_no_frame_depends_on_its_neighbours(fitted, exported):
         np.testing.assert_allclose(value, wanted, rtol=0, atol=2e-6 * max(1.0, float(np.abs(wanted).max())))
 
 
+@pytest.mark.slow
 def test_fp16_graph_is_half_where_it_may_be(fitted, exported):
     path, model = exported(fitted, "fp16")
     counted = nodes_per_dtype(model)
@@ -177,13 +181,19 @@ def test_fp16_graph_is_half_where_it_may_be(fitted, exported):
     assert_parity(fitted, "fp16", run_onnx(path, frames), run_onnx(full, frames))
 
 
-def test_mono_frames_are_grey_rgb_frames(fitted_square, exported):
-    frames = frames_like(fitted_square.detector, "mono", 2)
-    mono, _ = exported(fitted_square, frame="mono")
-    colour, _ = exported(fitted_square)
-    assert_parity(fitted_square, "fp32", run_onnx(mono, frames), run_onnx(colour, np.repeat(frames, 3, axis=3)))
+def test_mono_frames_are_grey_rgb_frames(fitted_square):
+    """In the form that is traced; tests/export holds a mono graph to it, on every CPU engine."""
+    detector = fitted_square.detector
+    frames = frames_like(detector, "mono", 2)
+    with torch.inference_mode():
+        mono, colour = (
+            [item.numpy() for item in FrameGraph(preprocessing(detector, kind), detector.lower()).eval()(given)]
+            for kind, given in (("mono", torch.from_numpy(frames)), ("rgb", torch.from_numpy(frames.repeat(3, axis=3))))
+        )
+    assert_parity(fitted_square, "fp32", mono, colour)
 
 
+@pytest.mark.slow
 def test_nodes_are_named_after_modules(fitted, exported):
     _, model = exported(fitted)
     names = [node.name for node in model.graph]
@@ -194,6 +204,7 @@ def test_nodes_are_named_after_modules(fitted, exported):
     assert not [node.op_type for node in model.graph if node.domain not in ("", "ai.onnx")]
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_graph(fitted_square, exported, tmp_path):
     path, _ = exported(fitted_square)
     detector = fitted_square.detector
@@ -201,6 +212,7 @@ def test_exporting_twice_gives_the_same_graph(fitted_square, exported, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_tensorrt_rtx_builds_it(fitted, exported, precision):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install tensorrt-rtx")
@@ -212,6 +224,7 @@ def test_tensorrt_rtx_builds_it(fitted, exported, precision):
     assert set(report.targets) == {"sm_86", "sm_89", "sm_120"}
 
 
+@pytest.mark.slow
 def test_figures_are_counted(fitted, exported):
     _, model = exported(fitted)
     figures = count_figures(fitted.detector, model)
@@ -222,6 +235,7 @@ def test_figures_are_counted(fitted, exported):
     assert figures.constants_bytes > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_three_squares_side_by_side_cost_three_times_the_network(name, fit, exported):
     if not resolve(DETECTORS, name, kind="detector").takes_rectangles:

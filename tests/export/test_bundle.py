@@ -123,6 +123,7 @@ def test_a_bundle_of_an_earlier_release_is_run(bundle_of, require, tmp_path):
     assert 4 <= report.num_golden <= 6
 
 
+@pytest.mark.slow
 def test_the_order_of_exports_does_not_matter(run_folder, tmp_path, bundle_of):
     half = export_bundle(run_folder, tmp_path / "a", options=ExportOptions(precision="fp16"))
     full = export_bundle(run_folder, tmp_path / "b", options=ExportOptions())
@@ -255,6 +256,7 @@ def test_held_out_images_that_are_gone_are_named(run_folder, sample_dataset, tmp
         export_bundle(run, tmp_path / "a.bundle")
 
 
+@pytest.mark.usefixtures("traced")
 @pytest.mark.parametrize("is_above", [False, True])
 def test_a_run_finds_its_data_where_it_was_moved(run_folder, sample_dataset, tmp_path, bundle_of, is_above):
     run, data = moved(run_folder, sample_dataset, tmp_path)
@@ -273,6 +275,7 @@ def test_data_that_changed_is_named(run_folder, sample_dataset, tmp_path):
     assert not (tmp_path / "a.bundle").exists()
 
 
+@pytest.mark.usefixtures("traced")
 def test_a_run_of_an_older_release_is_read(run_folder, tmp_path, bundle_of):
     """It holds absolute paths and no content; where its data was comes from train.json."""
     run = tmp_path / "run"

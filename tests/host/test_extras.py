@@ -14,7 +14,7 @@ DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["opti
 
 
 def test_the_table_is_that_of_the_package():
-    own = {name: tuple(packages) for name, packages in DECLARED.items() if name not in ("dev", "all-cpu")}
+    own = {name: tuple(packages) for name, packages in DECLARED.items() if name not in ("dev", "test", "all-cpu")}
     assert own == EXTRAS
     assert DECLARED["all-cpu"] == ["lineproof[cpu,openvino,rtx,train]"]
 

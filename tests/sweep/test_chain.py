@@ -152,6 +152,7 @@ def test_export_takes_the_newest_run(trained, here, quick):
 
 @pytest.mark.usefixtures("here")
 def test_without_a_run_the_message_holds_the_commands():
+    pytest.importorskip("onnxscript")
     with pytest.raises(BadInputError, match=r"lineproof train padim .* lineproof export padim --sample"):
         export_and_prove(ExportRequest(source="padim"))
 
@@ -166,6 +167,7 @@ def test_without_a_run_the_message_holds_the_commands():
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_done(here, request_, words):
+    pytest.importorskip("onnxscript")
     with pytest.raises(UsageError, match=words):
         export_and_prove(request_)
     assert list(here.iterdir()) == []

@@ -179,6 +179,7 @@ def test_a_frame_that_was_named_is_the_frame_and_part_of_what_the_run_was_begun_
         learn(uneven, tmp_path / "run", fit="crop", frame=(60, 80))
 
 
+@pytest.mark.slow
 def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(trained, tmp_path):
     def export(name, **options):
         request = ExportRequest(source=str(trained.run), out=tmp_path / name, is_verified=False)

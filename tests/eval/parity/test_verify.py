@@ -345,6 +345,7 @@ def test_a_run_that_may_fall_back_is_no_proof(tiny_bundle, add_engine):
 
 
 def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engine):
+    pytest.importorskip("torch")
     assert pick_reference(tiny_bundle, "openvino", engine="ort-cpu")[0] == "openvino"
     for name, preference in (("truth", 1000), ("numpy", 1001)):
         add_engine(name, preference=preference)

@@ -21,6 +21,7 @@ class ReferenceEvaluator(AbstractEngine):
     """Runs every operator by NumPy: slow, exact, and easy to step through in a debugger."""
 
     name = "onnx-reference"
+    precisions = ("fp32", "fp16")
 
     @classmethod
     def availability(cls):
@@ -28,8 +29,14 @@ class ReferenceEvaluator(AbstractEngine):
         try:
             import onnx  # inside the method: a missing package is an answer, not an error
         except ImportError as error:
-            return Availability(cls.name, False, "the package onnx", str(error), "pip install onnx")
-        return Availability(cls.name, True, "the package onnx", f"onnx {onnx.__version__}", "")
+            return cls._state(is_available=False, seen=str(error), fix="pip install onnx")
+        return cls._state(is_available=True, seen=f"onnx {onnx.__version__}", fix="")
+
+    @classmethod
+    def _state(cls, *, is_available, seen, fix):
+        return Availability(
+            name=cls.name, is_available=is_available, looked_for="the package onnx", found=seen, fix=fix
+        )
 
     def _open(self):
         from onnx.reference import ReferenceEvaluator as Evaluator

@@ -1,0 +1,1 @@
+"""Where verdicts go as they fall: one file per kind of sink."""

@@ -1,0 +1,28 @@
+"""Verdicts as JSON lines, in a file or a named pipe: what ``run`` prints, for a program that reads beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import final
+
+from ..verdict_line import VerdictLine
+from .base import AbstractSink
+
+
+@final
+class JsonlSink(AbstractSink):
+    """Appends a line per verdict, written in one piece."""
+
+    def __init__(self, place: str) -> None:
+        self._handle = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def write(self, entry: VerdictLine) -> None:
+        """Append one line."""
+        line = (json.dumps(entry) + "\n").encode()
+        while line:
+            line = line[os.write(self._handle, line) :]
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._handle)

@@ -47,13 +47,11 @@ class Folder:
     Attributes:
         name: its name in the package.
         purpose: the first sentence of its docstring.
-        num_files: Python files in it and below, without ``__init__.py``.
         rooms: names of the folders inside it.
     """
 
     name: str
     purpose: str
-    num_files: int
     rooms: tuple[str, ...]
 
 
@@ -81,10 +79,9 @@ def read_folder(name: str) -> Folder:
     folder = ROOT / name
     source = folder / "__init__.py" if folder.is_dir() else ROOT / f"{name}.py"
     docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    files = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
     rooms = sorted(path.parent.name for path in folder.glob("*/__init__.py"))
     purpose = " ".join(docstring.partition("\n\n")[0].split()).partition(". ")[0].rstrip(".")
-    return Folder(name=name, purpose=purpose, num_files=len(files) or 1, rooms=tuple(rooms))
+    return Folder(name=name, purpose=purpose, rooms=tuple(rooms))
 
 
 def count_imports() -> Counter[tuple[str, str]]:
@@ -153,18 +150,16 @@ def draw_floors(floors: list[list[Folder]]) -> tuple[list[str], dict[str, int], 
 
 
 def draw_box(folder: Folder, top: int) -> list[str]:
-    """A box with name, rooms, number of files and purpose."""
+    """A box with name, rooms and purpose."""
     left, right = MARGIN + FLOOR_PAD, MARGIN + FLOOR_PAD + BOX_WIDTH
     name = f"{folder.name}/" if (ROOT / folder.name).is_dir() else f"{folder.name}.py"
     rooms = shortened(" ".join(f"{room}/" for room in folder.rooms), LONGEST_ROOMS)
-    files = f"{folder.num_files} file{'s' if folder.num_files > 1 else ''}"
     purpose = html.escape(shortened(folder.purpose, LONGEST_PURPOSE))
     return [
         f'<rect x="{left}" y="{top}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="5" fill="var(--box)" '
         'stroke="var(--edge)"/>',
         f'<text class="name" x="{left + 12}" y="{top + 19}">{name}</text>',
         f'<text x="{left + 130}" y="{top + 19}">{rooms}</text>',
-        f'<text class="right" x="{right - 12}" y="{top + 19}">{files}</text>',
         f'<text x="{left + 12}" y="{top + 38}">{purpose}</text>',
     ]
 

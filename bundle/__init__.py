@@ -1,1 +1,1 @@
-"""The artefact on disk: manifest, hashes, atomic writes. FORMAT.md beside this file is the contract."""
+"""The bundle on disk: manifest, hashes, atomic writes. FORMAT.md beside this file is the contract."""

@@ -1,4 +1,4 @@
-"""Writing that a kill cannot leave half done."""
+"""Atomic writes of files and folders: a kill leaves the old content or the new, never a part of it."""
 
 import contextlib
 import ctypes

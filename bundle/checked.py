@@ -1,4 +1,4 @@
-"""Are the values of a manifest in the ranges that its fields promise, and do they fit each other?"""
+"""Checks of a manifest's values: each lies in the range of its field, and they agree with each other."""
 
 from __future__ import annotations
 

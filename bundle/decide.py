@@ -1,4 +1,4 @@
-"""Changes of the decision that a person makes, with the reason kept."""
+"""Thresholds that a person sets by hand; the bundle's history keeps who set them and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ThresholdChange:
     """A threshold that was set by hand.
 
     Attributes:
-        bundle: as it is on disk after that.
+        bundle: the bundle as it is on disk after the change.
         engine: engine whose threshold it is; "" for the bundle's own.
         previous: threshold before, in units of the score.
         value: threshold now.
@@ -57,19 +57,19 @@ def set_threshold(bundle: Bundle, value: float, *, engine: str = "", reason: str
     engine counts as outdated until it is verified again.
 
     Args:
-        bundle: where it lies; its manifest on disk is read again.
-        value: finite, in units of the score.
+        bundle: the bundle to change; its manifest is read again from the disk.
+        value: the new threshold, finite, in units of the score.
         engine: engine whose threshold it is; "" for the bundle's own, which engines without one of their own use.
         reason: why, in words; not empty.
-        who: who did it, in words.
+        who: name of the person who sets it; "" where it is not known.
 
     Raises:
-        UsageError: the value is not finite, or no reason was given.
+        UsageError: the value is not finite, or the reason is empty.
         BundleError, BusyError, OSError: the bundle cannot be changed.
     """
     check_threshold(value)
     if not reason.strip():
-        raise UsageError("A threshold is set for a reason, and none was given. Say in a few words why: --reason TEXT.")
+        raise UsageError("reason is empty; expected why the threshold is set. Say it in a few words: --reason TEXT.")
     previous = bundle.manifest.threshold_for(engine).value
 
     def edit(manifest: Manifest) -> Manifest:

@@ -1,4 +1,4 @@
-"""A bundle in words: what it takes and gives, how it was made, what is proved."""
+"""A bundle in words: its inputs and outputs, its thresholds, what is proved, and how it was trained."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from .store import PROOF, Bundle
 
 @dataclass(frozen=True)
 class BundleDescription:
-    """A bundle for people and for programs."""
+    """What ``lineproof inspect`` says of a bundle, as lines and as JSON.
+
+    Attributes:
+        bundle: the bundle, already opened and checked.
+    """
 
     bundle: Bundle
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
+        """The manifest as JSON values, with ``decision``, ``is_decision_recorded`` and ``proof_states`` added."""
         manifest = self.bundle.manifest
         values: dict[str, Any] = json.loads(manifest.to_json())
         states = {name: manifest.parity_of(name) for name in manifest.parity}
@@ -30,19 +34,19 @@ class BundleDescription:
         return {**values, "decision": manifest.decision, "is_decision_recorded": recorded, "proof_states": states}
 
     def summary_lines(self) -> tuple[str, ...]:
-        """What it takes, what it gives, how it was made."""
+        """The bundle for people, a line each: proofs, inputs, outputs, thresholds, training, files and plans."""
         return (*_interface(self.bundle), *_origin(self.bundle.manifest), *_contents(self.bundle.manifest))
 
 
 def _interface(bundle: Bundle) -> list[str]:
     manifest = bundle.manifest
-    spec, taken = manifest.preprocessing, manifest.inputs[0]
+    spec, frames = manifest.preprocessing, manifest.inputs[0]
     thresholds = {"": manifest.threshold, **{f" on {k}": v for k, v in sorted(manifest.engine_thresholds.items())}}
     return [
         f"{bundle.path}: {manifest.detector.name}, {manifest.precision}, made {manifest.created}.",
         *_proofs(manifest, *_filed_proofs(bundle.path / PROOF)),
-        f"Input: {taken.name} {taken.dtype} ({', '.join(map(str, taken.shape))}), 1 to {manifest.max_batch} at once, "
-        f"{spec.content}.",
+        f"Input: {frames.name} {frames.dtype} ({', '.join(map(str, frames.shape))}), "
+        f"1 to {manifest.max_batch} at once, {spec.content}.",
         *spec.summary_lines(),
         *(f"Output: {item.name} {item.dtype} ({', '.join(map(str, item.shape))})." for item in manifest.outputs),
         *(
@@ -62,7 +66,7 @@ class _FiledProof:
 
 
 def _filed_proofs(path: Path) -> tuple[set[_FiledProof], list[str]]:
-    """What the reports in proof.json prove, and what is wrong with the file, in words; a report with it counts not."""
+    """What the reports in proof.json prove, and what is wrong with the file; a report that is wrong is left out."""
     if not path.is_file():
         return set(), []
     proofs, problems = set[_FiledProof](), list[str]()
@@ -74,12 +78,12 @@ def _filed_proofs(path: Path) -> tuple[set[_FiledProof], list[str]]:
         try:
             proofs.add(read_as(_FiledProof, entry, where=str(index), refuses_unknown=False))
         except ValueError as error:
-            problems.append(f"{PROOF}: {error}. The report counts not.")
+            problems.append(f"{PROOF}: {error}. The report does not count.")
     return proofs, problems
 
 
 def _proofs(manifest: Manifest, filed: set[_FiledProof], problems: list[str]) -> list[str]:
-    """What is proved, for which decision, and how the decision came about."""
+    """The proofs, the decision that they hold for, and its history, a line each."""
     proved = [name for name in sorted(manifest.parity) if manifest.parity_of(name) == "passed"]
     bare = [name for name in proved if _FiledProof(name, manifest.decision, "passed") not in filed]
     states = ", ".join(f"{name} {manifest.parity_of(name)}" for name in sorted(manifest.parity))

@@ -27,7 +27,7 @@ class Tolerance:
     """How far an engine may be from the reference.
 
     A score may be off by ``score_spread`` times the spread of good scores (their standard deviation) and, farther from
-    the threshold, by ``score_margin`` times the distance to it more: an error matters by what it can turn over.
+    the threshold, by ``score_margin`` times the distance to it more: an error matters where it can change a verdict.
 
     Attributes:
         score_spread: share of the spread; also how near to the threshold a reference score is a tie.
@@ -42,7 +42,12 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Hash and size of one file of the bundle."""
+    """Hash and size of one file of the bundle.
+
+    Attributes:
+        sha256: hash of its bytes, hexadecimal.
+        num_bytes: its size in bytes.
+    """
 
     sha256: str
     num_bytes: int
@@ -54,8 +59,8 @@ class PlanRecord:
 
     Attributes:
         file: path inside the bundle (``plans/…``).
-        sha256: hash of the plan's bytes.
-        num_bytes: its size.
+        sha256: hash of the plan's bytes, hexadecimal.
+        num_bytes: its size in bytes.
         engine: engine that loads it (``trt``, ``trt-rtx``).
         engine_version: version of that engine's library.
         target: GPU it was built for: name and compute capability, or ``sm_86+sm_89``.
@@ -79,12 +84,13 @@ class PlanRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was counted at export, so that the target can report it without PyTorch or onnx.
+    """Sizes that are counted at export, so that the target can report them without PyTorch or onnx.
 
     Attributes:
         backbone: name of the pretrained network, or "" where the method has none.
         backbone_parameters: parameters of the pretrained feature extractor.
-        extra_parameters: trained parameters used at inference besides the backbone (the paper's Table 3).
+        extra_parameters: trained parameters used at inference besides the backbone, as in Table 3 of Zheng
+            et al. 2022.
         constants_bytes: bytes of buffers that are not parameters (bank, Gaussians, position codes).
         flops: floating-point operations per frame (2 × multiply-accumulates) per stage:
             preprocess, backbone, head, post.
@@ -101,7 +107,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class DetectorRecord:
-    """Which detector this is and every parameter it was made with."""
+    """The detector of a bundle or of a run.
+
+    Attributes:
+        name: name of the method, as in the table of detectors.
+        parameters: every parameter with its value, as JSON values.
+    """
 
     name: str
     parameters: dict[str, Any]
@@ -117,10 +128,10 @@ class TrainingRecord:
         fingerprint: sha256 over the names and bytes of the training images.
         num_images: images it was fitted on.
         num_holdout: good images held out for the threshold and for early stopping.
-        seed: seed of the run.
+        seed: seed of every random choice of the training.
         fitted: content hash (see ``data.content``) of every image it was fitted on; empty where an older release
             trained it.
-        held_out: content hash of every image held out.
+        held_out: content hash of every image held out; empty likewise.
     """
 
     dataset: str
@@ -138,12 +149,28 @@ class Manifest:
     """Everything about a bundle that is not a tensor. See FORMAT.md.
 
     Attributes:
+        name: name of the bundle, for people.
+        created: time of the export, UTC, ISO 8601.
+        detector: the method and its parameters.
+        precision: ``fp32``, ``fp16`` or ``int8``: what is written in the graph.
+        inputs: the graph's only input.
+        outputs: the graph's outputs, ``score`` and ``anomaly_map``.
+        preprocessing: how an image or a scan becomes a frame, and what the graph does to the frame.
+        max_batch: largest batch the graph was exported for.
+        threshold: threshold of every engine that has none of its own.
+        engine_thresholds: thresholds by engine, or by engine and arithmetic; see ``threshold_for``.
+        tolerances: tolerance by precision.
         score_spread: standard deviation of the reference's scores of held-out good images; score tolerances are shares
             of it. 0 where it is not known.
         map_range: range of the reference maps on the golden frames; map tolerances are shares of it.
-        max_batch: largest batch the graph was exported for.
+        training: what the detector was trained on.
+        figures: parameters, constants and operations, counted at export.
+        tools: versions of the packages at export, by package.
+        files: hash and size of each file, by its path inside the bundle.
+        plans: engine plans that were built on a target.
         parity: what the last verify said of each engine, and for which decision; see ``parity_of``.
         history: every change of the decision, the oldest first.
+        format_version: version of the format, see FORMAT.md.
         is_as_written: whether what was read is what lineproof wrote last; False where somebody edited the file,
             whatever field. It is not in the file: the file holds ``seal``, see ``to_json``.
     """
@@ -228,7 +255,7 @@ class Manifest:
         return "unverified" if record.state == "passed" and not self.is_as_written else record.state
 
     def with_parity(self, proof: str, state: ParityState, *, time: str) -> Manifest:
-        """A copy that says what a verify found for the present decision."""
+        """A copy that holds the outcome of a verify for the present decision; ``time`` is UTC, ISO 8601."""
         record = ParityRecord(state=state, decision=self.decision, time=time)
         return dataclasses.replace(self, parity={**self.parity, proof: record})
 
@@ -263,8 +290,8 @@ class Manifest:
         """
         if self.is_decision_recorded or (self.is_as_written and self.history and self.history[-1].action == "edited"):
             return self
-        kept = {name: record for name, record in self.parity.items() if record.state != "passed"}
-        plain = dataclasses.replace(self, parity=kept, is_as_written=True)
+        unproved = {name: record for name, record in self.parity.items() if record.state != "passed"}
+        plain = dataclasses.replace(self, parity=unproved, is_as_written=True)
         earlier = [entry.value for entry in self.history if not entry.engine]
         words = "manifest.json was changed by hand, in this threshold or elsewhere"
         return plain.with_entry("edited", time=time, previous=earlier[-1] if earlier else None, reason=words)
@@ -278,7 +305,7 @@ class Manifest:
         return json.dumps({**fields, "seal": seal_of(fields)}, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
     def checked_against(self, seal: str) -> Manifest:
-        """A copy that knows whether it is what was sealed."""
+        """A copy whose ``is_as_written`` says whether ``seal`` fits this manifest."""
         return dataclasses.replace(self, is_as_written=seal == seal_of(self._plain()))
 
     def _plain(self) -> dict[str, Any]:

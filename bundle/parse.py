@@ -1,4 +1,4 @@
-"""Reads a manifest: of this format version, or of an older one that is brought up to it."""
+"""Reader of manifests: of this format version, or of an older one that is brought up to it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
         raw = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise BundleError(f"{where}: manifest.json is not JSON ({error}). Export the bundle again.") from None
-    found = raw.get("format_version") if isinstance(raw, dict) else None
-    is_known = isinstance(found, int) and (found == FORMAT_VERSION or found in _UPGRADES)
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    is_known = isinstance(version, int) and (version == FORMAT_VERSION or version in _UPGRADES)
     if not is_known:
         raise BundleError(
-            f"{where}: the manifest has format_version {found!r}; this release reads "
+            f"{where}: the manifest has format_version {version!r}; this release reads "
             f"{', '.join(map(str, [*_UPGRADES, FORMAT_VERSION]))}. Use the release of lineproof that wrote it, or "
             "export again."
         )
     try:
-        return _sealed(raw) if found == FORMAT_VERSION else _upgraded(raw)
+        return _sealed(raw) if version == FORMAT_VERSION else _upgraded(raw)
     except ValueError as error:
         words = str(error).rstrip(".")
         raise BundleError(
@@ -44,12 +44,12 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
 
 
 def _refuse_constant(name: str) -> float:
-    """NaN and infinities, which JSON does not have and Python's reader takes all the same."""
+    """Refuse NaN and infinity, which JSON does not have but Python's reader accepts."""
     raise ValueError(f"it holds {name}, which is no number of JSON")
 
 
 def _sealed(raw: dict[str, Any]) -> Manifest:
-    """A manifest of this version, which knows whether it is as it was written."""
+    """A manifest of this version, whose ``is_as_written`` says whether its seal fits."""
     fields = {name: value for name, value in raw.items() if name != "seal"}
     return _build(fields).checked_against(read_as(_Seal, raw, refuses_unknown=False).seal)
 

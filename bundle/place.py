@@ -1,4 +1,4 @@
-"""Where a new bundle is written when another one may be at its place: nothing that was recorded is lost unasked."""
+"""The place of a new bundle, where an older one may lie: nothing that it recorded is lost without consent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Place:
     """Where a bundle goes.
 
     Attributes:
-        out: where it shall be.
-        folder: a name of its own beside ``out``, where it is written.
+        out: folder that the bundle shall have in the end.
+        folder: folder of its own beside ``out``, in which it is written.
         is_free: whether nothing was at ``out``.
         is_replacing: whether a bundle that holds records may be replaced.
     """
@@ -63,7 +63,7 @@ def bundle_records(path: Path) -> tuple[str, ...]:
 
 
 def check_replaceable(out: Path, *, is_replacing: bool) -> None:
-    """Raise BundleError unless a bundle may be written to ``out``; meant to be asked before any work.
+    """Raise BundleError unless a bundle may be written to ``out``; meant to be called before any work.
 
     It may not where something else than a bundle is, where nothing can be written, and where a bundle is that holds
     records, unless ``is_replacing``.
@@ -79,7 +79,7 @@ def check_replaceable(out: Path, *, is_replacing: bool) -> None:
 
 @contextlib.contextmanager
 def reserved(out: Path, *, is_replacing: bool) -> Iterator[Place]:
-    """A folder beside ``out`` to write a bundle into; whatever ends the block early is told what is where.
+    """A folder beside ``out`` to write a bundle into; an error or Ctrl-C in the block says where it lies.
 
     Raises:
         BundleError: see ``check_replaceable``.
@@ -137,7 +137,7 @@ def take_place(place: Place, *, keeps_old: bool) -> Path | None:
         keeps_old: whether the bundle that was there is kept beside it, or deleted.
 
     Returns:
-        Where the old one is kept.
+        Path of the old bundle; None where it was deleted.
 
     Raises:
         BundleError: records were written into the old one meanwhile, and it may not be replaced.
@@ -154,7 +154,7 @@ def take_place(place: Place, *, keeps_old: bool) -> Path | None:
 
 
 def left_words(place: Place) -> str:
-    """What is where after a new bundle did not take its place, and how to put it there all the same."""
+    """A sentence for a new bundle that did not take its place: where both bundles lie, and how to use the new one."""
     return (
         f"The bundle at {place.out} is as it was. The new one is kept at {place.folder}; to use it all the same, move "
         f"{place.out} away and rename {place.folder} to {place.out}."
@@ -165,7 +165,7 @@ def check_changeable(path: Path) -> None:
     """Raise BundleError where a bundle cannot be written to."""
     if not os.access(path, os.W_OK | os.X_OK):
         raise BundleError(
-            f"{path} is not writable: a plan would be built and not be kept. Work on a copy of the bundle."
+            f"{path} is not writable: a plan would be built and could not be stored. Work on a copy of the bundle."
         )
 
 

@@ -1,4 +1,4 @@
-"""What a bundle remembers about itself: for which decision an engine was proved, and how the decision came about."""
+"""Records in a manifest: the outcome of each engine's last verify, and the history of the decision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ..core.strict import read_as
 
-#: What a verify can find. ``undecided``: no verdict differs, but too many frames lie at the threshold to prove it.
+#: Outcomes of a verify. ``undecided``: no verdict differs, but too many frames lie at the threshold to prove it.
 ParityState = Literal["passed", "failed", "undecided"]
 
 #: What ``Manifest.parity_of`` answers. ``outdated``: proved, but for another decision than the bundle's present one.
@@ -19,13 +19,13 @@ Action = Literal["export", "calibrate", "set-threshold", "upgrade", "edited"]
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRecord:
-    """What the last verify of an engine found.
+    """The outcome of the last verify of an engine.
 
     Attributes:
         state: ``passed``, ``failed`` or ``undecided``.
-        decision: digest of the decision that it was found for, see ``Manifest.decision``; "" where a bundle of format
+        decision: digest of the decision that it holds for, see ``Manifest.decision``; "" where a bundle of format
             version 1 did not say.
-        time: UTC, ISO 8601.
+        time: time of the verify, UTC, ISO 8601.
     """
 
     state: ParityState
@@ -38,14 +38,14 @@ class HistoryEntry:
     """One change of the decision, in the order in which they were made.
 
     Attributes:
-        time: UTC, ISO 8601.
+        time: time of the change, UTC, ISO 8601.
         action: what was done: ``export``, ``calibrate``, ``set-threshold``, ``upgrade`` from an older format, or
-            ``edited``: by hand, found by the next command that wrote.
-        who: who did it, in words of their own; "" where nobody said.
-        reason: why, in words of their own.
+            ``edited``: by hand, as the next command that wrote noticed.
+        who: name of the person who made it; "" where it is not known.
+        reason: why, in the person's or the command's words.
         engine: engine whose threshold it was; "" for the bundle's own.
-        previous: the threshold before; None where there was none.
-        value: the threshold after.
+        previous: the threshold before, in units of the score; None where there was none.
+        value: the threshold after, likewise.
         decision: digest of the decision after it.
     """
 
@@ -102,8 +102,8 @@ def upgrade_from_1(raw: dict[str, Any]) -> dict[str, Any]:
         }
         for precision, item in old.tolerances.items()
     }
-    kept = {key: value for key, value in raw.items() if key != "score_range"}
-    return {**kept, "parity": parity, "tolerances": tolerances, "score_spread": 0.0, "history": [], "format_version": 2}
+    same = {key: value for key, value in raw.items() if key != "score_range"}
+    return {**same, "parity": parity, "tolerances": tolerances, "score_spread": 0.0, "history": [], "format_version": 2}
 
 
 _SPREAD_SHARES = {"fp32": 1e-2, "fp16": 1e-1, "int8": 3e-1}

@@ -16,7 +16,7 @@ ELSEWHERE = "`--record DIR` names a folder that takes it."
 
 
 def check_record(record: Path | None) -> None:
-    """Ask before the work whether a folder for reports can be written; it is made where it is missing.
+    """Check before any work that a folder for reports can be written; it is made where it is missing.
 
     Args:
         record: the folder, or None for the bundle itself, which may be read-only: see ``file_report``.
@@ -46,7 +46,7 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
         record: folder for the list instead of the bundle; a bundle that may be written is left as it is then.
 
     Returns:
-        "" where it was kept, else the warning that a command gives: what was not kept, why, and what keeps it.
+        "" where the report was filed, else the warning for the user: what was not kept, why, and what to do.
     """
     path = (record or bundle.path) / file
     try:
@@ -62,11 +62,11 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
 
 
 def not_kept(error: OSError | LineproofError, *, place: str = "", is_elsewhere: bool = False) -> str:
-    """The warning that a report was not kept, and what keeps it.
+    """The warning that a report was not kept, with the reason and what to do.
 
     Args:
-        error: why.
-        place: what it was about, where the error itself names no path.
+        error: the error that kept it from being written.
+        place: the file that was to be written, where the error itself names no path.
         is_elsewhere: whether it was to be kept in a folder of its own already.
     """
     if isinstance(error, OSError):

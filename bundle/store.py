@@ -44,8 +44,8 @@ class Golden:
     """Real frames and what the PyTorch reference said about them.
 
     Attributes:
-        frames: N of them, as the graph takes them (``manifest.inputs``).
-        names: where each frame came from.
+        frames: N frames, as the graph takes them (``manifest.inputs``).
+        names: name of each frame's source, N of them.
         reference: float32 scores (N,) and maps (N, h, w) of the reference, before any lowering.
     """
 
@@ -56,7 +56,12 @@ class Golden:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A checked bundle: its path and its manifest."""
+    """A checked bundle.
+
+    Attributes:
+        path: folder of the bundle.
+        manifest: its manifest, as it was when the bundle was opened or last changed through this handle.
+    """
 
     path: Path
     manifest: Manifest
@@ -109,7 +114,7 @@ class Bundle:
         """Replace the manifest by an edited copy of the one that is on disk now.
 
         Args:
-            edit: is given the manifest on disk, which may be newer than this bundle's own.
+            edit: makes the new manifest from the one on disk, which may be newer than this bundle's own.
 
         Returns:
             The bundle as it is on disk after that.
@@ -148,7 +153,7 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
         path: the bundle's folder; an older bundle there is exchanged for the new one in one step, once nobody is
             changing it.
         manifest: its manifest, with ``files`` and ``history`` still empty.
-        fill: writes the files (model.onnx, golden.npz, …) into the folder it is given.
+        fill: writes the files (model.onnx, golden.npz, …) into the folder that is its argument.
 
     Raises:
         BundleError: ``path`` is something else than a bundle or an empty place, or a required file is missing.
@@ -176,7 +181,7 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
 
 
 def check_place(path: Path) -> None:
-    """Raise BundleError unless a bundle may be written to ``path``; meant to be asked before hours of work."""
+    """Raise BundleError unless a bundle may be written to ``path``; meant to be called before hours of work."""
     if path.exists() and not (path / MANIFEST).exists() and (not path.is_dir() or any(path.iterdir())):
         raise BundleError(f"{path} exists and is not a bundle; nothing was written. Give another --out.")
     above = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())

@@ -22,7 +22,7 @@ class Transaction:
     """A bundle held alone: its manifest as it is on disk, and what may be done to it.
 
     Attributes:
-        manifest: what stands on disk now.
+        manifest: the manifest as it is on disk now.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:

@@ -1,1 +1,1 @@
-"""Values everybody speaks in. Standard library and NumPy only."""
+"""Values that every folder shares: specifications, predictions, thresholds, errors. Standard library and NumPy only."""

@@ -1,4 +1,4 @@
-"""Inputs that are no images: specifications of depth and voxels, and how a manifest's ``preprocessing`` is read.
+"""Specifications of depth images and of voxels, and the reader of a manifest's ``preprocessing``.
 
 A specification is plain values. What reads, checks and shows its frames stands in ``data.inputs``, its part of the
 graph in ``detectors.nn``; each finds its own by ``kind``. Both kinds come from an organised point cloud: x, y, z in
@@ -45,7 +45,7 @@ class DepthPreprocessing:
         resize_width_px: width after the resize.
         quantity: ``"range"`` is sqrt(x² + y² + z²), ``"z"`` is z.
         near_m: smallest depth of the training set's measured pixels, in metres; becomes −1.
-        far_m: largest, likewise; becomes 1.
+        far_m: largest depth of those pixels, in metres; becomes 1.
         has_rgb: whether each pixel has RGB beside its depth.
         holes: ``"zero"`` scales the 0 of a pixel without a measurement like any depth (the MVTec 3D-AD paper's rule),
             ``"near"`` makes it −1.
@@ -122,7 +122,7 @@ class VoxelPreprocessing:
         frame_height_px: height H of the camera's frame.
         frame_width_px: width W of the camera's frame.
         box_low_m: smallest x, y, z of the training set's measured points, in metres.
-        box_high_m: largest, likewise.
+        box_high_m: largest x, y, z of those points, in metres.
         num_cells: cells G along each edge of the grid.
         has_rgb: whether each point has RGB; then a cell holds the mean colour of its points, else 1.
         fit: how a scan of another size is brought to the frame; ``"none"`` refuses it.
@@ -201,7 +201,7 @@ InputSpec = Preprocessing | DepthPreprocessing | VoxelPreprocessing
 
 
 def parse_preprocessing(raw: Mapping[str, Any]) -> InputSpec:
-    """The specification that ``dataclasses.asdict`` made these JSON values of; images have no ``kind`` there.
+    """Read a specification from the JSON values of ``dataclasses.asdict``; that of images has no ``kind`` there.
 
     Raises:
         ValueError: an unknown kind, a field that is missing, unknown or of another type, or values that cannot be.

@@ -1,4 +1,4 @@
-"""What an engine answers."""
+"""What an engine returns for a batch of frames: scores and anomaly maps."""
 
 from dataclasses import dataclass
 

@@ -1,22 +1,22 @@
-"""How long work tells that it is alive, without knowing who listens."""
+"""Progress of long work: the protocol of those who listen to it, and a listener that ignores it."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Who listens to long work."""
+    """A listener to the progress of long work, such as a bar on a terminal."""
 
     def __call__(self, stage: str, done: int, total: int, detail: str = "", /) -> None:
-        """Hear that ``stage`` stands at ``done`` of ``total``.
+        """Take note that ``done`` of ``total`` steps of ``stage`` are done.
 
         Args:
-            stage: what is done; the same words as long as it lasts.
-            done: how much of it is done.
-            total: how much there is; 0 where that is unknown (a heartbeat).
-            detail: where it stands in other words, which change with every call: ``"epoch 3 of 30, …"``.
+            stage: name of the work; the same words as long as it lasts.
+            done: number of steps that are done.
+            total: number of steps in all; 0 where that is unknown (a heartbeat).
+            detail: further words, which may change with every call: ``"epoch 3 of 30, …"``.
         """
         ...
 
 
 def silent(stage: str, done: int, total: int, detail: str = "", /) -> None:
-    """A listener that listens to nothing."""
+    """Ignore the progress: the listener of whoever wants none."""

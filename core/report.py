@@ -1,4 +1,4 @@
-"""What a result says of itself: for people, for programs, and whether it is good enough."""
+"""Protocols of results and of reports: lines for people, JSON values for programs, and a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Result(Protocol):
-    """What a command shows."""
+    """The outcome of a command or of a call of the library, which can be printed and written as JSON."""
 
     def summary_lines(self) -> Sequence[str]:
         """The result for people, a line each."""
@@ -19,8 +19,8 @@ class Result(Protocol):
 
 
 class Report(Result, Protocol):
-    """A result that may not be good enough."""
+    """A result that passes or fails, such as a parity report: ``check`` says which."""
 
     def check(self) -> None:
-        """Raise a LineproofError where it is not; the command ends with that error's exit status."""
+        """Raise a LineproofError where the result is not good enough; a command ends with that error's exit status."""
         ...

@@ -48,7 +48,8 @@ class TensorSpec:
     def check(self, array: NDArray[Any]) -> None:
         """Raise BadInputError unless ``array`` has this dtype and shape."""
         fits = array.ndim == len(self.shape) and all(
-            isinstance(want, str) or want == got for want, got in zip(self.shape, array.shape, strict=True)
+            isinstance(expected, str) or expected == seen
+            for expected, seen in zip(self.shape, array.shape, strict=True)
         )
         if not fits or array.dtype != np.dtype(self.dtype):
             raise BadInputError(
@@ -67,7 +68,7 @@ class FrameRule:
         frame_width_px: width W of the frame.
         frame_channels: 3 (RGB) or 1 (mono).
         fit: how an image of another size is brought to the frame; ``"none"`` refuses it.
-        bit_depth: see ``Preprocessing``.
+        bit_depth: bits that the camera used in 16-bit images, 8 to 16; None takes all 16.
     """
 
     kind: ClassVar[str] = "image"

@@ -1,4 +1,4 @@
-"""Values of JSON as the typed data they shall be. JSON promises nothing: whatever is of another type is refused."""
+"""Reader of JSON values into typed dataclasses: a value of another type than its field has is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as text."""
+"""Text tables with aligned columns, and sentences wrapped to the width of a terminal."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Threshold:
         num_rejected: how many of them score above it.
         max_false_reject: share of good parts that the user allowed to be rejected, 0..1.
         interval_low: lower end of the 95 % interval of the true false-reject rate, 0..1.
-        interval_high: upper end, 0..1.
+        interval_high: upper end of that interval, 0..1.
         engine: engine whose scores were used.
         source: what the good parts were, in words.
 
@@ -68,7 +68,7 @@ class Threshold:
 
 
 def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, source: str) -> Threshold:
-    """Set the threshold that rejects at most ``max_false_reject`` of the good parts given.
+    """Set the threshold that rejects at most ``max_false_reject`` of these good parts.
 
     The threshold never lies on a sample's own score. It is the middle between the highest accepted and the
     lowest rejected score; where nothing may be rejected it stands above the highest score by 5 % of the
@@ -78,7 +78,7 @@ def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, 
         scores: scores of held-out good parts, finite.
         max_false_reject: allowed share of rejected good parts, 0 ≤ share < 1.
         engine: engine that gave the scores.
-        source: what the parts were.
+        source: what the parts were, in words.
 
     Raises:
         UsageError: the share is outside [0, 1).

@@ -47,11 +47,11 @@ class UsedShare:
 
     @property
     def share(self) -> float:
-        """Used images of all, 0 to 1; 1 of none."""
+        """Share of the images that were used, 0 to 1; 1 for a set without images."""
         return self.num_used / self.num_total if self.num_total else 1.0
 
     def lines(self, *, lists_all: bool = False) -> list[str]:
-        """What is said first of a set that was used in part: none where all of it was.
+        """The warning about a set of which only part was used; no line where all of it was.
 
         Args:
             lists_all: name every image with its reason, instead of three and one reason.

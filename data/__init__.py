@@ -1,1 +1,1 @@
-"""Images and data sets: decoding, MVTec AD, MVTec 3D-AD, plain folders, the built-in sample."""
+"""Images and data sets: decoding, inputs, layouts of benchmarks and of plain folders, the built-in sample."""

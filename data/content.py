@@ -1,4 +1,4 @@
-"""Images by what they show: the same pixels are the same image, whatever its file is called or how it is coded."""
+"""Content hashes: an image is known by its pixels, whatever its file is called and however it is coded."""
 
 import hashlib
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def hash_decoded(image: DecodedImage, path: Path | str) -> str:
 
 
 def content_hashes(paths: Sequence[Path], *, progress: Progress = silent) -> tuple[str, ...]:
-    """``content_hash`` of each image, in the same order; ``progress`` is told after each."""
+    """``content_hash`` of each image, in the same order; ``progress`` is called after each."""
     hashes = []
     for number, path in enumerate(paths, 1):
         hashes.append(content_hash(path))
@@ -55,11 +55,11 @@ def content_hashes(paths: Sequence[Path], *, progress: Progress = silent) -> tup
 
 
 def holdout_lines(fitted: Sequence[str], held_out: Sequence[str]) -> list[str]:
-    """What is said first of held-out images that are no images of their own; empty where each is one.
+    """Warnings about held-out images that show what was fitted to, or what another of them shows; else empty.
 
     Args:
         fitted: content hashes of the images that a detector was fitted to.
-        held_out: those of the images that set its threshold.
+        held_out: content hashes of the images that set its threshold.
     """
     known = frozenset(fitted)
     num_known, num_copies = sum(item in known for item in held_out), len(held_out) - len(set(held_out))

@@ -103,7 +103,7 @@ def check_counts(dataset: Dataset) -> tuple[str, ...]:
     """Compare a data set with the official numbers of its category.
 
     Args:
-        dataset: in any layout.
+        dataset: one category, in any layout.
 
     Returns:
         One sentence per difference; empty where all is complete. A category that no benchmark has gives the one
@@ -116,17 +116,17 @@ def check_counts(dataset: Dataset) -> tuple[str, ...]:
             f"{dataset.category}: no official numbers are known for this category in layout {dataset.layout}; "
             "nothing was compared.",
         )
-    found = count(dataset)
+    counts = count(dataset)
     differences = [
-        f"{dataset.category}: {seen} {what} found, {_by_how_much(seen - due)} than {benchmark}'s {dataset.category} "
-        f"has ({due})."
-        for what, seen, due in zip(_NAMES, found, official, strict=True)
-        if seen != due
+        f"{dataset.category}: {seen} {what} found, {_by_how_much(seen - expected)} than {benchmark}'s "
+        f"{dataset.category} has ({expected})."
+        for what, seen, expected in zip(_NAMES, counts, official, strict=True)
+        if seen != expected
     ]
     num_masks = sum(bool(sample.mask_paths) for sample in dataset.test if sample.label)
-    if num_masks < found.test_anomalous:
+    if num_masks < counts.test_anomalous:
         differences.append(
-            f"{dataset.category}: {num_masks} masks found for {found.test_anomalous} anomalous test images."
+            f"{dataset.category}: {num_masks} masks found for {counts.test_anomalous} anomalous test images."
         )
     return tuple(differences)
 

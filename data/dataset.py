@@ -37,8 +37,8 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     Args:
         path: the category's folder, or the folder that holds all categories.
         category: which category, where ``path`` holds several. May be left out where there is one only, and may be
-            given again where ``path`` is that category's folder.
-        strict: whether anything in ``problems`` is an error.
+            named again where ``path`` is that category's folder.
+        strict: whether a data set with ``problems`` is an error.
 
     Returns:
         The data set. Hidden files and what file managers leave behind do not count as problems.
@@ -50,11 +50,11 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     root = Path(os.path.abspath(path))
     if not root.is_dir():
         seen = "is a file" if root.exists() else "does not exist"
-        raise BadInputError(f"{root}: {seen}; expected the folder of a data set. Check the path given as data.")
+        raise BadInputError(f"{root}: {seen}; expected the folder of a data set. Check the path.")
     root = _category_folder(root, category)
     dataset = _read(root)
     if dataset is None:
-        raise BadInputError(f"{root}: {_found(root)}; {_expected()}")
+        raise BadInputError(f"{root}: {_seen(root)}; {_expected()}")
     if not dataset.samples:
         raise BadInputError(f"{root}: no image was found in the folders of layout {dataset.layout}; {_expected()}")
     if strict and dataset.problems:
@@ -72,7 +72,7 @@ def check_contents(dataset: Dataset) -> Dataset:
     To be called once before anything is measured; see :func:`check_masks` and :func:`check_leaks`.
 
     Returns:
-        The data set without unsound masks, with what was found among its problems.
+        The data set without unsound masks, and with what the checks noticed among its problems.
     """
     return check_leaks(check_masks(dataset))
 
@@ -94,10 +94,10 @@ def _layouts() -> dict[str, Layout]:
 
 def _read(root: Path) -> Dataset | None:
     """The data set, which may be without images, or None where no layout fits."""
-    found = next(((name, layout) for name, layout in _layouts().items() if layout.is_category(root)), None)
-    if found is None:
+    match = next(((name, layout) for name, layout in _layouts().items() if layout.is_category(root)), None)
+    if match is None:
         return None
-    name, layout = found
+    name, layout = match
     findings = Findings(root)
     samples = ordered(layout.read(root, findings), root)
     return Dataset(
@@ -154,7 +154,7 @@ def _expected() -> str:
     )
 
 
-def _found(root: Path) -> str:
+def _seen(root: Path) -> str:
     entries = visible(root)
     if not entries:
         return "the folder is empty"
@@ -168,11 +168,11 @@ def _found(root: Path) -> str:
 
 
 def open_category(data: Path, category: str | None, *, own: str) -> Dataset:
-    """The category named, else the bundle's own; else the one that the folder is, whose name is checked later.
+    """Open the category named, else the bundle's own, else the one that the folder is, whose name is checked later.
 
     Args:
         data: a category's folder, or a folder of several.
-        category: the one asked for, or None.
+        category: name of the category, or None.
         own: category that the bundle was trained on; "" where it is not known.
     """
     if category or not own:

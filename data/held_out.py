@@ -1,4 +1,4 @@
-"""Where the held-out images of a finished run are, once it is sure that they are the ones; without PyTorch."""
+"""The held-out images of a finished run: located, and checked against the run's record; without PyTorch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ def held_out_images(
     option: str = "--data",
     progress: Progress = silent,
 ) -> tuple[Path, ...]:
-    """The held-out images of a run, once it is sure that they are the ones that it held out.
+    """Locate the held-out images of a run, and check that they are the ones that it held out.
 
     Args:
-        record: of the run.
-        run: its folder, for messages.
+        record: record of the run.
+        run: folder of the run, for messages.
         data: where the data set lies now, the category's folder or the one above it; None for where it lay.
         option: what ``data`` is called on the command line.
-        progress: told after each image.
+        progress: called after each image.
+
+    Returns:
+        Their paths, in the record's order.
 
     Raises:
         BadInputError: images are gone, have other content than when the run was trained, or cannot be read.

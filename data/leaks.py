@@ -19,7 +19,7 @@ def check_leaks(dataset: Dataset) -> Dataset:
     """Find test images that are byte for byte training or validation images, or have two labels.
 
     Few files are read in full: those that agree with another in size and excerpts. The same image saved anew has
-    other bytes and is not found.
+    other bytes and is not recognised.
 
     Returns:
         The data set with a problem for each such test image; nothing is taken away.
@@ -58,7 +58,7 @@ def _parted(samples: list[Sample], key: Callable[[Path], object]) -> list[list[S
         try:
             by_key.setdefault(key(sample.path), []).append(sample)
         except OSError:
-            # An image that cannot be read is told of by whoever reads it.
+            # Whoever reads an image that cannot be read reports it.
             continue
     groups = by_key.values()
     return [group for group in groups if len(group) > 1 and any(sample.split == "test" for sample in group)]

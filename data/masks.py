@@ -23,7 +23,7 @@ def read_mask(sample: Sample, *, expected_shape: tuple[int, int]) -> NDArray[np.
     """Which pixels of an image are anomalous.
 
     Args:
-        sample: of a data set.
+        sample: the image and its masks.
         expected_shape: (H, W) of the image, upright.
 
     Returns:
@@ -46,7 +46,7 @@ def check_masks(dataset: Dataset) -> Dataset:
 
     A defective image counts as unmarked, its pixels as unknown, where one of its masks cannot be read, is of another
     size than the image or marks nothing, or where all together mark more than ``MOST_MARKED`` of it. A mask of a good
-    image is taken away, and named where it marks something. Of the images the headers do.
+    image is taken away, and named where it marks something. Of the images only the headers are read.
 
     Returns:
         The data set without those masks and with a problem for each; the same one where all masks are sound.
@@ -54,9 +54,9 @@ def check_masks(dataset: Dataset) -> Dataset:
     problems = list[Problem]()
     samples = []
     for sample in dataset.samples:
-        found = _problems(sample, dataset.root)
-        problems.extend(found)
-        is_sound = sample.label == 1 and not found
+        own = _problems(sample, dataset.root)
+        problems.extend(own)
+        is_sound = sample.label == 1 and not own
         samples.append(sample if is_sound or not sample.mask_paths else replace(sample, mask_paths=()))
     return replace(dataset, samples=tuple(samples), noticed=(*dataset.noticed, *problems))
 
@@ -113,7 +113,7 @@ def _reason(error: BadInputError, path: Path) -> str:
 
 
 def upright_shape(path: Path) -> tuple[int, int] | None:
-    """(H, W) by the image's header; None for an image that cannot be read, as whoever reads it will tell."""
+    """(H, W) by the image's header; None for an image that cannot be read, which whoever reads it reports."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What is said of a data set beside every result on it: in brief, in full, and as JSON."""
+"""Notes about a data set that stand beside every result on it: in brief, in full, and as JSON."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DataNotes:
 
     Attributes:
         summary: category, counts, layout and folders of good parts in one line; "" where no data set was read.
-        brief: what it lacks, what was taken for granted, and a line per kind of problem.
-        remarks: which folders hold the good images, and what was taken for granted.
-        problems: what it lacks, then every problem in full.
+        brief: what the data set lacks, what was assumed, and a line per kind of problem.
+        remarks: which folders hold the good images, and what was assumed.
+        problems: what the data set lacks, then every problem in full.
     """
 
     summary: str = ""
@@ -35,13 +35,13 @@ class DataNotes:
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataNotes:
-        """Of a data set whose contents were checked, see ``check_contents``."""
+        """The notes of a data set whose contents were checked, see ``check_contents``."""
         summary, *brief = dataset.summary_lines()
         remarks, problems = (tuple(map(_in_one_line, lines)) for lines in (dataset.notes, dataset.problems))
         return cls(summary=summary, brief=tuple(brief), remarks=remarks, problems=problems)
 
     def lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
-        """For people, without line breaks in a line; ``lists_all`` names every problem instead of counting by kind."""
+        """The notes for people, a line each; ``lists_all`` names every problem instead of counting them by kind."""
         if not self.summary:
             return ()
         return (self.summary, *((*self.remarks, *self.problems) if lists_all else self.brief))

@@ -28,7 +28,7 @@ class Sample:
         label: 0 good, 1 defective.
         defect: ``"good"`` or the type of defect, as the data set's folder is called.
         mask_paths: the ground truth masks, whose union marks the defects; empty where there is none. Of a good
-            image nothing is marked whatever they say; ``check_masks`` names such masks and takes them away.
+            image nothing is marked, whatever they hold; ``check_masks`` names such masks and takes them away.
         split: ``"train"``, ``"validation"`` or ``"test"``. Training and validation images are good.
     """
 
@@ -70,7 +70,7 @@ class Dataset:
         root: the category's folder, absolute.
         samples: all images, ordered by split (train, validation, test) and then by relative path.
         noticed: what is missing, left over, unknown or contradictory under ``root``.
-        remarks: what was taken for granted in reading, one sentence each, and is no problem.
+        remarks: what was assumed in reading and is no problem, one sentence each.
     """
 
     name: str
@@ -110,8 +110,8 @@ class Dataset:
         num_good, num_bad = (sum(sample.label == label for sample in self.test) for label in (0, 1))
         sentences = []
         if not num_good:
-            taken = _folders(self.test, self.root, label=1)
-            listed = f"Taken as defective: {', '.join(taken)}. " if taken else ""
+            defective = _folders(self.test, self.root, label=1)
+            listed = f"Taken as defective: {', '.join(defective)}. " if defective else ""
             sentences.append(
                 f"No good test image. {listed}Folders of good parts are called {GOOD_WORDS}. How well good and "
                 "defective parts are told apart cannot be measured."

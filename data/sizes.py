@@ -23,12 +23,12 @@ _SHOWN = 5
 @final
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What a set of images holds, each decoded once.
+    """Sizes, conversions and content hashes of a set of images, each decoded once.
 
     Attributes:
         sizes: (height, width) in pixels → number of images.
         conversions: what decoding did to their values.
-        hashes: content hash of each, see ``data.content``, in the order given.
+        hashes: content hash of each image, see ``data.content``, in the images' order.
     """
 
     sizes: Mapping[Size, int]
@@ -37,7 +37,12 @@ class Survey:
 
 
 def survey(paths: Iterable[Path], *, bit_depth: int | None = None, progress: Progress = silent) -> Survey:
-    """Decode every image as RGB, once; kept of it are its size, what was converted, and a hash of its content.
+    """Decode every image as RGB, once, and note its size, its conversions and the hash of its content.
+
+    Args:
+        paths: image files.
+        bit_depth: bits that the camera used in 16-bit images; None takes all.
+        progress: called after each image.
 
     Raises:
         BadInputError: a file cannot be decoded.
@@ -75,7 +80,7 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
     Args:
         sizes: (height, width) → number of images.
         fit: how images of another size are brought to the frame.
-        frame: height and width, where they were named.
+        frame: height and width in pixels where the user named them; None chooses them.
 
     Raises:
         BadInputError: several sizes and no fit, or an image that the fit does not take.

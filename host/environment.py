@@ -1,4 +1,4 @@
-"""What a figure was measured on: a number without this is refused."""
+"""The machine and the packages that a figure was measured on, or a detector trained on."""
 
 import getpass
 import os
@@ -18,13 +18,13 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str]:
     """Version of each package of interest that is installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def user_name() -> str:
@@ -62,6 +62,6 @@ def _cpu_name() -> str:
 
 
 def _cpu_features() -> list[str]:
-    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+    recorded = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
     flags = _cpuinfo("flags").split()
-    return [flag for flag in wanted if flag in flags]
+    return [flag for flag in recorded if flag in flags]

@@ -1,4 +1,4 @@
-"""The optional packages, and the command that installs them: every message that names a fix takes it from here.
+"""The optional packages, and the command that installs them, which every message about a missing one quotes.
 
 The packages themselves are named and not the extras of lineproof, so that the command works whether or not a package
 index has lineproof. The table equals the extras in pyproject.toml; a test holds it so.

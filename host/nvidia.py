@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: in CUDA's order, which is what a device index means, and what the driver tells about each.
+"""NVIDIA GPUs: in CUDA's order, which is what a device index means, with what the driver reports of each.
 
 CUDA and the management library (NVML, nvidia-smi) count GPUs differently. CUDA puts the fastest first, or goes by bus
 where ``CUDA_DEVICE_ORDER=PCI_BUS_ID``, and leaves out or reorders what ``CUDA_VISIBLE_DEVICES`` says; NVML goes by bus
@@ -26,7 +26,7 @@ _FIELDS = (
     "name", "uuid", "pci.bus_id", "driver_version", "compute_cap", "memory.total", "clocks.sm", "clocks.max.sm",
     "power.limit",
 )  # fmt: skip
-#: nvidia-smi's word for what a GPU does not tell.
+#: nvidia-smi's word for what a GPU does not report.
 _UNKNOWN = "[N/A]"
 
 
@@ -36,10 +36,10 @@ class Gpu:
     """One GPU in CUDA's own order.
 
     Attributes:
-        name: as the driver spells it.
+        name: name of the GPU, as the driver spells it.
         sm: compute capability, ``"sm_89"``.
-        uuid: ``"GPU-…"``, the same in every order and every tool; "" where the driver does not tell.
-        pci_bus_id: its place on the bus, ``"0000:65:00.0"``; "" where the driver does not tell.
+        uuid: ``"GPU-…"``, the same in every order and every tool; "" where the driver does not report it.
+        pci_bus_id: its place on the bus, ``"0000:65:00.0"``; "" where the driver does not report it.
     """
 
     name: str
@@ -56,7 +56,12 @@ class Gpu:
 @final
 @dataclass(frozen=True)
 class GpuSearch:
-    """GPUs found, and what was found in words."""
+    """The outcome of asking the driver for its GPUs.
+
+    Attributes:
+        gpus: the GPUs in the order that device indices mean; empty without a driver or without a GPU.
+        found: the same in words, or why there is none.
+    """
 
     gpus: tuple[Gpu, ...]
     found: str
@@ -116,8 +121,8 @@ def describe_gpus() -> list[dict[str, Any]]:
     described: list[dict[str, Any]] = []
     for index, gpu in enumerate(gpus):
         record = next((record for record in records if _is_same(gpu, record)), None)
-        told = {**record, "source": source} if record else {**_cuda_fields(gpu), "source": "cuda"}
-        described.append({"cuda_index": index, **told})
+        fields = {**record, "source": source} if record else {**_cuda_fields(gpu), "source": "cuda"}
+        described.append({"cuda_index": index, **fields})
     return described
 
 

@@ -21,8 +21,8 @@ class TensorRtLibrary:
     Attributes:
         engine: name of the engine that runs its plans.
         module: Python module.
-        title: its name for people.
-        fix: command that installs it.
+        title: name of the library for people.
+        fix: command that installs the library.
         builds_ahead: whether it builds plans for named GPUs on a machine without one.
     """
 
@@ -72,7 +72,7 @@ class ErrorLog:
 def tensorrt_logger(trt: Any) -> tuple[Any, ErrorLog]:
     """The logger of a TensorRT module and where its errors go.
 
-    One per module and process, and kept: the library registers the first logger it is given for as long as
+    One per module and process, which is kept: the library registers the first logger that it gets for as long as
     any builder or runtime lives, and ignores others.
 
     Args:

@@ -1,11 +1,11 @@
-"""The folder of a training run: what its files are called, and how far it got; read without PyTorch.
+"""The folder of a training run: its files, its progress, and its records; read without PyTorch.
 
 ================================  =================================================================================
 file                              what
 ================================  =================================================================================
 ``train.json``                    written first: what the run was begun with, and the command that began it
 ``trainer.safetensors``           the trainer's state after its last whole epoch, where a detector learns in epochs
-``trainer-NAME.safetensors``      that of a further training of the same fit
+``trainer-NAME.safetensors``      the same of a further training of the same fit
 ``checkpoint.safetensors``        the trained detector
 ``checkpoint.json``               written last: what was trained on what; a folder that holds it is a finished run
 ================================  =================================================================================
@@ -104,7 +104,7 @@ def newest_state(run: Path) -> Path:
 
 
 def epochs_kept(run: Path) -> tuple[int, int]:
-    """Whole epochs in the newest state, and how many there shall be; (0, 0) without a state, total 0 if unknown."""
+    """Number of whole epochs in the newest state, and of epochs in all, 0 if unknown; (0, 0) without a state."""
     try:
         with newest_state(run).open("rb") as stream:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
@@ -132,26 +132,26 @@ def finish_command(run: Path) -> str:
 
 
 def unfinished_words(run: Path) -> str:
-    """What an unfinished run is, what of it is kept, and how to finish it."""
+    """A sentence about an unfinished run: its detector, the last epoch that is kept, and how to finish it."""
     command, started = finish_command(run), read_started(run)
-    kept = kept_words(run)
+    epoch = kept_words(run)
     return (
         f"{run} is an unfinished training run of {started.detector if started else 'no known detector'} "
-        f"({f'kept up to {kept}' if kept else 'no epoch is kept yet'}). Finish it: "
+        f"({f'kept up to {epoch}' if epoch else 'no epoch is kept yet'}). Finish it: "
         f"{command or f'train it again as it was begun, into {run}'}"
     )
 
 
 @dataclass(frozen=True)
 class _Name:
-    """As much of a detector's record as tells which one it is."""
+    """The part of a detector's record that names it."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Named:
-    """As much of a run's record as tells whose it is: folders are listed by it, whatever else they hold."""
+    """The part of a run's record that names its detector: folders are listed by it, whatever else they hold."""
 
     detector: _Name
 

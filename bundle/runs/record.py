@@ -1,4 +1,4 @@
-"""What the files of a training run say: how it was begun, and what came of it."""
+"""The JSON files of a training run: the settings that it was begun with, and the record of what it learned."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class StartedRun:
     """``train.json``: what a run was begun with. Earlier releases wrote less; what they left out has a default.
 
     Attributes:
-        detector: its name.
+        detector: name of the detector.
         parameters: every parameter but the weights, as JSON values.
-        weights: sha256 of the weights file, or the word that was given for weights that are in no file.
-        category: of the data set, or "".
+        weights: sha256 of the weights file, or the name of weights that are in no file, such as ``random``.
+        category: category of the data set, or "".
         holdout: share of the good images held out, 0 to 1.
-        seed: of everything random.
+        seed: seed of every random choice; the same seed gives the same bits on a CPU.
         fit: how images of several sizes become frames, see ``data.inputs.fitting``.
-        frame: height and width that were asked for, in pixels; None where the images chose them.
+        frame: height and width of the frames, in pixels, where they were named; None where they follow from the images.
         bit_depth: bits that the camera used in 16-bit images; None for all.
         data: folder of the data set, absolute.
         fitted: content hash of every image to fit on; None where an earlier release began the run.
         held_out: content hash of every image held out; None likewise.
-        command: the command line that began it and would finish it; "" where it was no command.
+        command: the command line that began it and would finish it; "" where a program began it.
     """
 
     detector: str
@@ -51,21 +51,21 @@ class RunRecord:
     """``checkpoint.json``: what a finished run learned from what.
 
     Attributes:
-        detector: name and parameters.
-        training: data, seed, content hashes of the images.
+        detector: name and parameters of the detector.
+        training: data set, seed and content hashes of the images.
         holdout: held-out good images, relative to ``root`` with ``/`` between folders.
-        holdout_scores: the reference's score of each, at its own frame size.
-        frame: height, width of the frames that training saw, in pixels.
-        fit: what the fit reported, as JSON values.
+        holdout_scores: the reference's score of each held-out image, at its own frame size.
+        frame: height and width of the frames that training saw, in pixels.
+        fit: what the detector's ``fit`` returned, as JSON values.
         frame_fit: how images of another size became frames, see ``data.inputs.fitting``; None in a run of an earlier
             release, which took each image at its own size and ``frame`` from the first.
         bit_depth: bits that the camera used in 16-bit images; None for all.
         frame_note: what became of the images' sizes, in words; "" where all were the frame's.
         conversions: what decoding did to the training images, in sentences.
         root: folder of the data set when it was trained, absolute; "" where the images are absolute paths.
-        beginning: what was found in the folder when the training that finished it began; "" for a new run.
-        created: UTC, ISO 8601.
-        environment: what it was trained on, see ``host.environment``.
+        beginning: state of the folder when the training that finished the run began, in words; "" for a new run.
+        created: time when it was finished, UTC, ISO 8601.
+        environment: machine and packages that trained it, see ``host.environment``.
     """
 
     detector: DetectorRecord

@@ -57,7 +57,7 @@ class Conversions:
 
     Args:
         channels: 3 or 1, as the images are decoded.
-        bit_depth: as the images are decoded.
+        bit_depth: 8 to 16 or None, as the images are decoded.
     """
 
     def __init__(self, *, channels: int, bit_depth: int | None = None) -> None:
@@ -86,7 +86,7 @@ class Conversions:
 
     @property
     def suggested_bit_depth(self) -> int | None:
-        """8, 10, 12 or 14 where all 16-bit images stay below that many bits and no ``bit_depth`` was given."""
+        """8, 10, 12 or 14 where all 16-bit images stay below that many bits and ``bit_depth`` is None."""
         if self.bit_depth is not None or not self._largest_in_16:
             return None
         return next((bits for bits in _CAMERA_BITS if self._largest_in_16 < 2**bits), None)

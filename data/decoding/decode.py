@@ -1,6 +1,6 @@
 """Image files to arrays: one rule per pixel format, written down, and an error for everything else.
 
-The format is told by the first bytes of the file, never by its name. How pixels become uint8 RGB:
+The format is recognised by the first bytes of the file, never by its name. How pixels become uint8 RGB:
 
 ====================================  =========================================================================
 what the file holds                   what comes out
@@ -136,7 +136,7 @@ def decode_mask(path: Path | str, *, expected_shape: tuple[int, int] | None = No
 
     Args:
         path: PNG, BMP or TIFF. JPEG and WebP are refused: lossy coding turns black into nearly black.
-        expected_shape: (H, W) of the image the mask belongs to, compared where given.
+        expected_shape: (H, W) of the image the mask belongs to; None compares nothing.
 
     Returns:
         bool (H, W), True where anomalous.

@@ -34,7 +34,7 @@ class StoredImage:
         values: (H, W, 1) grey or (H, W, 3) RGB, black at zero. uint8 from 0 to 255 where the image has at most 8 bits
             or was reduced while it was read, else the stored integers or floats.
         facts: what the file holds.
-        orientation: 1 to 8, what is still to be undone.
+        orientation: EXIF orientation that is still to be undone, 1 to 8; 1 is upright.
         alpha: (H, W), 0 transparent; None without transparency, and for palettes and transparent colours where it was
             not asked for.
         indices: uint8 (H, W) of a palette, else None.
@@ -51,7 +51,7 @@ class StoredImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Which file is read, and how.
+    """A request to read one image file: the file, the limits, and how exact its samples must be.
 
     Attributes:
         path: the file, for errors.

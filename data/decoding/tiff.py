@@ -1,4 +1,4 @@
-"""What the tags of a TIFF say, in every depth, or which of them cannot be obeyed.
+"""Tags of a TIFF: the layout of its pixels in every depth, and errors that name the tags without a rule.
 
 Pillow's reader knows a list of combinations and takes some of them for others: 16-bit white-is-zero is not inverted,
 packed 12 bits come out as 0 to 4095 of 65535, signed bytes as unsigned. So the tags are read here, a combination
@@ -44,7 +44,7 @@ class TiffLayout:
     Attributes:
         byte_order: "<" or ">", as struct and NumPy write it.
         width_px: width of the stored image, before its orientation is applied.
-        height_px: height likewise.
+        height_px: height of the stored image, likewise.
         bits: bits per sample, equal for all channels.
         sample_format: "uint", "int" or "float".
         photometric: number of the PhotometricInterpretation tag.
@@ -92,7 +92,7 @@ class TiffLayout:
 
     @property
     def compression_name(self) -> str:
-        """For people."""
+        """Name of the compression, for people."""
         return _COMPRESSIONS[self.compression]
 
     @property

@@ -1,1 +1,1 @@
-"""What a camera gives, by kind: read, checked, fitted and shown in one place, for training and the line alike."""
+"""Inputs by kind (images, depth, voxels): read, checked, fitted and shown alike in training and on the line."""

@@ -1,4 +1,4 @@
-"""What every kind of input does with its frames; a kind adds how it is decoded, resized, padded and shown."""
+"""The base class of every kind of input; a kind adds how it is decoded, resized, padded and shown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
     evaluate, calibrate, run and the galleries read frames here, so that a file has one score whoever asks.
 
     Attributes:
-        spec: size of the frames, fit, and what else the kind needs.
+        spec: specification of the frames: size, fit, and what else the kind needs.
     """
 
     spec: Spec_co
@@ -45,11 +45,11 @@ class AbstractInput(ABC, Generic[Spec_co]):
     @property
     @abstractmethod
     def orders(self) -> tuple[str, ...]:
-        """Names of the orders of channels in which frames may be given; the first is the graph's own."""
+        """Names of the orders of channels that frames may have; the first is the graph's own."""
 
     @abstractmethod
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
-        """Read a file, and those that belong to it, at its own size; and what held colours, where something did."""
+        """Read a file, and those that belong to it, at its own size; with facts about its colours, if any."""
 
     @abstractmethod
     def _stretch(self, image: Frames) -> Frames:
@@ -87,7 +87,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
 
         Args:
             path: the file; of a scan, either its cloud or its image, see ``data.inputs.scan``.
-            conversions: is told what was done to its colours.
+            conversions: account to which the conversion of this file's colours is added; None keeps no account.
 
         Returns:
             (H, W, C) of ``dtype``, contiguous and writable.
@@ -189,10 +189,10 @@ class AbstractInput(ABC, Generic[Spec_co]):
 
     @final
     def check_order(self, order: str | None) -> str:
-        """The order of channels that a caller's word means; None is the graph's own.
+        """The order of channels that ``order`` names; None is the graph's own.
 
         Raises:
-            UsageError: frames of this input cannot be given in that order.
+            UsageError: frames of this input cannot have that order.
         """
         if order is not None and order not in self.orders:
             raise UsageError(
@@ -202,7 +202,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
 
     @final
     def in_own_order(self, frames: Frames, *, order: str) -> Frames:
-        """Frames given in an order of ``orders``, as the graph takes them: colours turned round where they must be."""
+        """Frames in one of ``orders`` as the graph takes them: red and blue are exchanged where they must be."""
         if order == self.orders[0]:
             return frames
         turned = frames.copy()
@@ -225,8 +225,8 @@ class AbstractInput(ABC, Generic[Spec_co]):
         """The frame with a distorted patch of itself elsewhere: no defect of the product, but clearly abnormal.
 
         Args:
-            frame: (H, W, C).
-            seed: decides where.
+            frame: (H, W, C) of ``dtype``.
+            seed: seed of the two places; the same seed marks the same pixels.
         """
         height, width = frame.shape[0] // 6, frame.shape[1] // 6
         rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Depth images, from organised point clouds; RGB beside the depth where the specification says so.
 
 A pixel without a measurement has depth 0: in the file, in a frame, and in what ``pad`` adds. ``stretch`` takes the
-nearest pixel, depth and colour alike, so that no depth is made up between a measurement and a hole.
+nearest pixel, depth and colour alike, so that no depth is invented between a measurement and a hole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class DepthInput(AbstractInput[DepthPreprocessing]):
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """``"depth"``; with colours ``"depth+rgb"``, which may also be given as ``"depth+bgr"``."""
+        """``"depth"``; with colours ``"depth+rgb"`` or ``"depth+bgr"``."""
         return ("depth+rgb", "depth+bgr") if self.spec.has_rgb else ("depth",)
 
     def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:

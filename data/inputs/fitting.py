@@ -5,8 +5,8 @@
 ``stretch`` resized to the frame, aspect not kept
 ``pad``     not scaled: placed in the centre of the frame. What is higher or wider than the frame is refused, so that
             nothing is lost
-``crop``    not scaled: the centre is taken, what lies outside is not inspected. What is lower or narrower than the
-            frame is refused, so that nothing is made up
+``crop``    not scaled: the centre is cut out, what lies outside is not inspected. What is lower or narrower than the
+            frame is refused, so that nothing is invented
 ==========  ======================================================================================================
 
 Centres are rounded as in ``core.geometry.centre_crop_offset``, so that crop undoes pad.

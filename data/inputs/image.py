@@ -33,7 +33,7 @@ class ImageInput(AbstractInput[Preprocessing | FrameRule]):
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """``"rgb"``, which may also be given as OpenCV's ``"bgr"``; or ``"mono"``."""
+        """``"rgb"``, or in OpenCV's order ``"bgr"``; of one channel ``"mono"``."""
         return ("rgb", "bgr") if self.spec.frame_channels == 3 else ("mono",)
 
     def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:

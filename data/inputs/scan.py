@@ -32,12 +32,12 @@ def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageF
     """Read a scan at its own size.
 
     Args:
-        path: its cloud or its image.
-        has_rgb: whether its colours are read too.
+        path: the cloud or the image of the scan.
+        has_rgb: whether the colours are read too.
 
     Returns:
         float32 (h, w, 3), x, y, z in metres, (0, 0, 0) for no measurement; with RGB (h, w, 6), colours from 0 to 255.
-        And what the image's file held, None without RGB.
+        With them the facts about the image's file, None without RGB.
 
     Raises:
         BadInputError: a file cannot be read, or cloud and image differ in size.
@@ -66,8 +66,8 @@ def grey_of(values: NDArray[np.float32], *, near: float, far: float) -> NDArray[
 
     Args:
         values: float32 (H, W) in metres.
-        near: what becomes white, and everything nearer.
-        far: what becomes dark grey, and everything farther; at least ``near``.
+        near: depth in metres that becomes white, as everything nearer does.
+        far: depth in metres that becomes dark grey, as everything farther does; at least ``near``.
 
     Returns:
         uint8 (H, W, 3).

@@ -11,7 +11,7 @@ from ...core.spec import FrameRule
 if TYPE_CHECKING:
     from .base import AbstractInput
 
-#: ``kind`` of a specification → what handles its frames.
+#: ``kind`` of a specification → the class that handles its frames.
 INPUTS = {
     "image": "lineproof.data.inputs.image:ImageInput",
     "depth": "lineproof.data.inputs.depth:DepthInput",
@@ -23,10 +23,10 @@ AnyInput: TypeAlias = "AbstractInput[InputSpec | FrameRule]"
 
 
 def input_of(spec: InputSpec | FrameRule) -> AnyInput:
-    """What reads, checks, fits and shows the frames of a specification.
+    """The input that reads, checks, fits and shows the frames of a specification.
 
     Args:
         spec: a manifest's ``preprocessing``; or, for images before there is a graph, the rule alone.
     """
-    made: AnyInput = resolve(INPUTS, spec.kind, kind="input")(spec)
-    return made
+    handler: AnyInput = resolve(INPUTS, spec.kind, kind="input")(spec)
+    return handler

@@ -37,7 +37,7 @@ class VoxelInput(AbstractInput[VoxelPreprocessing]):
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """``"xyz"``; with colours ``"xyz+rgb"``, which may also be given as ``"xyz+bgr"``."""
+        """``"xyz"``; with colours ``"xyz+rgb"`` or ``"xyz+bgr"``."""
         return ("xyz+rgb", "xyz+bgr") if self.spec.has_rgb else ("xyz",)
 
     def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:

@@ -42,8 +42,8 @@ def read(root: Path, findings: Findings) -> list[Sample]:
     good = [image for folder in goods for image in images_in(folder, findings)]
     samples = held_out_samples(good)
     if len(good) < TEST_EVERY:
-        kept = f"holds {len(good)} images; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
-        findings.problem(goods[0], kept)
+        what = f"holds {len(good)} images; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
+        findings.problem(goods[0], what)
     samples.extend(_bad(bads, mask_tops, findings))
     for entry in visible(root):
         if entry not in [*goods, *bads, *mask_tops] and (entry.is_dir() or is_image(entry)):

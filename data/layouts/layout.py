@@ -9,7 +9,7 @@ from typing import final
 from ..records import Problem, Sample, Split, is_image, relative, subfolders, visible
 from .names import GOOD_WORDS, sounds_good, spelled
 
-#: Every how many good images one is kept for testing, where a layout has no splits.
+#: One in this many good images is a test image, where a layout has no splits.
 TEST_EVERY = 5
 
 #: What is wrong with a folder of masks of good images.
@@ -22,7 +22,7 @@ _MASK = "_mask"
 
 @final
 class Findings:
-    """Collects what is odd, and what was taken for granted, while the folders under one root are read."""
+    """Collects problems, and remarks about what was assumed, while the folders under one root are read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -34,7 +34,7 @@ class Findings:
         self.problems.append(Problem(self.name(where), what, kind))
 
     def remark(self, sentence: str) -> None:
-        """Add a whole sentence about what was taken for granted."""
+        """Add a whole sentence about what was assumed."""
         self.remarks.append(sentence)
 
     def name(self, path: Path) -> str:
@@ -48,10 +48,10 @@ class Layout:
     """How the folders of one category are arranged.
 
     Attributes:
-        title: in words, as reports say it.
-        tree: one line, where the images and masks lie, for the error that no layout fits.
+        title: name of the layout in words, as reports say it.
+        tree: where the images and masks lie, in one line, for the error that no layout fits.
         is_category: whether a folder is one category in this layout.
-        read: reads such a folder, an absolute path, into samples in any order, and tells what is odd.
+        read: reads such a folder, an absolute path, into samples in any order, and adds what is odd to the findings.
     """
 
     title: str
@@ -63,7 +63,12 @@ class Layout:
 @final
 @dataclass(frozen=True)
 class Mask:
-    """What may be one image's mask: a file, or a folder of files whose union it is."""
+    """A candidate for one image's mask.
+
+    Attributes:
+        where: the file, or the folder of files.
+        paths: the files whose union is the mask.
+    """
 
     where: Path
     paths: tuple[Path, ...]
@@ -168,7 +173,7 @@ def good_samples(images: Iterable[Path], split: Split) -> list[Sample]:
 
 
 def held_out_samples(images: Sequence[Path]) -> list[Sample]:
-    """Good images of a layout without splits: every ``TEST_EVERY``-th in the order given tests, the rest trains."""
+    """Good images of a layout without splits: every ``TEST_EVERY``-th in their order tests, the rest trains."""
     return [
         sample
         for position, image in enumerate(images, start=1)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-#: Folders of good parts, and nothing else is ever taken for one.
+#: Folders of good parts; no folder of another name ever counts as one.
 GOOD_NAMES = frozenset({"good", "ok", "okay", "normal"})
 #: Folders of defective parts in a plain folder. In a test split every folder that is not good names a type of defect.
 BAD_NAMES = frozenset(
@@ -14,10 +14,10 @@ BAD_NAMES = frozenset(
 )  # fmt: skip
 #: Folders of masks; among folders of parts they hold no parts, whose pixels would be judged as images.
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
-#: How the good names are told to people.
+#: The good names as messages write them.
 GOOD_WORDS = "good, ok, okay or normal"
 
-# Names that probably mean good parts. They are named as a problem and never taken: to guess a label is to invent it.
+# Names that probably mean good parts. They are reported and never used: to guess a label is to invent it.
 _SOUNDS_GOOD = frozenset(
     {
         "accept", "accepted", "anomaly_free", "bon", "bueno", "buono", "clean", "conform", "conforming", "defect_free",

@@ -47,7 +47,7 @@ def rotated(x: Floats, y: Floats, angle_rad: float) -> tuple[Floats, Floats]:
 def inside(distance: Floats, *, size_px: int | None = None) -> Floats:
     """Soft share of each pixel that lies inside (negative distance), one pixel wide at the edge.
 
-    ``size_px`` is the image's side, to be given where ``distance`` covers a part of the image only.
+    ``size_px`` is the image's side, needed where ``distance`` covers a part of the image only.
     """
     pixel = np.float32(SIDE / (size_px or distance.shape[0]))
     return np.clip(0.5 - distance / pixel, 0, 1)

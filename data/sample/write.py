@@ -1,7 +1,7 @@
 """The built-in sample: a small data set in the layout of MVTec AD, drawn here, so that a first run needs no download.
 
 Two categories: ``flange`` (an object) and ``weave`` (a texture), with six kinds of defects each. Light, pose, turned
-grooves and threads differ from image to image, defects are small: comparing with the mean image does not find
+grooves and threads differ from image to image, defects are small: comparing with the mean image does not show
 them. A mask marks exactly the pixels that the defect changes by more than ``MASK_LEVELS`` of 255 in some channel,
 because each defective image is made twice, with and without the defect, in equal light and noise.
 
@@ -69,12 +69,12 @@ def write_sample(  # noqa: PLR0913 (how many of each, by name)
     Args:
         directory: becomes the folder of all categories. A sample written earlier is replaced; any other folder that
             is not empty is left alone.
-        seed: 0 or more; another seed gives other images.
+        seed: seed of every random choice, 0 or more; another seed gives other images.
         num_train: good training images per category, at least 1.
         num_test_good: good test images per category.
         num_test_defect: defective test images per category, dealt out evenly over the kinds of defects.
         size_px: side of the square images, at least 64.
-        progress: told after each image.
+        progress: called after each image.
 
     Returns:
         The names of the categories, for ``open_dataset(directory, category=name)``.
@@ -100,7 +100,7 @@ def _check_numbers(seed: int, counts: dict[str, int], size_px: int) -> None:
     if seed < 0 or counts["train"] < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
         raise UsageError(
             f"seed={seed}, num_train={counts['train']}, num_test_good={counts['good']}, "
-            f"num_test_defect={counts['defect']}, size_px={size_px} were given; expected num_train from 1, size_px "
+            f"num_test_defect={counts['defect']}, size_px={size_px} were asked for; expected num_train from 1, size_px "
             f"from {_MIN_SIZE_PX}, the others from 0."
         )
 
@@ -171,7 +171,7 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _check_replaceable(target: Path) -> None:
-    """Let pass: nothing, an empty folder, a sample to which nobody has added a file."""
+    """Raise BadInputError unless nothing, an empty folder, or an unchanged sample is at ``target``."""
     if not target.exists():
         return
     if not target.is_dir():

@@ -60,5 +60,5 @@ def test_inspect_says_where_proof_json_does_not_show_the_proof(tiny_bundle):
         assert "proof.json shows no such report for ort-cpu: it was removed, cut or edited." in lines
     proof.write_text(whole.replace('"state": "passed"', '"state": 5'))
     lines = describe_bundle(tiny_bundle.path).summary_lines()
-    words = "proof.json: 0.state is 5, expected one of 'passed', 'failed', 'undecided'. The report counts not."
+    words = "proof.json: 0.state is 5, expected one of 'passed', 'failed', 'undecided'. The report does not count."
     assert words in lines

@@ -177,10 +177,10 @@ def test_a_bundle_that_is_being_changed_is_not_exchanged(tiny_bundle, monkeypatc
     ("error", "expected"), [(ExportError("refused."), ExportError), (KeyboardInterrupt(), StoppedError)]
 )
 def test_what_ends_early_is_told_what_is_where(tiny_bundle, error, expected):
-    with pytest.raises(expected) as found:
+    with pytest.raises(expected) as caught:
         replace(tiny_bundle, before=stop_with(error))
     new = f"{tiny_bundle.path}.new-1"
-    assert f"The bundle at {tiny_bundle.path} is as it was. The new one is kept at {new};" in str(found.value)
+    assert f"The bundle at {tiny_bundle.path} is as it was. The new one is kept at {new};" in str(caught.value)
     assert open_bundle(new).manifest.name == "new"
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
 
@@ -214,7 +214,9 @@ def test_a_link_keeps_pointing_at_its_bundle(tiny_bundle):
 def test_a_bundle_that_cannot_be_written_is_asked(tiny_bundle, monkeypatch):
     check_changeable(tiny_bundle.path)
     monkeypatch.setattr(os, "access", lambda _path, _mode: False)
-    with pytest.raises(BundleError, match=r"tiny\.bundle is not writable: a plan would be built and not be kept"):
+    with pytest.raises(
+        BundleError, match=r"tiny\.bundle is not writable: a plan would be built and could not be stored"
+    ):
         check_changeable(tiny_bundle.path)
 
 

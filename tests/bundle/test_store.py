@@ -243,9 +243,9 @@ def test_what_does_not_decide_is_not_in_the_digest(tiny_bundle):
 
 def test_a_threshold_is_set_with_a_reason_that_stays(tiny_bundle):
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
-    found = set_threshold(tiny_bundle, 0.5, engine="ort-cpu", reason=" scratches pass ", who="Ann")
+    change = set_threshold(tiny_bundle, 0.5, engine="ort-cpu", reason=" scratches pass ", who="Ann")
     manifest = open_bundle(tiny_bundle.path).manifest
-    assert manifest == found.bundle.manifest
+    assert manifest == change.bundle.manifest
     assert (manifest.threshold_for("ort-cpu").value, manifest.threshold_for("openvino").value) == (
         0.5,
         tiny_bundle.manifest.threshold.value,
@@ -259,7 +259,7 @@ def test_a_threshold_is_set_with_a_reason_that_stays(tiny_bundle):
     )
     assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, 0.5)
     assert (manifest.parity_of("ort-cpu"), manifest.is_decision_recorded) == ("outdated", True)
-    assert "Verify each engine again" in found.summary_lines()[1]
+    assert "Verify each engine again" in change.summary_lines()[1]
 
 
 @pytest.mark.parametrize(
@@ -313,11 +313,11 @@ def test_a_bundle_that_is_exchanged_while_it_is_opened_is_opened_again(tiny_bund
     """The manifest of the old one and the files of the new one are not an altered bundle."""
     check_file, calls = store._check_file, []
 
-    def exchange_first(*given):
+    def exchange_first(*arguments):
         if not calls:
             calls.append("exchanged")
             exchange(tiny_bundle)
-        check_file(*given)
+        check_file(*arguments)
 
     monkeypatch.setattr(store, "_check_file", exchange_first)
     opened = open_bundle(tiny_bundle.path)

@@ -53,12 +53,12 @@ def test_positions_go_there_and_back(side, num_map):
 def test_without_a_crop_a_map_is_enlarged_as_torch_does(size, map_size):
     torch = pytest.importorskip("torch")
     anomaly_map = np.random.default_rng(0).random(map_size, np.float32)
-    found = enlarge_map(anomaly_map, Preprocessing.of((*size, 3), (256, 256), (256, 256)))
+    enlarged = enlarge_map(anomaly_map, Preprocessing.of((*size, 3), (256, 256), (256, 256)))
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(anomaly_map).double()[None, None], size=size, mode="bilinear", align_corners=False
     )[0, 0].numpy()
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
+    assert enlarged.dtype == np.float32
+    np.testing.assert_allclose(enlarged, expected, rtol=0, atol=1e-7)
 
 
 def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
@@ -72,9 +72,9 @@ def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
         crop_width_px=8,
     )
     anomaly_map = np.random.default_rng(0).random((22, 5), np.float32)
-    found = enlarge_map(anomaly_map, spec)
+    enlarged = enlarge_map(anomaly_map, spec)
     rows, columns = seen_part(spec)
-    assert found.shape == (rows.stop - rows.start, columns.stop - columns.start)
+    assert enlarged.shape == (rows.stop - rows.start, columns.stop - columns.start)
     for row in range(rows.start, rows.stop):
         for column in range(columns.start, columns.stop):
             at = []
@@ -84,7 +84,7 @@ def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
                 at.append(min(max(place, 0), num - 1))
             weights = [np.maximum(0, 1 - np.abs(np.arange(n) - x)) for n, x in zip(anomaly_map.shape, at, strict=True)]
             expected = weights[0] @ anomaly_map @ weights[1]
-            np.testing.assert_allclose(found[row - rows.start, column - columns.start], expected, atol=1e-6)
+            np.testing.assert_allclose(enlarged[row - rows.start, column - columns.start], expected, atol=1e-6)
 
 
 def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
@@ -107,10 +107,10 @@ def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
     frame = 255 * np.exp(-0.5 * ((rows - 200.3) ** 2 + (columns - 701.8) ** 2) / 12**2)
     with torch.no_grad():
         image = Preprocess(spec)(torch.from_numpy(np.rint(frame).astype(np.uint8))[None, :, :, None])
-    found = enlarge_map(image[0, 0].numpy(), spec)
+    enlarged = enlarge_map(image[0, 0].numpy(), spec)
     part = seen_part(spec)
     centre = [
-        (np.arange(side.start, side.stop) + 0.5) @ found.sum(axis=1 - axis) / found.sum()
+        (np.arange(side.start, side.stop) + 0.5) @ enlarged.sum(axis=1 - axis) / enlarged.sum()
         for axis, side in enumerate(part)
     ]
     np.testing.assert_allclose(centre, [200.3, 701.8], atol=0.05)

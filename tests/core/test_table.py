@@ -49,8 +49,8 @@ def test_no_line_is_too_long_and_no_cell_is_lost(width, num_columns):
     lines = aligned(header, rows, width=width).splitlines()
     assert max(map(len, lines)) <= width
     assert [word for line in lines if line.startswith("method") for word in line.split()[1:]] == list(header[1:])
-    found = [word for line in lines if line.startswith("mmm") for word in line.split()[1:]]
-    assert found == [f"{i}.5" for i in range(num_columns)]
+    cells = [word for line in lines if line.startswith("mmm") for word in line.split()[1:]]
+    assert cells == [f"{i}.5" for i in range(num_columns)]
 
 
 def test_sentences_are_wrapped_and_indented():

@@ -18,18 +18,18 @@ def threshold(scores, max_false_reject):
     st.floats(0, 0.99),
 )
 def test_never_on_a_score_and_never_more_rejects_than_allowed(scores, max_false_reject):
-    found = threshold(scores, max_false_reject)
-    assert found.value not in scores
-    assert found.num_rejected == int((np.asarray(scores) > found.value).sum())
-    assert found.num_rejected <= max_false_reject * len(scores)
-    assert found.interval_low <= found.num_rejected / len(scores) <= found.interval_high
+    limit = threshold(scores, max_false_reject)
+    assert limit.value not in scores
+    assert limit.num_rejected == int((np.asarray(scores) > limit.value).sum())
+    assert limit.num_rejected <= max_false_reject * len(scores)
+    assert limit.interval_low <= limit.num_rejected / len(scores) <= limit.interval_high
 
 
 def test_it_rejects_as_many_as_it_may():
-    found = threshold(list(range(200)), 0.01)
-    assert found.num_rejected == 2
-    assert found.value == 197.5
-    assert found.sentence() == "2 of 200 good parts rejected, 95 % interval 0.1%–3.6%"
+    limit = threshold(list(range(200)), 0.01)
+    assert limit.num_rejected == 2
+    assert limit.value == 197.5
+    assert limit.sentence() == "2 of 200 good parts rejected, 95 % interval 0.1%–3.6%"
 
 
 def test_a_threshold_set_by_hand_promises_nothing():
@@ -47,9 +47,9 @@ def test_interval_equals_the_exact_one():
 
 def test_float32_scores_are_judged_in_float64():
     low = np.float32(0.1)
-    found = threshold([float(low), float(np.nextafter(low, np.float32(1)))], 0.5)
+    limit = threshold([float(low), float(np.nextafter(low, np.float32(1)))], 0.5)
     scores = np.array([low, np.nextafter(low, np.float32(1))])
-    np.testing.assert_array_equal(found.is_defect(scores), [False, True])
+    np.testing.assert_array_equal(limit.is_defect(scores), [False, True])
 
 
 def test_bad_input_is_refused():

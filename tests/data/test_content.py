@@ -23,8 +23,8 @@ def saved(pixels, tmp_path):
 
 
 def test_the_hash_is_over_size_and_pixels(saved, pixels):
-    wanted = hashlib.sha256((12).to_bytes(8, "big") + (16).to_bytes(8, "big") + pixels.tobytes()).hexdigest()
-    assert content_hash(saved) == wanted[:16]
+    digest = hashlib.sha256((12).to_bytes(8, "big") + (16).to_bytes(8, "big") + pixels.tobytes()).hexdigest()
+    assert content_hash(saved) == digest[:16]
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.bmp", "b.tif", "b.webp"])
@@ -56,10 +56,10 @@ def test_grey_and_the_same_in_colour_are_one_image(tmp_path):
 
 def test_several_are_hashed_in_order_and_told(saved, tmp_path):
     Image.new("RGB", (16, 12)).save(tmp_path / "b.png")
-    told = []
+    calls = []
     paths = [tmp_path / "b.png", saved]
-    assert content_hashes(paths, progress=lambda *item: told.append(item)) == tuple(map(content_hash, paths))
-    assert told == [("reading images", 1, 2), ("reading images", 2, 2)]
+    assert content_hashes(paths, progress=lambda *item: calls.append(item)) == tuple(map(content_hash, paths))
+    assert calls == [("reading images", 1, 2), ("reading images", 2, 2)]
 
 
 def test_what_is_no_image_is_named(tmp_path):

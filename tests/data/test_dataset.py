@@ -149,8 +149,8 @@ def test_what_is_odd_is_named_and_strict_refuses_it(
     tmp_path: Path, files: tuple[str, ...], extra: str, problem: str
 ) -> None:
     root = lay(tmp_path / "part", [*files, extra])
-    (found,) = open_dataset(root).problems
-    assert found == problem
+    (sentence,) = open_dataset(root).problems
+    assert sentence == problem
     with pytest.raises(BadInputError, match=r"1 problems, expected none \(strict\)"):
         open_dataset(root, strict=True)
 

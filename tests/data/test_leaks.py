@@ -72,8 +72,8 @@ def test_files_of_one_size_are_not_all_read_in_full(root: Path, monkeypatch: pyt
     changed[1500] ^= 1  # between the excerpts
     (root / "test/good/6.bmp").write_bytes(bytes(changed))
     sizes = {path.stat().st_size for path in root.glob("*/good/*.bmp")}
-    found = [p for p in check_leaks(open_dataset(root)).problems if "identical" in p]
-    assert found == ["test/good/7.bmp: is byte-identical to a training image, train/good/3.bmp."]
+    problems = [p for p in check_leaks(open_dataset(root)).problems if "identical" in p]
+    assert problems == ["test/good/7.bmp: is byte-identical to a training image, train/good/3.bmp."]
     assert (len(sizes), sorted(read)) == (1, ["3.bmp", "5.bmp", "6.bmp", "7.bmp"])
 
 

@@ -45,10 +45,10 @@ def test_the_union_of_several_masks_whatever_their_values(root: Path) -> None:
     dataset = check_masks(open_dataset(root, strict=True))
     expected = np.zeros((H, W), bool)
     expected[0:3, 0:4] = expected[2:4, 2:6] = True
-    found = read_mask(of(dataset, "test/dent/0.png"), expected_shape=(H, W))
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == np.bool_
-    assert found.sum() == 3 * 4 + 2 * 4 - 2
+    mask = read_mask(of(dataset, "test/dent/0.png"), expected_shape=(H, W))
+    np.testing.assert_array_equal(mask, expected)
+    assert mask.dtype == np.bool_
+    assert mask.sum() == 3 * 4 + 2 * 4 - 2
 
 
 def test_a_good_image_has_an_empty_mask_and_an_unmarked_one_none(root: Path) -> None:

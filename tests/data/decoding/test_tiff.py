@@ -53,24 +53,24 @@ def tiff_bytes(
     kinds = {"u": 1, "i": 2, "f": 3}
     start = 16 if big else 8
     offsets = [start + sum(map(len, chunks[:k])) for k in range(len(chunks))]
-    wanted = {256: [width], 257: [height], 258: [bits] * num, 259: [8 if deflate else 1], 262: [photometric]}
-    wanted |= {266: [2 if reverse else 1], 277: [num], 284: [2 if planar else 1]}
-    wanted |= {339: [kinds[samples.dtype.kind]] * num}
+    directory = {256: [width], 257: [height], 258: [bits] * num, 259: [8 if deflate else 1], 262: [photometric]}
+    directory |= {266: [2 if reverse else 1], 277: [num], 284: [2 if planar else 1]}
+    directory |= {339: [kinds[samples.dtype.kind]] * num}
     places, lengths = (324, 325) if tile else (273, 279)
-    wanted |= {places: offsets, lengths: list(map(len, chunks))}
-    wanted |= {322: [tile], 323: [tile]} if tile else {278: [rows_per_strip]}
-    wanted |= {338: list(extra)} if extra else {}
-    wanted |= dict(tags)
-    return assembled(wanted, b"".join(chunks), order=order, big=big)
+    directory |= {places: offsets, lengths: list(map(len, chunks))}
+    directory |= {322: [tile], 323: [tile]} if tile else {278: [rows_per_strip]}
+    directory |= {338: list(extra)} if extra else {}
+    directory |= dict(tags)
+    return assembled(directory, b"".join(chunks), order=order, big=big)
 
 
-def assembled(wanted, data, *, order, big):
+def assembled(directory, data, *, order, big):
     word, size = ("Q", 8) if big else ("I", 4)
     start = 16 if big else 8
     entries, outside = b"", b""
-    wanted = {number: values for number, values in sorted(wanted.items()) if values is not None}
-    after = start + len(data) + (8 if big else 2) + len(wanted) * (20 if big else 12) + size
-    for number, values in wanted.items():
+    directory = {number: values for number, values in sorted(directory.items()) if values is not None}
+    after = start + len(data) + (8 if big else 2) + len(directory) * (20 if big else 12) + size
+    for number, values in directory.items():
         kind, letter = (3, "H") if number in (258, 262, 320, 338, 339) else (4, "I")
         body = struct.pack(f"{order}{len(values)}{letter}", *values)
         if len(body) > size:
@@ -79,7 +79,7 @@ def assembled(wanted, data, *, order, big):
     magic = b"II" if order == "<" else b"MM"
     head = magic + struct.pack(f"{order}HHH", 43, 8, 0) if big else magic + struct.pack(f"{order}H", 42)
     head += struct.pack(f"{order}{word}", start + len(data))
-    count = struct.pack(f"{order}{'Q' if big else 'H'}", len(wanted))
+    count = struct.pack(f"{order}{'Q' if big else 'H'}", len(directory))
     return head + data + count + entries + bytes(size) + outside
 
 

@@ -233,36 +233,36 @@ def test_the_cases_are_the_table():
 
 
 def test_a_file_becomes_a_frame(spec, scan):
-    given = input_of(spec)
-    frame = given.read(scan.path)
+    handler = input_of(spec)
+    frame = handler.read(scan.path)
     expected = expected_frame(spec, scan)
     assert frame.shape == spec.frame_shape == expected.shape
-    assert frame.dtype == given.dtype
+    assert frame.dtype == handler.dtype
     assert frame.flags.c_contiguous
     assert frame.flags.writeable
     np.testing.assert_allclose(frame, expected, rtol=1e-7)
-    given.check(frame[None])
+    handler.check(frame[None])
     if spec.kind != "image":
         for row, column in HOLES:
             assert not frame[row, column, : 3 if spec.kind == "voxel" else 1].any()
         # A scan may be named by its cloud as well.
-        np.testing.assert_array_equal(given.read(scan.path.parents[1] / "xyz" / "000.tiff"), frame)
+        np.testing.assert_array_equal(handler.read(scan.path.parents[1] / "xyz" / "000.tiff"), frame)
 
 
 def test_what_is_no_such_frame_is_refused(spec, scan):
-    given = input_of(spec)
-    frames = given.read(scan.path)[None]
-    with pytest.raises(BadInputError, match=rf"frames is float64 .* takes {given.dtype}"):
-        given.check(frames.astype(np.float64))
+    handler = input_of(spec)
+    frames = handler.read(scan.path)[None]
+    with pytest.raises(BadInputError, match=rf"frames is float64 .* takes {handler.dtype}"):
+        handler.check(frames.astype(np.float64))
     for other in (frames[:, 1:], frames[..., :-1], frames[0]):
         with pytest.raises(BadInputError, match=r"frames is .*, but this bundle takes"):
-            given.check(other)
-    if given.dtype == "float32":
+            handler.check(other)
+    if handler.dtype == "float32":
         for value in (np.nan, np.inf):
             broken = np.concatenate([frames, frames])
             broken[1, 2, 3, 0] = value
             with pytest.raises(BadInputError, match=r"NaN or infinity, first in frame 1; .* Write 0 where nothing was"):
-                given.check(broken)
+                handler.check(broken)
 
 
 def test_files_that_do_not_fit_are_refused_by_name(spec, tmp_path):
@@ -285,8 +285,8 @@ def test_files_that_do_not_fit_are_refused_by_name(spec, tmp_path):
 )
 def test_a_mask_follows_its_frame(spec, fit, size, tmp_path):
     """A block is marked in every channel; where it stands in the frame, the mask marks it."""
-    given = input_of(dataclasses.replace(spec, fit=fit))
-    image = np.full((*size, spec.frame_shape[2]), 10, given.dtype)
+    handler = input_of(dataclasses.replace(spec, fit=fit))
+    image = np.full((*size, spec.frame_shape[2]), 10, handler.dtype)
     mask = np.zeros(size, bool)
     mask[size[0] // 2 : size[0] // 2 + 5, size[1] // 3 : size[1] // 3 + 7] = True
     image[mask] = 200
@@ -295,10 +295,10 @@ def test_a_mask_follows_its_frame(spec, fit, size, tmp_path):
     sample = Sample(
         path=tmp_path / "image.png", label=1, defect="dent", mask_paths=(tmp_path / "mask.png",), split="test"
     )
-    frame, marked = given.fit(image), given.fit_mask(mask)
+    frame, marked = handler.fit(image), handler.fit_mask(mask)
     assert frame.shape == spec.frame_shape
-    np.testing.assert_array_equal(given.read_mask(sample), marked)
-    assert frame.dtype == given.dtype
+    np.testing.assert_array_equal(handler.read_mask(sample), marked)
+    assert frame.dtype == handler.dtype
     if fit != "stretch" or spec.kind != "image":
         np.testing.assert_array_equal(frame == 200, np.repeat(marked[:, :, None], frame.shape[2], axis=2))
     # Stretched images are interpolated: then the block's middle must be the mask's.
@@ -315,16 +315,16 @@ def test_no_depth_is_made_up(spec, fit):
     """What pad adds was not measured, and stretch only repeats what was there."""
     if spec.kind == "image":
         pytest.skip("of an image the border is repeated, see test_image.py")
-    given = input_of(dataclasses.replace(spec, fit=fit))
+    handler = input_of(dataclasses.replace(spec, fit=fit))
     image = np.random.default_rng(0).random((15, 21, spec.frame_shape[2]), np.float32) + 1
-    frame = given.fit(image)
+    frame = handler.fit(image)
     assert set(np.unique(frame)) - set(np.unique(image)) == ({0.0} if fit == "pad" else set())
 
 
 def test_people_see_a_frame(spec, scan):
-    given = input_of(spec)
-    frame = given.read(scan.path)
-    shown = given.as_rgb(frame)
+    handler = input_of(spec)
+    frame = handler.read(scan.path)
+    shown = handler.as_rgb(frame)
     assert shown.dtype == np.uint8
     assert shown.shape == (HEIGHT, WIDTH, 3)
     if spec.kind == "image":
@@ -338,35 +338,35 @@ def test_people_see_a_frame(spec, scan):
 
 
 def test_colours_are_turned_round_and_nothing_else(spec, scan):
-    given = input_of(spec)
-    frames = given.read(scan.path)[None]
-    assert given.check_order(None) == given.orders[0]
-    assert given.in_own_order(frames, order=given.orders[0]) is frames
+    handler = input_of(spec)
+    frames = handler.read(scan.path)[None]
+    assert handler.check_order(None) == handler.orders[0]
+    assert handler.in_own_order(frames, order=handler.orders[0]) is frames
     with pytest.raises(
-        UsageError, match=rf"--order is 'gbr'; this bundle takes .* expected {given.orders[0]}".replace("+", r"\+")
+        UsageError, match=rf"--order is 'gbr'; this bundle takes .* expected {handler.orders[0]}".replace("+", r"\+")
     ):
-        given.check_order("gbr")
-    for other in given.orders[1:]:
-        turned = given.in_own_order(frames, order=given.check_order(other))
+        handler.check_order("gbr")
+    for other in handler.orders[1:]:
+        turned = handler.in_own_order(frames, order=handler.check_order(other))
         np.testing.assert_array_equal(turned[..., :-3], frames[..., :-3])
         np.testing.assert_array_equal(turned[..., -3:], frames[..., [-1, -2, -3]])
-    assert len(given.orders) == 1 + (spec.frame_shape[2] in (3, 4, 6) and spec != SPECS["voxel"])
+    assert len(handler.orders) == 1 + (spec.frame_shape[2] in (3, 4, 6) and spec != SPECS["voxel"])
 
 
 def test_the_graphs_part_is_the_reference(spec, tmp_path):
     torch = pytest.importorskip("torch")
     from lineproof.detectors.nn.graph import graph_part
 
-    given = input_of(spec)
-    frames = np.stack([given.read(make_scan(tmp_path, seed).path) for seed in range(2)])
-    taken = given.prepare(frames)
-    spec.frames.check(taken)
+    handler = input_of(spec)
+    frames = np.stack([handler.read(make_scan(tmp_path, seed).path) for seed in range(2)])
+    prepared = handler.prepare(frames)
+    spec.frames.check(prepared)
     with torch.no_grad():
-        answer = graph_part(spec).eval()(torch.from_numpy(taken))
+        answer = graph_part(spec).eval()(torch.from_numpy(prepared))
     answers = answer if isinstance(answer, tuple) else (answer,)
-    for found, expected in zip(answers, REFERENCES[spec.kind](spec, frames), strict=True):
-        assert found.shape == expected.shape
-        np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=2e-5 if spec.kind == "image" else 2e-6)
+    for seen, expected in zip(answers, REFERENCES[spec.kind](spec, frames), strict=True):
+        assert seen.shape == expected.shape
+        np.testing.assert_allclose(seen.numpy(), expected, rtol=0, atol=2e-5 if spec.kind == "image" else 2e-6)
 
 
 def test_a_specification_is_read_as_it_was_written(spec):
@@ -417,10 +417,10 @@ def test_a_grid_that_cannot_be_is_refused(change, message):
 
 
 def test_points_outside_the_box_count_in_the_nearest_cell():
-    given = input_of(VoxelPreprocessing(**SIZE, box_low_m=(0.0, 0.0, 1.0), box_high_m=(0.1, 0.2, 1.4), num_cells=4))
+    handler = input_of(VoxelPreprocessing(**SIZE, box_low_m=(0.0, 0.0, 1.0), box_high_m=(0.1, 0.2, 1.4), num_cells=4))
     # The cube reaches from (-0.15, -0.1, 1) to (0.25, 0.3, 1.4), its cells are 0.1 m wide.
     points = np.array([[-9, -9, 0.5], [9, 9, 9], [0.0, 0.15, 1.25], [0, 0, 0]], np.float32)
-    assert given.cells(points).tolist() == [0, 63, (2 * 4 + 2) * 4 + 1, -1]
+    assert handler.cells(points).tolist() == [0, 63, (2 * 4 + 2) * 4 + 1, -1]
 
 
 @pytest.mark.parametrize("engine", ["ort-cpu", "openvino"])
@@ -435,7 +435,7 @@ def test_a_bundle_of_every_kind_is_golden_proved_and_judges(spec, engine, tmp_pa
     from lineproof.line.inspector import open_line
 
     paths = [make_scan(tmp_path / "good", seed).path for seed in range(4)]
-    given, detector = input_of(spec), build_detector()
+    handler, detector = input_of(spec), build_detector()
     frames, names = golden_frames(paths, spec)
     assert len(frames) == len(names) == 4 + NUM_MARKED
     assert not (frames[4] == frames[0]).all()
@@ -454,7 +454,7 @@ def test_a_bundle_of_every_kind_is_golden_proved_and_judges(spec, engine, tmp_pa
     report = verify(bundle, engine=engine, batch=3)
     assert report.state != "failed", report.summary_lines()
     with open_line(bundle.path, engine=engine) as line:
-        camera = np.stack([given.read(path) for path in paths])
+        camera = np.stack([handler.read(path) for path in paths])
         np.testing.assert_allclose([verdict.score for verdict in line.inspect_batch(camera)], score[:4], rtol=1e-5)
         with pytest.raises(BadInputError, match="frames is float64"):
             line.inspect(camera[0].astype(np.float64))

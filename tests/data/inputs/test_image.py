@@ -192,9 +192,9 @@ def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
 def test_survey_counts_sizes_and_stops_at_a_broken_file(tmp_path):
     paths = [save(tmp_path / f"{i}.png", image_of(10 + i % 2, 12)) for i in range(5)]
     heard = []
-    found = survey(paths, progress=lambda *event: heard.append(event))
-    assert found.sizes == {(10, 12): 3, (11, 12): 2}
-    assert describe_sizes(found.sizes) == "10x12 (3), 11x12 (2)"
+    surveyed = survey(paths, progress=lambda *event: heard.append(event))
+    assert surveyed.sizes == {(10, 12): 3, (11, 12): 2}
+    assert describe_sizes(surveyed.sizes) == "10x12 (3), 11x12 (2)"
     assert heard == [("images", i, 5) for i in range(1, 6)]
     paths[2].write_bytes(paths[2].read_bytes()[:60])
     with pytest.raises(BadInputError, match=r"2\.png"):

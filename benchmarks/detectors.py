@@ -1,10 +1,10 @@
-"""Carries every detector the whole way and writes docs/detectors.md from what was measured.
+"""Trains, exports, verifies and profiles every detector, and writes docs/detectors.md from the figures.
 
     python benchmarks/detectors.py WORK [NAME …] [--hazelnut DIR] [--screw MVTEC] [--minutes M] [--set KEY=VALUE …]
     python benchmarks/detectors.py --render
 
 Quick settings (``quick_settings`` of each detector) on both categories of the built-in sample, on a hazelnut set and on
-MVTec AD's screw where their folders are given. What is measured goes into docs/detectors.json, one entry per detector,
+MVTec AD's screw where their folders are given. The figures go into docs/detectors.json, one entry per detector,
 so that single ones can be measured again; the page is rendered from it and never written by hand.
 """
 
@@ -26,7 +26,7 @@ _SETS = ("hazelnut", "screw")
 
 
 def main() -> int:
-    """Measure the detectors named, or all, and render; returns an exit status."""
+    """Measure the detectors named, or all, and render the page; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="?", type=Path, help="folder for sample, runs and bundles")
     parser.add_argument("names", nargs="*", help="detectors; all where left out")
@@ -36,52 +36,52 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0, help="threads of the engines; 0 for their default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="beside the quick settings")
     parser.add_argument("--render", action="store_true", help="only render the page")
-    given = parser.parse_args()
-    if not given.render:
-        if given.work is None:
+    arguments = parser.parse_args()
+    if not arguments.render:
+        if arguments.work is None:
             parser.error("name a folder to work in, or --render")
-        measure_all(given)
+        measure_all(arguments)
     PAGE.write_text(render(json.loads(DATA.read_text())))
     return 0
 
 
-def measure_all(given: argparse.Namespace) -> None:
-    """Measure one detector after the other; each result is kept at once."""
+def measure_all(arguments: argparse.Namespace) -> None:
+    """Measure one detector after the other; each result is written at once."""
     from lineproof.data.sample.write import write_sample
     from lineproof.detectors.table import DETECTORS
 
-    given.work.mkdir(parents=True, exist_ok=True)
-    if not (given.work / "sample").is_dir():
-        write_sample(given.work / "sample")
-    for name in given.names or sorted(DETECTORS):
-        measure(name, given)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    if not (arguments.work / "sample").is_dir():
+        write_sample(arguments.work / "sample")
+    for name in arguments.names or sorted(DETECTORS):
+        measure(name, arguments)
 
 
-def measure(name: str, given: argparse.Namespace) -> None:
-    """One detector: the sample the whole way, the other sets by their accuracy; each kept as soon as it is known."""
+def measure(name: str, arguments: argparse.Namespace) -> None:
+    """Measure one detector: everything on the sample, accuracy alone on the other sets."""
     from lineproof.core.registry import resolve
     from lineproof.detectors.table import DETECTORS
     from lineproof.host.environment import describe_environment
 
-    sample = {category: carry(name, given.work / "sample", category, given) for category in CATEGORIES}
+    sample = {category: carry(name, arguments.work / "sample", category, arguments) for category in CATEGORIES}
     localises = resolve(DETECTORS, name, kind="detector").localises
-    keep(name, environment=describe_environment(), num_threads=given.threads, localises=localises, sample=sample)
-    if given.hazelnut:
-        keep(name, hazelnut=accuracy(name, given.hazelnut, None, given))
-    if given.screw:
-        keep(name, screw=accuracy(name, given.screw, "screw", given))
+    keep(name, environment=describe_environment(), num_threads=arguments.threads, localises=localises, sample=sample)
+    if arguments.hazelnut:
+        keep(name, hazelnut=accuracy(name, arguments.hazelnut, None, arguments))
+    if arguments.screw:
+        keep(name, screw=accuracy(name, arguments.screw, "screw", arguments))
 
 
-def keep(name: str, **found: Any) -> None:
-    """Put figures of a detector into the file, beside what is there."""
+def keep(name: str, **figures: Any) -> None:
+    """Write figures of a detector into the file, beside its older ones."""
     known = json.loads(DATA.read_text()) if DATA.exists() else {}
-    known[name] = {**known.get(name, {}), **found}
+    known[name] = {**known.get(name, {}), **figures}
     DATA.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}: {', '.join(found)}\n")
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}: {', '.join(figures)}\n")
 
 
-def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Train, export in both precisions, build, verify on every engine, profile."""
+def carry(name: str, data: Path, category: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train, export in both precisions, build, verify on every engine and profile; return the figures."""
     from lineproof.data.dataset import open_dataset
     from lineproof.eval.parity.verify import verify
     from lineproof.export.options import ExportOptions
@@ -90,17 +90,17 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
     from lineproof.runtime.engine import EngineOptions
     from lineproof.sweep.chain import ExportRequest, export_and_prove
 
-    run, found = train(name, data, category, given)
+    run, figures = train(name, data, category, arguments)
     dataset = open_dataset(data, category=category)
-    options = EngineOptions(num_threads=given.threads)
+    options = EngineOptions(num_threads=arguments.threads)
     for precision in ("fp32", "fp16"):
-        out = given.work / f"{category}-{name}-{precision}.bundle"
+        out = arguments.work / f"{category}-{name}-{precision}.bundle"
         request = ExportRequest(source=str(run), out=out, is_replacing=True, accept_undecided=True)
         proof = export_and_prove(request, options=ExportOptions(precision=precision))
-        found[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
+        figures[f"rtx_{precision}"] = proof.gate is not None and proof.gate.passed
         for engine in ENGINES:
             report = verify(proof.bundle, engine=engine, options=options, dataset=dataset, batch=4)
-            found[f"{engine}_{precision}"] = {
+            figures[f"{engine}_{precision}"] = {
                 "state": report.state,
                 "num_flips": len(report.verdict_flips),
                 "num_ties": len(report.ties),
@@ -115,14 +115,14 @@ def carry(name: str, data: Path, category: str, given: argparse.Namespace) -> di
             profiles = profile_many(
                 proof.bundle, ENGINES, options=options, schedule=schedule, num_cold_starts=0
             ).reports
-            found["fps"] = {item.engine: item.batches[0].fps for item in profiles}
-            figures = proof.bundle.manifest.figures
-            found["figures"] = dataclasses.asdict(figures)
-    return found
+            figures["fps"] = {item.engine: item.batches[0].fps for item in profiles}
+            counted = proof.bundle.manifest.figures
+            figures["figures"] = dataclasses.asdict(counted)
+    return figures
 
 
-def train(name: str, data: Path, category: str | None, given: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Train with quick settings, or take the run that is there."""
+def train(name: str, data: Path, category: str | None, arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Train with quick settings, or reuse a finished run; return the run folder and the figures of its training."""
     from lineproof.bundle.runs.folder import is_finished, read_record
     from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
@@ -130,9 +130,9 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
     from lineproof.detectors.training.from_folder import train_detector
     from lineproof.detectors.training.options import TrainOptions
 
-    run = given.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
-    given_settings = dict(item.split("=", 1) for item in given.set)
-    settings = resolve(DETECTORS, name, kind="detector").quick_settings() | given_settings
+    run = arguments.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
+    changes = dict(item.split("=", 1) for item in arguments.set)
+    settings = resolve(DETECTORS, name, kind="detector").quick_settings() | changes
     if not is_finished(run):
         began = time.perf_counter()
         train_detector(
@@ -141,7 +141,7 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
             category=category,
             settings=settings,
             out=run,
-            options=TrainOptions(time_limit_s=60.0 * given.minutes),
+            options=TrainOptions(time_limit_s=60.0 * arguments.minutes),
         )
         (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")
     seconds = float((run / "seconds.txt").read_text())
@@ -150,29 +150,29 @@ def train(name: str, data: Path, category: str | None, given: argparse.Namespace
         "train_seconds": seconds,
         "size_px": size_text(parameters["crop_px"]),
         "backbone": parameters.get("backbone", ""),
-        "set": {key: value for key, value in given_settings.items() if key != "weights"},
+        "set": {key: value for key, value in changes.items() if key != "weights"},
     }
 
 
-def accuracy(name: str, data: Path, category: str | None, given: argparse.Namespace) -> dict[str, Any]:
-    """Train and export; the accuracy of the exported graph."""
+def accuracy(name: str, data: Path, category: str | None, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train and export; return the accuracy of the exported graph."""
     from lineproof.eval.accuracy.evaluate import evaluate
     from lineproof.eval.accuracy.request import EvaluationRequest
     from lineproof.runtime.engine import EngineOptions
     from lineproof.sweep.chain import ExportRequest, export_and_prove
 
-    run, found = train(name, data, category, given)
-    out = given.work / f"{category or data.name}-{name}.bundle"
+    run, figures = train(name, data, category, arguments)
+    out = arguments.work / f"{category or data.name}-{name}.bundle"
     export_and_prove(ExportRequest(source=str(run), out=out, is_verified=False, is_replacing=True))
-    options = EngineOptions(num_threads=given.threads)
+    options = EngineOptions(num_threads=arguments.threads)
     request = EvaluationRequest(data=data, category=category, engine="ort-cpu", options=options, batch=4)
     (item,) = evaluate([out], request).items
     values = {metric: item.accuracy.value(metric) for metric in ("image_auroc", "pixel_auroc", "aupro")}
-    return {**found, **values, "resolution": "image"}
+    return {**figures, **values, "resolution": "image"}
 
 
 def render(entries: dict[str, Any]) -> str:
-    """The page: one row per detector."""
+    """Return the page with one row per detector."""
     from lineproof.detectors.table import DETECTORS
 
     header = (
@@ -246,31 +246,31 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _size(size_px: Any) -> str:
-    """The side of a square, or height and width."""
+    """Return the side of a square, or height and width, in pixels."""
     sides = size_px if isinstance(size_px, list) else [size_px]
     return "x".join(map(str, dict.fromkeys(sides)))
 
 
 def _published(name: str, table: str) -> str:
-    """The paper's cell, and beside it another source's where that is printed otherwise."""
+    """Return the figure for screw in a table of Zheng et al. (2022), and other sources' where they differ."""
     from lineproof.report.published import published
 
-    found = published()["tables"][table]
-    value = found["paper"].get(name, {}).get("categories", {}).get("screw")
+    published_table = published()["tables"][table]
+    value = published_table["paper"].get(name, {}).get("categories", {}).get("screw")
     if value is None:
         return "-"
-    others = [(item["source"], item["categories"]["screw"]) for item in found["other"].get(name, ())]
+    others = [(item["source"], item["categories"]["screw"]) for item in published_table["other"].get(name, ())]
     differ = [f"{source}: {other:.1f}" for source, other in others if f"{other:.1f}" != f"{value:.1f}"]
     return f"{value:.1f}" + (f" ({', '.join(differ)})" if differ else "")
 
 
 def _flips(sample: dict[str, Any], keys: list[str]) -> str:
-    """Flips over all categories and engines named, and whether verification passed."""
-    found = [sample[category][key] for category in CATEGORIES for key in keys]
-    flips, frames = (sum(item[what] for item in found) for what in ("num_flips", "num_frames"))
-    ties = sum(item["num_ties"] for item in found)
+    """Return the verdict flips over all categories and these entries, and whether verification passed."""
+    reports = [sample[category][key] for category in CATEGORIES for key in keys]
+    flips, frames = (sum(item[what] for item in reports) for what in ("num_flips", "num_frames"))
+    ties = sum(item["num_ties"] for item in reports)
     text = f"{flips} of {frames}" + (f", {ties} ties" if ties else "")
-    states = {item.get("state", "passed" if item.get("passed") else "failed") for item in found}
+    states = {item.get("state", "passed" if item.get("passed") else "failed") for item in reports}
     worst = next((state for state in ("failed", "undecided") if state in states), "")
     return f"**{worst}**: {text}" if worst else text
 

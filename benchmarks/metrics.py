@@ -195,30 +195,30 @@ def work(contender: str, folder: Path, options: argparse.Namespace) -> dict[str,
         times.append(time.perf_counter() - start)
         if len(times) == 1:
             peak = resident_bytes("VmHWM") - before
-    kept = {name: values[name] for name in ("auroc", "ap", "aupro") if name in values}
-    return {"times_s": times[1:] or times, "extra_bytes_per_px": peak / maps.size, "values": kept}
+    accuracies = {name: values[name] for name in ("auroc", "ap", "aupro") if name in values}
+    return {"times_s": times[1:] or times, "extra_bytes_per_px": peak / maps.size, "values": accuracies}
 
 
 def measure(contender: str, folder: Path) -> dict[str, Any]:
-    """Run ``work`` in a fresh process; an absent package or a lack of memory is an answer, not an end."""
+    """Run ``work`` in a fresh process; an absent package or a lack of memory is a result too."""
     command = [sys.executable, *sys.argv, "--worker", contender, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"ended with status {done.returncode}"}
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def run_case(folder: Path, options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """Let the contenders take turns for a number of rounds; who used up the budget on one call has had its turn."""
+    """Let the contenders take turns for a number of rounds; one whose single call used up the budget has no more."""
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options.contenders}
     for _ in range(options.rounds):
-        for name, answers in rounds.items():
-            if answers and ("error" in answers[-1] or answers[-1]["times_s"][0] > options.budget_s):
+        for name, results in rounds.items():
+            if results and ("error" in results[-1] or results[-1]["times_s"][0] > options.budget_s):
                 continue
-            answers.append(measure(name, folder))
-            print(f"  {name}: {json.dumps(answers[-1])[:300]}", file=sys.stderr, flush=True)
+            results.append(measure(name, folder))
+            print(f"  {name}: {json.dumps(results[-1])[:300]}", file=sys.stderr, flush=True)
     return rounds
 
 
@@ -230,16 +230,16 @@ def table(case: str, rounds: dict[str, list[dict[str, Any]]]) -> str:
         "| contender | what | calls | median s | best s | times slower: median | best | extra bytes/px | off by |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, answers in rounds.items():
-        failed = next((answer["error"] for answer in answers if "error" in answer), None)
+    for name, results in rounds.items():
+        failed = next((result["error"] for result in results if "error" in result), None)
         if failed:
             lines.append(f"| {name} | {failed} | | | | | | | |")
             continue
-        times = [seconds for answer in answers for seconds in answer["times_s"]]
-        own_times = [seconds for own in ours[: len(answers)] for seconds in own["times_s"]]
+        times = [seconds for result in results for seconds in result["times_s"]]
+        own_times = [seconds for own in ours[: len(results)] for seconds in own["times_s"]]
         median, best = statistics.median(times), min(times)
-        memory = max(answer["extra_bytes_per_px"] for answer in answers)
-        values = answers[0]["values"]
+        memory = max(result["extra_bytes_per_px"] for result in results)
+        values = results[0]["values"]
         difference = max((abs(values[key] - ours[0]["values"][key]) for key in values), default=0.0)
         lines.append(
             f"| {name} | {CONTENDERS[name][0]} | {len(times)} | {median:.3f} | {best:.3f} | "

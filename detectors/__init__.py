@@ -1,1 +1,1 @@
-"""Detectors in PyTorch, one file per method."""
+"""Anomaly detectors in PyTorch, one file per method."""

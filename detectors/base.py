@@ -1,4 +1,4 @@
-"""What every detector is: a configuration, a fit, a forward, and a lowered form that is exported."""
+"""The base class of all detectors, their configuration, and the context of a fit."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from .training.images import ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorConfig:
-    """Parameters that every detector has. Defaults are each paper's.
+    """Parameters that every detector has; a method's defaults are those of its paper.
 
     Attributes:
-        backbone: timm network.
-        weights: see ``detectors.backbones.weights.create_network``.
-        resize_px: height and width that a frame is resized to.
-        crop_px: height and width of the centre crop; equal to ``resize_px`` for none.
+        backbone: name of the pretrained network in timm.
+        weights: ``"imagenet"``, ``"random"``, a weights file or a package; see
+            ``detectors.backbones.weights.create_network``.
+        resize_px: height and width in pixels that a frame is resized to.
+        crop_px: height and width in pixels of the centre crop after it; equal to ``resize_px`` for no crop.
     """
 
     backbone: str = "wide_resnet50_2"
@@ -46,15 +47,16 @@ ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
-    """Surroundings of a fit.
+    """What a fit is given besides its images: seed, device, progress, limits.
 
     Attributes:
-        seed: seeds everything random; the same seed gives the same bits on a CPU.
-        device: where to compute.
-        progress: told about every step.
-        run: folder where an interrupted fit keeps its state, or None for no state.
-        time_limit_s: stop training after the epoch that exceeds it; 0 for no limit.
-        num_workers: processes that make the batches of a training; 0 makes them in this one. The bits are the same.
+        seed: seed of every random choice; the same seed gives the same bits on a CPU.
+        device: the device that the fit computes on.
+        progress: called at every step.
+        run: run folder that holds the state of an interrupted fit; None keeps no state.
+        time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.
+        num_workers: processes that make the batches; 0 makes them in the training's own process. The trained bits do
+            not depend on it.
     """
 
     seed: int = 0
@@ -66,12 +68,12 @@ class FitContext:
 
 
 class Deployed(nn.Module):
-    """A lowered detector in three stages, whose names become the node names of the graph.
+    """A lowered detector in three stages; their names begin the node names of the exported graph.
 
     Args:
-        backbone: images (N, 3, h, w) → tuple of feature maps.
-        head: feature maps → tuple of tensors.
-        post: those → score (N,), anomaly_map (N, h, w).
+        backbone: maps normalised images, float32 (N, 3, H, W), to a tuple of feature maps.
+        head: maps these feature maps to one tensor or a tuple of tensors.
+        post: maps the output of the head to score, float32 (N,), and anomaly_map, float32 (N, h, w).
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module, post: nn.Module) -> None:
@@ -90,17 +92,18 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     """One anomaly detector in its training form, which is also the reference that engines are compared with.
 
     Args:
-        config: every parameter it is made with.
+        config: all parameters of the detector.
 
     Attributes:
-        config: the same.
-        config_class: the detector's configuration.
-        half_scopes: module paths of the lowered form (``*`` stands for one name) that may compute in fp16. All
-            else stays in fp32: distances, covariance, and everywhere exp, softmax and reductions.
+        config: all parameters of the detector.
+        config_class: class of its configuration.
+        half_scopes: module paths of the lowered form (``*`` stands for one name) that may compute in fp16. Everything
+            else stays in fp32: distances, covariances, and in every module exp, softmax and reductions.
         localises: False where the method tells only whether an image is anomalous, not where: its anomaly map is the
             score at every pixel, and figures about pixels mean nothing.
-        takes_rectangles: False where the method needs images as wide as high.
-        why_squares: then, why, as the rest of a sentence that begins with the detector's name.
+        takes_rectangles: False where the method needs square images.
+        why_squares: why it needs square images, as the rest of a sentence that begins with the detector's name; ""
+            where it takes rectangles.
     """
 
     config_class: ClassVar[type[DetectorConfig]]
@@ -115,7 +118,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
     @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and standard deviation that images are normalised with, RGB in [0, 1]: those of ``self.backbone``."""
+        """Mean and standard deviation of the normalisation, per RGB channel in [0, 1]; the backbone's own."""
         network: Any = self.backbone
         return network.mean, network.std
 
@@ -125,33 +128,44 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
         Args:
             images: good images to fit on.
-            holdout: good images kept apart, for early stopping only.
-            context: seed, device, progress, state folder.
+            holdout: held-out good images; they serve early stopping only.
+            context: seed, device, progress and run folder of the fit.
 
         Returns:
-            What happened, as JSON values (epochs, losses, bank size, …).
+            A report of the fit in JSON values, such as epochs, losses or the size of the memory bank.
         """
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images float32 (N, 3, H, W) of ``crop_px`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        """Score normalised images.
+
+        Args:
+            images: float32 (N, 3, H, W), H and W as in ``crop_px``.
+
+        Returns:
+            score float32 (N,), larger is more anomalous, and anomaly_map float32 (N, h, w).
+        """
 
     @abstractmethod
     def lower(self) -> Deployed:
-        """The same function in a form made for export: folded, no control flow, no gradient."""
+        """Return the same function in a form for export: constants folded, no control flow, no gradients."""
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """Parameters that learn the built-in sample within a few minutes on two cores, without a model hub."""
+        """Parameters with which the built-in sample is learned in minutes on two CPU cores, without a model hub."""
         return {"backbone": LITE0_BACKBONE, "weights": LITE0_PACKAGE, "resize_px": 128, "crop_px": 128}
 
     def tolerance(self, precision: str) -> Tolerance:
-        """How far an engine may be from the reference at this precision; see ``Tolerance`` for the shares."""
+        """Largest difference allowed between an engine and the PyTorch reference.
+
+        Args:
+            precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        """
         shares = {"fp32": (1e-2, 1e-4, 1e-4), "fp16": (1e-1, 2e-2, 5e-2), "int8": (3e-1, 1e-1, 2e-1)}[precision]
         return Tolerance(score_spread=shares[0], score_margin=shares[1], anomaly_map=shares[2])
 
     def extra_parameters(self) -> int:
-        """Trained parameters used at inference besides the pretrained backbone (the paper's Table 3)."""
+        """Number of trained parameters besides the pretrained backbone, as in Table 3 of Zheng et al. (2022)."""
         frozen = {id(parameter) for parameter in self.backbone_parameters()}
         return sum(item.numel() for item in self.parameters() if item.requires_grad and id(item) not in frozen)
 
@@ -169,16 +183,16 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
 
 def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
-    """The configuration of a detector with some fields set.
+    """Return the configuration of a detector with some fields set.
 
     Args:
-        name: detector.
-        settings: field to value; a string is converted to the field's type. A size is (height, width) in pixels, a
+        name: name of the detector.
+        settings: values by field; a string is converted to the field's type. A size is (height, width) in pixels, a
             list of both, or ``"256x768"``; one number means a square.
 
     Raises:
-        UsageError: no such detector or field, a value of another type, a crop larger than the image, or a rectangle
-            for a detector that takes squares alone.
+        UsageError: there is no such detector or field, a value has another type, the crop is larger than the
+            resized image, or the crop is a rectangle and the detector takes squares only.
     """
     detector = resolve(DETECTORS, name, kind="detector")
     config_class = detector.config_class
@@ -195,53 +209,54 @@ def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
 def _check_sizes(name: str, detector: type[AbstractDetector[Any]], config: DetectorConfig) -> None:
     resize, crop = size_text(config.resize_px), size_text(config.crop_px)
     if any(cropped > resized for cropped, resized in zip(config.crop_px, config.resize_px, strict=True)):
-        raise UsageError(f"crop_px {crop} is larger than resize_px {resize}. Make it smaller.")
+        raise UsageError(f"crop_px {crop} is larger than resize_px {resize} on a side. Make crop_px smaller.")
     if not detector.takes_rectangles and config.crop_px[0] != config.crop_px[1]:
         raise UsageError(f"crop_px is {crop}, but {name} {detector.why_squares}. Give a crop as wide as high.")
 
 
 def stored_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as records hold them, in values of JSON.
+    """Return parameters in the JSON values that run records and manifests hold.
 
     Args:
-        parameters: fields of a configuration, or what a record holds: an older one has one number for a square.
+        parameters: fields of a configuration, or the parameters of a record. An older record holds one number for a
+            square size.
 
     Returns:
-        The same, every size as ``[height, width]``.
+        The parameters with every size as ``[height, width]``.
     """
     sizes = {field.name for field in dataclasses.fields(DetectorConfig) if isinstance(field.default, tuple)}
     return {key: list(parse_size(value)) if key in sizes else value for key, value in parameters.items()}
 
 
-def _convert(name: str, key: str, value: Any, wanted: type) -> Any:
-    if wanted is tuple:
+def _convert(name: str, key: str, value: Any, expected: type) -> Any:
+    if expected is tuple:
         try:
             return parse_size(value)
         except ValueError as error:
             raise UsageError(f"{name}: parameter {key}: {error}.") from None
-    if isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not bool):
-        found = value
+    if isinstance(value, expected) and not (isinstance(value, bool) and expected is not bool):
+        converted = value
     else:
-        found = _parse(value, wanted)
-    if found is None or (isinstance(found, float) and not math.isfinite(found)):
-        finite = "a finite float" if wanted is float else wanted.__name__
+        converted = _parse(value, expected)
+    if converted is None or (isinstance(converted, float) and not math.isfinite(converted)):
+        finite = "a finite float" if expected is float else expected.__name__
         raise UsageError(f"{name}: parameter {key} is {value!r}; expected {finite}.")
-    return found
+    return converted
 
 
-def _parse(value: Any, wanted: type) -> Any:
-    """The value as the type wanted, or None."""
+def _parse(value: Any, expected: type) -> Any:
+    """Return the value converted to the expected type, or None where that is impossible."""
     try:
-        if wanted is bool:
+        if expected is bool:
             return {"true": True, "false": False}[str(value).lower()]
-        if wanted in (int, float, str) and not isinstance(value, bool):
-            return wanted(value)
+        if expected in (int, float, str) and not isinstance(value, bool):
+            return expected(value)
     except (ValueError, KeyError, OverflowError):
         pass
     return None
 
 
 def build_detector(name: str, config: DetectorConfig) -> AbstractDetector[Any]:
-    """An unfitted detector; its random initialisation follows torch's and NumPy's global generators."""
+    """Return an unfitted detector; its random initialisation draws from torch's and NumPy's global generators."""
     detector: AbstractDetector[Any] = resolve(DETECTORS, name, kind="detector")(config)
     return detector.eval()

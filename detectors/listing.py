@@ -1,4 +1,4 @@
-"""The detectors, and the parameters of one."""
+"""The list of detectors, and of the parameters of one detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .table import DETECTORS
 
 @dataclass(frozen=True)
 class Listing:
-    """Names and what stands behind them."""
+    """Values by name: a line about each detector, or the default of each parameter."""
 
     entries: dict[str, Any]
 
@@ -29,9 +29,15 @@ class Listing:
 
 
 def describe_detectors(detector: str | None) -> Listing:
-    """Every detector with one line about it, or every parameter of one with the paper's default.
+    """List every detector with one line about it, or every parameter of one detector with its default.
 
-    The list is read from source and works without PyTorch; the parameters need it.
+    The list of detectors is read from their source and needs no PyTorch; the parameters need it.
+
+    Args:
+        detector: name of a detector, or None for the list of all.
+
+    Raises:
+        UsageError: there is no such detector.
     """
     if detector is None:
         return Listing({name: _summary(target.partition(":")[0]) for name, target in sorted(DETECTORS.items())})

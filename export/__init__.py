@@ -1,1 +1,1 @@
-"""Trained detector to bundle (ONNX); bundle to TensorRT plan."""
+"""Export of a trained detector to a bundle (ONNX), and of a bundle to a TensorRT plan."""

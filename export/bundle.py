@@ -1,4 +1,4 @@
-"""From a training run to a bundle: one self-contained artefact."""
+"""Export of a training run to a bundle, one self-contained artefact."""
 
 from __future__ import annotations
 
@@ -50,14 +50,18 @@ def export_bundle(
     Args:
         run: folder of the run.
         out: folder of the bundle.
-        options: what the bundle shall be.
-        conversions: is extended by what was done to images to make frames of them, in sentences.
-        progress: told about every step.
+        options: options of the export; None takes the defaults.
+        conversions: list that is extended by sentences on what was done to images to make frames of them.
+        progress: called at every step.
+
+    Returns:
+        The bundle, not yet verified.
 
     Raises:
-        UsageError: a precision or batch that cannot be; another fit than the run's; frames of another size without one.
+        UsageError: the precision or the batch is out of range; the fit is not the run's; or frames have another size
+            and no fit was named.
         BadInputError: the run is unfinished, or its held-out images are gone or changed.
-        ExportError: the detector does not trace, or the graph does not have the precision asked for.
+        ExportError: the detector does not trace, or the graph does not have the requested precision.
     """
     options = options or ExportOptions()
     options.check()
@@ -80,11 +84,11 @@ def export_bundle(
     distance = spread * max(detector.tolerance(precision).score_spread for precision in EXPORT_PRECISIONS)
     deciding = apart_from(holdout, scores, threshold=threshold.value, distance=distance)
     frames, names = golden_frames(deciding, spec, conversions=converted)
-    answer = predict_reference(reference, frames)
+    prediction = predict_reference(reference, frames)
     progress("export", 0, 0)
     model = _graph(detector, spec, options)
     manifest = _manifest(
-        record, detector, spec, model=model, answer=answer, threshold=threshold, spread=spread, options=options
+        record, detector, spec, model=model, prediction=prediction, threshold=threshold, spread=spread, options=options
     )
     prove_precision(options.precision, manifest.figures.nodes_per_dtype)
     _describe(model, manifest)
@@ -92,7 +96,7 @@ def export_bundle(
     def fill(folder: Path) -> None:
         _save_model(model, folder)
         np.savez_compressed(
-            folder / GOLDEN, frames=frames, names=names, score=answer.score, anomaly_map=answer.anomaly_map
+            folder / GOLDEN, frames=frames, names=names, score=prediction.score, anomaly_map=prediction.anomaly_map
         )
         if options.has_reference:
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
@@ -103,7 +107,7 @@ def export_bundle(
 
 
 def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: ExportOptions) -> ir.Model:
-    """The graph in the precision asked for."""
+    """Return the graph in the requested precision."""
     model = export_onnx(detector, spec, max_batch=options.max_batch)
     if options.precision == "fp16":
         to_half(model, detector.half_scopes)
@@ -111,25 +115,25 @@ def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: Export
 
 
 def predict_reference(reference: nn.Module, frames: Frames) -> Prediction:
-    """Score and map of each frame by the PyTorch reference, one frame at a time."""
+    """Return the PyTorch reference's prediction for frames as in the specification, one frame at a time."""
     with torch.inference_mode():
-        answers = [reference(torch.from_numpy(frame[None])) for frame in frames]
-    score, anomaly_map = (torch.cat(part).numpy() for part in zip(*answers, strict=True))
+        predictions = [reference(torch.from_numpy(frame[None])) for frame in frames]
+    score, anomaly_map = (torch.cat(part).numpy() for part in zip(*predictions, strict=True))
     return Prediction(score, anomaly_map)
 
 
 def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
-    """How images become frames in the bundle: as in training, or as asked for where training had one size.
+    """Return the fit by which images become frames in the bundle: the run's, or the requested one where it has none.
 
     Raises:
-        UsageError: another fit than the run's; frames of another size than training saw, without a fit.
+        UsageError: the fit is not the run's, or frames have another size than in training and no fit was named.
     """
     trained = f"The run was trained on frames of {record.frame[0]}x{record.frame[1]} (height x width)"
     learned = record.frame_fit or "none"
     if options.fit is not None and learned not in ("none", options.fit):
         raise UsageError(
-            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: images would be seen "
-            f"otherwise than in training. Leave --fit out, or train again with --fit {options.fit}."
+            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: images would become "
+            f"other frames than in training. Leave --fit out, or train again with --fit {options.fit}."
         )
     fit = learned if options.fit is None else check_fit(options.fit)
     if options.frame is not None and options.frame[:2] != record.frame and fit == "none":
@@ -165,13 +169,13 @@ def _holdout_scores(
     conversions: Conversions,
     progress: Progress,
 ) -> list[float]:
-    """Scores of the held-out good images as frames of this size; the training run's own where they are such."""
+    """Return the scores of the held-out good images as such frames: the run's own where its size is the same."""
     if spec.frame_shape == FrameRule.of(record.frame).frame_shape and record.frame_fit is not None:
         return list(record.holdout_scores)
-    given = input_of(spec)
+    reader = input_of(spec)
     scores: list[float] = []
     for number, path in enumerate(holdout):
-        frames = given.prepare(given.read(path, conversions=conversions)[None])
+        frames = reader.prepare(reader.read(path, conversions=conversions)[None])
         scores += predict_reference(reference, frames).score.tolist()
         progress("held-out scores", number + 1, len(holdout))
     return scores
@@ -183,7 +187,7 @@ def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
     spec: Preprocessing,
     *,
     model: ir.Model,
-    answer: Prediction,
+    prediction: Prediction,
     threshold: Threshold,
     spread: float,
     options: ExportOptions,
@@ -202,7 +206,7 @@ def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
         engine_thresholds={},
         tolerances={precision: detector.tolerance(precision) for precision in ("fp32", "fp16", "int8")},
         score_spread=spread,
-        map_range=float(np.ptp(answer.anomaly_map)),
+        map_range=float(np.ptp(prediction.anomaly_map)),
         training=record.training,
         figures=count_figures(detector, model),
         tools=package_versions(),
@@ -211,7 +215,7 @@ def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
 
 
 def _describe(model: ir.Model, manifest: Manifest) -> None:
-    """Metadata for whoever finds the model.onnx alone."""
+    """Write metadata for readers of model.onnx without its bundle."""
     model.producer_name = "lineproof"
     model.producer_version = manifest.tools.get("lineproof", "")
     model.metadata_props.update(

@@ -1,4 +1,4 @@
-"""What is counted once at export: FLOPs per stage, nodes per dtype, parameters and constants."""
+"""Figures that are counted once at export: FLOPs per stage, nodes per dtype, parameters and constants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLOATS = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16"}
 
 
 def count_figures(detector: AbstractDetector[Any], model: ir.Model) -> Figures:
-    """Count a detector and the graph that was written from it."""
+    """Count the parameters and constants of a detector, and the FLOPs and nodes of the graph exported from it."""
     return Figures(
         backbone=detector.config.backbone if detector.backbone_parameters() else "",
         backbone_parameters=sum(item.numel() for item in detector.backbone_parameters()),
@@ -31,7 +31,7 @@ def count_figures(detector: AbstractDetector[Any], model: ir.Model) -> Figures:
 
 
 def constants_bytes(detector: AbstractDetector[Any]) -> int:
-    """Bytes of the constants of the lowered form: bank, Gaussians, matrices, index tables; each counted once.
+    """Return the bytes of the lowered form's constants: bank, Gaussians, matrices, index tables; each counted once.
 
     Statistics of batch normalisations are part of a network and do not count.
     """
@@ -44,7 +44,13 @@ def constants_bytes(detector: AbstractDetector[Any]) -> int:
 
 
 def count_flops(model: ir.Model) -> dict[str, int]:
-    """Floating-point operations per frame and stage: 2 × multiply-accumulates of Conv, ConvTranspose, MatMul, Gemm."""
+    """Count floating-point operations per frame and stage, two per multiply-accumulate.
+
+    Conv, ConvTranspose, MatMul and Gemm are counted.
+
+    Raises:
+        ExportError: a tensor has no known shape, or a dimension is no multiple of the batch.
+    """
     totals = dict.fromkeys(STAGES, 0)
     for node in model.graph:
         totals[stage_of(node.name or "")] += _node_flops(node)
@@ -58,7 +64,7 @@ def _size(value: ir.Value | None, where: str) -> list[int]:
 
 
 def _per_frame(dimension: str, where: str) -> int:
-    """What a symbolic dimension is for one frame: ``N`` is 1, ``64*N`` (views of a frame in its batch) is 64."""
+    """Return a symbolic dimension for one frame: ``N`` is 1, ``64*N`` (views of a frame in its batch) is 64."""
     factors = dimension.replace(" ", "").strip("()").split("*")
     if factors.count("N") != 1 or not all(factor == "N" or factor.isdigit() for factor in factors):
         raise ExportError(f"{where}: the dimension {dimension} is no multiple of the batch N, so it cannot be counted.")
@@ -81,7 +87,7 @@ def _node_flops(node: ir.Node) -> int:
 
 
 def nodes_per_dtype(model: ir.Model) -> dict[str, int]:
-    """Computing nodes by the dtype of their first floating output; casts and integer nodes are left out."""
+    """Count computing nodes by the dtype of their first output; casts and integer nodes are left out."""
     counts: Counter[str] = Counter()
     for node in model.graph:
         dtype = node.outputs[0].dtype
@@ -91,10 +97,18 @@ def nodes_per_dtype(model: ir.Model) -> dict[str, int]:
 
 
 def prove_precision(precision: str, counted: dict[str, int]) -> None:
-    """Raise ExportError unless the written graph computes in the precision that was asked for."""
+    """Refuse a written graph that does not compute in the requested precision.
+
+    Args:
+        precision: ``"fp32"`` or ``"fp16"``.
+        counted: nodes by dtype, as counted in the graph.
+
+    Raises:
+        ExportError: fp16 was requested and there is no such node, or fp32 and there is one.
+    """
     half = counted.get("float16", 0)
     if (precision == "fp16") != (half > 0):
         raise ExportError(
-            f"--precision {precision} was asked for, but the written graph has {half} fp16 nodes and "
+            f"precision {precision} was asked for, but the written graph has {half} fp16 nodes and "
             f"{counted.get('float32', 0)} fp32 nodes. Nothing was kept."
         )

@@ -21,48 +21,47 @@ NUM_MARKED = 2
 def golden_frames(
     paths: Sequence[Path], spec: InputSpec, *, conversions: Conversions | None = None
 ) -> tuple[Frames, NDArray[np.str_]]:
-    """Held-out good frames, and copies of the first ones with a drawn mark, so that scores span a range.
+    """Make golden frames of held-out good images, and copies of the first ones with a drawn mark, to spread the scores.
 
     Args:
-        paths: held-out good images.
-        spec: how they become frames.
-        conversions: is told what was done to their values.
+        paths: files of held-out good images.
+        spec: specification by which images become frames.
+        conversions: record that is extended by what was done to the images.
 
     Returns:
-        frames, as the graph takes them (``spec.frames``), and their names.
+        Frames as the graph takes them (``spec.frames``), and their names.
 
     Raises:
-        BadInputError: none of the files is left, or one cannot become a frame.
+        BadInputError: none of the files is left, or an image cannot become a frame.
     """
     present = [path for path in paths if path.is_file()]
     if not present:
         raise BadInputError(
             f"None of the {len(paths)} held-out images of this run is where it was ({paths[0] if paths else '-'}). "
-            "Put the data back, or train again: golden frames are taken from them."
+            "Put the data back, or train again: golden frames are made of them."
         )
     chosen = present[:: max(1, len(present) // NUM_GOOD)][:NUM_GOOD]
-    given = input_of(spec)
-    frames = [given.read(path, conversions=conversions) for path in chosen]
+    reader = input_of(spec)
+    frames = [reader.read(path, conversions=conversions) for path in chosen]
     names = [f"{path.parent.name}/{path.name}" for path in chosen]
-    marked = [given.marked(frame, seed=seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
+    marked = [reader.marked(frame, seed=seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
     names += [f"{name}+mark" for name in names[:NUM_MARKED]]
-    return given.prepare(np.stack([*frames, *marked])), np.array(names)
+    return reader.prepare(np.stack([*frames, *marked])), np.array(names)
 
 
 def apart_from(
     paths: Sequence[Path], scores: Sequence[float], *, threshold: float, distance: float
 ) -> tuple[Path, ...]:
-    """Those held-out images on which the reference decides: their scores lie apart from the threshold.
+    """Return the held-out images whose scores lie farther from the threshold than an engine may be off.
 
-    A frame nearer than an engine may be off proves nothing about its verdicts, and a threshold that stands just above
-    the highest good score has such frames by its nature. Where fewer than two lie apart, all are taken: then it is
-    the detector that decides nothing.
+    A frame nearer than that proves nothing about an engine's verdicts, and a threshold just above the highest good
+    score always has such frames. Where fewer than two images lie far enough, all are returned.
 
     Args:
-        paths: held-out good images.
+        paths: files of held-out good images.
         scores: the reference's score of each.
-        threshold: in units of the score.
-        distance: a score must be farther from the threshold than this, likewise.
+        threshold: threshold in units of the score.
+        distance: smallest distance from the threshold, in units of the score; exclusive.
     """
     apart = tuple(path for path, score in zip(paths, scores, strict=True) if abs(score - threshold) > distance)
     return apart if len(apart) > 1 else tuple(paths)

@@ -1,4 +1,4 @@
-"""What a bundle shall be: what a command asks for, without PyTorch."""
+"""Options of an export; importing them needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ EXPORT_PRECISIONS = ("fp32", "fp16")
 @final
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the bundle shall be.
+    """Options of an export.
 
     Attributes:
-        frame: height, width and channels (3 RGB, 1 mono) of the camera frame in pixels; None takes the size of
-            the training images, RGB.
-        max_batch: largest batch.
+        frame: height and width of the camera frame in pixels, and its channels (3 for RGB, 1 for mono); None takes
+            the size of the training frames, RGB.
+        max_batch: largest batch of the graph.
         precision: ``fp32`` or ``fp16``.
-        max_false_reject: share of good parts that may be rejected, for the threshold.
+        max_false_reject: share of good parts that the threshold may reject, in [0, 1).
         has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
-        fit: how images of another size become frames, see ``data.inputs.fitting``; None takes what the run was
-            trained with.
-        data: where the data set of the run lies now; None for where it lay when the run was trained.
+        fit: rule by which images of another size become frames, see ``data.inputs.fitting``; None takes the rule of
+            the training.
+        data: folder where the data set of the run lies now; None for the folder where it lay during the training.
     """
 
     frame: tuple[int, int, int] | None = None
@@ -39,10 +39,16 @@ class ExportOptions:
     data: Path | None = None
 
     def check(self) -> None:
-        """Raise UsageError where a bundle cannot be that."""
+        """Check every option.
+
+        Raises:
+            UsageError: an option is out of its range.
+        """
         if self.precision not in EXPORT_PRECISIONS:
-            raise UsageError(f"--precision {self.precision}: export writes {' or '.join(EXPORT_PRECISIONS)}.")
+            raise UsageError(
+                f"precision (--precision) is {self.precision}; export writes {' or '.join(EXPORT_PRECISIONS)}."
+            )
         if self.max_batch < 1:
-            raise UsageError(f"--batch ends at {self.max_batch}; expected at least 1.")
+            raise UsageError(f"max_batch (--batch) is {self.max_batch}; expected at least 1.")
         if self.fit is not None:
             check_fit(self.fit)

@@ -1,4 +1,4 @@
-"""Detector to ONNX: one graph, frames in, score and anomaly map out, symbolic batch."""
+"""Export of a detector to ONNX: one graph from frames to score and anomaly_map, with a symbolic batch."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, ma
     """Lower a fitted detector and write it as a float32 ONNX model (opset 18).
 
     Args:
-        detector: fitted.
-        preprocessing: frame size and what happens to it.
-        max_batch: largest batch N; 1..max_batch frames may be given.
+        detector: fitted detector.
+        preprocessing: specification of the frames and of what is done to them.
+        max_batch: largest batch N; the graph takes 1 to max_batch frames.
 
     Returns:
-        What ``preprocessing.frames`` says → score float32 (N,), anomaly_map float32 (N, h, w); batch normalisation
-        folded, nodes named after their module path.
+        A model from frames as in ``preprocessing.frames`` to score float32 (N,) and anomaly_map float32 (N, h, w).
+        Batch normalisation is folded, and nodes are named after their module path.
 
     Raises:
-        ExportError: the detector does not trace, or the written graph has other inputs and outputs.
+        ExportError: the detector does not trace, or an output of the written graph has another dtype or shape.
     """
     graph = FrameGraph(preprocessing, detector.lower()).eval()
-    taken = preprocessing.frames
-    example = torch.from_numpy(np.zeros([_EXAMPLE_BATCH, *map(int, taken.shape[1:])], taken.dtype))
+    frames = preprocessing.frames
+    example = torch.from_numpy(np.zeros([_EXAMPLE_BATCH, *map(int, frames.shape[1:])], frames.dtype))
     batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
     with _quiet(), torch.no_grad():
         try:
@@ -50,7 +50,7 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, ma
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: batch},),
-                input_names=[taken.name],
+                input_names=[frames.name],
                 output_names=["score", "anomaly_map"],
                 opset_version=OPSET,
                 verbose=False,
@@ -67,13 +67,13 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, ma
 
 
 def output_specs(preprocessing: InputSpec) -> tuple[TensorSpec, TensorSpec]:
-    """Specifications of score and anomaly_map."""
+    """Return the specifications of score and anomaly_map."""
     height, width = (axis.crop_px for axis in preprocessing.axes)
     return TensorSpec("score", "float32", ("N",)), TensorSpec("anomaly_map", "float32", ("N", height, width))
 
 
-def _check(model: ir.Model, wanted: tuple[TensorSpec, ...]) -> None:
-    for value, spec in zip(model.graph.outputs, wanted, strict=True):
+def _check(model: ir.Model, expected: tuple[TensorSpec, ...]) -> None:
+    for value, spec in zip(model.graph.outputs, expected, strict=True):
         shape = None if value.shape is None else tuple(d if isinstance(d, int) else "N" for d in value.shape)
         if shape != spec.shape or value.dtype != ir.DataType.FLOAT:
             raise ExportError(
@@ -84,7 +84,7 @@ def _check(model: ir.Model, wanted: tuple[TensorSpec, ...]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter off stdout and stderr; its errors still arrive as exceptions."""
+    """Keep the exporter's own messages off stdout and stderr; its errors still arrive as exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]
     try:

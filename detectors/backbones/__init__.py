@@ -1,1 +1,1 @@
-"""Pretrained networks: their taps, their weights, where these come from."""
+"""Pretrained networks: their feature maps, their weights, and the hubs that these come from."""

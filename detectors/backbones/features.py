@@ -1,4 +1,4 @@
-"""Feature maps of a frozen timm network, and their cache."""
+"""Feature maps of a frozen timm network, and a cache for them."""
 
 import math
 import tempfile
@@ -21,11 +21,19 @@ _MEMORY_LIMIT_BYTES = 3 << 30
 class Backbone(nn.Module):
     """A frozen, pretrained network cut after its last tapped stage.
 
+    Args:
+        name: name of the network in timm.
+        weights: see ``weights.create_network``.
+        strides: down-scale factors of the maps to tap.
+
     Attributes:
         strides: down-scale factor of each tapped map.
         channels: channels C of each tapped map.
-        mean: normalisation mean the network was trained with, RGB in [0, 1].
-        std: normalisation standard deviation.
+        mean: normalisation mean that the network was trained with, RGB in [0, 1].
+        std: normalisation standard deviation, RGB in [0, 1].
+
+    Raises:
+        UsageError: the network gives no feature maps, or none at one of these strides.
     """
 
     def __init__(self, name: str, weights: str, *, strides: Sequence[int]) -> None:
@@ -63,7 +71,7 @@ class Backbone(nn.Module):
         return tuple(maps)
 
     def late_stages(self) -> tuple[str, ...]:
-        """Module paths below this module of what comes after the network's map at stride 4.
+        """Return the paths, below this module, of the modules after the network's map at stride 4.
 
         Rounding in the earliest stages is carried through all that follow: a method whose score is a mean over
         everything keeps them in fp32.
@@ -71,7 +79,7 @@ class Backbone(nn.Module):
         return tuple(f"network.{path}" for path in late_stages(self.network))
 
     def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
-        """Height and width of each tapped map, for images of this height and width."""
+        """Return height and width of each tapped map, for images of this height and width."""
         probe = next(self.parameters())
         with torch.no_grad():
             maps = self(torch.zeros(1, 3, *image_px, device=probe.device))
@@ -79,10 +87,10 @@ class Backbone(nn.Module):
 
 
 def late_stages(network: nn.Module) -> tuple[str, ...]:
-    """Module paths of a timm network after its last feature map at stride 4 or finer, in order.
+    """Return the paths of a timm network's modules after its last feature map at stride 4 or finer, in order.
 
     Args:
-        network: it names the modules that end its feature maps (``feature_info``).
+        network: timm network; its ``feature_info`` names the modules that end its feature maps.
     """
     information: Any = network.feature_info
     taps = [(int(info["reduction"]), str(info["module"])) for info in information]
@@ -103,26 +111,34 @@ def cache_features(
     stage: str,
     batch_size: int = 16,
 ) -> list[Tensor]:
-    """Run ``compute`` once over all images and keep what it gives, in order.
+    """Run ``compute`` once over all images and keep its outputs, in order.
 
     The result lies in memory, or in an unnamed temporary file mapped into memory where it exceeds 3 GB.
+
+    Args:
+        compute: maps normalised images, float32 (N, 3, H, W), to one tensor (N, …) per kind of feature.
+        images: images to compute features of.
+        device: device that ``compute`` runs on.
+        progress: called after every batch.
+        stage: name of the work for ``progress``.
+        batch_size: images per batch.
 
     Returns:
         One float32 tensor (num_images, …) on the CPU per tensor that ``compute`` returns.
     """
-    kept: list[Tensor] = []
+    stores: list[Tensor] = []
     for start in range(0, len(images), batch_size):
         batch = images.batch(range(start, min(start + batch_size, len(images))))
         with torch.no_grad():
             outputs = compute(batch.to(device))
-        if not kept:
+        if not stores:
             sizes = [(len(images), *item.shape[1:]) for item in outputs]
             num_bytes = 4 * sum(math.prod(size) for size in sizes)
-            kept = [_allocate(size, in_file=num_bytes > _MEMORY_LIMIT_BYTES) for size in sizes]
-        for store, item in zip(kept, outputs, strict=True):
+            stores = [_allocate(size, in_file=num_bytes > _MEMORY_LIMIT_BYTES) for size in sizes]
+        for store, item in zip(stores, outputs, strict=True):
             store[start : start + len(batch)] = item.float().cpu()
         progress(stage, start + len(batch), len(images))
-    return kept
+    return stores
 
 
 def _allocate(size: tuple[int, ...], *, in_file: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where pretrained weights are fetched from: the cache needs no network, and a hub that does not answer is given up."""
+"""Hubs of pretrained weights: cached files need no network, and a hub that does not answer is given up."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def reach_timm_weights(backbone: str) -> dict[str, Any]:
     """Find the pretrained weights of a timm network in the cache, or ask once whether its hub answers.
 
     Args:
-        backbone: name in timm.
+        backbone: name of the network in timm.
 
     Returns:
-        What to put over timm's configuration of the network: the cached file, which is then loaded without a word to
-        the hub; or nothing.
+        Entries that override timm's configuration of the network: the cached file, which is then loaded without a
+        request to the hub; or none.
 
     Raises:
-        OSError: not cached, and the hub gives no answer within PROBE_S, or one that says that it cannot serve.
+        OSError: the weights are not cached, and the hub gives no answer within PROBE_S or answers that it cannot serve.
     """
     from timm.models import get_pretrained_cfg
 
@@ -45,10 +45,10 @@ def reach_timm_weights(backbone: str) -> dict[str, Any]:
     repository, _, revision = config.hf_hub_id.partition("@")
     names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
     for name in names:
-        found = try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(found, str):
+        cached = try_to_load_from_cache(repository, name, revision=revision or None)
+        if isinstance(cached, str):
             # Without custom_load: that describes the file behind ``url``, not the hub's.
-            return {"file": found, "custom_load": False}
+            return {"file": cached, "custom_load": False}
     url = hf_hub_url(repository, names[0], revision=revision or None)
     _probe(url, lambda: _ask_hub(url))
     return {}
@@ -58,10 +58,10 @@ def reach_url(url: str) -> None:
     """Ask once whether a file that torch's hub would fetch can be had, unless it lies in the cache.
 
     Args:
-        url: of the file.
+        url: address of the file.
 
     Raises:
-        OSError: as for ``reach_timm_weights``.
+        OSError: the file is not cached, and its host gives no answer within PROBE_S or answers that it cannot serve.
     """
     if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
         _probe(url, lambda: _ask_url(url))

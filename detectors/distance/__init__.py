@@ -1,1 +1,1 @@
-"""Distances to what good images showed: memory banks and Gaussians."""
+"""Distances to the features of good images: memory banks and Gaussians."""

@@ -1,4 +1,4 @@
-"""Nearest neighbours in a memory bank: the greedy coreset, and distances that export well."""
+"""Nearest neighbours in a memory bank: the greedy coreset, and distances in a form for export."""
 
 from functools import reduce
 
@@ -15,17 +15,17 @@ _LEVEL = 0.85
 
 
 def greedy_coreset(vectors: Tensor, size: int, *, projected_dim: int, seed: int, progress: Progress) -> Tensor:
-    """Indices of a k-centre coreset, greedy: each next vector is the one farthest from those chosen.
+    """Return the indices of a greedy k-centre coreset: each next vector is the one farthest from those chosen.
 
-    Distances are taken after a Gaussian random projection (PatchCore, Roth et al. 2022, §3.2; Johnson–
+    Distances are computed after a Gaussian random projection (PatchCore, Roth et al. 2022, §3.2; Johnson–
     Lindenstrauss), in float32.
 
     Args:
         vectors: float32 (num_vectors, D).
-        size: vectors to choose.
+        size: number of vectors to choose.
         projected_dim: dimension after the projection; at least D means none.
-        seed: of the projection and of the first vector.
-        progress: told as vectors are chosen.
+        seed: seed of the projection and of the choice of the first vector.
+        progress: called as vectors are chosen.
 
     Returns:
         int64 (size,), in the order chosen, without repetition.
@@ -96,7 +96,7 @@ class _Cover:
 
 
 def neighbour_table(bank: Tensor, num_neighbours: int) -> Tensor:
-    """For each vector of the bank, its nearest ones, itself first: int64 (M, num_neighbours)."""
+    """Return the indices of each bank vector's nearest ones, itself first: int64 (M, num_neighbours)."""
     rows = []
     for itself in torch.arange(len(bank), device=bank.device).split(1024):
         distance = torch.cdist(bank[itself].double(), bank.double())
@@ -110,11 +110,11 @@ class NearestNeighbour(nn.Module):
     """Nearest bank vector of every position, and the exact distance to it.
 
     The search is one 1×1 convolution ``q·m − |m|²/2`` and an ArgMax: no cdist, no transposes. Queries and bank
-    are centred, which changes no distance and cancels less. The distance is then taken anew from the vector
-    found, ``sqrt(sum (q − m)²)``, so it suffers no cancellation and hardly depends on the search's precision.
+    are centred, which changes no distance and cancels less. The distance is then computed anew from the
+    nearest vector, ``sqrt(sum (q − m)²)``: it suffers no cancellation and hardly depends on the search's precision.
 
     Args:
-        bank: float32 (M, D).
+        bank: vectors of the memory bank, float32 (M, D).
     """
 
     centre: Tensor
@@ -146,7 +146,7 @@ class NearestNeighbour(nn.Module):
         return vectors, self.distance(vectors, index), index
 
     def distance(self, vectors: Tensor, index: Tensor) -> Tensor:
-        """Distance from centred vectors float32 (…, D) to the bank vectors of that index (…)."""
+        """Return the distances of centred vectors, float32 (…, D), to the bank vectors at index, int64 (…)."""
         near = self.bank.index_select(0, index.flatten()).view(*index.shape, -1)
         return (vectors - near).square().sum(-1).sqrt()
 
@@ -160,9 +160,9 @@ class _Search(nn.Module):
 
 
 def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:
-    """Distance of each query (Q, D) to its nearest vector of the bank (M, D): float32 (Q,).
+    """Return the distance of each query (Q, D) to its nearest vector of the bank (M, D): float32 (Q,).
 
-    The nearest is looked up by matrix products, its distance then taken without cancellation.
+    The nearest vector is searched by matrix products; its distance is then computed without cancellation.
     """
     at_once = max(1, _PRODUCT_LIMIT_BYTES // (4 * len(bank)))
     nearest = torch.cat([torch.cdist(part, bank).argmin(1) for part in queries.split(at_once)])
@@ -170,7 +170,7 @@ def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:
 
 
 def covering_radius(vectors: Tensor, chosen: Tensor) -> float:
-    """Largest distance from a vector (M, D) to the nearest of those chosen (m, D)."""
+    """Return the largest distance from a vector (M, D) to the nearest of those chosen (m, D)."""
     return float(nearest_distance(vectors, chosen).max())
 
 
@@ -178,13 +178,13 @@ class GallerySearch(nn.Module):
     """Distance of every position to the nearest vector of those gallery images that were retrieved for its frame.
 
     The gallery is gathered and multiplied some images at a time, so that no product exceeds 64 MB per frame; each
-    distance is taken anew from the vector found, as in ``NearestNeighbour``.
+    distance is computed anew from the nearest vector, as in ``NearestNeighbour``.
 
     Args:
-        gallery: centred vectors, float32 (num_gallery, M, C); kept as it is, not copied.
-        centre: what to subtract from the queries, float32 (C, 1).
-        num_positions: h·w of the queries.
-        num_images: images K retrieved per frame.
+        gallery: centred vectors, float32 (num_gallery, M, C); used without a copy.
+        centre: vector that is subtracted from the queries, float32 (C, 1).
+        num_positions: number of positions h·w of the queries.
+        num_images: number K of images retrieved per frame.
     """
 
     centre: Tensor

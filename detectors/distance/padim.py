@@ -33,7 +33,7 @@ class PadimConfig(DetectorConfig):
     Attributes:
         num_features: channels drawn at random from all layers; 0 for the paper's choice (550 where the layers
             have at least 1024 channels together, as wide_resnet50_2; 100 otherwise, as resnet18).
-        regularisation: added to the diagonal of each covariance.
+        regularisation: value that is added to the diagonal of each covariance.
     """
 
     crop_px: Size = (224, 224)
@@ -106,7 +106,7 @@ class Padim(AbstractDetector[PadimConfig]):
         return torch.cat(grown, 1)[:, self.channels].flatten(2)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         centred = self.embed(self.backbone(images)).permute(2, 1, 0) - self.mean[:, :, None]
         distance = (self.factor @ centred).square().sum(1).sqrt().T
         anomaly_map = self.upsample(distance.unflatten(1, self.size))

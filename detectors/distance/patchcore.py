@@ -131,7 +131,7 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
         return {"num_vectors": len(vectors), "bank_size": size, "dim": self.embedding.dim}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         queries = self.embedding(self.backbone(images)).flatten(2).transpose(1, 2)
         index = self._nearest(queries)
         distance = (queries - self.bank[index]).square().sum(2).sqrt()
@@ -151,7 +151,7 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
         return torch.stack([(query.double() @ bank.T - norms).argmax(1) for query in queries])
 
     def lower(self) -> Deployed:
-        """1×1-convolution search, distances re-taken exactly, re-weighting by the precomputed table."""
+        """Search by a 1×1 convolution, exact distances to the nearest vector, re-weighting by the precomputed table."""
         return Deployed(self.backbone, _Head(self), _Post(self))
 
 

@@ -15,9 +15,9 @@ What differs, and why:
 - Two ways to a smaller gallery, both greedy k-centre and off by default: fewer images, and fewer vectors per image
   and level. The fit reports the covering radius of each: no distance can have grown by more than that.
 
-In fp16 are the backbone, the gallery (half the file) and the products with it; each found distance is then taken
-anew in fp32 from the query and the stored vector. The retrieval stays in fp32 altogether: two images that swap ranks
-would change the gallery. So do upsampling and smoothing.
+In fp16 are the backbone, the gallery (half the file) and the products with it; each smallest distance is then
+computed anew in fp32 from the query and the stored vector. The retrieval stays in fp32 altogether: two images that
+swap ranks would change the gallery. So do upsampling and smoothing.
 """
 
 import math
@@ -46,7 +46,7 @@ class SpadeConfig(DetectorConfig):
     """Parameters of SPADE.
 
     Attributes:
-        num_retrieved: nearest images K.
+        num_retrieved: number K of nearest images.
         image_score: ``"retrieval"``, the mean distance to the K nearest images (paper), or ``"map"``, the largest
             value of the anomaly map.
         num_images: images kept in the gallery, greedy k-centre on their global features; 0 keeps all.
@@ -67,7 +67,7 @@ class Spade(AbstractDetector[SpadeConfig]):
     Attributes:
         globals: pooled features of the last stage of every gallery image, float32 (num_images, D).
         gallery0, gallery1, gallery2: centred feature vectors per level, float32 (num_images, M, C).
-        centre0, centre1, centre2: what was subtracted, float32 (C, 1).
+        centre0, centre1, centre2: mean vectors that were subtracted from them, float32 (C, 1).
     """
 
     config_class = SpadeConfig
@@ -97,12 +97,12 @@ class Spade(AbstractDetector[SpadeConfig]):
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Store the features of the good images."""
         config = self.config
-        kept = config.num_images or len(images)
-        if kept > len(images) or not 1 <= config.num_retrieved <= kept:
+        num_kept = config.num_images or len(images)
+        if num_kept > len(images) or not 1 <= config.num_retrieved <= num_kept:
             raise UsageError(
-                f"SPADE retrieves num_retrieved = {config.num_retrieved} images from a gallery of {kept}, made from "
-                f"{len(images)} good images. The gallery must hold at least as many as are retrieved and at most the "
-                f"good images. Add good images, or set num_retrieved to at most {min(kept, len(images))}."
+                f"SPADE retrieves num_retrieved = {config.num_retrieved} images from a gallery of {num_kept}, made "
+                f"from {len(images)} good images. The gallery must hold at least as many as are retrieved and at most "
+                f"the good images. Add good images, or set num_retrieved to at most {min(num_kept, len(images))}."
             )
         self.to(context.device)
         *levels, pooled = cache_features(
@@ -113,9 +113,9 @@ class Spade(AbstractDetector[SpadeConfig]):
             stage="features",
         )
         self.cpu()
-        report: dict[str, Any] = {"num_images": kept, "num_retrieved": config.num_retrieved}
-        if kept < len(images):
-            chosen = _choose(pooled, kept, context.seed)
+        report: dict[str, Any] = {"num_images": num_kept, "num_retrieved": config.num_retrieved}
+        if num_kept < len(images):
+            chosen = _choose(pooled, num_kept, context.seed)
             report["image_radius"] = covering_radius(pooled, pooled[chosen])
             pooled, levels = pooled[chosen], [vectors[chosen] for vectors in levels]
         self.globals = pooled
@@ -124,7 +124,7 @@ class Spade(AbstractDetector[SpadeConfig]):
         return report
 
     def _keep(self, level: int, vectors: Tensor, context: FitContext) -> float:
-        """Make the gallery of one level of (num_images, h·w, C); gives the covering radius, 0 where all are kept."""
+        """Store the gallery of one level, (num_images, h·w, C); return the covering radius, 0 where all are kept."""
         size, radius = self.config.vectors_per_image, 0.0
         if 0 < size < vectors.shape[1]:
             parts = []
@@ -143,18 +143,18 @@ class Spade(AbstractDetector[SpadeConfig]):
         return *(maps[level].flatten(2).transpose(1, 2) for level in _LEVELS), maps[-1].mean((2, 3))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         *levels, pooled = self.describe(self.backbone(images))
         distances, nearest = retrieve(pooled, self.globals, self.config.num_retrieved)
         maps = []
         for level, vectors in enumerate(levels):
             gallery = self.get_buffer(f"gallery{level}")
             queries = vectors - self.get_buffer(f"centre{level}").T
-            found = [
+            nearest_distances = [
                 nearest_distance(query, gallery[chosen].flatten(0, 1))
                 for query, chosen in zip(queries, nearest, strict=True)
             ]
-            maps.append(torch.stack(found).unflatten(1, self.sizes[level]))
+            maps.append(torch.stack(nearest_distances).unflatten(1, self.sizes[level]))
         return combine(distances, maps, self.upsamples, image_score=self.config.image_score)
 
     def lower(self) -> Deployed:
@@ -167,13 +167,13 @@ def _choose(vectors: Tensor, size: int, seed: int) -> Tensor:
 
 
 def retrieve(pooled: Tensor, gallery: Tensor, num_retrieved: int) -> tuple[Tensor, Tensor]:
-    """Distances float32 (N, K) to the K nearest images, and their indices int64 (N, K).
+    """Return the distances float32 (N, K) to the K nearest images, and their indices int64 (N, K).
 
-    Differences are taken before they are squared: no cancellation blurs which image is nearer.
+    Differences are computed before they are squared: no cancellation blurs which image is nearer.
     """
     distances = (pooled[:, None] - gallery).square().sum(2).sqrt()
-    found: tuple[Tensor, Tensor] = torch.topk(distances, num_retrieved, dim=1, largest=False)
-    return found
+    nearest: tuple[Tensor, Tensor] = torch.topk(distances, num_retrieved, dim=1, largest=False)
+    return nearest
 
 
 def combine(
@@ -217,6 +217,6 @@ class _Post(nn.Module):
         self.upsamples = detector.upsamples
         self.image_score = detector.config.image_score
 
-    def forward(self, found: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        distances, *maps = found
+    def forward(self, distances_and_maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        distances, *maps = distances_and_maps
         return combine(distances, maps, self.upsamples, image_score=self.image_score)

@@ -1,4 +1,4 @@
-"""AlexNet's convolutions, which timm does not have: torchvision's network, used like a ``features.Backbone``."""
+"""The convolutions of torchvision's AlexNet, which timm does not have, used like a ``features.Backbone``."""
 
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,9 +26,9 @@ class AlexNet(nn.Module):
             ``.safetensors`` or ``.pth`` file of torchvision's whole network.
 
     Attributes:
-        channels: 256.
+        channels: number of channels of its one map, (256,).
         mean: normalisation mean, RGB in [0, 1].
-        std: normalisation standard deviation.
+        std: normalisation standard deviation, RGB in [0, 1].
 
     Raises:
         EnvironmentMissingError: the hub cannot be reached.
@@ -47,7 +47,7 @@ class AlexNet(nn.Module):
         return super().train(False)
 
     def late_stages(self) -> tuple[str, ...]:
-        """Module paths of what comes after the first convolution and its pooling; see ``Backbone.late_stages``."""
+        """Return the paths of the modules after the first convolution and its pooling; see ``Backbone.late_stages``."""
         return tuple(f"layers.{index}" for index in range(3, len(self.layers)))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
@@ -79,13 +79,13 @@ def _load(network: nn.Module, path: Path) -> None:
         raise BadInputError(
             f"--weights {path}: no such file. For alexnet give 'imagenet', or a .safetensors or .pth file."
         )
-    wanted = "Expected torchvision's whole state dict, classifier included, as .safetensors or .pth."
+    expectation = "Expected torchvision's whole state dict, classifier included, as .safetensors or .pth."
     try:
         is_safe = path.suffix == ".safetensors"
         state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state, strict=True)
     except UnpicklingError as error:
         # Its own words advise to load without weights_only, which would run what the file says.
-        raise BadInputError(f"{path} holds something else than tensors, which is never run. {wanted}") from error
+        raise BadInputError(f"{path} holds something else than tensors, which is never run. {expectation}") from error
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path} does not hold alexnet ({str(error)[:200]}). {wanted}") from error
+        raise BadInputError(f"{path} does not hold alexnet ({str(error)[:200]}). {expectation}") from error

@@ -1,4 +1,4 @@
-"""CFlow: a normalizing flow per pyramid level over single feature vectors, conditioned on their position.
+"""CFlow: a normalising flow per pyramid level over single feature vectors, conditioned on their position.
 
 Gudovskiy, Ishizaka, Kozuka: "CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via Conditional
 Normalizing Flows", WACV 2022, arXiv 2107.12571.
@@ -49,13 +49,13 @@ class CFlowConfig(DetectorConfig):
     """Parameters of CFlow.
 
     Attributes:
-        num_levels: maps of strides 8, 16, 32 that are used, finest first; 1 to 3.
-        steps: coupling blocks per level.
+        num_levels: number of maps of strides 8, 16, 32 that are used, finest first; 1 to 3.
+        steps: number of coupling blocks per level.
         clamp: bound of the log-scale of a coupling.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
-        vectors_per_step: feature vectors of one level per step.
-        learning_rate: of Adam, at its highest.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+        vectors_per_step: number of feature vectors of one level per step.
+        learning_rate: Adam's highest learning rate, after the warm-up.
         is_standardised: give every channel of the training features mean 0 and variance 1 first. The authors do
             not; it saves most of the epochs where features are large, as those of tf_efficientnet_lite0 are.
     """
@@ -100,9 +100,9 @@ class _Standardise(nn.Module):
             self.register_buffer(f"centre{level}", torch.zeros(count, 1, 1))
             self.register_buffer(f"scale{level}", torch.ones(count, 1, 1))
 
-    def take(self, known: list[Tensor]) -> None:
-        """Take mean and deviation from vectors (num_images, h·w, C) per level, and standardise these in place."""
-        for level, vectors in enumerate(known):
+    def learn(self, features: list[Tensor]) -> None:
+        """Learn mean and deviation from vectors (num_images, h·w, C) per level, and standardise them in place."""
+        for level, vectors in enumerate(features):
             deviation, mean = torch.std_mean(vectors.flatten(0, 1), 0)
             # A channel that never varies, as behind a dead ReLU, is only centred.
             scale = torch.where(deviation > 1e-6, 1.0 / deviation, torch.ones(()))
@@ -153,29 +153,29 @@ class CFlow(AbstractDetector[CFlowConfig]):
         return {**super().quick_settings(), **quick}
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
-        """Maximise the likelihood of the good images' feature vectors, then take the ceilings."""
+        """Maximise the likelihood of the good images' feature vectors, then set the ceilings."""
         config = self.config
         generator = torch.Generator().manual_seed(context.seed)
         for flow in self.flows:
             draw_rotations(flow, generator)
         self.to(context.device)
-        known = self._cache(images, context, "features")
+        fit_features = self._cache(images, context, "features")
         if isinstance(self.standardise, _Standardise):
-            self.standardise.take(known)
-        kept = self._cache(holdout, context, "held-out features")
-        steps = _draw_steps([item.shape[:2].numel() for item in known], config.vectors_per_step, generator)
+            self.standardise.learn(fit_features)
+        holdout_features = self._cache(holdout, context, "held-out features")
+        steps = _draw_steps([item.shape[:2].numel() for item in fit_features], config.vectors_per_step, generator)
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate)
         scheduler = WarmCosine(optimiser, num_steps=config.epochs * len(steps))
         task = LossTask(
             self.flows,
             Optimisation(optimiser=optimiser, scheduler=scheduler),
-            source=_LevelVectors(known, steps),
+            source=_LevelVectors(fit_features, steps),
             loss=lambda batch: -F.logsigmoid(self.log_likelihood(*batch)).mean(),
-            holdout_loss=lambda: self._mean_loss(kept),
+            holdout_loss=lambda: self._mean_loss(holdout_features),
         )
         schedule = Schedule(epochs=config.epochs, batch_size=1, patience=config.patience)
         report = Trainer(task, schedule=schedule, context=context).run()
-        for level, vectors in enumerate(known):
+        for level, vectors in enumerate(fit_features):
             self.ceilings[level] = self._likelihoods(level, vectors).max()
         self.cpu()
         return {**report, "steps_per_epoch": len(steps), "ceilings": self.ceilings.tolist()}
@@ -199,18 +199,20 @@ class CFlow(AbstractDetector[CFlowConfig]):
 
     def _likelihoods(self, level: int, vectors: Tensor) -> Tensor:
         """Log-likelihoods of vectors (num_images, h·w, C), some images at a time: (num_images · h·w,)."""
-        positions, found = torch.arange(vectors.shape[1]), []
+        positions, likelihoods = torch.arange(vectors.shape[1]), []
         for part in vectors.split(max(1, _VECTORS_AT_ONCE // len(positions))):
             with torch.no_grad():
-                found.append(self.log_likelihood(level, part.flatten(0, 1), positions.repeat(len(part))))
-        return torch.cat(found)
+                likelihoods.append(self.log_likelihood(level, part.flatten(0, 1), positions.repeat(len(part))))
+        return torch.cat(likelihoods)
 
-    def _mean_loss(self, kept: list[Tensor]) -> float:
-        losses = [-F.logsigmoid(self._likelihoods(level, vectors)).mean() for level, vectors in enumerate(kept)]
+    def _mean_loss(self, holdout_features: list[Tensor]) -> float:
+        losses = [
+            -F.logsigmoid(self._likelihoods(level, vectors)).mean() for level, vectors in enumerate(holdout_features)
+        ]
         return float(torch.stack(losses).mean())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         likelihoods = []
         for level, (size, maps) in enumerate(zip(self.sizes, self.standardise(self.backbone(images)), strict=True)):
             vectors = maps.permute(0, 2, 3, 1).flatten(0, 2)
@@ -228,7 +230,7 @@ def improbability_map(likelihoods: list[Tensor], ceilings: Tensor, upsamples: nn
 
     Args:
         likelihoods: log-likelihood per dimension of each level, float32 (N, h, w).
-        ceilings: what counts as p = 1, float32 (levels,).
+        ceilings: log-likelihood of each level that counts as p = 1, float32 (levels,).
         upsamples: one SmoothUpsample per level.
     """
     grown = [
@@ -240,7 +242,7 @@ def improbability_map(likelihoods: list[Tensor], ceilings: Tensor, upsamples: nn
 
 
 def _draw_steps(num_vectors: list[int], size: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
-    """All vectors of all levels dealt out at random, ``size`` to a step: level and indices of each step."""
+    """Deal out all vectors of all levels at random, ``size`` to a step; return level and indices of each step."""
     return [
         (level, indices)
         for level, count in enumerate(num_vectors)
@@ -253,12 +255,12 @@ class _LevelVectors(BatchSource[tuple[int, Tensor, Tensor]]):
     """Batches of one level's vectors: the level, float32 (V, C), positions int64 (V,).
 
     Args:
-        known: vectors (num_images, h·w, C) per level.
+        fit_features: vectors (num_images, h·w, C) per level.
         steps: level and indices into its num_images · h·w vectors, of each step.
     """
 
-    def __init__(self, known: list[Tensor], steps: list[tuple[int, Tensor]]) -> None:
-        self._known = known
+    def __init__(self, fit_features: list[Tensor], steps: list[tuple[int, Tensor]]) -> None:
+        self._features = fit_features
         self._steps = steps
 
     def __len__(self) -> int:
@@ -266,7 +268,7 @@ class _LevelVectors(BatchSource[tuple[int, Tensor, Tensor]]):
 
     def __getitem__(self, draw: Draw) -> tuple[int, Tensor, Tensor]:
         level, indices = self._steps[int(draw.indices)]
-        vectors = self._known[level]
+        vectors = self._features[level]
         return level, vectors.flatten(0, 1)[indices], indices % vectors.shape[1]
 
 

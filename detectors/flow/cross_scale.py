@@ -19,10 +19,10 @@ class CrossScale(nn.Module):
     """Subnet over three packed scales: a convolution per scale, then each output from its own and its neighbours.
 
     Args:
-        channels_in: C of the passive half.
-        channels_out: twice C of the active half.
-        hidden: channels between.
-        kernel: of all convolutions, odd.
+        channels_in: number of channels of the passive half.
+        channels_out: twice the number of channels of the active half.
+        hidden: number of hidden channels.
+        kernel: kernel size of all convolutions, odd.
         sizes: height and width per scale, finest first.
     """
 
@@ -49,8 +49,8 @@ class CrossScale(nn.Module):
 
 
 def _grow(maps: Tensor, size: Size) -> Tensor:
-    """Bilinearly to twice the size; on an axis where the next scale is a single position too it stays one."""
-    factors = tuple(wanted // side for wanted, side in zip(size, maps.shape[-2:], strict=True))
+    """Upsample bilinearly to twice the size; an axis of a single position stays one where the finer scale has one."""
+    factors = tuple(grown // side for grown, side in zip(size, maps.shape[-2:], strict=True))
     if factors == (1, 1):
         return maps
     return F.interpolate(maps, scale_factor=factors, mode="bilinear", align_corners=False)
@@ -60,8 +60,8 @@ class LoweredCrossScale(nn.Module):
     """CrossScale over levels: what comes from the same and from the next coarser scale is one convolution.
 
     Args:
-        subnet: in training form.
-        gains: of its output channels, float64 (C_out,).
+        subnet: subnet in training form.
+        gains: factors of its output channels, float64 (C_out,).
     """
 
     def __init__(self, subnet: CrossScale, gains: Tensor) -> None:
@@ -84,8 +84,8 @@ class LoweredCrossScale(nn.Module):
 
 
 def _joined(layers: Any) -> nn.Conv2d:
-    """One convolution of the channels of both: the sum of two convolutions of equal kernel and padding."""
+    """Return the sum of two convolutions of equal kernel and padding as one convolution over the channels of both."""
     first, second = layers
-    made = nn.Conv2d(2 * first.in_channels, first.out_channels, first.kernel_size, padding=first.padding)
-    made.load_state_dict({"weight": torch.cat([first.weight, second.weight], 1), "bias": first.bias + second.bias})
-    return made.requires_grad_(False)
+    joined = nn.Conv2d(2 * first.in_channels, first.out_channels, first.kernel_size, padding=first.padding)
+    joined.load_state_dict({"weight": torch.cat([first.weight, second.weight], 1), "bias": first.bias + second.bias})
+    return joined.requires_grad_(False)

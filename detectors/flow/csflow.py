@@ -1,4 +1,4 @@
-"""CS-Flow: one fully convolutional normalizing flow over three scales of features, coupled across scales.
+"""CS-Flow: one fully convolutional normalising flow over three scales of features, coupled across scales.
 
 Rudolph, Wehrbein, Rosenhahn, Wandt: "Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection", WACV
 2022, arXiv 2110.02855.
@@ -65,19 +65,19 @@ class CsFlowConfig(DetectorConfig):
     """Parameters of CS-Flow.
 
     Attributes:
-        backbone: by default trained on ImageNet alone, with AutoAugment.
+        backbone: name of the network in timm; the default was trained on ImageNet alone, with AutoAugment.
         stride: down-scale factor of the features; each side of ``crop_px`` must be a multiple of four times this.
-        steps: coupling blocks.
+        steps: number of coupling blocks.
         clamp: bound of the log-scale of a coupling.
-        hidden_channels: width of a subnet, per scale.
-        kernel: size of all convolutions of the subnets but the last block's, odd.
-        last_kernel: size of the last block's, odd.
+        hidden_channels: number of hidden channels of a subnet, per scale.
+        kernel: kernel size of the subnets' convolutions in all blocks but the last, odd.
+        last_kernel: kernel size of the subnets' convolutions in the last block, odd.
         standardises: give every channel mean 0 and deviation 1 before the flow; the paper does not.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
+        learning_rate: Adam's learning rate.
+        weight_decay: Adam's weight decay.
     """
 
     backbone: str = "tf_efficientnet_b5.aa_in1k"
@@ -139,19 +139,21 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
         def features(batch: Tensor) -> tuple[Tensor]:
             return (pack(pyramid_maps(self.backbone, batch)),)
 
-        (known,) = cache_features(features, images, device=device, progress=context.progress, stage="features")
-        (kept,) = cache_features(features, holdout, device=device, progress=context.progress, stage="held-out features")
+        (fit_features,) = cache_features(features, images, device=device, progress=context.progress, stage="features")
+        (holdout_features,) = cache_features(
+            features, holdout, device=device, progress=context.progress, stage="held-out features"
+        )
 
         if config.standardises:
-            self.standardise.learn(known)
+            self.standardise.learn(fit_features)
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(parameters, config.learning_rate, eps=1e-4, weight_decay=config.weight_decay)
         task = feature_task(
             self.flow,
             Optimisation(optimiser=optimiser, largest_norm=LARGEST_NORM),
             loss=lambda features: glow_loss(self.flow, self.standardise(features[0])),
-            known=[known],
-            kept=[kept],
+            fit_features=[fit_features],
+            holdout_features=[holdout_features],
             batch_size=config.batch_size,
         )
         schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
@@ -160,7 +162,7 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
         return report
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         z, _ = self.flow(self.standardise(pack(pyramid_maps(self.backbone, images))))
         return score_and_map(tuple(item.square().mean(1) for item in unpack(z, self.sizes)), self.upsample)
 
@@ -187,7 +189,7 @@ def _halves(side: int) -> bool:
 
 
 def _backbone(config: CsFlowConfig) -> Backbone:
-    """The last map at the stride; of an EfficientNet at stride 32, the one before its last stage."""
+    """Return a backbone with the last map at the stride; of an EfficientNet at stride 32, without its last stage."""
     from timm.models import EfficientNet
 
     backbone = Backbone(config.backbone, config.weights, strides=(config.stride,))
@@ -204,7 +206,7 @@ def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor
 
     Args:
         energies: mean over channels of z², float32 (N, h, w) per scale, finest first.
-        upsample: of the finest scale.
+        upsample: SmoothUpsample of the finest scale.
     """
     score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
     return score, upsample(energies[0])

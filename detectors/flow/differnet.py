@@ -1,4 +1,4 @@
-"""DifferNet: a normalizing flow over globally pooled features of an image at three scales, averaged over rotations.
+"""DifferNet: a normalising flow over globally pooled features of an image at three scales, averaged over rotations.
 
 Rudolph, Wandt, Rosenhahn: "Same Same But DifferNet: Semi-Supervised Defect Detection with Normalizing Flows", WACV
 2021, arXiv 2008.12577.
@@ -63,20 +63,20 @@ class DifferNetConfig(DetectorConfig):
     """Parameters of DifferNet.
 
     Attributes:
-        backbone: ``alexnet``, or a timm network.
-        stride: down-scale factor of the map, of a timm network only.
-        num_rotations: views per frame.
-        num_training_rotations: views per image and step of the training.
+        backbone: ``"alexnet"``, or the name of a network in timm.
+        stride: down-scale factor of the map; of a timm network only.
+        num_rotations: number of views per frame.
+        num_training_rotations: number of views per image and step of the training.
         caches_rotations: train on the fixed views, not on random ones.
         standardises: give every feature mean 0 and deviation 1 before the flow; the paper does not.
-        steps: coupling blocks.
+        steps: number of coupling blocks.
         clamp: bound of the log-scale of a coupling.
         hidden: width of a subnet's three hidden layers.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
+        learning_rate: Adam's learning rate.
+        weight_decay: Adam's weight decay.
     """
 
     backbone: str = ALEXNET
@@ -127,7 +127,7 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
         return {**super().quick_settings(), **views, "hidden": 128, **fast}
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """Of AlexNet or the timm network."""
+        """Parameters of AlexNet or the timm network."""
         return list(self.backbone.parameters())
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
@@ -143,13 +143,13 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
 
         source: BatchSource[DrawnViews] = RandomViews(images, config.num_training_rotations)
         if config.caches_rotations or config.standardises:
-            known = cached(images, "features").flatten(0, 1)
+            fit_features = cached(images, "features").flatten(0, 1)
             if config.standardises:
-                self.standardise.learn(known)
+                self.standardise.learn(fit_features)
             if config.caches_rotations:
-                views = self.standardise(known.to(device)).cpu().unflatten(0, (len(images), -1))
+                views = self.standardise(fit_features.to(device)).cpu().unflatten(0, (len(images), -1))
                 source = FixedViews(views, config.num_training_rotations)
-        kept = CachedFeatures([cached(holdout, "held-out features").flatten(0, 1)])
+        holdout_features = CachedFeatures([cached(holdout, "held-out features").flatten(0, 1)])
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(
             parameters, config.learning_rate, betas=(0.8, 0.8), eps=1e-4, weight_decay=config.weight_decay
@@ -160,7 +160,9 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
             source=source,
             loss=lambda batch: glow_loss(self.flow, self.drawn_features(batch)),
             holdout_loss=lambda: mean_loss(
-                lambda features: glow_loss(self.flow, features[0].to(device)), kept, batch_size=config.batch_size
+                lambda features: glow_loss(self.flow, features[0].to(device)),
+                holdout_features,
+                batch_size=config.batch_size,
             ),
         )
         schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
@@ -190,7 +192,10 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
         return pooled
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector. One frame at a time: 64 views of 448 px fill memory enough."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``.
+
+        It takes one image at a time, since its 64 views of 448 px need much memory.
+        """
         z = torch.stack([self.flow(self.features(self.rotate(image)))[0] for image in images.split(1)])
         return score_and_map(z.flatten(0, 1), self.config)
 

@@ -1,4 +1,4 @@
-"""FastFlow: a 2-D normalizing flow on each feature map; likelihood per position.
+"""FastFlow: a 2-D normalising flow on each feature map; likelihood per position.
 
 Yu, Zheng, Wang, Li, Wu, Zhao, Wu: "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing
 Flows", arXiv 2111.07677 (2021). There is no official code.
@@ -38,15 +38,15 @@ class FastFlowConfig(DetectorConfig):
     """Parameters of FastFlow.
 
     Attributes:
-        steps: coupling blocks per map.
+        steps: number of coupling blocks per map.
         clamp: bound of the log-scale of a coupling.
-        hidden_ratio: width of a subnet's hidden layer over its input.
-        only_3x3: no 1×1 subnets.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        hidden_ratio: width of a subnet's hidden layer as a share of its input's.
+        only_3x3: True for 3×3 kernels in all subnets, False for 3×3 and 1×1 in turn.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam.
-        weight_decay: of Adam.
+        learning_rate: Adam's learning rate.
+        weight_decay: Adam's weight decay.
     """
 
     steps: int = 8
@@ -108,16 +108,18 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
         def features(batch: Tensor) -> tuple[Tensor, ...]:
             return tuple(normalise(item) for item in self.backbone(batch))
 
-        known = cache_features(features, images, device=device, progress=context.progress, stage="features")
-        kept = cache_features(features, holdout, device=device, progress=context.progress, stage="held-out features")
+        fit_features = cache_features(features, images, device=device, progress=context.progress, stage="features")
+        holdout_features = cache_features(
+            features, holdout, device=device, progress=context.progress, stage="held-out features"
+        )
 
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         task = feature_task(
             self.flows,
             Optimisation(optimiser=optimiser),
             loss=self.loss,
-            known=known,
-            kept=kept,
+            fit_features=fit_features,
+            holdout_features=holdout_features,
             batch_size=config.batch_size,
         )
         schedule = Schedule(
@@ -140,7 +142,7 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
         return total / num_values
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         energies = [
             flow(normalise(item))[0].square().mean(1)
             for flow, item in zip(self.flows, self.backbone(images), strict=True)
@@ -155,7 +157,7 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
 def normalise(maps: Tensor) -> Tensor:
     """Layer normalisation over (C, H, W) without gains: float32 (N, C, h, w) → the same.
 
-    The means are taken axis by axis: some engines sum a quarter of a million values one after the other in float32,
+    The means are computed axis by axis: some engines sum a quarter of a million values one after the other in float32,
     and what that loses (4e-5 of the features were seen) the flow multiplies.
     """
     centred = maps - _mean(maps)

@@ -1,4 +1,4 @@
-"""Coupling blocks of normalizing flows, lowered from FrEIA to plain, folded convolutions.
+"""Coupling blocks of normalising flows, lowered from FrEIA to plain, folded convolutions.
 
 FrEIA's AllInOneBlock (Ardizzone et al.) computes, for x split into x₁, x₂ along the channels,
 
@@ -44,8 +44,8 @@ def build_flow(
     """A FrEIA sequence of AllInOneBlocks with hard permutations over maps (channels, *size).
 
     Args:
-        channels: C.
-        size: height and width.
+        channels: number C of channels.
+        size: height and width of the maps.
         steps: number of blocks.
         clamp: bound of the log-scale.
         subnet: step index → constructor ``(channels_in, channels_out)``.
@@ -68,7 +68,7 @@ def build_conditional_flow(
     The permutations are made dense by ``draw_rotations``; until then they are hard ones.
 
     Args:
-        channels: C.
+        channels: number C of channels.
         condition_dim: length of the condition.
         steps: number of blocks.
         clamp: bound of the log-scale.
@@ -131,7 +131,7 @@ class LoweredFlow(nn.Module):
 
 
 class _ChannelState:
-    """How stored channels stand for true ones: ``true[i] = scale[i] · (stored[i] + offset[i])``.
+    """The relation of stored channels to true ones: ``true[i] = scale[i] · (stored[i] + offset[i])``.
 
     ``order[k]`` is the stored position of the k-th channel that the next block sees.
     """
@@ -200,9 +200,9 @@ class Coupling(nn.Module):
 
 
 def _convolution(like: Any, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    made = nn.Conv2d(weight.shape[1], weight.shape[0], like.kernel_size, padding=like.padding)
-    made.load_state_dict({"weight": weight, "bias": bias})
-    return made.requires_grad_(False)
+    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], like.kernel_size, padding=like.padding)
+    convolution.load_state_dict({"weight": weight, "bias": bias})
+    return convolution.requires_grad_(False)
 
 
 def _fold_first(first: Any, scale: Vector) -> nn.Conv2d:

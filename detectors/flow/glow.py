@@ -105,7 +105,7 @@ class Standardise(nn.Module):
     Its Jacobian is constant, so the loss leaves it out.
 
     Args:
-        channels: C.
+        channels: number C of channels.
     """
 
     mean: Tensor
@@ -117,7 +117,7 @@ class Standardise(nn.Module):
         self.register_buffer("rate", torch.ones(channels))
 
     def learn(self, values: Tensor) -> None:
-        """Take mean and deviation of float32 (M, C, …) over all but the channels."""
+        """Learn mean and deviation of every channel from float32 (M, C, …)."""
         flat = values.transpose(0, 1).flatten(1).double()
         self.mean.copy_(flat.mean(1))
         # A channel that hardly varies among the good images must not drown all others.
@@ -134,7 +134,7 @@ class LoweredGlow(nn.Module):
     """A flow of ``build_glow``, folded.
 
     Args:
-        flow: in training form.
+        flow: flow in training form.
         lower: a trained subnet and the gains of its output channels, float64 (C,) → that subnet over levels, with
             the gains folded into its last layer.
     """
@@ -199,9 +199,9 @@ def _gains(num_active: int, clamp: float) -> Tensor:
 
 
 def folded(layer: Any, gains: Tensor) -> Any:
-    """A frozen copy of a Linear or Conv2d whose output channels are multiplied by ``gains``, float64 (C_out,)."""
-    made = copy.deepcopy(layer).requires_grad_(False)
+    """Return a frozen copy of a Linear or Conv2d with its output channels multiplied by gains, float64 (C_out,)."""
+    copied = copy.deepcopy(layer).requires_grad_(False)
     shape = (-1, *[1] * (layer.weight.dim() - 1))
-    made.weight.copy_(layer.weight.detach().double() * gains.reshape(shape))
-    made.bias.copy_(layer.bias.detach().double() * gains)
-    return made
+    copied.weight.copy_(layer.weight.detach().double() * gains.reshape(shape))
+    copied.bias.copy_(layer.bias.detach().double() * gains)
+    return copied

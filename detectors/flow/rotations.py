@@ -16,7 +16,7 @@ def rotation_indices(size: Size, angles_deg: Tensor) -> Tensor:
 
     Args:
         size: height h and width w.
-        angles_deg: counter-clockwise about the centre, float64 (A,).
+        angles_deg: angles in degrees, counter-clockwise about the centre, float64 (A,).
 
     Returns:
         int32 (A, h·w).
@@ -38,8 +38,8 @@ class Rotate(nn.Module):
 
     Args:
         size: height and width of the images.
-        angles_deg: float64 (A,).
-        black: value of a black pixel, per channel.
+        angles_deg: angles in degrees, float64 (A,).
+        black: value of a black pixel after normalisation, per channel.
     """
 
     table: Tensor

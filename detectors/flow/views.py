@@ -19,8 +19,8 @@ class FixedViews(BatchSource[DrawnViews]):
     """Features of some of the fixed views, drawn anew at every step.
 
     Args:
-        features: of all fixed views, float32 (num_images, num_rotations, D), on the CPU.
-        num_drawn: views per image and step.
+        features: features of all fixed views, float32 (num_images, num_rotations, D), on the CPU.
+        num_drawn: number of views per image and step.
     """
 
     def __init__(self, features: Tensor, num_drawn: int) -> None:
@@ -42,7 +42,7 @@ class RandomViews(BatchSource[DrawnViews]):
 
     Args:
         images: good images to fit on.
-        num_drawn: angles per image and step.
+        num_drawn: number of angles per image and step.
     """
 
     def __init__(self, images: ImageSet, num_drawn: int) -> None:

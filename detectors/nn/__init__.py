@@ -1,1 +1,1 @@
-"""Modules that detectors of several families are built of."""
+"""Modules that detectors of several families share."""

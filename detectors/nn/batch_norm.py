@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class _Norm(nn.Module):
-    """What is left of a norm layer: its activation."""
+    """The activation of a norm layer whose normalisation was folded away."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -24,31 +24,31 @@ class _Norm(nn.Module):
 
 
 def fold_batch_norm(network: nn.Module, example: Tensor) -> nn.Module:
-    """A frozen copy without the batch norms that directly follow a convolution; its weights made in float64.
+    """Return a frozen copy without the batch norms that directly follow a convolution, folded in float64.
 
     Args:
-        network: in evaluation mode.
-        example: input to run it on once, so as to see what follows what.
+        network: network in evaluation mode.
+        example: input that the network runs on once, to see which batch norm follows which convolution.
     """
-    made = copy.deepcopy(network).requires_grad_(False)
-    names = {module: name for name, module in made.named_modules()}
-    for convolution, norm in _pairs(made, example):
+    folded = copy.deepcopy(network).requires_grad_(False)
+    names = {module: name for name, module in folded.named_modules()}
+    for convolution, norm in _pairs(folded, example):
         _fold(convolution, norm)
         parent, _, leaf = names[norm].rpartition(".")
-        setattr(made.get_submodule(parent), leaf, _Norm(norm))
-    return made
+        setattr(folded.get_submodule(parent), leaf, _Norm(norm))
+    return folded
 
 
 def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions whose output is the input of a batch norm."""
+    """Return the pairs of a convolution and the batch norm that takes its output."""
     outputs: list[tuple[Tensor, nn.Conv2d]] = []
-    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def after(module: Any, _: Any, output: Tensor) -> None:
         outputs.append((output, module))
 
     def before(module: Any, inputs: tuple[Tensor, ...]) -> None:
-        found.extend((made_by, module) for output, made_by in outputs if output is inputs[0])
+        pairs.extend((convolution, module) for output, convolution in outputs if output is inputs[0])
 
     hooks = [item.register_forward_hook(after) for item in network.modules() if isinstance(item, nn.Conv2d)]
     hooks += [item.register_forward_pre_hook(before) for item in network.modules() if isinstance(item, nn.BatchNorm2d)]
@@ -56,14 +56,14 @@ def _pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
         network(example)
     for hook in hooks:
         hook.remove()
-    return found
+    return pairs
 
 
 def as_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a batch norm does in evaluation mode, ``gain · x + offset``: float64 (C,) each.
+    """Return gain and offset of a batch norm in evaluation mode, ``gain · x + offset``: float64 (C,) each.
 
     Raises:
-        ValueError: it has no running statistics.
+        ValueError: the batch norm has no running statistics.
     """
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("A batch norm without running statistics cannot be folded. Train it with them.")

@@ -13,7 +13,7 @@ class ConvNorm(nn.Module):
     """Convolution, batch normalisation, and a ReLU or none.
 
     Args:
-        conv: Conv2d, or ConvTranspose2d with kernel 2 and stride 2.
+        conv: a Conv2d, or a ConvTranspose2d with kernel 2 and stride 2.
         relu: whether a ReLU follows.
     """
 
@@ -30,13 +30,13 @@ class ConvNorm(nn.Module):
 
 
 def conv_norm(channels_in: int, channels_out: int, kernel: int, *, relu: bool = True) -> ConvNorm:
-    """A ConvNorm of stride 1 and equal size, without the bias that its normalisation would cancel."""
+    """Return a ConvNorm of stride 1 that keeps the size, without the bias that its normalisation would cancel."""
     conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
     return ConvNorm(conv, relu=relu)
 
 
 def fold(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` in which every ConvNorm is one plain convolution, folded in float64.
+    """Return a copy of ``module`` in which every ConvNorm is one plain convolution, folded in float64.
 
     A transposed convolution of kernel 2 and stride 2 overlaps nowhere: it becomes a 1×1 convolution to four times
     the channels, which are then dealt out to 2×2 pixels (DepthToSpace).
@@ -65,12 +65,12 @@ def _folded(block: ConvNorm) -> nn.Sequential:
 
 
 def plain_conv(weight: Tensor, bias: Tensor | None, *, conv: Any = None) -> nn.Conv2d:
-    """A Conv2d with these weights, with the stride and padding of ``conv``, or 1 and 0."""
+    """Return a frozen Conv2d with these weights, and the stride and padding of ``conv``, or 1 and 0 without it."""
     out_channels, in_channels, height, width = weight.shape
     stride, padding = (conv.stride, conv.padding) if conv is not None else (1, 0)
-    made = nn.Conv2d(in_channels, out_channels, (height, width), stride, padding, bias=bias is not None)
+    convolution = nn.Conv2d(in_channels, out_channels, (height, width), stride, padding, bias=bias is not None)
     with torch.no_grad():
-        made.weight.copy_(weight)
-        if made.bias is not None and bias is not None:
-            made.bias.copy_(bias)
-    return made.requires_grad_(False)
+        convolution.weight.copy_(weight)
+        if convolution.bias is not None and bias is not None:
+            convolution.bias.copy_(bias)
+    return convolution.requires_grad_(False)

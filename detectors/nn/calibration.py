@@ -1,7 +1,7 @@
-"""The statistics of batch normalisations, as a function of the weights.
+"""Statistics of batch normalisations, as a function of the weights.
 
-Running means lag behind the weights at high learning rates. So the statistics are taken anew, over fixed training
-images, before every evaluation: the weights of an evaluated epoch thereby have exactly the statistics that are theirs.
+Running means lag behind the weights at high learning rates. So the statistics are computed anew, over fixed
+training images, before every evaluation, and belong exactly to the weights of that epoch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +17,9 @@ def recalibrate(module: nn.Module, run: Callable[[Any], Any], *, batches: Iterab
     """Set the statistics of every batch normalisation to their mean over ``batches``, under the present weights.
 
     Args:
-        module: left in evaluation mode.
+        module: module with the batch normalisations; it is left in evaluation mode.
         run: runs ``module`` on a batch.
-        batches: at least one; best of equal sizes.
+        batches: at least one batch, best of equal sizes.
     """
     norms = [item for item in module.modules() if isinstance(item, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -37,7 +37,7 @@ def recalibrate(module: nn.Module, run: Callable[[Any], Any], *, batches: Iterab
 
 
 def calibration_parts(num_images: int, batch_size: int) -> Iterator[Tensor]:
-    """Indices of at most 64 images, evenly spread, in batches of equal size."""
+    """Return the indices of at most 64 images, evenly spread, in batches int64 (B,) of equal size."""
     count = min(num_images, _CALIBRATION_IMAGES)
     spread = torch.arange(count) * num_images // count
     size = min(batch_size, count)

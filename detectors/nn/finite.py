@@ -1,4 +1,4 @@
-"""Weights that are not finite are refused: they make every score NaN, or worse, only some."""
+"""A check for weights that are not finite, which make all scores NaN, or only some."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _NUM_NAMED = 3
 
 
 def describe_not_finite(state: Mapping[str, Tensor]) -> str:
-    """Which tensors hold NaN or infinite values, how many, and where the first one lies.
+    """Describe the tensors that hold NaN or infinite values, their number, and the position of the first.
 
     Args:
         state: tensors by name, of any dtype.
 
     Returns:
-        ``"layer1.weight holds 2 values of 36,864 not finite (first: nan at [0, 1, 2, 0])"``, the first three tensors
-        so, the others counted; empty where every value is finite.
+        ``"layer1.weight holds 2 values of 36,864 not finite (first: nan at [0, 1, 2, 0])"``, for
+        the first three tensors, then the number of others; empty where every value is finite.
     """
-    found = [text for name, value in state.items() if (text := _describe(name, value))]
-    others = f", and so do {len(found) - _NUM_NAMED} more tensors" if len(found) > _NUM_NAMED else ""
-    return ", ".join(found[:_NUM_NAMED]) + others
+    descriptions = [text for name, value in state.items() if (text := _describe(name, value))]
+    others = f", and so do {len(descriptions) - _NUM_NAMED} more tensors" if len(descriptions) > _NUM_NAMED else ""
+    return ", ".join(descriptions[:_NUM_NAMED]) + others
 
 
 def _describe(name: str, value: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Modules that stand around a detector in the exported graph: preprocessing, upsampling, smoothing."""
+"""Modules around a detector in the exported graph: preprocessing, upsampling, smoothing."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ GRAPH_PARTS = {
 
 
 def graph_part(spec: InputSpec) -> nn.Module:
-    """The module that begins the graph: takes what ``spec.frames`` says, gives what a detector takes."""
+    """Return the module that begins the graph; it turns frames as in ``spec.frames`` into a detector's input."""
     part: nn.Module = resolve(GRAPH_PARTS, spec.kind, kind="input")(spec)
     return part
 
@@ -103,7 +103,7 @@ def _interior_taps(stride: int) -> NDArray[np.float64]:
 
 
 def _border_gain(size: int, stride: int, taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What a zero-padded convolution must be multiplied by, so that its weights sum to 1 at the borders too."""
+    """Return the factors by which a zero-padded convolution's weights sum to 1 at the borders too."""
     padding = (len(taps) - stride + 1) // 2
     inside = np.pad(np.ones(size), padding)
     sums = [inside[i * stride : i * stride + len(taps)] @ taps for i in range(size // stride)]
@@ -138,7 +138,7 @@ class SmoothUpsample(nn.Module):
 
 
 class FrameGraph(nn.Module):
-    """Frames in, score and anomaly map out: what is exported, and what the PyTorch reference runs."""
+    """The whole graph from frames to score and anomaly_map, as it is exported and as the PyTorch reference runs it."""
 
     def __init__(self, spec: InputSpec, detector: nn.Module) -> None:
         super().__init__()
@@ -146,6 +146,6 @@ class FrameGraph(nn.Module):
         self.detector = detector
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """What the specification's ``frames`` says → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        """Frames as in the specification's ``frames`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
         score, anomaly_map = self.detector(self.preprocess(frames))
         return score, anomaly_map

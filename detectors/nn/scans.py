@@ -1,4 +1,4 @@
-"""What begins the graph of a detector that takes depth or voxels; the specifications are those of ``core.inputs``."""
+"""Preprocessing modules of detectors that take depth or voxels; their specifications stand in ``core.inputs``."""
 
 from typing import final
 

@@ -1,1 +1,1 @@
-"""Students, autoencoders and decoders that give back only what is normal."""
+"""Students, autoencoders and decoders that restore only normal features."""

@@ -52,14 +52,14 @@ class DfrConfig(DetectorConfig):
     """Parameters of DFR.
 
     Attributes:
-        cell_px: side of the cells that features are averaged over.
+        cell_px: side in pixels of the cells that features are averaged over.
         latent_size: channels of the autoencoder's narrowest layer; 0 chooses it by principal components.
         variance: share of the variance that the chosen components carry.
-        pca_images: images whose features are analysed for it.
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        pca_images: number of images whose features the components are computed from.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam.
+        learning_rate: Adam's learning rate.
     """
 
     backbone: str = "vgg19"
@@ -78,8 +78,8 @@ class RegionalFeatures(nn.Module):
 
     Args:
         sizes: height and width of each map.
-        image_px: height and width of the image.
-        cell_px: side of a cell.
+        image_px: height and width of the image in pixels.
+        cell_px: side of a cell in pixels.
     """
 
     def __init__(self, sizes: tuple[Size, ...], *, image_px: Size, cell_px: int) -> None:
@@ -115,8 +115,8 @@ class Autoencoder(nn.Module):
     """1×1 convolutions C → (C + 2d) / 2 → 2d → d → 2d → (C + 2d) / 2 → C.
 
     Args:
-        channels: C.
-        latent_size: d.
+        channels: number C of channels.
+        latent_size: number d of channels of the narrowest layer.
     """
 
     def __init__(self, channels: int, latent_size: int) -> None:
@@ -173,7 +173,7 @@ class Dfr(AbstractDetector[DfrConfig]):
         return {**super().quick_settings(), **size, **fast}
 
     def backbone_parameters(self) -> list[nn.Parameter]:
-        """Parameters of the pretrained feature extractor, of either kind."""
+        """Parameters of the pretrained VGG or timm network."""
         return list(self.backbone.parameters())
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Dfr(AbstractDetector[DfrConfig]):
         config, device = self.config, context.device
         self.to(device)
 
-        known, kept = (
+        fit_features, holdout_features = (
             cache_features(
                 lambda batch: (self.features(self.backbone(batch)),),
                 item,
@@ -192,15 +192,15 @@ class Dfr(AbstractDetector[DfrConfig]):
             )
             for item, stage in ((images, "features"), (holdout, "held-out features"))
         )
-        latent = config.latent_size or num_components(known[0][: config.pca_images], config.variance)
+        latent = config.latent_size or num_components(fit_features[0][: config.pca_images], config.variance)
         self.autoencoder = Autoencoder(self.num_channels, latent).to(device)
         optimiser = torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate)
         task = feature_task(
             self.autoencoder,
             Optimisation(optimiser=optimiser),
             loss=lambda features: F.mse_loss(self.autoencoder(features[0]), features[0]),
-            known=known,
-            kept=kept,
+            fit_features=fit_features,
+            holdout_features=holdout_features,
             batch_size=config.batch_size,
         )
         schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
@@ -209,7 +209,7 @@ class Dfr(AbstractDetector[DfrConfig]):
         return {**report, "latent_size": latent, "num_channels": self.num_channels}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         features = self.features(self.backbone(images))
         error = (features - self.autoencoder(features)).square().mean(1)
         anomaly_map = self.upsample(error)
@@ -227,11 +227,11 @@ class Dfr(AbstractDetector[DfrConfig]):
 
 
 def num_components(features: Tensor, variance: float) -> int:
-    """Number of principal components that carry a share of the variance of all positions' features.
+    """Return the number of principal components that carry a share of the variance of all positions' features.
 
     Args:
-        features: float32 (num_images, C, h, w).
-        variance: share in (0, 1).
+        features: features of the images, float32 (num_images, C, h, w).
+        variance: share of the variance, in (0, 1).
     """
     num_vectors, channels = features[:, 0].numel(), features.shape[1]
     mean = features.double().mean((0, 2, 3))
@@ -277,7 +277,7 @@ class _Head(nn.Module):
 
 
 def group_layers(sizes: tuple[Size, ...], grid: Size) -> list[tuple[int, int, bool]]:
-    """Runs of layers that share a convolution: first, past the last, and whether they are smaller than the grid."""
+    """Return the groups of layers that share a convolution: first, end, and whether their maps are below the grid."""
     smaller = [math.prod(size) < math.prod(grid) for size in sizes]
     keys = [size if is_smaller else grid for size, is_smaller in zip(sizes, smaller, strict=True)]
     starts = [index for index in range(len(keys)) if index == 0 or keys[index] != keys[index - 1]]

@@ -13,8 +13,8 @@ What differs, and why:
   without an activation) the student's last block has no ReLU, with which it could not restore them.
 - The paper's 200 epochs are the upper bound; training stops early on held-out good images and keeps the epoch with
   the lowest held-out loss. The authors' code evaluates on the test images every ten epochs.
-- Batch statistics are taken over training images under the weights of each evaluated epoch (see ``calibration``), not
-  as running means, which lag behind at this learning rate.
+- Batch statistics are computed over training images under the weights of each evaluated epoch (see ``calibration``),
+  not as running means, which lag behind at this learning rate.
 - The teacher's features are computed once and kept: nothing is augmented.
 
 fp16: teacher, bottleneck and student. The cosines are not: sums of squares over a thousand channels can pass 65504.
@@ -50,10 +50,10 @@ class ReverseDistillationConfig(DetectorConfig):
     """Parameters of Reverse Distillation.
 
     Attributes:
-        epochs: at most.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        epochs: largest number of epochs.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam, whose betas are the paper's (0.5, 0.999).
+        learning_rate: Adam's learning rate; its betas are the paper's (0.5, 0.999).
         anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
     """
 
@@ -73,14 +73,14 @@ def _conv(channels_in: int, channels_out: int, kernel: int, *, change: str) -> n
 
 
 class ResidualBlock(nn.Module):
-    """A block of ResNet's, or its mirror image.
+    """A residual block as in ResNet, or its mirror image.
 
     Args:
-        channels_in: channels that come in.
-        channels_out: channels that go out.
-        change: of the size: "keep", "down" or "up".
-        is_bottleneck: 1×1, 3×3, 1×1 at half width, or 3×3 twice.
-        is_signed: no ReLU at the end.
+        channels_in: number of input channels.
+        channels_out: number of output channels.
+        change: change of the size: ``"keep"``, ``"down"`` (half) or ``"up"`` (twice).
+        is_bottleneck: True for convolutions of 1×1, 3×3, 1×1 at half width; False for two of 3×3.
+        is_signed: True for no ReLU at the end.
     """
 
     def __init__(
@@ -131,8 +131,8 @@ class Student(nn.Module):
     """Bottleneck and decoder: the teacher's maps in, the restored maps out.
 
     Args:
-        channels: channels of the teacher's maps, finest first.
-        signed: whether each map holds negative values.
+        channels: number of channels of each of the teacher's maps, finest first.
+        signed: whether each map can hold negative values.
     """
 
     def __init__(self, channels: tuple[int, ...], *, signed: tuple[bool, ...]) -> None:
@@ -198,8 +198,8 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         """Teach the student to restore the good images' features."""
         config, device = self.config, context.device
         self.to(device)
-        known = cache_features(self.backbone, images, device=device, progress=context.progress, stage="features")
-        kept = cache_features(
+        fit_features = cache_features(self.backbone, images, device=device, progress=context.progress, stage="features")
+        holdout_features = cache_features(
             self.backbone, holdout, device=device, progress=context.progress, stage="held-out features"
         )
 
@@ -210,8 +210,8 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
             self.student,
             Optimisation(optimiser=optimiser, scheduler=scheduler),
             loss=lambda maps: distillation_loss(maps, self.student(maps)),
-            known=known,
-            kept=kept,
+            fit_features=fit_features,
+            holdout_features=holdout_features,
             batch_size=config.batch_size,
         )
         schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
@@ -220,7 +220,7 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         return report
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         maps = self.backbone(images)
         differences = [1.0 - F.cosine_similarity(a, b, 1) for a, b in zip(maps, self.student(maps), strict=True)]
         return summed_map(differences, self.upsamples)
@@ -231,15 +231,15 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
 
 
 def signed_maps(backbone: Backbone) -> tuple[bool, ...]:
-    """Whether each map can be negative: a property of the architecture, seen on noise with any weights."""
+    """Return whether each map can be negative: a property of the architecture, tested on noise with any weights."""
     noise = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return tuple(bool((item < 0).any()) for item in backbone(noise))
 
 
-def distillation_loss(wanted: tuple[Tensor, ...], restored: tuple[Tensor, ...]) -> Tensor:
-    """Sum over levels of one minus the cosine between whole maps, mean over images: scalar."""
-    losses = [1.0 - F.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in zip(wanted, restored, strict=True)]
+def distillation_loss(targets: tuple[Tensor, ...], restored: tuple[Tensor, ...]) -> Tensor:
+    """Return the sum over levels of one minus the cosine between whole maps, as the mean over images: a scalar."""
+    losses = [1.0 - F.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in zip(targets, restored, strict=True)]
     return torch.stack(losses).sum(0).mean()
 
 

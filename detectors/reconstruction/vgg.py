@@ -16,13 +16,16 @@ class VggBackbone(nn.Module):
     """A frozen, pretrained VGG cut after its fourth stage: relu1_1, relu1_2, … of stages 1 to 4.
 
     Args:
-        name: timm network of the VGG family.
+        name: name of a VGG network in timm.
         weights: see ``detectors.backbones.weights.create_network``.
 
     Attributes:
-        channels: channels C of each map.
-        mean: normalisation mean the network was trained with, RGB in [0, 1].
-        std: normalisation standard deviation.
+        channels: number C of channels of each map.
+        mean: normalisation mean that the network was trained with, RGB in [0, 1].
+        std: normalisation standard deviation, RGB in [0, 1].
+
+    Raises:
+        UsageError: the network is no VGG.
     """
 
     def __init__(self, name: str, weights: str) -> None:

@@ -1,1 +1,1 @@
-"""Networks that learn from defects made on purpose, or from tasks made of good images."""
+"""Networks that learn from synthetic defects in good images."""

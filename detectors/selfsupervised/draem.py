@@ -1,4 +1,4 @@
-"""DRAEM: one network restores the image from a synthetic anomaly, another sees what was restored.
+"""DRAEM: one network restores an image with a synthetic anomaly, another detects where it was restored.
 
 Zavrtanik, Kristan, Skočaj: "DRAEM – A Discriminatively Trained Reconstruction Embedding for Surface Anomaly
 Detection", ICCV 2021, arXiv 2108.07610.
@@ -55,16 +55,16 @@ class DraemConfig(DetectorConfig):
         weights: "none".
         reconstructive_width: channels of the first stage of the reconstructive network.
         discriminative_width: channels of the first stage of the discriminative network.
-        window_px: side of the windows whose mean gives the image score; odd.
+        window_px: side in pixels of the windows whose mean gives the image score; odd.
         texture_source: folder with images of textures, searched with its sub-folders; "" draws textures from noise.
         rotation_share: share of training images that are rotated by up to 90°.
         clean_share: share of training images that stay without an anomaly.
         draws_per_image: anomalies drawn for every image in an epoch. More make epochs longer, and so the statistics
             and the held-out loss, taken once per epoch, cheaper.
-        epochs: how many, and what the fall of the learning rate is reckoned from.
-        patience: epochs without a lower held-out loss before stopping; 0 never.
+        epochs: largest number of epochs; the learning rate falls after 80 % and 90 % of them.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: images per step.
-        learning_rate: of Adam.
+        learning_rate: Adam's learning rate.
     """
 
     backbone: str = "none"
@@ -106,7 +106,7 @@ class Draem(AbstractDetector[DraemConfig]):
 
     @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """None: pixels in [0, 1]."""
+        """Mean 0 and standard deviation 1: pixels stay in [0, 1]."""
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
@@ -157,20 +157,20 @@ class Draem(AbstractDetector[DraemConfig]):
         return restored, self.discriminative(restored, images)
 
     def loss(self, images: Tensor, originals: Tensor, masks: Tensor) -> Tensor:
-        """Squared error and structural dissimilarity of what was restored, focal loss of what was found: scalar."""
+        """Return squared error and dissimilarity of the restored images plus focal loss of the logits: a scalar."""
         restored, logits = self.logits(images)
         dissimilarity = 1.0 - structural_similarity(restored, originals)
         return F.mse_loss(restored, originals) + dissimilarity + focal_loss(logits, masks)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Score and map; see AbstractDetector."""
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         anomaly_map = self.logits(images)[1].softmax(1)[:, 1]
         window = self.config.window_px
         means = F.avg_pool2d(anomaly_map[:, None], window, stride=1, padding=window // 2)
         return means.amax((1, 2, 3)), anomaly_map
 
     def tolerance(self, precision: str) -> Tolerance:
-        """Wider than elsewhere: some forty convolutions in a row magnify rounding about fiftyfold."""
+        """Return wider tolerances: some forty convolutions in a row magnify rounding about fiftyfold."""
         # After a short fit the fp32 reference itself was off its float64 value by 1e-4 of the map's range.
         usual = super().tolerance(precision)
         maps = {"fp32": 5e-4, "fp16": 1e-1}.get(precision, usual.anomaly_map)
@@ -197,12 +197,12 @@ def _check(config: DraemConfig) -> None:
 
 
 def rate_left(config: DraemConfig, epoch: int) -> float:
-    """Share of the learning rate in an epoch, from 0: 1, then 0.2 after 80 % and 0.04 after 90 % of the epochs."""
+    """Return the share of the learning rate in an epoch from 0: 1, 0.2 after 80 % of the epochs, 0.04 after 90 %."""
     return float(0.2 ** sum(epoch >= share * config.epochs for share in (0.8, 0.9)))
 
 
 class _Restore(nn.Module):
-    """Images → what was restored, and the images."""
+    """Images → restored images, and the images themselves."""
 
     def __init__(self, detector: Draem) -> None:
         super().__init__()

@@ -30,10 +30,10 @@ class _Grow(nn.Module):
 
 
 class ReconstructiveNetwork(nn.Module):
-    """Autoencoder without skips: images in, good images out. 69 M parameters at width 128.
+    """Autoencoder without skip connections from images to good images; 69 M parameters at width 128.
 
     Args:
-        width: channels of the first stage; the last has eight times as many.
+        width: number of channels of the first stage; the last stage has eight times as many.
     """
 
     def __init__(self, width: int) -> None:
@@ -54,10 +54,10 @@ class ReconstructiveNetwork(nn.Module):
 
 
 class DiscriminativeNetwork(nn.Module):
-    """U-Net over restored and seen images. 28 M parameters at width 64.
+    """U-Net over the restored image and the image itself; 28 M parameters at width 64.
 
     Args:
-        width: channels of the first stage; the last have eight times as many.
+        width: number of channels of the first stage; the last stages have eight times as many.
     """
 
     def __init__(self, width: int) -> None:
@@ -79,11 +79,11 @@ class DiscriminativeNetwork(nn.Module):
     def forward(self, restored: Tensor, images: Tensor) -> Tensor:
         """Two float32 (N, 3, H, W), H and W multiples of 32 → logits float32 (N, 2, H, W)."""
         item = torch.cat([restored, images], 1)
-        kept = []
+        skip_maps = []
         for number, stage in enumerate(self.encoder):
             item = stage(item if number == 0 else self.pool(item))
-            kept.append(item)
-        for grow, stage, skip in zip(self.grow, self.decoder, reversed(kept[:-1]), strict=True):
+            skip_maps.append(item)
+        for grow, stage, skip in zip(self.grow, self.decoder, reversed(skip_maps[:-1]), strict=True):
             item = stage(torch.cat([grow(item), skip], 1))
         logits: Tensor = self.last(item)
         return logits
@@ -116,11 +116,11 @@ def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Focal loss with gamma 2 on the softmax of two logits, smoothed by 1e-5: scalar.
 
     Args:
-        logits: of good and anomalous, float32 (N, 2, H, W).
+        logits: logits of good and anomalous, float32 (N, 2, H, W).
         masks: 1 where anomalous, float32 (N, H, W).
     """
     smoothing = 1e-5
     anomalous = logits.softmax(1)[:, 1]
-    wanted = masks.clamp(smoothing, 1.0 - smoothing)
-    correct = wanted * anomalous + (1.0 - wanted) * (1.0 - anomalous) + smoothing
+    target = masks.clamp(smoothing, 1.0 - smoothing)
+    correct = target * anomalous + (1.0 - target) * (1.0 - anomalous) + smoothing
     return -((1.0 - correct).square() * correct.log()).mean()

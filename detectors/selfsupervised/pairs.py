@@ -21,17 +21,17 @@ CALIBRATION = 2
 
 @final
 class PairMaker:
-    """Draws pairs; each follows from (seed, stream, epoch, index) alone.
+    """Draws pairs of images; each pair follows from (seed, stream, epoch, index) alone.
 
     Args:
         crop_px: height and width of the images.
         texture_source: folder with images of textures; "" draws textures from noise.
         rotation_share: share of images that are rotated.
         clean_share: share of images that stay without an anomaly.
-        seed: of the training.
+        seed: seed of the training.
 
     Attributes:
-        source: where textures come from, in words.
+        source: source of the textures, in words.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class PairMaker:
         return np.asarray(self._files.batch([int(rng.integers(len(self._files)))])[0].numpy())
 
     def pairs(self, images: ImageSet, indices: Tensor, *, stream: int, epoch: int = 0) -> tuple[Tensor, ...]:
-        """Images, originals, masks; see ``synthetic.stack_pairs``.
+        """Return images, originals and masks; see ``synthetic.stack_pairs``.
 
         Args:
             images: good images.
             indices: int64 (B,); those past the last image begin again at the first, with other anomalies.
-            stream: what the pairs are for.
-            epoch: draws anew.
+            stream: purpose of the pairs: ``TRAINING``, ``HELD_OUT`` or ``CALIBRATION``.
+            epoch: number of the epoch; another one draws other anomalies.
         """
         chosen = [int(index) for index in indices]
         originals = images.batch([index % len(images) for index in chosen])
-        made = [
+        pairs = [
             make_pair(
                 np.asarray(image.numpy()),
                 texture=self._texture,
@@ -76,7 +76,7 @@ class PairMaker:
             )
             for image, index in zip(originals, chosen, strict=True)
         ]
-        return stack_pairs(made)
+        return stack_pairs(pairs)
 
 
 @final
@@ -84,9 +84,9 @@ class DrawnPairs(BatchSource[tuple[Tensor, ...]]):
     """Pairs to train on, drawn anew in every epoch.
 
     Args:
-        maker: draws them.
+        maker: maker that draws the pairs.
         images: good images to fit on.
-        draws_per_image: pairs of every image in an epoch.
+        draws_per_image: number of pairs of every image in an epoch.
     """
 
     def __init__(self, maker: PairMaker, images: ImageSet, draws_per_image: int) -> None:

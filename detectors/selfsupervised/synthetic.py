@@ -34,11 +34,11 @@ _LARGEST_OCTAVE = 6
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A training image and what is to be found in it.
+    """A training image, its original, and the mask of its anomaly.
 
     Attributes:
-        image: with or without an anomaly, float32 (3, H, W).
-        original: the same without, float32 (3, H, W).
+        image: image with or without an anomaly, float32 (3, H, W).
+        original: the same image without the anomaly, float32 (3, H, W).
         mask: 1 where the anomaly is, float32 (H, W).
     """
 
@@ -51,9 +51,9 @@ def perlin_noise(size: int, periods: tuple[int, int], rng: Rng) -> Image:
     """Gradient noise.
 
     Args:
-        size: height = width S.
+        size: height and width S in pixels.
         periods: cells of the lattice along rows and columns.
-        rng: draws the gradients.
+        rng: generator that draws the gradients.
 
     Returns:
         float32 (S, S), about −1 … 1.
@@ -123,15 +123,15 @@ def texture_files(folder: Path) -> list[Path]:
     """Image files of a folder and its sub-folders, sorted.
 
     Raises:
-        BadInputError: no image there.
+        BadInputError: the folder holds no image.
     """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
         raise BadInputError(
             f"texture_source {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it empty "
             "for textures drawn from noise."
         )
-    return found
+    return files
 
 
 def _gamma(image: Image, rng: Rng) -> Image:
@@ -206,12 +206,12 @@ def augment(texture: Image, rng: Rng) -> Image:
 def make_pair(
     original: Image, *, texture: Callable[[Rng], Image], rng: Rng, rotation_share: float, clean_share: float
 ) -> Pair:
-    """Rotate a good image now and then, and put an anomaly into it or not.
+    """Rotate some good images, and put an anomaly into some.
 
     Args:
         original: good image, float32 (3, H, W).
         texture: draws an anomaly's texture, float32 (3, H, W).
-        rng: of this image and epoch.
+        rng: generator of this image and epoch.
         rotation_share: share of images that are rotated by up to 90°.
         clean_share: share of images that stay without an anomaly.
     """

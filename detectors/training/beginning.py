@@ -1,4 +1,4 @@
-"""How a training run begins: anew, where an interrupted one ended, or not at all."""
+"""The beginning of a training run: a new run, a resumed one, or a refusal where the folder holds another."""
 
 from __future__ import annotations
 
@@ -22,30 +22,35 @@ _COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "pa
 
 
 def describe_run(name: str, config: DetectorConfig) -> StartedRun:
-    """What a run is begun with besides its images: the detector, its parameters, and the content of its weights."""
+    """Describe a run without its images: the detector, its parameters, and the digest of its weights file."""
     parameters = dataclasses.asdict(config)
-    given = str(parameters.pop("weights", ""))
-    weights = file_sha256(Path(given)) if given and Path(given).is_file() else given
+    source = str(parameters.pop("weights", ""))
+    weights = file_sha256(Path(source)) if source and Path(source).is_file() else source
     # Through JSON, so that what is compared later is what a file gives back.
     return StartedRun(detector=name, parameters=json.loads(json.dumps(parameters)), weights=weights)
 
 
-def check_beginning(run: Path, wanted: StartedRun) -> None:
-    """Refuse a folder that holds a run begun with anything else; images are compared by ``begin``.
+def check_beginning(run: Path, planned: StartedRun) -> None:
+    """Refuse a folder that holds a run with other parameters; ``begin`` compares the images.
+
+    Args:
+        run: run folder, which may be new.
+        planned: description of the run that is about to begin.
 
     Raises:
-        BadInputError: it does, or another release left its state; the message says what differs.
+        BadInputError: the run was begun with other parameters, or another release of lineproof wrote its state; the
+            message names what differs.
     """
     if not _holds_work(run):
         return
-    found = read_started(run)
+    recorded = read_started(run)
     state = "a finished run" if is_finished(run) else "a run"
-    if found is None or found.fitted is None:
+    if recorded is None or recorded.fitted is None:
         raise BadInputError(
             f"{run} holds {state} that does not say which images it was begun with (an older release wrote it, or its "
             f"{STARTED} is gone), so that it cannot go on. Give another --out."
         )
-    changed = [key for key in _COMPARED if getattr(found, key) != getattr(wanted, key)]
+    changed = [key for key in _COMPARED if getattr(recorded, key) != getattr(planned, key)]
     if changed:
         raise BadInputError(
             f"{run} holds {state} begun with another {', '.join(changed)}. Give another --out, or the same values."
@@ -54,43 +59,43 @@ def check_beginning(run: Path, wanted: StartedRun) -> None:
         check_states(run)
 
 
-def begin(run: Path, wanted: StartedRun, *, command: str) -> str:
-    """Write what this run is, or check that the run found here learns from the same images.
+def begin(run: Path, planned: StartedRun, *, command: str) -> str:
+    """Write the description of a new run, or check that a run already there learns from the same images.
 
     Args:
         run: an existing folder that nobody else trains in; see ``check_beginning``.
-        wanted: all that describes the run, its images among it.
+        planned: description of the run, with the hashes of its images.
         command: the command line that began it, without its ``--out``; "" where it was no command.
 
     Returns:
-        How it begins, in a sentence; "" for a new run.
+        A sentence on whether the run is resumed or finished already; "" for a new run.
 
     Raises:
-        BadInputError: the run found here was begun with other images.
+        BadInputError: the run in this folder was begun with other images.
     """
     words = ""
     if _holds_work(run):
-        _compare_images(run, read_started(run), wanted)
+        _compare_images(run, read_started(run), planned)
         if is_finished(run):
             return f"{run} is finished already, with the same images and settings: nothing was trained."
-        kept = kept_words(run)
-        words = f"goes on with run {run} after {kept}" if kept else f"begins run {run} again: no epoch was kept"
+        done = kept_words(run)
+        words = f"goes on with run {run} after {done}" if done else f"begins run {run} again: no epoch was kept"
     line = f"{command} --out {shlex.quote(os.path.abspath(run))}" if command else ""
-    write_json(run / STARTED, dataclasses.asdict(dataclasses.replace(wanted, command=line)))
+    write_json(run / STARTED, dataclasses.asdict(dataclasses.replace(planned, command=line)))
     return words
 
 
 def _holds_work(run: Path) -> bool:
-    """Whether anything was made here: a folder that holds only how it began failed at its first step."""
+    """Whether a folder holds results of a training; one with the description alone failed before its first epoch."""
     if not run.is_dir():
         return False
     return any(item.name not in (STARTED, LOCK) and not item.name.endswith(".tmp") for item in run.iterdir())
 
 
-def _compare_images(run: Path, found: StartedRun | None, wanted: StartedRun) -> None:
-    if found and (found.fitted, found.held_out) == (wanted.fitted, wanted.held_out):
+def _compare_images(run: Path, recorded: StartedRun | None, planned: StartedRun) -> None:
+    if recorded and (recorded.fitted, recorded.held_out) == (planned.fitted, planned.held_out):
         return
-    old, new = (set(_images(item)) for item in (found, wanted))
+    old, new = (set(_images(item)) for item in (recorded, planned))
     if old == new:
         seen = "the same ones in another order, so that others are held out"
     else:

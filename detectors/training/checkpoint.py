@@ -1,4 +1,4 @@
-"""A trained detector on disk: safetensors for tensors, JSON for everything else, no pickle."""
+"""Checkpoints of trained detectors: safetensors for tensors, JSON for everything else, no pickle."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from ..nn.graph import FrameGraph
 
 
 def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
-    """Write every tensor of the detector; shared ones are written once per name.
+    """Write every tensor of the detector's state dict; a shared tensor is written once per name.
+
+    Args:
+        detector: fitted detector.
+        path: the checkpoint, a .safetensors file.
 
     Raises:
         LineproofError: a tensor holds NaN or infinite values; nothing is written.
     """
     state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
-    found = describe_not_finite(state)
-    if found:
+    not_finite = describe_not_finite(state)
+    if not_finite:
         raise LineproofError(
-            f"The fit ended in weights that are not finite, and was not saved: {found}. Look for images that are "
+            f"The fit ended in weights that are not finite, and was not saved: {not_finite}. Look for images that are "
             "all of one value, lower the learning rate where the method has one, and train again, into a new --out."
         )
     temporary = path.with_name(f".{path.name}.tmp")
@@ -37,7 +41,14 @@ def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
 
 
 def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any]:
-    """Rebuild a detector and load its tensors strictly.
+    """Rebuild a detector from its record and load its tensors strictly.
+
+    Args:
+        record: name and parameters of the detector.
+        weights: the checkpoint, a .safetensors file.
+
+    Returns:
+        The detector in evaluation mode, on the CPU.
 
     Raises:
         BadInputError: the file is unreadable, holds the tensors of another detector, or values that are not finite.
@@ -51,13 +62,18 @@ def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any
         raise BadInputError(f"{weights} cannot be read ({error}). Copy it again, or train again.") from None
     except RuntimeError as error:
         raise BadInputError(f"{weights} does not fit {record.name}: {str(error)[:300]}. Train again.") from None
-    if found := describe_not_finite(state):
-        raise BadInputError(f"{weights} cannot be used: {found}. Copy it again, or train again.")
+    if not_finite := describe_not_finite(state):
+        raise BadInputError(f"{weights} cannot be used: {not_finite}. Copy it again, or train again.")
     return detector.eval()
 
 
 def load_reference(record: DetectorRecord, preprocessing: InputSpec, *, weights: Path) -> nn.Module:
-    """The PyTorch reference: preprocessing and the detector in its training form, before any lowering.
+    """Load the PyTorch reference: the preprocessing and the detector in its training form, not lowered.
+
+    Args:
+        record: name and parameters of the detector.
+        preprocessing: specification of the frames and of what is done to them.
+        weights: the checkpoint, a .safetensors file.
 
     Returns:
         A module from uint8 frames (N, H, W, C) to score float32 (N,) and anomaly_map float32 (N, h, w).
@@ -66,7 +82,7 @@ def load_reference(record: DetectorRecord, preprocessing: InputSpec, *, weights:
 
 
 def score_images(detector: AbstractDetector[Any], images: Any, *, batch_size: int = 8) -> list[float]:
-    """Scores of an ImageSet by the detector in its training form."""
+    """Score the images of an ImageSet with the detector in its training form, ``batch_size`` images at a time."""
     scores: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):

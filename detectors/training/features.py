@@ -1,4 +1,4 @@
-"""Training on features that were computed once."""
+"""Training on feature maps that a frozen backbone computed once."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ class CachedFeatures(BatchSource[Features]):
     """Batches of features that lie in memory, or in a file mapped into memory.
 
     Args:
-        known: one float32 (num_images, …) per kind of feature, on the CPU.
+        features: one float32 tensor (num_images, …) per kind of feature, on the CPU.
     """
 
-    def __init__(self, known: Sequence[Tensor]) -> None:
-        self._known = known
+    def __init__(self, features: Sequence[Tensor]) -> None:
+        self._features = features
 
     def __len__(self) -> int:
-        return len(self._known[0])
+        return len(self._features[0])
 
     def __getitem__(self, draw: Draw) -> Features:
         return self.at(draw.indices)
 
     def at(self, indices: Tensor) -> Features:
-        """Features of the images at indices int64 (B,): one float32 (B, …) per kind."""
-        return tuple(item[indices] for item in self._known)
+        """Return the features of the images at indices int64 (B,): one float32 tensor (B, …) per kind."""
+        return tuple(item[indices] for item in self._features)
 
 
-def mean_loss(loss: Callable[[Features], Tensor], kept: CachedFeatures, *, batch_size: int) -> float:
+def mean_loss(loss: Callable[[Features], Tensor], holdout_features: CachedFeatures, *, batch_size: int) -> float:
     """Mean over images of a loss that is itself a mean over the images of a batch; without gradients.
 
     Args:
-        loss: features of a batch, on the CPU → scalar.
-        kept: features of the held-out good images.
-        batch_size: images at once.
+        loss: maps the features of a batch, on the CPU, to a scalar.
+        holdout_features: features of the held-out good images.
+        batch_size: images per batch.
     """
     with torch.no_grad():
-        parts = torch.arange(len(kept)).split(batch_size)
-        return sum(float(loss(kept.at(part))) * len(part) for part in parts) / len(kept)
+        parts = torch.arange(len(holdout_features)).split(batch_size)
+        return sum(float(loss(holdout_features.at(part))) * len(part) for part in parts) / len(holdout_features)
 
 
 def feature_task(
@@ -54,21 +54,23 @@ def feature_task(
     optimisation: Optimisation,
     *,
     loss: Callable[[Features], Tensor],
-    known: Sequence[Tensor],
-    kept: Sequence[Tensor],
+    fit_features: Sequence[Tensor],
+    holdout_features: Sequence[Tensor],
     batch_size: int,
 ) -> LossTask[Features]:
-    """Minimise a loss of cached features; batch normalisations get the statistics of each evaluated epoch's weights.
+    """Return the task of minimising a loss over cached features.
+
+    Before each validation the statistics of batch normalisations are computed anew for the weights of that epoch.
 
     Args:
-        module: what is trained, on the device of the training.
-        optimisation: over its parameters.
-        loss: features of a batch, on the module's device → mean loss over its images.
-        known: features of the images to fit on, float32 (num_images, …) each, on the CPU.
-        kept: features of the held-out good images.
+        module: the module that is trained, on the device of the training.
+        optimisation: optimiser of its parameters, with scheduler and clipping.
+        loss: maps the features of a batch, on the module's device, to the mean loss over its images.
+        fit_features: features of the images to fit on, float32 (num_images, …) each, on the CPU.
+        holdout_features: features of the held-out good images, of the same shapes and on the CPU.
         batch_size: images per step.
     """
-    source, held_out = CachedFeatures(known), CachedFeatures(kept)
+    source, holdout_source = CachedFeatures(fit_features), CachedFeatures(holdout_features)
     device = next(module.parameters()).device
     is_normalised = any(isinstance(item, nn.BatchNorm2d) for item in module.modules())
 
@@ -79,6 +81,6 @@ def feature_task(
         if is_normalised:
             parts = calibration_parts(len(source), batch_size)
             recalibrate(module, moved, batches=(source.at(part) for part in parts))
-        return mean_loss(moved, held_out, batch_size=batch_size)
+        return mean_loss(moved, holdout_source, batch_size=batch_size)
 
     return LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss)

@@ -1,4 +1,4 @@
-"""Train on the images of a folder, and say what the detector is good for."""
+"""Training on the images of a folder, with the operating table of the trained detector."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from .options import TrainOptions
 from .trained import TrainingResult
 
 SAMPLE = Path("lineproof-sample")
-
-
 SAMPLE_CATEGORY = "flange"
 
 
@@ -40,17 +38,23 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     say_data: Callable[[DataNotes], None] | None = None,
     progress: Progress = silent,
 ) -> TrainingResult:
-    """Train, and say what came of it.
+    """Train a detector on a data set and score the data set's test images.
 
     Args:
-        name: detector.
-        data: data set folder.
-        category: its category, or None where the folder holds one only.
-        settings: parameters of the detector; None leaves the paper's.
-        out: run folder; an unfinished run there goes on. None makes a new one under ./runs.
-        options: how; see ``TrainOptions`` for what is taken where nothing is said.
-        say_data: told about the data set before the training begins.
-        progress: told about every step.
+        name: name of the detector.
+        data: folder of the data set.
+        category: category of the data set, or None where the folder holds one only.
+        settings: values by parameter of the detector; a value of None leaves the default.
+        out: run folder; an unfinished run there is resumed. None makes a new folder under ./runs.
+        options: options of the training; None takes the defaults of ``TrainOptions``.
+        say_data: called with the notes on the data set before the training begins.
+        progress: called at every step.
+
+    Returns:
+        The finished run, with what its detector does to the test images.
+
+    Raises:
+        LineproofError: any error of ``train``, ``make_config`` or of reading the data set.
     """
     from ..base import make_config
     from .train import train
@@ -62,35 +66,45 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         say_data(notes)
     run = out or new_run_folder(name, dataset.category)
     try:
-        made = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
+        trained = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
     finally:
         if out is None:
             _remove_empty(run)
     record = read_record(run)
     operation = _operation(run, dataset, record.holdout_scores, progress)
-    return TrainingResult(run=run, record=record, data=notes, operation=operation, beginning=made.beginning)
+    return TrainingResult(run=run, record=record, data=notes, operation=operation, beginning=trained.beginning)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
-    """What the detector does to the test images at the threshold that ``export`` sets by default."""
-    found = stored_scores(run) or score_test_split(run, dataset, progress=progress)
-    if found is None:
+    """Return the operating table of the test images at the threshold that ``export`` sets by default."""
+    test_scores = stored_scores(run) or score_test_split(run, dataset, progress=progress)
+    if test_scores is None:
         return RunOperation(
             reason=f"{dataset.root} has no defective test image that can be read.", lacking=lacking_lines(dataset)
         )
     threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
-    return found.at(threshold.value)
+    return test_scores.at(threshold.value)
 
 
 def _remove_empty(run: Path) -> None:
-    """Remove a folder that was made for a run which was refused before it began."""
+    """Remove the folder of a run that was refused before it began."""
     with contextlib.suppress(OSError):
         if {item.name for item in run.iterdir()} <= {LOCK}:
             shutil.rmtree(run)
 
 
 def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SAMPLE, run: Path | None = None) -> Path:
-    """Train a detector with its quick settings on the built-in sample; write the sample first where it is absent."""
+    """Train a detector with its quick settings on the built-in sample.
+
+    Args:
+        name: name of the detector.
+        progress: called at every step.
+        folder: folder of the sample, which is written first where it is absent.
+        run: run folder; None makes a new one under ./runs.
+
+    Returns:
+        The run folder.
+    """
     from ..table import DETECTORS
 
     quick = resolve(DETECTORS, name, kind="detector").quick_settings()

@@ -1,4 +1,4 @@
-"""Training images: decoded, resized by the graph's own preprocessing, batched by index."""
+"""Training images: decoded, preprocessed by the module of the exported graph, and batched by index."""
 
 import math
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ _MEMORY_LIMIT_BYTES = 1 << 30
 
 
 class ImageSet:
-    """Good images by path, given as normalised batches.
+    """Images by path, delivered as normalised batches.
 
-    Preprocessing is the module that the exported graph holds, so that training and the line see the same pixels; and
-    with a rule every image becomes the frame that the bundle takes, as everywhere else.
+    They pass through the preprocessing module of the exported graph, so that training and the line see the same pixels.
+    With a rule, every image first becomes a frame of the bundle's size.
 
     Args:
         paths: image files.
@@ -29,7 +29,11 @@ class ImageSet:
         crop_px: height and width of the centre crop.
         mean: normalisation mean, RGB in [0, 1].
         std: normalisation standard deviation.
-        rule: how each image becomes a frame; None takes each at its own size, for files that are no frames.
+        rule: rule by which each image becomes a frame; None keeps each at its own size, for files that are no frames,
+            such as textures.
+
+    Raises:
+        BadInputError: there are no paths.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class ImageSet:
         return len(self.paths)
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Normalised images, float32 (len(indices), 3, *crop_px)."""
+        """Return the normalised images at these indices, float32 (len(indices), 3, *crop_px)."""
         return torch.stack([self._image(index) for index in indices])
 
     def _image(self, index: int) -> Tensor:
@@ -74,7 +78,7 @@ class ImageSet:
         return image
 
     def preprocessing(self, height_px: int, width_px: int, num_channels: int = 3) -> Preprocessing:
-        """The preprocessing for frames of this size."""
+        """Return the preprocessing specification for frames of this height, width and number of channels."""
         resize, crop = self._sizes
         frame_shape = (height_px, width_px, num_channels)
         return Preprocessing.of(frame_shape, resize, crop, normalisation=self._normalisation)

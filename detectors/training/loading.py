@@ -1,4 +1,4 @@
-"""Batches of an epoch, made here or in worker processes."""
+"""Loading of an epoch's batches, in the training's process or in workers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class EpochOrder(Sampler[Draw]):
     Args:
         num_items: items of the source.
         batch_size: items per step; the last step may have fewer.
-        seed: of the training.
+        seed: seed of the training.
 
     Attributes:
-        epoch: whose draws are given; set before each epoch.
+        epoch: number of the epoch that is drawn, from 0; the trainer sets it before each epoch.
     """
 
     def __init__(self, num_items: int, batch_size: int, *, seed: int) -> None:
@@ -44,13 +44,13 @@ class EpochOrder(Sampler[Draw]):
 
 
 def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: int, seed: int) -> DataLoader[ItemT]:
-    """A loader of whole batches, whose workers live as long as it does, so that each decodes an image once.
+    """Return a loader of whole batches; its workers live as long as it does, so that each decodes an image once.
 
     Args:
-        source: makes a batch of a draw.
-        order: the draws.
-        num_workers: processes that make batches ahead; 0 makes them in this one.
-        seed: of the workers' global generators. The training's own global generator is left alone.
+        source: source that makes a batch from a draw.
+        order: draws of an epoch.
+        num_workers: processes that make batches ahead; 0 makes them in the training's own process.
+        seed: seed of the workers' global generators. The training's own global generator is left alone.
     """
     return DataLoader(
         source,
@@ -64,5 +64,5 @@ def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: i
 
 
 def _as_it_is(batch: ItemT) -> ItemT:
-    """Batches are made whole by their source."""
+    """Return the batch unchanged: the source has collated it."""
     return batch

@@ -1,4 +1,4 @@
-"""What a trained detector is good for, from the test images of the data set it was trained on.
+"""Scores of the test images by a trained detector, and what a threshold does to them.
 
 The detector scores them in its training form, as it scored the held-out good images that its threshold comes from.
 The scores stay in the run, so that every export of it can show what its threshold does.
@@ -35,13 +35,13 @@ class TestScores:
     """Scores of the test images of one data set.
 
     Attributes:
-        checkpoint_sha256: digest of the weights that gave them.
-        rule: how the images became frames, as the run's training images did; None in a run of an earlier release,
-            which took each at its own size.
-        files: N images, as seen from the data set's folder.
-        labels: N, True for a defective image.
-        scores: N, larger is more anomalous.
-        skipped: images that could not be scored: (file, reason).
+        checkpoint_sha256: SHA-256 of the checkpoint that scored them, in hexadecimal.
+        rule: rule by which the images became frames, that of the training images; None in a run of an earlier
+            release, which scored each at its own size.
+        files: paths of the N images, relative to the data set's folder.
+        labels: N labels, True for a defective image.
+        scores: N scores, larger is more anomalous.
+        skipped: file and reason of each image that could not be scored.
     """
 
     __test__ = False  # no test class, whatever its name
@@ -54,7 +54,7 @@ class TestScores:
     skipped: tuple[tuple[str, str], ...]
 
     def at(self, threshold: float) -> RunOperation:
-        """What they say about a threshold."""
+        """Return the operating table of these scores at a threshold, in units of the score."""
         used = UsedShare(len(self.files) + len(self.skipped), self.skipped)
         return RunOperation(table=operating_table(self.scores, self.labels, threshold=threshold), used=used)
 
@@ -64,8 +64,8 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
 
     Args:
         run: folder of the run.
-        dataset: the data set that it was trained on.
-        progress: told after each few images.
+        dataset: data set that it was trained on.
+        progress: called after every batch of images.
 
     Returns:
         The scores; None where no test image is defective or none could be scored.
@@ -89,7 +89,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     if not judged:
         return None
     files, labels, scores = zip(*judged, strict=True)
-    found = TestScores(
+    test_scores = TestScores(
         checkpoint_sha256=file_sha256(run / CHECKPOINT),
         rule=rule,
         files=files,
@@ -99,14 +99,14 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     )
     # Scores that cannot be kept are scored again by the next export; nothing else depends on the file.
     with suppress(OSError):
-        write_atomic(run / TEST_SCORES, json.dumps(asdict(found), indent=1).encode())
-    return found
+        write_atomic(run / TEST_SCORES, json.dumps(asdict(test_scores), indent=1).encode())
+    return test_scores
 
 
 def _score(
     detector: Any, samples: Sequence[Sample], rule: FrameRule | None, progress: Progress
 ) -> Iterator[tuple[Sample, float | str]]:
-    """Each image with its score, or with why it has none."""
+    """Yield each sample with its score, or with the reason why it has none."""
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
         scores = _score_part(detector, part, rule)
@@ -125,16 +125,16 @@ def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -
     except BadInputError as error:
         if len(part) == 1:
             return [str(error).removeprefix(f"{part[0].path}: ")]
-        return [found for sample in part for found in _score_part(detector, [sample], rule)]
+        return [item for sample in part for item in _score_part(detector, [sample], rule)]
     return [score if isfinite(score) else f"the score is {score}" for score in scores]
 
 
 def stored_scores(run: Path) -> TestScores | None:
-    """The scores that lie in a run; None where there are none, or those of other weights."""
+    """Read the test scores of a run; None where it holds none, or only those of another checkpoint."""
     try:
         # Earlier releases kept scores of images that no rule had made frames of: without it they are made again.
-        found = read_as(TestScores, json.loads((run / TEST_SCORES).read_text()))
-        return found if found.checkpoint_sha256 == file_sha256(run / CHECKPOINT) else None
+        test_scores = read_as(TestScores, json.loads((run / TEST_SCORES).read_text()))
+        return test_scores if test_scores.checkpoint_sha256 == file_sha256(run / CHECKPOINT) else None
     except (OSError, ValueError):
         return None
 
@@ -142,14 +142,14 @@ def stored_scores(run: Path) -> TestScores | None:
 def operation_of_run(
     run: Path, dataset: Dataset | None, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
 ) -> RunOperation:
-    """What a threshold does to the test images of a run: by the scores kept in it, or by scoring them now.
+    """Return what a threshold does to the test images of a run, by its stored scores or by scoring them now.
 
     Args:
         run: folder of a finished run.
-        dataset: the data set that it was trained on; None where it is not there.
-        frame: height, width and channels of the bundle's frames.
-        threshold: of the bundle.
-        progress: told after each few images.
+        dataset: data set that it was trained on; None where it is no longer there.
+        frame: height and width in pixels, and channels, of the bundle's frames.
+        threshold: threshold of the bundle, in units of the score.
+        progress: called after every batch of images.
     """
     advice = "lineproof evaluate BUNDLE --data DIR measures it on images of yours."
     if tuple(frame) != FrameRule.of(read_record(run).frame).frame_shape:
@@ -164,13 +164,13 @@ def operation_of_run(
 
 
 def lacking_lines(dataset: Dataset) -> tuple[str, ...]:
-    """What is said first of a data set without good or without defective test images."""
+    """Return the warnings about a data set without good or without defective test images."""
     num_defective = sum(sample.label for sample in dataset.test)
     return tuple(no_class_lines(num_good=len(dataset.test) - num_defective, num_defective=num_defective))
 
 
 def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
-    """The data set of a run, where it is still there, its contents checked.
+    """Open the data set of a run and check its contents; None where it is gone or cannot be read.
 
     Args:
         run: folder of a finished run.

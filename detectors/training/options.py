@@ -1,4 +1,4 @@
-"""How to train: what a command asks for, without PyTorch."""
+"""Options of a training; importing them needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from ...core.spec import Fit
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """How to train.
+    """Options of a training.
 
     Attributes:
         holdout: share of the good training images held out for the threshold and for early stopping, where the
             data set has no validation split of its own; 0 < share < 1.
-        seed: of everything random.
-        device: ``"cpu"`` or ``"cuda"``, never chosen silently.
-        time_limit_s: stop after the epoch that exceeds it; 0 for no limit.
-        fit: how images of several sizes become frames of one, see ``data.inputs.fitting``.
-        frame: height and width of the frames; None chooses, see ``choose_frame``.
-        bit_depth: bits that the camera used in 16-bit images; None for all.
+        seed: seed of every random choice; the same seed gives the same bits on a CPU.
+        device: ``"cpu"`` or ``"cuda"``; CUDA is never chosen silently.
+        time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.
+        fit: rule by which images of several sizes become frames of one size: ``"none"``, ``"stretch"``, ``"pad"`` or
+            ``"crop"``; see ``data.inputs.fitting``.
+        frame: height and width of the frames in pixels; None chooses them by the images, see ``choose_frame``.
+        bit_depth: bits that the camera used in 16-bit images; None for all 16.
         num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in
-            the training's own process. The weights are the same.
-        command: the command line that asked for this, without its ``--out``: what an unfinished run names as the way
-            to finish it. "" where there is none.
+            the training's own process. The trained weights do not depend on it.
+        command: command line that asked for the training, without its ``--out``; an unfinished run names it as the
+            command that finishes it. "" where there is none.
     """
 
     holdout: float = 0.2

@@ -1,4 +1,4 @@
-"""Where a training stands, in words: epoch, step, losses, and the time that is left."""
+"""The progress of a training in words: epoch, step, losses, and the time that is left."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """A step that was taken, among all.
+    """Position of a training after a step, and the time that it took.
 
     Attributes:
         epoch: number of the epoch, from 1.
-        epochs: how many there are at most.
+        epochs: largest number of epochs.
         step: number of the step in its epoch, from 1.
-        steps: how many an epoch has.
-        seconds: that all steps up to this one took, those before an interruption included.
+        steps: number of steps in an epoch.
+        seconds: time of all steps up to this one, those before an interruption included.
         limit_s: seconds after which no new epoch begins; 0 for no limit.
     """
 
@@ -28,16 +28,16 @@ class Pace:
 
     @property
     def done(self) -> int:
-        """Steps taken in all epochs."""
+        """Number of steps done, over all epochs."""
         return (self.epoch - 1) * self.steps + self.step
 
     @property
     def total(self) -> int:
-        """Steps of all epochs."""
+        """Number of steps of all epochs."""
         return self.epochs * self.steps
 
     def seconds_left(self) -> float:
-        """What is left at the pace so far, at most: early stopping may end it before."""
+        """Return the longest time left, in seconds, at the pace so far; early stopping may end the training before."""
         left = self.seconds * (self.total - self.done) / self.done
         if self.limit_s <= 0:
             return left
@@ -46,14 +46,14 @@ class Pace:
         return min(left, max(self.limit_s - self.seconds, rest_of_epoch))
 
     def words(self, losses: Mapping[str, float]) -> str:
-        """``"epoch 3 of 30, step 2 of 8, training loss 0.1234, at most 5 min left"``."""
+        """Return the position as ``"epoch 3 of 30, step 2 of 8, training loss 0.1234, at most 5 min left"``."""
         shown = "".join(f", {name} loss {value:.4g}" for name, value in losses.items())
         where = f"epoch {self.epoch} of {self.epochs}, step {self.step} of {self.steps}"
         return f"{where}{shown}, at most {duration_words(self.seconds_left())} left"
 
 
 def duration_words(seconds: float) -> str:
-    """``"45 s"``, ``"12 min"`` or ``"3 h 20 min"``, rounded up: seconds below two minutes, else minutes."""
+    """Return ``"45 s"``, ``"12 min"`` or ``"3 h 20 min"``, rounded up to seconds below two minutes, else to minutes."""
     whole = int(-(-seconds // 1))
     if whole < 120:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""How long a training lasts, and how its learning rate moves where torch has no scheduler for it."""
+"""The length of a training, and a learning-rate schedule that torch does not have."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _WARM_SHARE = 0.08
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and with which steps to train.
+    """Length, batches and precision of a training.
 
     Attributes:
         epochs: largest number of passes over the items.
         batch_size: items per step.
         patience: epochs without a lower held-out loss before training stops; 0 never stops early.
-        keeps: the epoch whose weights the module is left with: the one with the lowest held-out loss, or the last.
-        ema_decay: keep exponential moving averages of the weights, which move by ``1 − ema_decay`` of the way at each
-            step, instead of the weights; validated, too, are the averages. 0 for none.
-        precision: what the losses are computed in; bf16 and fp16 are CUDA's alone.
+        keeps: epoch whose weights are kept: ``"best"`` for the one with the lowest held-out loss, or ``"last"``.
+        ema_decay: decay of exponential moving averages of the weights, which are validated and kept instead of the
+            weights and move by ``1 − ema_decay`` of the way at each step. 0 for no averages.
+        precision: precision that the losses are computed in; bf16 and fp16 need CUDA.
 
     Raises:
-        UsageError: no epochs, empty batches, or a decay outside [0, 1).
+        UsageError: there is no epoch, batches are empty, or the decay lies outside [0, 1).
     """
 
     epochs: int
@@ -48,11 +48,11 @@ class Schedule:
 
 @final
 class WarmCosine(LRScheduler):
-    """Warms up from a tenth of the rate over 8 % of the steps, then falls by a cosine to a thousandth.
+    """A learning rate that warms up from a tenth over 8 % of the steps, then falls by a cosine to a thousandth.
 
     Args:
-        optimiser: at its highest rate.
-        num_steps: of the whole training.
+        optimiser: optimiser, its learning rate the highest one.
+        num_steps: number of steps of the whole training.
     """
 
     def __init__(self, optimiser: torch.optim.Optimizer, *, num_steps: int) -> None:
@@ -60,7 +60,7 @@ class WarmCosine(LRScheduler):
         super().__init__(optimiser)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rate of the next step, per group."""
+        """Return the learning rate of the next step, one per parameter group."""
         rate = 1e-3 + (1.0 - 1e-3) * 0.5 * (1.0 + math.cos(math.pi * self.last_epoch / self._num_steps))
         warm = min(1.0, 0.1 + 0.9 * self.last_epoch / (_WARM_SHARE * self._num_steps))
         return [peak * rate * warm for peak in self.base_lrs]

@@ -1,4 +1,4 @@
-"""Whether a resize keeps the proportions of what the camera sees."""
+"""A notice where the resize changes the proportions of the image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _MULTIPLE_PX = 32
 
 
 def shape_notice(frame: Sequence[int], resized: Any) -> tuple[str, ...]:
-    """A sentence where the resize squeezes one axis by more than half again as much as the other, or none.
+    """Return a sentence where the resize squeezes one axis more than 1.5 times as much as the other, else nothing.
 
     Args:
         frame: height and width of the images, in pixels.
-        resized: what they are resized to, as records hold it.
+        resized: size after the resize in pixels, ``[height, width]``, or one number for a square.
     """
     height, width = parse_size(resized)
     aspect = frame[0] / frame[1]
@@ -25,8 +25,8 @@ def shape_notice(frame: Sequence[int], resized: Any) -> tuple[str, ...]:
         return ()
     # Sides of the same area, in steps that most detectors take.
     sides = ((height * width * aspect) ** 0.5, (height * width / aspect) ** 0.5)
-    kept = size_text([_MULTIPLE_PX * max(2, round(side / _MULTIPLE_PX)) for side in sides])
+    better = size_text([_MULTIPLE_PX * max(2, round(side / _MULTIPLE_PX)) for side in sides])
     return (
         f"Shape: images of {size_text(frame)} are resized to {size_text(resized)}, which squeezes them "
-        f"{max(stretch, 1.0 / stretch):.1f}-fold along one axis. --image-size {kept} would keep their proportions.",
+        f"{max(stretch, 1.0 / stretch):.1f}-fold along one axis. --image-size {better} would keep their proportions.",
     )

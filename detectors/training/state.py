@@ -1,4 +1,4 @@
-"""The trainer's state on disk: safetensors for tensors, JSON in its header for everything else, no pickle."""
+"""The trainer's state on disk: safetensors for tensors, JSON in the header for everything else, no pickle."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _COMPUTED_WITH = ("current/", "kept/", "ema/")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainerState:
-    """All that a training goes on from.
+    """Everything that a resumed training continues from.
 
     Attributes:
-        progress: epochs done, the best one, seconds; plain JSON values.
-        epochs: how many there shall be.
+        progress: number of epochs done, the best epoch and its loss, seconds; plain JSON values.
+        epochs: largest number of epochs.
         current: trained parameters and buffers after the last whole epoch, by name.
-        kept: those of the epoch that is kept.
+        kept: trained parameters and buffers of the epoch that is kept so far, by name.
         ema: state dict of the averaged module; empty where nothing is averaged.
         others: state dicts of optimisers, schedulers and scaler, and the states of generators.
     """
@@ -45,7 +45,7 @@ class TrainerState:
 
 
 def state_path(run: Path, name: str) -> Path:
-    """Where the state of a training of this name lies in a run folder."""
+    """Return the path of the state of the training with this name in a run folder."""
     stem, _, suffix = STATE.partition(".")
     return run / (STATE if name == TRAINING else f"{stem}-{name}.{suffix}")
 
@@ -54,7 +54,8 @@ def write_state(path: Path, state: TrainerState) -> None:
     """Write a state atomically.
 
     Raises:
-        LineproofError: an optimiser or a scheduler holds what is no tensor, number, word, list or dictionary.
+        LineproofError: an optimiser or a scheduler holds something else than tensors, numbers, strings, lists and
+            dictionaries.
     """
     tensors: dict[str, Tensor] = {}
     groups = (("current", state.current), ("kept", state.kept), ("ema", state.ema))
@@ -97,7 +98,7 @@ def read_state(path: Path) -> TrainerState:
 
 
 def check_state(path: Path) -> dict[str, str]:
-    """The metadata of a state, after a look at its format.
+    """Check the format of a state and return its metadata.
 
     Raises:
         BadInputError: the file cannot be read, or has another format.
@@ -117,19 +118,23 @@ def check_state(path: Path) -> dict[str, str]:
 
 
 def check_states(run: Path) -> None:
-    """Refuse a run folder whose states cannot be gone on from; see ``check_state``."""
+    """Check the format of every state in a run folder.
+
+    Raises:
+        BadInputError: a state cannot be read, or has another format.
+    """
     for path in sorted(run.glob(STATES)):
         check_state(path)
 
 
 def kept_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Trained parameters and persistent buffers of a module by name, as copies where they lie."""
+    """Return copies of a module's trained parameters and persistent buffers by name, on their devices."""
     frozen = {name for name, item in module.named_parameters(remove_duplicate=False) if not item.requires_grad}
     return {name: item.detach().clone() for name, item in module.state_dict().items() if name not in frozen}
 
 
 def restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy into a module what ``kept_tensors`` gave.
+    """Load the tensors of ``kept_tensors`` into a module.
 
     Raises:
         RuntimeError: names or shapes are those of another module.
@@ -142,7 +147,7 @@ def restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a nested state; its tensors go to ``tensors`` under their path."""
+    """Return a nested state as JSON values; its tensors move to ``tensors`` under their path."""
     if isinstance(value, Tensor):
         tensors[path] = value
         return {"tensor": path}

@@ -1,4 +1,4 @@
-"""What a training is made of: batches, losses, optimisers, and a judgement of held-out good images.
+"""Training tasks: batches, losses, optimisers, and the validation on held-out good images.
 
 A method that minimises one loss needs no class of its own: ``LossTask`` takes the loss as a function. One with several
 losses and optimisers, as a generative adversarial network has them, extends ``TrainingTask``.
@@ -25,13 +25,13 @@ TRAINING = "training"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Draw:
-    """What one step learns from.
+    """The items that one step learns from.
 
     Attributes:
         indices: items of the source, int64 (B,).
-        epoch: passes over the source before this one.
-        step: steps before this one, over all epochs; a resumed training counts on.
-        seed: of the training.
+        epoch: number of whole epochs before this one.
+        step: number of steps before this one, over all epochs; a resumed training counts on.
+        seed: seed of the training.
     """
 
     indices: Tensor
@@ -40,7 +40,7 @@ class Draw:
     seed: int
 
     def generator(self) -> torch.Generator:
-        """A generator that depends on the seed and the step alone.
+        """Return a generator that depends on the seed and the step alone.
 
         What is drawn from it is the same in the main process and in any worker, and after a resume.
         """
@@ -48,7 +48,7 @@ class Draw:
 
 
 class BatchSource(Dataset[BatchT], ABC):
-    """Makes batches, in the main process or in workers: decoding, augmentation, cached features.
+    """A source of batches, used in the main process or in workers: decoding, augmentation, cached features.
 
     A batch must depend on the draw alone: what is random comes from ``draw.generator()`` or is seeded with
     ``draw.seed``, ``draw.epoch`` and the index. Batches are made on the CPU; the task moves them.
@@ -56,22 +56,23 @@ class BatchSource(Dataset[BatchT], ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of items, each of which is drawn once per epoch."""
+        """Return the number of items, each of which is drawn once per epoch."""
 
     @abstractmethod
     def __getitem__(self, draw: Draw) -> BatchT:
-        """The batch of one step."""
+        """Return the batch of one step."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Optimisation:
-    """An optimiser and what is done around its steps.
+    """An optimiser with its learning-rate scheduler and gradient clipping.
 
     Attributes:
-        optimiser: over the parameters that its loss trains.
-        scheduler: of its learning rate, made with the same optimiser; None keeps the rate.
-        scheduler_unit: whether the scheduler moves on after each step of this optimiser or after each epoch.
-        largest_norm: gradients whose norm, over all parameters of the optimiser, is larger are shortened to it.
+        optimiser: optimiser of the parameters that its loss trains.
+        scheduler: scheduler of its learning rate, made with the same optimiser; None keeps the rate constant.
+        scheduler_unit: whether the scheduler advances after each step of this optimiser or after each epoch.
+        largest_norm: gradients are scaled down to this norm, over all parameters of the optimiser, where they exceed
+            it; infinity for no clipping.
     """
 
     optimiser: torch.optim.Optimizer
@@ -80,18 +81,18 @@ class Optimisation:
     largest_norm: float = math.inf
 
     def parameters(self) -> list[Tensor]:
-        """All parameters of the optimiser, in its order."""
+        """Return all parameters of the optimiser, in its order."""
         return [item for group in self.optimiser.param_groups for item in group["params"]]
 
 
 class TrainingTask(ABC, Generic[BatchT]):
-    """What a ``Trainer`` runs, resumes and stops.
+    """A task that a ``Trainer`` runs, resumes and stops.
 
     Args:
-        module: all that is trained, on the device of the training. Its trained parameters and its buffers are the
-            state that is kept; frozen parameters are not, and must be there again when a training is resumed.
-        source: of the batches.
-        name: of the training. A fit of several trainings, one after the other, gives each its own.
+        module: the module that is trained, on the device of the training. The state holds its trained parameters and
+            buffers; frozen parameters are not saved, and must be there again when a training is resumed.
+        source: source of the batches.
+        name: name of the training. Where a fit has several trainings, one after the other, each has its own name.
     """
 
     def __init__(self, module: nn.Module, source: BatchSource[BatchT], *, name: str = TRAINING) -> None:
@@ -101,7 +102,7 @@ class TrainingTask(ABC, Generic[BatchT]):
 
     @abstractmethod
     def optimisers(self) -> Mapping[str, Optimisation]:
-        """Optimisers by name; asked for once, before the first step."""
+        """Return the optimisers by name; called once, before the first step."""
 
     @abstractmethod
     def step(self, batch: BatchT) -> Iterator[tuple[str, Tensor]]:
@@ -112,18 +113,18 @@ class TrainingTask(ABC, Generic[BatchT]):
         before its generator is.
 
         Args:
-            batch: from the source.
+            batch: a batch of the source.
 
         Yields:
-            Name of an optimiser, scalar loss.
+            The name of an optimiser, and a scalar loss.
         """
 
     @abstractmethod
     def validate(self) -> float:
-        """The loss over the held-out good images, by which the best epoch is chosen; smaller is better.
+        """Return the mean loss of the held-out good images, by which the best epoch is chosen; smaller is better.
 
-        The module comes in evaluation mode and without gradients, and is left in evaluation mode. What is set here,
-        such as the statistics of batch normalisations, belongs to the epoch and is kept with it.
+        The trainer calls it with the module in evaluation mode and without gradients; it must leave the module in
+        evaluation mode. Buffers that it sets, such as the statistics of batch normalisations, are saved with the epoch.
         """
 
 
@@ -132,12 +133,12 @@ class LossTask(TrainingTask[BatchT]):
     """One loss and one optimiser.
 
     Args:
-        module: what is trained.
-        optimisation: over its parameters.
-        source: of the batches.
-        loss: batch → scalar loss.
-        holdout_loss: mean loss of the held-out good images; see ``TrainingTask.validate``.
-        name: of the training, of its loss and of its optimiser.
+        module: the module that is trained.
+        optimisation: optimiser of its parameters, with scheduler and clipping.
+        source: source of the batches.
+        loss: maps a batch to a scalar loss.
+        holdout_loss: returns the mean loss of the held-out good images; see ``TrainingTask.validate``.
+        name: name of the training, of its loss and of its optimiser.
     """
 
     def __init__(
@@ -156,13 +157,13 @@ class LossTask(TrainingTask[BatchT]):
         self._holdout_loss = holdout_loss
 
     def optimisers(self) -> Mapping[str, Optimisation]:
-        """The only one."""
+        """Return the only optimiser."""
         return {self.name: self._optimisation}
 
     def step(self, batch: BatchT) -> Iterator[tuple[str, Tensor]]:
-        """The only loss."""
+        """Yield the only loss."""
         yield self.name, self._loss(batch)
 
     def validate(self) -> float:
-        """What ``holdout_loss`` says."""
+        """Return the value of ``holdout_loss``."""
         return self._holdout_loss()

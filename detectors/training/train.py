@@ -1,4 +1,4 @@
-"""From a data set to a trained detector in a run folder."""
+"""Training of a detector on a data set, into a run folder."""
 
 from __future__ import annotations
 
@@ -45,28 +45,28 @@ def train(
     options: TrainOptions | None = None,
     progress: Progress = silent,
 ) -> RunRecord:
-    """Train a detector on the good images of a data set; a killed run goes on where its last epoch ended.
+    """Train a detector on the good images of a data set; a killed run is resumed after its last whole epoch.
 
     Args:
-        name: detector.
-        config: its parameters.
-        dataset: good images are taken from its training split only, never from the test split.
-        run: folder of the run, which one training at a time may have. A run that is there must have been begun with
-            the same parameters, weights and images, compared by content; an unfinished one goes on, of a finished one
-            the record is given back.
-        options: hold-out, seed, device.
-        progress: told about every step.
+        name: name of the detector.
+        config: parameters of the detector.
+        dataset: data set; only the good images of its training and validation splits are used, never the test split.
+        run: run folder, which one training at a time may use. A run that is there must have been begun with the same
+            parameters, weights and images, compared by content. An unfinished one is resumed; of a finished one the
+            record is returned.
+        options: hold-out, seed, device and the rest; None takes the defaults.
+        progress: called at every step.
 
     Returns:
-        The record; its ``beginning`` says what was found in the folder.
+        The record of the run; its ``beginning`` says whether it was resumed or finished already.
 
     Raises:
-        BadInputError: no training image, too few to hold any out, one that cannot be decoded, images of several sizes
-            without a fit, or the run was begun with other parameters or images.
+        BadInputError: there are too few good images, one cannot be decoded, images have several sizes and no fit was
+            named, or the run was begun with other parameters or images.
         BusyError: another process trains in this folder.
-        StoppedError: Ctrl-C; the message says what is kept and how to go on.
-        UsageError: an image size too small for any feature map, or options that cannot be.
-        EnvironmentMissingError: CUDA was asked for and is not there.
+        StoppedError: Ctrl-C was pressed; the message names the last saved epoch and the command that resumes the run.
+        UsageError: the image size is too small for any feature map, or an option is out of its range.
+        EnvironmentMissingError: CUDA was asked for, and torch has no CUDA GPU.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
     options = options or TrainOptions()
@@ -74,9 +74,9 @@ def train(
         resize, crop = size_text(config.resize_px), size_text(config.crop_px)
         raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
     if not options.time_limit_s >= 0:
-        raise UsageError(f"--time-limit is {options.time_limit_s / 60:g} minutes; expected 0 for none, or more.")
+        raise UsageError(f"time_limit_s (--time-limit) is {options.time_limit_s:g} s; expected 0 for none, or more.")
     if options.num_workers < 0:
-        raise UsageError(f"--workers is {options.num_workers}; expected 0 for none, or more.")
+        raise UsageError(f"num_workers (--workers) is {options.num_workers}; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
     device = _device(options.device)
     frames = _look_at(fitted + held_out, options, progress)
@@ -90,7 +90,7 @@ def train(
             progress(material.beginning, 0, 0)
         _seed(options.seed)
         detector = build_detector(name, config)
-        images, kept = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
+        images, holdout = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
         context = FitContext(
             seed=options.seed,
             device=device,
@@ -100,21 +100,21 @@ def train(
             num_workers=options.num_workers,
         )
         try:
-            fit = detector.fit(images, kept, context=context)
+            fit = detector.fit(images, holdout, context=context)
             progress("scores", 0, 0)
-            return _finish(run, detector, name=name, material=material, kept=kept, frames=frames, fit=fit)
+            return _finish(run, detector, name=name, material=material, holdout=holdout, frames=frames, fit=fit)
         except KeyboardInterrupt:
             raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
 
 
 @dataclass(frozen=True)
 class _Material:
-    """What a run learns from.
+    """The data of a run.
 
     Attributes:
-        record: the same for the records.
+        record: training data as the run's record and the manifest hold it.
         root: folder of the data set.
-        beginning: how the run begins, in words.
+        beginning: a sentence on whether the run is resumed or finished already; "" for a new run.
     """
 
     record: TrainingRecord
@@ -130,9 +130,9 @@ def _begin(
     options: TrainOptions,
     hashes: tuple[tuple[str, ...], tuple[str, ...]],
 ) -> _Material:
-    """Begin a run, or find that it goes on; ``hashes`` are those of the images to fit on, and of those held out."""
+    """Begin or resume a run; ``hashes`` holds those of the images to fit on, and of the held-out ones."""
     fitted, held_out = hashes
-    wanted = dataclasses.replace(
+    planned = dataclasses.replace(
         described,
         category=dataset.category,
         holdout=options.holdout,
@@ -144,7 +144,7 @@ def _begin(
         fitted=fitted,
         held_out=held_out,
     )
-    check_beginning(run, wanted)
+    check_beginning(run, planned)
     data = TrainingRecord(
         dataset=dataset.name,
         category=dataset.category,
@@ -155,7 +155,7 @@ def _begin(
         fitted=fitted,
         held_out=held_out,
     )
-    return _Material(data, dataset.root, begin(run, wanted, command=options.command))
+    return _Material(data, dataset.root, begin(run, planned, command=options.command))
 
 
 def _finish(  # noqa: PLR0913 (a record gathers everything)
@@ -164,14 +164,14 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
     *,
     name: str,
     material: _Material,
-    kept: ImageSet,
+    holdout: ImageSet,
     frames: _Frames,
     fit: dict[str, Any],
 ) -> RunRecord:
     """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
     save_weights(detector, run / CHECKPOINT)
-    scores = score_images(detector, kept)
-    bad = [path.name for path, score in zip(kept.paths, scores, strict=True) if not math.isfinite(score)]
+    scores = score_images(detector, holdout)
+    bad = [path.name for path, score in zip(holdout.paths, scores, strict=True) if not math.isfinite(score)]
     if bad:
         raise LineproofError(
             f"The fitted {name} gives {len(bad)} of {len(scores)} held-out images a score that is not finite "
@@ -180,7 +180,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
     record = RunRecord(
         detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config))),
         training=material.record,
-        holdout=tuple(relative(path, material.root) for path in kept.paths),
+        holdout=tuple(relative(path, material.root) for path in holdout.paths),
         holdout_scores=tuple(scores),
         frame=(frames.rule.frame_height_px, frames.rule.frame_width_px),
         fit=fit,
@@ -199,7 +199,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
 
 @dataclass(frozen=True, kw_only=True)
 class _Frames:
-    """How the training images become frames, and what is to be said about it."""
+    """The rule by which training images become frames, its notes for the user, and the hash of every image."""
 
     rule: FrameRule
     note: str
@@ -208,7 +208,7 @@ class _Frames:
 
 
 def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
-    """Decode every image once, before any work: a broken file or a size without a rule costs no training."""
+    """Decode every image once before any work, so that a broken file or a size without a rule costs no training."""
     fit = check_fit(options.fit)
     check_bit_depth(options.bit_depth)
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
@@ -223,41 +223,42 @@ def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _F
 
 
 def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:
-    """Images by path, preprocessed as this detector wants them; without a rule each at its own size."""
+    """Return the images at these paths, preprocessed for a detector; without a rule each at its own size."""
     mean, std = detector.normalisation
     return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
 
 
 def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], list[Path]]:
-    """Good images to fit on, and good images held out: the validation split, or a seeded draw.
+    """Return the good images to fit on and the held-out ones: the validation split, or a seeded draw.
 
     Raises:
         BadInputError: fewer than two images would be left on either side.
+        UsageError: the share to hold out does not lie between 0 and 1.
     """
     good = [sample.path for sample in dataset.train if sample.label == 0]
-    kept = [sample.path for sample in dataset.validation if sample.label == 0]
-    if not kept:
+    held_out = [sample.path for sample in dataset.validation if sample.label == 0]
+    if not held_out:
         if not 0.0 < options.holdout < 1.0:
             raise UsageError(f"--holdout is {options.holdout}; expected a share between 0 and 1.")
         count = max(2, round(options.holdout * len(good)))
         drawn = set(random.Random(options.seed).sample(range(len(good)), min(count, len(good))))  # noqa: S311
-        kept = [path for i, path in enumerate(good) if i in drawn]
+        held_out = [path for i, path in enumerate(good) if i in drawn]
         good = [path for i, path in enumerate(good) if i not in drawn]
-    if len(good) < 2 or len(kept) < 2:
+    if len(good) < 2 or len(held_out) < 2:
         raise BadInputError(
-            f"{dataset.root}: {len(good)} good images to fit on and {len(kept)} held out; at least two of each are "
+            f"{dataset.root}: {len(good)} good images to fit on and {len(held_out)} held out; at least two of each are "
             "needed. Add good images."
         )
-    return good, kept
+    return good, held_out
 
 
 def _device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
-        raise UsageError(f"--device is {name!r}; expected cpu or cuda.")
+        raise UsageError(f"device (--device) is {name!r}; expected cpu or cuda.")
     if name == "cuda" and not torch.cuda.is_available():
         raise EnvironmentMissingError(
-            f"--device cuda: torch {torch.__version__} finds no CUDA GPU. Train with --device cpu, or install a torch "
-            "built for CUDA and an NVIDIA driver."
+            f"device (--device) is cuda, and torch {torch.__version__} finds no CUDA GPU. Train with --device cpu, or "
+            "install a torch built for CUDA and an NVIDIA driver."
         )
     return torch.device(name)
 

@@ -1,4 +1,4 @@
-"""What a training came to, in words and as JSON."""
+"""The result of a training, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TrainingResult:
     """A finished run.
 
     Attributes:
-        run: its folder.
-        record: what checkpoint.json says.
-        data: the data set in words.
-        operation: what it does to the test images, at the threshold that ``export`` sets by default.
-        beginning: what was found in the folder, in a sentence; "" for a new run.
+        run: run folder.
+        record: content of checkpoint.json.
+        data: notes on the data set.
+        operation: operating table of the test images, at the threshold that ``export`` sets by default.
+        beginning: a sentence on whether the run was resumed or finished already; "" for a new run.
     """
 
     run: Path
@@ -35,28 +35,28 @@ class TrainingResult:
 
     @property
     def conversions(self) -> tuple[str, ...]:
-        """What was done to the images to make frames of them, in sentences."""
+        """Sentences on what was done to the images to make frames of them."""
         note = self.record.frame_note
         return (*([note] if note else []), *self.record.conversions)
 
     def warnings(self) -> list[str]:
-        """What is said before anything else."""
+        """Return the warnings that are printed before the result."""
         training = self.record.training
         return [*self.operation.warnings(), *holdout_lines(training.fitted, training.held_out)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        found = {
+        """Return the result as plain JSON values."""
+        derived = {
             "conversions": list(self.conversions),
             "data": self.data.to_dict(),
             "operating": self.operation.to_dict(),
             "beginning": self.beginning,
             "warnings": self.warnings(),
         }
-        return {"run": str(self.run), **dataclasses.asdict(self.record), **found}
+        return {"run": str(self.run), **dataclasses.asdict(self.record), **derived}
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
+        """Return the result for people, one line each."""
         detector, training, fit = self.record.detector, self.record.training, self.record.fit
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
         return (

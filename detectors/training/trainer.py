@@ -1,4 +1,4 @@
-"""The one training loop: seeded order, early stopping on held-out good images, resume after a kill."""
+"""The training loop: seeded order, early stopping on held-out good images, resume after a kill."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class _Progress:
 
 @final
 class Trainer(Generic[BatchT]):
-    """Runs a training task, and goes on where an interrupted one ended.
+    """Runs a training task, and resumes an interrupted one.
 
     The order of epoch e depends on (seed, e) alone, and all that a step depends on is in the state after each epoch:
     trained parameters, buffers, optimisers, schedulers, averages, scaler and torch's generators. So a resumed run takes
-    the very steps that an unbroken one takes.
+    the same steps as an unbroken one.
 
     Args:
-        task: what is trained, and by which losses.
-        schedule: length, what is kept, precision.
-        context: seed, device, progress, state folder, workers.
+        task: task with the module, its batches, losses and optimisers.
+        schedule: length, batches, averages and precision of the training.
+        context: seed, device, progress, run folder and workers.
 
     Raises:
-        UsageError: a precision that the device does not have.
+        UsageError: the device cannot train in this precision.
     """
 
     def __init__(self, task: TrainingTask[BatchT], *, schedule: Schedule, context: FitContext) -> None:
@@ -70,15 +70,15 @@ class Trainer(Generic[BatchT]):
         self._at = _Progress()
 
     def run(self) -> dict[str, Any]:
-        """Train, and leave the module with the weights and buffers of the epoch that is kept, in evaluation mode.
+        """Train, and leave the module in evaluation mode with the weights and buffers of the epoch that is kept.
 
         Returns:
-            epochs, best_epoch, best_holdout_loss, seconds, stopped ("epochs", "patience" or "time limit"); and where
-            they are not the usual ones keeps, ema_decay and precision.
+            epochs, best_epoch, best_holdout_loss, seconds and stopped ("epochs", "patience" or "time limit"); keeps,
+            ema_decay and precision too where they differ from their defaults.
 
         Raises:
             LineproofError: a loss is not finite.
-            BadInputError: the state to go on from does not fit, or holds weights that are not finite.
+            BadInputError: the saved state does not fit the module, or holds weights that are not finite.
         """
         self._resume()
         loader = make_loader(
@@ -141,7 +141,7 @@ class Trainer(Generic[BatchT]):
         self._task.module.eval()
 
     def _losses(self, batch: BatchT) -> Iterator[tuple[str, Tensor]]:
-        """The losses of a step, each computed in the schedule's precision when it is asked for."""
+        """Yield the losses of a step, each computed in the schedule's precision when it is requested."""
         losses = self._task.step(batch)
         while True:
             with self._autocast():
@@ -191,7 +191,7 @@ class Trainer(Generic[BatchT]):
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The module with averaged weights, where they are asked for, and then again as it is trained."""
+        """Put the averaged weights, where there are any, into the module, and restore the trained ones afterwards."""
         if self._ema is None:
             yield
             return
@@ -258,7 +258,7 @@ class Trainer(Generic[BatchT]):
 
 
 def _averages(module: nn.Module, decay: float) -> AveragedModel:
-    """Exponential moving averages of all parameters and buffers; what is no floating point is copied."""
+    """Return exponential moving averages of all parameters and buffers; integer tensors are copied instead."""
     move = get_ema_multi_avg_fn(decay)
 
     def average(averages: _Tensors, present: _Tensors, num_averaged: Tensor | int) -> None:

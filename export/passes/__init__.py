@@ -1,1 +1,1 @@
-"""Rewrites of the exported graph, one a file."""
+"""Rewrites of the exported graph, one per file."""

@@ -32,10 +32,10 @@ _LARGEST_HALF = 65504.0
 
 
 def to_half(model: ir.Model, scopes: tuple[str, ...]) -> None:
-    """Rewrite ``model`` in place.
+    """Rewrite ``model`` in place, so that the scopes compute in fp16.
 
     Args:
-        model: float32, nodes named ``stage/module/path/Op``.
+        model: float32 model whose nodes are named ``stage/module/path/Op``.
         scopes: module paths with dots; ``*`` stands for one name.
 
     Raises:
@@ -100,7 +100,7 @@ class _Rewriter:
         if array.size and not np.abs(array).max() <= _LARGEST_HALF:
             raise ExportError(
                 f"Constant {value.name} reaches {np.abs(array).max():g}, beyond fp16's 65504. "
-                "Export with --precision fp32, or take its module out of the detector's half_scopes."
+                "Export with --precision fp32, or remove its module from the detector's half_scopes."
             )
         name = f"{value.name}.fp16"
         twin = ir.Value(

@@ -1,4 +1,4 @@
-"""Names for people: nodes and their outputs take the path of the module they come from."""
+"""Readable names: nodes and their outputs are named after the module that they come from."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ def name_nodes(model: ir.Model) -> None:
 
     Inputs, outputs and initialisers keep their names, save that the wrapper's prefix goes.
     """
-    kept = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    public_names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     seen: Counter[str] = Counter()
     path = "preprocess"
     for node in model.graph:
@@ -25,7 +25,7 @@ def name_nodes(model: ir.Model) -> None:
         seen[name] += 1
         node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
         for number, output in enumerate(node.outputs):
-            if output.name not in kept:
+            if output.name not in public_names:
                 output.name = f"{node.name}:{number}"
         node.metadata_props.clear()
     for value in list(model.graph.initializers.values()):
@@ -37,7 +37,7 @@ def name_nodes(model: ir.Model) -> None:
 
 
 def module_path(node: ir.Node) -> str:
-    """Path of the module that a traced node stands in, with slashes: ``backbone/network/layer1/0/conv1``."""
+    """Return the path of the module that a traced node stands in, with slashes: ``backbone/network/layer1/0/conv1``."""
     scopes = node.metadata_props.get(_SCOPES)
     if not scopes:
         return ""
@@ -49,5 +49,5 @@ def module_path(node: ir.Node) -> str:
 
 
 def stage_of(name: str) -> str:
-    """First part of a node's name: preprocess, backbone, head or post."""
+    """Return the first part of a node's name: preprocess, backbone, head or post."""
     return name.split("/", 1)[0]

@@ -1,1 +1,1 @@
-"""TensorRT engines: precision, progress, build."""
+"""TensorRT plans: build, proof of precision, progress."""

@@ -1,7 +1,7 @@
-"""A bundle's graph to TensorRT: a plan for the GPU, or a gate that needs none.
+"""Builds of a bundle's graph by TensorRT: a plan for a GPU, or a gate that needs no GPU.
 
 One code path for ``tensorrt`` 10.x and 11.x and for ``tensorrt_rtx``: the network is strongly typed, so the
-precision is what the graph says, and no builder flag can change it. Whether it came out so is counted and proved.
+precision is what the graph says, and no builder flag can change it. The layers per dtype are counted to prove it.
 TensorRT for RTX builds ahead of time for compute capabilities, on a machine without a GPU or a driver.
 """
 
@@ -34,16 +34,16 @@ NodeError = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class GateReport:
-    """What NVIDIA's parser and ahead-of-time builder said about a graph.
+    """Report of NVIDIA's parser and ahead-of-time builder on a graph.
 
     Attributes:
-        passed: True where it was parsed and built for every target.
-        targets: compute capabilities it was built for.
-        num_layers: layers of the parsed network; 0 where it was not parsed.
+        passed: True where the graph was parsed and built for every target.
+        targets: compute capabilities that it was built for.
+        num_layers: number of layers of the parsed network; 0 where parsing or building failed.
         engine_version: version of TensorRT for RTX.
-        layers_per_dtype: layers of the parsed network by output dtype, constants left out.
-        seconds: how long it took.
-        errors: what was refused: node name (the module path), operator, message.
+        layers_per_dtype: number of layers of the parsed network by output dtype, without constants.
+        seconds: time of parsing and building.
+        errors: refused nodes: name (the module path), operator and message.
     """
 
     passed: bool
@@ -70,13 +70,13 @@ def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TA
     """Parse a graph and build it ahead of time with TensorRT for RTX; needs no GPU and no driver.
 
     Args:
-        model_path: an ONNX file; weights beside it are found.
+        model_path: an ONNX file; external weights are read from the file beside it.
         max_batch: largest batch of the profile.
-        targets: compute capabilities, ``"sm_89"``.
+        targets: compute capabilities, such as ``"sm_89"``.
 
     Raises:
         BadInputError: there is no such file.
-        UsageError: a target that the library does not know.
+        UsageError: the library does not know a target.
         EnvironmentMissingError: tensorrt_rtx is not installed.
     """
     begin = time.perf_counter()
@@ -98,7 +98,7 @@ def gate(model_path: Path, *, max_batch: int, targets: tuple[str, ...] = GATE_TA
 
 
 def check_build(engine: str, targets: tuple[str, ...] = ()) -> None:
-    """Raise what ``build_plan`` would raise for want of the library, a GPU or a target, before any work."""
+    """Check before any work whether library, GPU and targets allow ``build_plan``, and raise its errors."""
     library = _library(engine)
     _resolve_targets(_open_workshop(library).trt, library, targets)
 
@@ -107,16 +107,16 @@ def build_plan(bundle: Bundle, *, engine: str, targets: tuple[str, ...] = (), pr
     """Build the bundle's graph into a plan and store it in the bundle, with its hash in the manifest.
 
     Args:
-        bundle: checked bundle.
-        engine: the engine that will run the plan, one of ``TENSORRT_LIBRARIES``'.
-        targets: compute capabilities to build for, TensorRT for RTX only; empty for the first GPU here.
-        progress: hears of each phase of the build.
+        bundle: opened and checked bundle.
+        engine: engine that will run the plan, one of those in ``TENSORRT_LIBRARIES``.
+        targets: compute capabilities to build for, with TensorRT for RTX only; empty for the first GPU here.
+        progress: called in every phase of the build.
 
     Returns:
         The bundle with the plan; a plan for the same model, version, target and precision is replaced.
 
     Raises:
-        UsageError: another engine, or targets that it does not take.
+        UsageError: the engine has no plans, or it does not take these targets.
         EnvironmentMissingError: the library or the GPU is missing.
         ExportError: the graph was refused, or did not come out in the bundle's precision.
     """
@@ -222,7 +222,7 @@ def _capabilities(trt: Any, targets: Sequence[str]) -> list[Any]:
 
 
 def _parse(shop: _Workshop, model_path: Path) -> tuple[NodeError, ...]:
-    """Parse the file; returns what was refused."""
+    """Parse the file and return the refused nodes."""
     if not model_path.is_file():
         raise BadInputError(f"There is no file {model_path}; expected an ONNX model. Export the bundle again.")
     if shop.parser.parse_from_file(str(model_path)):
@@ -261,7 +261,7 @@ def _build(shop: _Workshop, capabilities: Sequence[Any], *, max_batch: int, moni
 
 
 def _add_profile(shop: _Workshop, config: Any, max_batch: int) -> None:
-    """Batches 1 to ``max_batch``, tuned for 1: a line waits for one part."""
+    """Add the profile of batches 1 to ``max_batch``, tuned for 1, since a line waits for one part."""
     profile = shop.builder.create_optimization_profile()
     inputs = [shop.network.get_input(index) for index in range(shop.network.num_inputs)]
     for tensor in inputs:
@@ -279,7 +279,7 @@ def _add_profile(shop: _Workshop, config: Any, max_batch: int) -> None:
 
 
 def _count_layers(shop: _Workshop, content: bytes, precision: str) -> dict[str, int]:
-    """Layers by dtype: of the plan where a GPU lets it be opened, of the parsed network elsewhere."""
+    """Count layers by dtype, in the plan where a GPU is there to open it, else in the parsed network."""
     built = plan_layers_per_dtype(shop.trt, content) if find_gpus().gpus else {}
     # Where int8 layers were fused with what follows them, their outputs are wider: the network proves int8.
     if built and precision != "int8":

@@ -37,11 +37,11 @@ _INSPECTOR_WORDS = (
     ("int4", "int4"),
     ("bool", "bool"),
 )
-_WANTED = {"fp16": "float16", "int8": "int8"}
+_LOW_DTYPES = {"fp16": "float16", "int8": "int8"}
 
 
 def layers_per_dtype(network: Any) -> dict[str, int]:
-    """Layers of a parsed network by the dtype of their first output; constants compute nothing and are left out."""
+    """Count the layers of a parsed network by the dtype of their first output; constants are left out."""
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -52,7 +52,7 @@ def layers_per_dtype(network: Any) -> dict[str, int]:
 
 
 def plan_layers_per_dtype(trt: Any, content: bytes) -> dict[str, int]:
-    """Layers of a built plan by output dtype, as the engine inspector tells; empty where it cannot be opened here.
+    """Count the layers of a built plan by output dtype with the engine inspector; empty where no GPU can open it.
 
     Args:
         trt: the module, ``tensorrt`` or ``tensorrt_rtx``.
@@ -87,20 +87,20 @@ def count_inspected(text: str) -> dict[str, int]:
 
 
 def prove_precision(counts: dict[str, int], precision: str, *, where: str) -> None:
-    """Refuse a network that has no layer in the precision it was asked for.
+    """Refuse a network that has no layer in the requested precision.
 
     Args:
-        counts: layers by dtype.
+        counts: number of layers by dtype.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
-        where: what was counted, for the error text.
+        where: name of the network or plan in the error message.
 
     Raises:
-        ExportError: fp16 or int8 was asked for and no layer has it.
+        ExportError: fp16 or int8 was requested and no layer has it.
     """
-    wanted = _WANTED.get(precision)
-    if wanted and not counts.get(wanted):
+    dtype = _LOW_DTYPES.get(precision)
+    if dtype and not counts.get(dtype):
         seen = ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items())) or "no layer"
         raise ExportError(
-            f"{precision} was asked for, and {where} has {seen} and no {wanted}: it would run in another precision. "
+            f"{precision} was asked for, and {where} has {seen} and no {dtype}: it would run in another precision. "
             f"The graph carries the precision: export it again with --precision {precision}."
         )

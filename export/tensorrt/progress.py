@@ -1,4 +1,4 @@
-"""A long build tells that it is alive, and stops when it is told to."""
+"""Progress of a long TensorRT build, and its interruption by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class BuildMonitor:
     """A listener for one build, and whether the user interrupted it.
 
     Attributes:
-        listener: what the builder's configuration takes.
-        interrupts: interrupts caught while the builder ran.
+        listener: progress monitor for the builder's configuration.
+        interrupts: interrupts that were caught while the builder ran.
     """
 
     listener: Any
@@ -28,11 +28,11 @@ class BuildMonitor:
 
 
 def build_monitor(trt: Any, progress: Progress) -> BuildMonitor:
-    """A monitor that reports the phases of a build to ``progress``.
+    """Return a monitor that reports the phases of a build to ``progress``.
 
     Args:
         trt: the module, ``tensorrt`` or ``tensorrt_rtx``.
-        progress: hears the outermost phase with its steps, and of every inner phase as a heartbeat.
+        progress: called with the steps of the outermost phase, and once or more in every inner phase.
     """
     interrupts: list[KeyboardInterrupt] = []
     totals: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What every detector of the table must keep; a new one is tested here without an edit."""
+"""The contract that every detector of the table must keep; a new one is tested here without an edit."""
 
 import dataclasses
 import inspect
@@ -108,6 +108,8 @@ def test_forward_gives_scores_and_maps(fitted_any):
     assert torch.isfinite(score).all()
     assert torch.isfinite(anomaly_map).all()
     assert score.unique().numel() == 3
+    if not fitted_any.detector.localises:
+        assert (anomaly_map == score[:, None, None]).all(), "without localisation the map is the score at every pixel"
 
 
 def test_lowered_form_is_the_same_function(fitted_any):

@@ -218,9 +218,9 @@ def test_the_threshold_is_for_frames_of_this_size(bundle_of, run_folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"precision": "int8"}, "--precision int8: export writes fp32 or fp16"),
-        ({"precision": "half"}, "--precision half"),
-        ({"max_batch": 0}, "--batch ends at 0; expected at least 1"),
+        ({"precision": "int8"}, r"precision \(--precision\) is int8; export writes fp32 or fp16"),
+        ({"precision": "half"}, r"precision \(--precision\) is half"),
+        ({"max_batch": 0}, r"max_batch \(--batch\) is 0; expected at least 1"),
         ({"frame": (96, 96, 4)}, "A frame has 4 channels; expected 3"),
         ({"max_false_reject": 1.0}, "--max-false-reject is 1.0"),
     ],

@@ -1,4 +1,4 @@
-"""Golden frames: what travels with a bundle."""
+"""Golden frames: the frames and reference outputs that travel with a bundle."""
 
 import numpy as np
 import pytest

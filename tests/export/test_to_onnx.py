@@ -1,4 +1,4 @@
-"""What export says of a detector that does not trace, or whose outputs are not those of the house."""
+"""Errors of the export for a detector that does not trace, or whose outputs have another dtype or shape."""
 
 import logging
 

@@ -16,8 +16,8 @@ from lineproof.detectors.flow.alexnet import AlexNet
     ],
 )
 def test_late_stages_begin_after_the_map_at_stride_4(name, expected):
-    found = late_stages(timm.create_model(name, pretrained=False))
-    assert list(found[: len(expected)]) == expected
+    stages = late_stages(timm.create_model(name, pretrained=False))
+    assert list(stages[: len(expected)]) == expected
 
 
 def test_paths_lead_to_modules_of_the_backbone():

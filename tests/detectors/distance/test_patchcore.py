@@ -64,8 +64,8 @@ def direct_scores(detector, batch):
         all_distances = np.sqrt(np.maximum(((image[:, None] - bank[None]) ** 2).sum(2), 0))
         nearest = all_distances.min(1)
         worst = int(nearest.argmax())
-        found = int(all_distances[worst].argmin())
-        order = np.argsort(((bank - bank[found]) ** 2).sum(1), kind="stable")[: detector.config.num_neighbours]
+        nearest_row = int(all_distances[worst].argmin())
+        order = np.argsort(((bank - bank[nearest_row]) ** 2).sum(1), kind="stable")[: detector.config.num_neighbours]
         others = np.sqrt(((image[worst] - bank[order]) ** 2).sum(1))
         weight = 1.0 - np.exp(nearest[worst]) / np.exp(others).sum()
         scores.append(nearest[worst] * (weight if len(order) > 1 else 1.0))

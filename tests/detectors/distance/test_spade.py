@@ -69,9 +69,9 @@ def test_score_and_map_are_those_of_the_definition(whole, queries):
         np.testing.assert_allclose(score[n], distance[nearest].mean(), rtol=1e-5)
         want = np.zeros((64, 64))
         for level, size in enumerate((16, 8, 4)):
-            found = brute_force(vectors[level][n], gallery[level][nearest].reshape(-1, gallery[level].shape[2]))
+            distances = brute_force(vectors[level][n], gallery[level][nearest].reshape(-1, gallery[level].shape[2]))
             grown = torch.nn.functional.interpolate(
-                torch.from_numpy(found.reshape(1, 1, size, size)), (64, 64), mode="bilinear", align_corners=False
+                torch.from_numpy(distances.reshape(1, 1, size, size)), (64, 64), mode="bilinear", align_corners=False
             )
             want += gaussian_filter(grown[0, 0].numpy(), 4.0, mode="reflect") / 3.0
         np.testing.assert_allclose(anomaly_map[n], want, rtol=0, atol=1e-5 * want.max())
@@ -116,11 +116,11 @@ def test_search_in_parts_equals_brute_force(monkeypatch, at_once, shift):
         1: [1] * 5, 2: [2, 2, 1], 3: [3, 2], 100: [5]
     }[at_once]  # fmt: skip
     images = torch.tensor([[0, 3, 8, 1, 5], [7, 6, 2, 4, 0]])
-    found = search(torch.from_numpy(maps).float(), images)
-    assert found.shape == (2, 4, 5)
+    distances = search(torch.from_numpy(maps).float(), images)
+    assert distances.shape == (2, 4, 5)
     for n in range(2):
         want = brute_force(maps[n].reshape(12, 20).T, gallery[images[n].numpy()].reshape(-1, 12))
-        np.testing.assert_allclose(found[n].flatten(), want, rtol=0, atol=1e-5 if shift == 0.0 else 3e-5)
+        np.testing.assert_allclose(distances[n].flatten(), want, rtol=0, atol=1e-5 if shift == 0.0 else 3e-5)
 
 
 def test_products_stay_below_64_mb_per_frame():

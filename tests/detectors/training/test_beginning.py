@@ -1,4 +1,4 @@
-"""How a run begins: what is compared, by content; who may train in a folder; what Ctrl-C and a kill leave."""
+"""The beginning of a run: comparison by content, one training per folder, the state after Ctrl-C and a kill."""
 
 import dataclasses
 import json
@@ -180,11 +180,11 @@ def test_stopped_by_hand(parts, tmp_path, monkeypatch):
     run = tmp_path / "run"
     monkeypatch.setattr(Padim, "fit", stopped)
     line = f"lineproof train padim --data {parts}"
-    with pytest.raises(StoppedError) as found:
+    with pytest.raises(StoppedError) as error:
         fit(parts, run, options=TrainOptions(command=line))
-    assert str(found.value) == f"Stopped. {unfinished_words(run)}"
-    assert str(found.value).endswith(f"(no epoch is kept yet). Finish it: {line} --out {run}")
-    assert found.value.exit_status == 130
+    assert str(error.value) == f"Stopped. {unfinished_words(run)}"
+    assert str(error.value).endswith(f"(no epoch is kept yet). Finish it: {line} --out {run}")
+    assert error.value.exit_status == 130
 
 
 COMMAND = (

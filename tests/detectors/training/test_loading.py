@@ -1,4 +1,4 @@
-"""Batches are the same wherever they are made."""
+"""Batches are the same in the training's process and in workers."""
 
 import numpy as np
 import pytest

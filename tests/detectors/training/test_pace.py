@@ -1,4 +1,4 @@
-"""Where a training stands, in words."""
+"""The progress of a training, in words."""
 
 import pytest
 

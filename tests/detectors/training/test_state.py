@@ -1,4 +1,4 @@
-"""What a training goes on from: all of it comes back, and what does not fit is refused in words."""
+"""The state of a training: a resumed one gets all of it back, and a state that does not fit is refused."""
 
 import json
 from types import SimpleNamespace

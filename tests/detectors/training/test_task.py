@@ -1,4 +1,4 @@
-"""Two networks against each other, then a third: one loop trains them all and goes on after a kill at any epoch."""
+"""Several networks with losses of their own: one loop trains them all and resumes after a kill at any epoch."""
 
 import numpy as np
 import pytest

@@ -157,8 +157,8 @@ def test_holdout_comes_from_the_good_training_images_alone(whole, dataset):
     training = {str(sample.path.resolve()) for sample in dataset.train}
     assert held_out < training
     assert not held_out & {str(sample.path.resolve()) for sample in dataset.test}
-    fitted, kept = split_good(dataset, TrainOptions())
-    assert {str(path.resolve()) for path in kept} == held_out
+    fitted, held_out_paths = split_good(dataset, TrainOptions())
+    assert {str(path.resolve()) for path in held_out_paths} == held_out
     assert {str(path.resolve()) for path in fitted} == training - held_out
 
 
@@ -192,15 +192,15 @@ def test_a_validation_split_is_used_where_there_is_one(tmp_path):
         for index in range(count):
             Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / "bagel" / split / "rgb" / f"{index:03d}.png")
             Image.new("L", (16, 16)).save(tmp_path / "bagel" / split / "gt" / f"{index:03d}.png")
-    fitted, kept = split_good(open_dataset(tmp_path / "bagel"), TrainOptions(holdout=0.5))
-    assert [len(fitted), len(kept)] == [4, 3]
-    assert all("validation" in path.parts for path in kept)
+    fitted, held_out_paths = split_good(open_dataset(tmp_path / "bagel"), TrainOptions(holdout=0.5))
+    assert [len(fitted), len(held_out_paths)] == [4, 3]
+    assert all("validation" in path.parts for path in held_out_paths)
     assert all("train" in path.parts for path in fitted)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:0", "CPU", ""])
 def test_an_unknown_device_is_a_usage_error(dataset, tmp_path, device):
-    with pytest.raises(UsageError, match=rf"--device is '{device}'; expected cpu or cuda"):
+    with pytest.raises(UsageError, match=rf"device \(--device\) is '{device}'; expected cpu or cuda"):
         train("fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(device=device))
     assert not (tmp_path / "r").exists()
 
@@ -213,7 +213,7 @@ def test_cuda_that_is_not_there_is_no_cpu(dataset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [float("nan"), -60.0])
 def test_a_time_limit_that_is_no_time_is_refused(dataset, tmp_path, seconds):
-    with pytest.raises(UsageError, match=r"--time-limit is (nan|-1) minutes; expected 0 for none, or more"):
+    with pytest.raises(UsageError, match=r"time_limit_s \(--time-limit\) is (nan|-60) s; expected 0 for none, or more"):
         train(
             "fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(time_limit_s=seconds)
         )
@@ -258,20 +258,20 @@ def test_a_checkpoint_whose_values_are_not_finite_is_refused_by_name(whole, tmp_
     name = next(name for name, item in state.items() if name.endswith("running_var"))
     state[name][2] = value
     save_file(state, tmp_path / "reference.safetensors")
-    with pytest.raises(BadInputError) as found:
+    with pytest.raises(BadInputError) as error:
         load_detector(record.detector, tmp_path / "reference.safetensors")
-    assert f"{tmp_path / 'reference.safetensors'} cannot be used: {name} holds 1 value of" in str(found.value)
-    assert f"(first: {value} at [2])" in str(found.value)
+    assert f"{tmp_path / 'reference.safetensors'} cannot be used: {name} holds 1 value of" in str(error.value)
+    assert f"(first: {value} at [2])" in str(error.value)
 
 
 def test_a_fit_that_ends_in_weights_that_are_not_finite_is_no_finished_run(dataset, tmp_path, monkeypatch):
     fit = FastFlow.fit
 
     def overflowing(self, images, holdout, *, context):
-        found = fit(self, images, holdout, context=context)
+        report = fit(self, images, holdout, context=context)
         with torch.no_grad():
             next(item for item in self.parameters() if item.requires_grad).view(-1)[:3] = torch.nan
-        return found
+        return report
 
     monkeypatch.setattr(FastFlow, "fit", overflowing)
     with pytest.raises(

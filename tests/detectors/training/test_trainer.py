@@ -1,4 +1,4 @@
-"""The training loop: the best epoch wins, a broken run goes on bit by bit, and nothing goes wrong in silence."""
+"""The training loop: the best epoch is kept, an interrupted run resumes bit by bit, and every failure is reported."""
 
 import re
 

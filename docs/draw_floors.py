@@ -151,7 +151,7 @@ def draw_floors(floors: list[list[Folder]]) -> tuple[list[str], dict[str, int], 
 
 def draw_box(folder: Folder, top: int) -> list[str]:
     """A box with name, rooms and purpose."""
-    left, right = MARGIN + FLOOR_PAD, MARGIN + FLOOR_PAD + BOX_WIDTH
+    left = MARGIN + FLOOR_PAD
     name = f"{folder.name}/" if (ROOT / folder.name).is_dir() else f"{folder.name}.py"
     rooms = shortened(" ".join(f"{room}/" for room in folder.rooms), LONGEST_ROOMS)
     purpose = html.escape(shortened(folder.purpose, LONGEST_PURPOSE))

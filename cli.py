@@ -1,4 +1,4 @@
-"""The command line: registers the table of commands."""
+"""The command line: one typer application of all the commands in the table."""
 
 import sys
 from pathlib import Path

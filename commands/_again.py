@@ -1,4 +1,4 @@
-"""A command as it was typed, to be typed again."""
+"""The command line that repeats the running command, for messages and run records."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typer import Context
 
 
 def typed_line(context: Context, *, without: Collection[str] = ()) -> str:
-    """The command line of the running command, shell-quoted, with absolute paths, so that it works from any folder.
+    """Command line that repeats the running command from any folder: shell-quoted, with absolute paths.
 
     Args:
-        context: of the command.
-        without: names of parameters to leave out.
+        context: typer's context of the running command.
+        without: Names of the parameters that are left out.
     """
     words = ["lineproof", str(context.info_name)]
     for parameter in context.command.params:

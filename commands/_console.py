@@ -1,4 +1,4 @@
-"""What a command says: one result on stdout, progress on stderr."""
+"""Output of the commands: one result on stdout, progress, notes and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ._status import failure_of
 
 @final
 class _Bars(Progress):
-    """Bars, and below them a line of its own for the detail, which would take the bar's place beside it."""
+    """Progress bars with the detail on a line of its own below them, since beside a bar it would leave no room."""
 
     detail = ""
 
@@ -42,8 +42,9 @@ class ConsoleProgress:
     """A ``core.progress.Progress`` for terminals; one bar per stage. On a pipe each stage is named once.
 
     Args:
-        is_quiet: show nothing.
-        is_beside_results: results are printed to stdout meanwhile; no bar where both are one terminal.
+        is_quiet: Whether nothing is shown.
+        is_beside_results: Whether results are printed to stdout meanwhile. Then there is no bar where stdout and
+            stderr are both terminals.
     """
 
     def __init__(self, *, is_quiet: bool, is_beside_results: bool = False) -> None:
@@ -64,7 +65,14 @@ class ConsoleProgress:
         self._current = ""
 
     def __call__(self, stage: str, done: int, total: int, detail: str = "", /) -> None:
-        """Show that ``stage`` stands at ``done`` of ``total`` (0: unknown), on a terminal with the detail below."""
+        """Show progress of a stage.
+
+        Args:
+            stage: Name of the stage.
+            done: Number of steps that are done.
+            total: Number of steps in all; 0 where it is unknown.
+            detail: Text below the bar, on a terminal only.
+        """
         if not self._is_live:
             if stage != self._current:
                 self._console.print(f"{stage} …", highlight=False)
@@ -88,10 +96,10 @@ class ConsoleProgress:
 
 @final
 class Stream:
-    """Values on stdout as they fall: JSON lines, or with --json one object that is complete when the block ends.
+    """Values that are printed to stdout one by one: JSON lines, or with --json one object, complete at the end.
 
     Attributes:
-        summary: what the object holds besides the values; not printed as lines.
+        summary: Entries of that object besides the values. Without --json they are not printed.
     """
 
     def __init__(self, name: str, *, as_json: bool) -> None:
@@ -101,7 +109,7 @@ class Stream:
         self.summary: dict[str, Any] = {}
 
     def item(self, value: Mapping[str, Any]) -> None:
-        """Print a value, flushed."""
+        """Print one value and flush stdout, so that a reader gets it at once."""
         before = ("" if self._num_items else f"{{{json.dumps(self._name)}: [\n") if self._as_json else ""
         comma = ",\n" if self._as_json and self._num_items else ""
         self._num_items += 1
@@ -113,7 +121,7 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Complete the object; an error that came after the first value stands in it."""
+        """Complete the object of --json; it also holds the error, where one came after the first value."""
         if not self._as_json or isinstance(error, BrokenPipeError) or (error and not self._num_items):
             return
         failure = failure_of(error, has_result=True) if error else None
@@ -124,9 +132,12 @@ class Stream:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Let a first Ctrl-C be asked for between two steps, so that none is lost; a second one ends the work at once.
+    """Turn a first Ctrl-C into a request to stop, so that a step is not cut in two; a second one ends the work at once.
 
-    Where Ctrl-C is ignored (a job in the background) or the caller is no main thread it changes nothing.
+    Where Ctrl-C is ignored, as in a background job, or the caller is not the main thread, nothing is changed.
+
+    Yields:
+        A function that says whether Ctrl-C was pressed. The caller asks it between two steps.
     """
     asked = threading.Event()
 
@@ -148,12 +159,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @final
 class Ui:
-    """What every command shares: one result on stdout, progress on stderr.
+    """Output of one command, by the options that all commands share: its result on stdout, all else on stderr.
 
     Args:
-        as_json: print one JSON object instead of lines.
-        is_quiet: no progress.
-        is_verbose: more than the short form where a result is long.
+        as_json: Whether results are printed as one JSON object instead of lines.
+        is_quiet: Whether progress and notes are left out.
+        is_verbose: Whether long lists are shown in full.
     """
 
     def __init__(self, *, as_json: bool, is_quiet: bool, is_verbose: bool) -> None:
@@ -162,13 +173,14 @@ class Ui:
         self.is_verbose = is_verbose
 
     def check_places(self, places: Mapping[str, Path | None]) -> None:
-        """Ask before the work whether files named by options can be written.
+        """Check before the work that the files and folders named by options can be written.
 
         Args:
-            places: option to path, or None where it was not given; the path may also be a folder.
+            places: Path of a file or folder by the option that names it; None where the option was left out.
 
         Raises:
-            BadInputError: a folder above it is a file or cannot be written, or the file itself cannot.
+            BadInputError: A path or the folder that it would be made in cannot be written, or a folder above it is a
+                file.
         """
         for option, path in places.items():
             if path is None:
@@ -181,36 +193,49 @@ class Ui:
                 raise BadInputError(f"{option} {path} cannot be written: {place} is not writable. Name another place.")
 
     def progress(self, *, is_beside_results: bool = False) -> ConsoleProgress:
-        """Progress on stderr, to be used in ``with``; ``is_beside_results`` where a stream is printed meanwhile."""
+        """Progress on stderr, as a context manager.
+
+        Args:
+            is_beside_results: Whether a stream is printed to stdout meanwhile.
+        """
         return ConsoleProgress(is_quiet=self._is_quiet, is_beside_results=is_beside_results)
 
     def stream(self, name: str) -> Stream:
-        """Values printed as they fall, to be used in ``with``; ``name`` is their key in the object of --json."""
+        """Values that are printed one by one, as a context manager.
+
+        Args:
+            name: Key of the values in the object of --json.
+        """
         return Stream(name, as_json=self._as_json)
 
     def notice(self, sentences: Sequence[str]) -> None:
-        """Print what a person should know besides the result to stderr, also with --quiet."""
+        """Print sentences that must be read beside the result to stderr, also with --quiet."""
         for sentence in sentences:
             print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
 
     def data(self, *notes: DataNotes) -> None:
-        """Print data sets in words to stderr: what they are, and also with --quiet what is odd about them."""
+        """Describe data sets on stderr; what is unusual about them is printed also with --quiet."""
         for item in notes:
             head, *rest = item.lines(lists_all=self.is_verbose) or ("",)
             self.note(*filter(None, [head]))
             self.notice(rest)
 
     def say(self, lines: Sequence[str], value: Any) -> None:
-        """Print the lines, or with --json the value, to stdout."""
+        """Print a result to stdout.
+
+        Args:
+            lines: The result for people.
+            value: The result as JSON values, printed instead with --json.
+        """
         print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201
 
     def note(self, *sentences: str) -> None:
-        """Print what is worth knowing to stderr, not with --quiet."""
+        """Print sentences that are worth knowing to stderr; with --quiet they are left out."""
         for sentence in () if self._is_quiet else sentences:
             print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
 
     def warn(self, *sentences: str) -> None:
-        """Print warnings to stderr, also with --quiet; empty ones are none."""
+        """Print warnings to stderr, also with --quiet; empty sentences are skipped."""
         for sentence in filter(None, sentences):
             print(f"warning: {sentence}", file=sys.stderr)  # noqa: T201
 
@@ -221,7 +246,16 @@ class Ui:
         page: Path | None = None,
         keep: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        """Show a report, see ``show``, and raise what it says of itself where it is not good enough."""
+        """Show a report as ``show`` does, then raise its own error where the report is not good enough.
+
+        Args:
+            report: The report.
+            page: HTML file that gets the report as well, or None.
+            keep: Files the report, and returns warnings where that was not possible.
+
+        Raises:
+            LineproofError: The report's ``check`` failed.
+        """
         self.show(report, report=page, keep=keep)
         report.check()
 
@@ -234,20 +268,20 @@ class Ui:
         keep: Callable[[], Sequence[str]] | None = None,
         lines: Sequence[str] | None = None,
     ) -> None:
-        """Print a result; only then file it, also where its reader went away, and write it as a page where asked for.
+        """Print a result, then file it, then write it as a page. It is filed also where stdout's reader went away.
 
         Args:
-            result: the result.
-            report: page to write, or None.
-            state: the word that the page says on top, ``"passed"``; or "".
-            keep: files the result, and returns warnings where that was not possible.
-            lines: the result for people; None for its summary lines.
+            result: The result.
+            report: HTML file that gets the result as well, or None.
+            state: Word at the top of that page, such as ``"passed"``; "" for none.
+            keep: Files the result, and returns warnings where that was not possible.
+            lines: The result for people; None takes its summary lines.
         """
         lines = result.summary_lines() if lines is None else lines
         try:
             self.say(lines, result.to_dict())
         finally:
-            # `verify | head -1` shows what was found and closes the pipe: it must stand in the bundle all the same.
+            # `verify | head -1` prints one line and closes the pipe: the report must stand in the bundle all the same.
             if keep:
                 self.warn(*keep())
         if report:

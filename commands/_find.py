@@ -1,4 +1,4 @@
-"""What a short command means: the newest run, the newest bundle, the usual names."""
+"""Bundles that a command means without naming them: the newest one in the current folder, or all of them."""
 
 from __future__ import annotations
 
@@ -9,35 +9,46 @@ from ..core.errors import BadInputError, UsageError
 
 
 def newest_bundle(root: Path | None = None) -> Path:
-    """The newest ``*.bundle`` folder directly under ``root`` (default: here).
+    """The newest ``*.bundle`` folder directly below ``root``.
+
+    Args:
+        root: Folder to search; None for the current one.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: There is none.
     """
     return all_bundles(root)[-1]
 
 
 def all_bundles(root: Path | None = None) -> list[Path]:
-    """The ``*.bundle`` folders directly under ``root`` (default: here), the newest last.
+    """The ``*.bundle`` folders directly below ``root``, the newest last.
+
+    Args:
+        root: Folder to search; None for the current one.
 
     Raises:
-        BadInputError: there is none.
+        BadInputError: There is none.
     """
     root = root or Path()
-    found = sorted(root.glob(f"*.bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    manifests = sorted(root.glob(f"*.bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
         raise BadInputError(
             f"There is no *.bundle in {root.resolve()}. Name one, or make one: lineproof export fastflow --sample"
         )
-    return [path.parent for path in found]
+    return [path.parent for path in manifests]
 
 
 def open_named(path: Path | None, *, precision: str | None = None) -> Bundle:
-    """Open the bundle named, or the newest one here.
+    """Open a bundle.
+
+    Args:
+        path: Folder of the bundle; None for the newest one in the current folder.
+        precision: Precision that the bundle's graph must have, or None for any.
 
     Raises:
-        BadInputError: none was named and there is none here.
-        UsageError: its precision is not the one that was asked for.
+        BadInputError: No bundle was named and the current folder holds none.
+        BundleError: The folder is not a bundle, or the bundle was altered.
+        UsageError: The bundle has another precision.
     """
     bundle = open_bundle(path or newest_bundle())
     if precision not in (None, bundle.manifest.precision):

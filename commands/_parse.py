@@ -1,4 +1,4 @@
-"""Words of the command line as values: sizes, shares, batches, settings."""
+"""Values of options, read from the text that was typed: sizes, shares, batch sizes, settings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from ..core.size import Size, parse_size
 
 
 def parse_frame(text: str) -> tuple[int, int, int]:
-    """``HxW`` or ``HxWxC`` → height, width in pixels and channels (3 where left out).
+    """Read the shape of a frame.
+
+    Args:
+        text: ``HEIGHTxWIDTH`` or ``HEIGHTxWIDTHxCHANNELS``.
+
+    Returns:
+        Height and width in pixels, and the number of channels (3 where it was left out).
 
     Raises:
-        UsageError: another form.
+        UsageError: The text has another form.
     """
     parts = text.lower().split("x")
     if len(parts) in (2, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -20,10 +26,16 @@ def parse_frame(text: str) -> tuple[int, int, int]:
 
 
 def parse_frame_size(text: str) -> tuple[int, int]:
-    """``HxW`` → height, width in pixels.
+    """Read the size of an RGB frame.
+
+    Args:
+        text: ``HEIGHTxWIDTH``.
+
+    Returns:
+        Height and width in pixels.
 
     Raises:
-        UsageError: another form.
+        UsageError: The text has another form, or names channels other than 3.
     """
     height, width, channels = parse_frame(text)
     if channels != 3:
@@ -35,10 +47,14 @@ def parse_frame_size(text: str) -> tuple[int, int]:
 
 
 def parse_image_size(text: str, *, option: str) -> Size:
-    """``HxW`` → height and width in pixels; one number means a square.
+    """Read the size of an image.
+
+    Args:
+        text: ``HEIGHTxWIDTH`` in pixels, or one number for a square.
+        option: Name of the option, for the message.
 
     Raises:
-        UsageError: another form; ``option`` is named.
+        UsageError: The text has another form.
     """
     try:
         return parse_size(text)
@@ -47,10 +63,10 @@ def parse_image_size(text: str, *, option: str) -> Size:
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
-    """``1:4:8`` → (1, 4, 8), rising.
+    """Read batch sizes: ``"1:4:8"`` gives (1, 4, 8).
 
     Raises:
-        UsageError: another form.
+        UsageError: The text is not made of rising positive numbers.
     """
     parts = text.split(":")
     if all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -61,10 +77,10 @@ def parse_batches(text: str) -> tuple[int, ...]:
 
 
 def parse_share(text: str) -> float:
-    """``1%`` or ``0.01`` → 0.01.
+    """Read --max-false-reject: ``"1%"`` and ``"0.01"`` give 0.01.
 
     Raises:
-        UsageError: another form, or outside 0 ≤ share < 1.
+        UsageError: The text has another form, or is not in 0 ≤ share < 1.
     """
     share = _share(text)
     if not 0.0 <= share < 1.0:
@@ -73,10 +89,10 @@ def parse_share(text: str) -> float:
 
 
 def parse_min_used(text: str) -> float:
-    """``90%`` or ``0.9`` → 0.9; from none to all of them.
+    """Read --min-used: ``"90%"`` and ``"0.9"`` give 0.9.
 
     Raises:
-        UsageError: another form, or outside 0 ≤ share ≤ 1.
+        UsageError: The text has another form, or is not in 0 ≤ share ≤ 1.
     """
     share = _share(text)
     if not 0.0 <= share <= 1.0:
@@ -94,10 +110,10 @@ def _share(text: str) -> float:
 
 
 def parse_settings(items: list[str]) -> dict[str, str]:
-    """``["key=value", …]`` → {"key": "value"}.
+    """Read the parameters of --set: ``["key=value", …]`` gives {"key": "value"}.
 
     Raises:
-        UsageError: an item without ``=``.
+        UsageError: An item has no ``=``, or no key before it.
     """
     pairs = [item.partition("=") for item in items]
     wrong = [item for item, (key, sign, _) in zip(items, pairs, strict=True) if not (key and sign)]

@@ -1,4 +1,4 @@
-"""Exit statuses: every error of a command ends in a sentence on stderr, with --json in an object on stdout too."""
+"""Exit statuses. Every error of a command becomes a message on stderr, with --json also an object on stdout."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _KEPT = {
 
 
 class PipeClosedError(Exception):
-    """Whoever read stdout went away, such as ``head`` after its last line."""
+    """The reader of stdout went away, as ``head`` does after its last line."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """How a command ended.
+    """Error that a command ended with.
 
     Attributes:
-        message: one sentence or several: what was seen, what was expected, what to do.
-        kind: name of the error.
-        status: exit status.
+        message: One sentence or several: what was seen, what was expected, what to do.
+        kind: Name of the error's class.
+        status: Exit status.
     """
 
     message: str
@@ -58,7 +58,7 @@ class Failure:
 
 
 class Commands(TyperGroup):
-    """The group of commands, which keeps apart what typer would end by itself: Ctrl-C and a reader that went away."""
+    """The group of commands. It turns Ctrl-C and a closed stdout into errors of ours before typer handles them."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was named."""
@@ -74,8 +74,8 @@ def run_app(app: Callable[..., Any]) -> None:
     """Run a command-line application and exit.
 
     Raises:
-        SystemExit: 0 done, 1 error, 2 usage, 3 environment missing, 4 parity failed, 5 deadline missed, 130 stopped by
-            Ctrl-C, 141 whoever read stdout went away.
+        SystemExit: 0 done, 1 error, 2 usage, 3 environment missing, 4 parity failed or undecided, 5 deadline missed,
+            130 stopped by Ctrl-C, 141 the reader of stdout went away.
     """
     with prepared_streams() as out:
         try:
@@ -102,11 +102,11 @@ def _mistake(error: BaseException) -> Failure:
 
 
 def failure_of(error: BaseException, *, has_result: bool = False) -> Failure | None:
-    """How a command ends with this error; None for a mistake of ours, which is to be seen whole.
+    """Message and exit status of an error; None for a bug of lineproof's own, which is shown with its traceback.
 
     Args:
-        error: what a command raised.
-        has_result: whether it had printed its result, or some of it, by then.
+        error: Error that a command raised.
+        has_result: Whether the command had printed its result, or a part of it, before.
     """
     so_far = "What is printed is complete up to here." if has_result else "It stopped before there was a result."
     if isinstance(error, LineproofError):
@@ -129,7 +129,7 @@ def failure_of(error: BaseException, *, has_result: bool = False) -> Failure | N
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says so; PyTorch's own classes are told by their names and words, without importing it."""
+    """Whether an error means that memory ran out. PyTorch's own errors are known by their names and messages."""
     words = ("can't allocate memory", "CUDA out of memory", "Failed to allocate memory", "bad allocation")
     return (
         isinstance(error, MemoryError)
@@ -139,7 +139,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def stopped_words() -> str:
-    """What a command that was stopped by Ctrl-C leaves behind, and how to go on."""
+    """Message for Ctrl-C: what the command leaves behind, and the command that goes on from there."""
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     return f"Stopped by Ctrl-C before its end. {_KEPT.get(command, _NOTHING_CHANGED)}."
 
@@ -164,7 +164,7 @@ def _report(error: BaseException, failure: Failure, *, has_result: bool) -> int:
 
 
 def _print_object(failure: Failure, *, has_result: bool) -> None:
-    """With --json stdout holds one object: the result, or where there is none what went wrong."""
+    """With --json stdout holds one object: the result, or the error where there is no result."""
     if not _is_asked("--json") or has_result:
         return
     try:
@@ -174,7 +174,7 @@ def _print_object(failure: Failure, *, has_result: bool) -> None:
 
 
 def _is_asked(*flags: str) -> bool:
-    """Whether one of the flags stands on the command line, a short one also among others (``-qv``)."""
+    """Whether one of the flags stands on the command line; a short one may stand among others, as in ``-qv``."""
     words = sys.argv[1:]
     words = words[: words.index("--")] if "--" in words else words
     short = "".join(flag[1] for flag in flags if len(flag) == 2)

@@ -1,4 +1,4 @@
-"""Standard output and standard error: text in whatever encoding they have, and whether anything was printed."""
+"""Standard output and standard error: text in any encoding, and whether anything was printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast, final
 
-#: What a person reads best where the encoding has no such sign; anything else by its number, as Python escapes it.
+#: Plain signs for an encoding that lacks these; any other sign is escaped by its number.
 _PLAIN = {
     "–": "-", "—": "-", "−": "-", "×": "x", "…": "...", "→": "->", "≤": "<=", "≥": ">=", "±": "+-", "·": "-",
     "“": '"', "”": '"', "‘": "'", "’": "'", "²": "2", "µ": "u", "━": "-",
@@ -35,7 +35,7 @@ class Watched:
         self.has_text = False
 
     def write(self, text: str) -> int:
-        """Write to the stream behind."""
+        """Write to the stream that is watched."""
         num = self._stream.write(text)
         self.has_text = self.has_text or bool(text)
         return num
@@ -46,7 +46,11 @@ class Watched:
 
 @contextlib.contextmanager
 def prepared_streams() -> Iterator[Watched]:
-    """Let stdout and stderr take any text; what the block gets tells whether stdout was written to."""
+    """Let stdout and stderr take any text inside the block.
+
+    Yields:
+        The stream that stands for stdout; it says whether anything was written.
+    """
     codecs.register_error(_HANDLER, _replace)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -57,7 +61,7 @@ def prepared_streams() -> Iterator[Watched]:
 
 
 def drop_stdout() -> None:
-    """Send what is left in stdout's buffer nowhere, since its reader is gone: else the interpreter complains."""
+    """Drop what is left in stdout's buffer after its reader has gone; else the interpreter complains at its end."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

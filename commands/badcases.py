@@ -30,7 +30,7 @@ NEEDS = Needs(has_engine=True, writes=".")
 
 
 def badcases(
-    target: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
+    target: Annotated[Path, Argument(help="Bundle, or file of outputs that evaluate saved.")],
     *,
     data: TestData = None,
     category: OwnCategory = None,
@@ -41,8 +41,8 @@ def badcases(
     fpr_limit: FprLimit = 0.3,
     resolution: ResolutionName = "image",
     min_used: MinUsed = "90%",
-    top: Annotated[int, Option(help="At most so many of each kind.")] = 20,
-    out: Annotated[Path, Option(help="Page to write.")] = Path("badcases.html"),
+    top: Annotated[int, Option(help="Largest number of images shown of each kind.")] = 20,
+    out: Annotated[Path, Option(help="HTML file to write.")] = Path("badcases.html"),
     other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -71,7 +71,7 @@ def badcases(
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        found = show_bad_cases(target, request, top=top, out=out, progress=progress)
-    ui.data(*found.data)
-    ui.notice(found.notices)
-    ui.conclude(found)
+        cases = show_bad_cases(target, request, top=top, out=out, progress=progress)
+    ui.data(*cases.data)
+    ui.notice(cases.notices)
+    ui.conclude(cases)

@@ -30,9 +30,17 @@ NEEDS = Needs(has_engine=True)
 def calibrate(
     bundle: BundleArgument = None,
     *,
-    data: Annotated[Path, Option(help="Folder of good images, a training run, or a set with a validation split.")],
+    data: Annotated[
+        Path,
+        Option(
+            help="Good images that were not trained on: a folder of them, a run folder (its held-out images), or a "
+            "data set with a validation split."
+        ),
+    ],
     category: OwnCategory = None,
-    root: Annotated[Path | None, Option(help="Where the data set of the run in --data lies now, if moved.")] = None,
+    root: Annotated[
+        Path | None, Option(help="With a run folder in --data: where its data set lies now, if it was moved.")
+    ] = None,
     engine: EngineName = "auto",
     max_false_reject: MaxFalseReject = "1%",
     min_used: MinUsed = "90%",
@@ -61,18 +69,22 @@ def calibrate(
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    share, least = parse_share(max_false_reject), parse_min_used(min_used)
+    share, least_used = parse_share(max_false_reject), parse_min_used(min_used)
     check_record(record)
     opened = open_named(bundle)
     source = CalibrationSource(data=data, category=category, root=root, is_other_accepted=other_data)
     with ui.progress() as progress:
-        found = calibrate_on(opened, source, engine=engine, max_false_reject=share, options=options, progress=progress)
-    ui.data(found.data)
-    ui.notice(found.notices)
-    # With too few of the images the threshold is shown and not set; `found.check` says so at the end.
-    is_enough = found.used.share >= least
+        calibration = calibrate_on(
+            opened, source, engine=engine, max_false_reject=share, options=options, progress=progress
+        )
+    ui.data(calibration.data)
+    ui.notice(calibration.notices)
+    # With too few of the images the threshold is shown and not set; `check` says so at the end.
+    is_enough = calibration.used.share >= least_used
     ui.show(
-        found, lines=found.summary_lines(lists_all=verbose),
-        keep=lambda: [keep_calibration(opened, found, who=who or user_name(), folder=record)] if is_enough else [],
+        calibration, lines=calibration.summary_lines(lists_all=verbose),
+        keep=lambda: [
+            keep_calibration(opened, calibration, who=who or user_name(), folder=record)
+        ] if is_enough else [],
     )  # fmt: skip
-    found.check(min_used=least)
+    calibration.check(min_used=least_used)

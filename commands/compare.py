@@ -28,18 +28,22 @@ NEEDS = Needs(has_engine=True)
 
 
 def compare(
-    left: Annotated[Path, Argument(help="Bundle, or file of saved outputs.")],
-    right: Annotated[Path, Argument(help="The same; may be the left bundle on another engine.")],
+    left: Annotated[Path, Argument(help="Bundle, or file of outputs that evaluate saved.")],
+    right: Annotated[
+        Path, Argument(help="Bundle or file to compare it with; the left bundle again for two engines of one bundle.")
+    ],
     *,
     data: TestData = None,
     category: OwnCategory = None,
-    engine: Annotated[list[str], Option(help="Engine of both sides; given twice, of left and right.")] = ["auto"],  # noqa: B006
+    engine: Annotated[
+        list[str], Option(help="Engine of both sides; given twice, the left one's and the right one's.")
+    ] = ["auto"],  # noqa: B006
     batch: BatchSize = 1,
     fpr_limit: FprLimit = 0.3,
     resolution: ResolutionName = "image",
     min_used: MinUsed = "90%",
-    resamples: Annotated[int, Option(help="Sets of images drawn for the intervals.")] = 1000,
-    seed: Annotated[int, Option(help="Of that draw.")] = 0,
+    resamples: Annotated[int, Option(help="Number of bootstrap resamples behind the confidence intervals.")] = 1000,
+    seed: Annotated[int, Option(help="Seed of the resampling; the same seed gives the same intervals.")] = 0,
     report: ReportPage = None,
     other_data: OtherData = False,
     as_json: AsJson = False,
@@ -50,7 +54,7 @@ def compare(
     compute_dtype: ComputeDtype = "f32",
     allow_fallback: AllowFallback = False,
 ) -> None:
-    """Say what two engines or two bundles differ in, with statistics."""
+    """Compare two engines or two bundles on a data set, with confidence intervals and tests."""
     from functools import partial
 
     from ..eval.accuracy.compare import compare as compare_sides
@@ -68,7 +72,7 @@ def compare(
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    engines, how = one_each(engine), Resampling(resamples, seed, fpr_limit)
+    engines, resampling = one_each(engine), Resampling(resamples, seed, fpr_limit)
     first, second = (
         EvaluationRequest(
             data=data, category=category, engine=name, options=options, batch=batch,
@@ -79,7 +83,7 @@ def compare(
     )  # fmt: skip
     page = partial(write_compare_page, path=report) if report else None
     with ui.progress() as progress:
-        found = compare_sides(left, right, (first, second), how=how, show=page, progress=progress)
-    ui.data(*found.data)
-    ui.notice(found.notices)
-    ui.conclude(found)
+        comparison = compare_sides(left, right, (first, second), how=resampling, show=page, progress=progress)
+    ui.data(*comparison.data)
+    ui.notice(comparison.notices)
+    ui.conclude(comparison)

@@ -13,8 +13,12 @@ NEEDS = Needs(modules=EXPORT_MODULES, has_engine=True, writes=".")
 
 def demo(
     *,
-    out: Annotated[Path, Option(help="Folder for everything.")] = Path("lineproof-demo"),
-    detector: Annotated[list[str], Option(help="Detector; may be repeated.")] = [],  # noqa: B006
+    out: Annotated[Path, Option(help="Folder for the sample, the runs, the bundles and the page.")] = Path(
+        "lineproof-demo"
+    ),
+    detector: Annotated[
+        list[str], Option(help="Detector to show; may be repeated. Where left out: fastflow, padim, patchcore.")
+    ] = [],  # noqa: B006
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -25,5 +29,5 @@ def demo(
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     with ui.progress() as progress:
-        found = run_demo(out, detectors=detector or DEMO_DETECTORS, progress=progress)
-    ui.conclude(found)
+        result = run_demo(out, detectors=detector or DEMO_DETECTORS, progress=progress)
+    ui.conclude(result)

@@ -13,7 +13,7 @@ NEEDS = Needs()
 def doctor(
     *,
     command: Annotated[
-        str | None, Option("--for", help="Only what this command needs; something missing is exit 3.")
+        str | None, Option("--for", help="Look only at what this command needs; exit 3 where something is missing.")
     ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -29,5 +29,4 @@ def doctor(
     if command is None:
         ui.show(examine())
         return
-    ready = examine_for(command, needs_of(command))
-    ui.conclude(ready)
+    ui.conclude(examine_for(command, needs_of(command)))

@@ -31,7 +31,7 @@ NEEDS = Needs(has_engine=True)
 
 
 def evaluate(
-    targets: Annotated[list[Path], Argument(help="Bundles, or files of saved outputs.")],
+    targets: Annotated[list[Path], Argument(help="Bundles, or files of outputs that evaluate saved.")],
     *,
     data: TestData = None,
     category: OwnCategory = None,
@@ -42,9 +42,13 @@ def evaluate(
     fpr_limit: FprLimit = 0.3,
     resolution: ResolutionName = "image",
     min_used: MinUsed = "90%",
-    table: Annotated[str | None, Option(help="Table of the paper to fill: 1, 2, 5 or 6.")] = None,
-    table_file: Annotated[Path | None, Option(help="Write that table: a .md or .csv file.")] = None,
-    save_outputs: Annotated[Path | None, Option(help="Keep scores and maps: .npz file, or a folder.")] = None,
+    table: Annotated[
+        str | None, Option(help="Table of Zheng et al. 2022 to print with the measured rows in it: 1, 2, 5 or 6.")
+    ] = None,
+    table_file: Annotated[Path | None, Option(help="File that gets this table as well: .md or .csv.")] = None,
+    save_outputs: Annotated[
+        Path | None, Option(help="Keep scores and anomaly maps in this .npz file, or in this folder.")
+    ] = None,
     report: ReportPage = None,
     other_data: OtherData = False,
     as_json: AsJson = False,
@@ -75,10 +79,10 @@ def evaluate(
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        found = tabulate(targets, request, table=table, save=save_outputs, progress=progress)
-    ui.data(*found.evaluation.data)
-    ui.notice(found.evaluation.notices)
-    ui.show(found, report=report)
+        result = tabulate(targets, request, table=table, save=save_outputs, progress=progress)
+    ui.data(*result.evaluation.data)
+    ui.notice(result.evaluation.notices)
+    ui.show(result, report=report)
     if table_file:
-        found.write_table(table_file)
-    found.check()
+        result.write_table(table_file)
+    result.check()

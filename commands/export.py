@@ -12,23 +12,41 @@ NEEDS = Needs(modules=EXPORT_MODULES, has_engine=True, writes=".")
 
 
 def export(
-    source: Annotated[str, Argument(help="Detector (its newest run), a run folder, or a bundle to build a plan for.")],
+    source: Annotated[
+        str, Argument(help="Detector (its newest run below ./runs), a run folder, or a bundle to build a plan for.")
+    ],
     *,
-    checkpoint: Annotated[Path | None, Option(help="Run folder to export.")] = None,
-    frame: Annotated[str | None, Option(help="Camera frame HEIGHTxWIDTH, or HEIGHTxWIDTHx1 for mono.")] = None,
+    checkpoint: Annotated[
+        Path | None, Option(help="Run folder of the detector to export instead of the newest.")
+    ] = None,
+    frame: Annotated[
+        str | None, Option(help="Size of the camera's frames in pixels: HEIGHTxWIDTH, or HEIGHTxWIDTHx1 for mono.")
+    ] = None,
     fit: FitRule = None,
-    batch: Annotated[str, Option(help="Largest batch, or smallest:usual:largest.")] = "1:1:8",
-    precision: Annotated[str, Option(help="fp32 or fp16, written into the graph.")] = "fp32",
+    batch: Annotated[
+        str, Option(help="Largest number of frames per call, alone or as the last of smallest:usual:largest.")
+    ] = "1:1:8",
+    precision: Annotated[str, Option(help="Precision that is written into the graph: fp32 or fp16.")] = "fp32",
     engine: Annotated[str, Option(help="Engine that the bundle is meant for; onnx for none in particular.")] = "onnx",
-    target: Annotated[list[str], Option(help="GPU to build a trt-rtx plan for: sm_89; may be repeated.")] = [],  # noqa: B006
+    target: Annotated[
+        list[str], Option(help="GPU architecture to build a trt-rtx plan for, such as sm_89; may be repeated.")
+    ] = [],  # noqa: B006
     max_false_reject: MaxFalseReject = "1%",
-    sample: Annotated[bool, Option("--sample", help="Train on the built-in sample first.")] = False,
-    reference: Annotated[bool, Option(help="Carry the PyTorch weights in the bundle.")] = True,
+    sample: Annotated[
+        bool, Option("--sample", help="Train the detector on the built-in sample first, with quick settings.")
+    ] = False,
+    reference: Annotated[
+        bool, Option(help="Carry the PyTorch weights in the bundle, so that verify can compare with them.")
+    ] = True,
     verify: Annotated[bool, Option(help="Verify the bundle on its golden frames.")] = True,
-    out: Annotated[Path | None, Option(help="Folder of the bundle.")] = None,
-    replace: Annotated[bool, Option("--replace", help="Replace a bundle that holds proofs or more.")] = False,
+    out: Annotated[
+        Path | None, Option(help="Folder of the bundle; named after category and detector where left out.")
+    ] = None,
+    replace: Annotated[
+        bool, Option("--replace", help="Replace a bundle that holds a calibration, proofs, plans or profiles.")
+    ] = False,
     accept_undecided: AcceptUndecided = False,
-    data: Annotated[Path | None, Option(help="Where the run's data set lies now, if it was moved.")] = None,
+    data: Annotated[Path | None, Option(help="Folder of the run's data set, where that was moved.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -11,7 +11,9 @@ NEEDS = Needs()
 
 
 def models(
-    detector: Annotated[str | None, Argument(help="Detector whose parameters to show.")] = None,
+    detector: Annotated[
+        str | None, Argument(help="Detector whose parameters are shown; all detectors are listed where left out.")
+    ] = None,
     *,
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -27,14 +27,25 @@ def profile(
     bundle: BundleArgument = None,
     *,
     engine: Annotated[list[str], Option(help="Engine; repeat it to compare several side by side.")] = ["auto"],  # noqa: B006
-    batch: Annotated[str, Option(help="Batch sizes: 1, or 1:4:8.")] = "1",
-    runs: Annotated[int, Option(help="Timed calls per batch size.")] = 200,
-    warmup: Annotated[int, Option(help="Untimed calls before them.")] = 20,
-    cold_starts: Annotated[int, Option(help="Fresh processes timed from start to first verdict.")] = 1,
-    deadline_ms: Annotated[float | None, Option(help="Takt time; a slower call is exit 5.")] = None,
+    batch: Annotated[str, Option(help="Batch sizes to measure: 1, or several as in 1:4:8.")] = "1",
+    runs: Annotated[int, Option(help="Number of timed calls per batch size.")] = 200,
+    warmup: Annotated[int, Option(help="Number of untimed calls before the timed ones.")] = 20,
+    cold_starts: Annotated[
+        int, Option(help="Number of fresh processes that are timed from their start to the first verdict.")
+    ] = 1,
+    deadline_ms: Annotated[
+        float | None,
+        Option(help="Longest time in ms that a call may take (the line's takt); exit 5 where one is slower."),
+    ] = None,
     precision: ExpectedPrecision = None,
-    samples: Annotated[bool, Option("--samples", help="Put every timed call into the JSON.")] = False,
-    table: Annotated[str | None, Option(help="3: the paper's, with every bundle here on every engine here.")] = None,
+    samples: Annotated[bool, Option("--samples", help="Put the time of every call into the JSON.")] = False,
+    table: Annotated[
+        str | None,
+        Option(
+            help="3 prints Table 3 of Zheng et al. 2022 with a measured row for every bundle in the current folder on "
+            "every engine that works here."
+        ),
+    ] = None,
     record: Record = None,
     report: ReportPage = None,
     as_json: AsJson = False,
@@ -68,13 +79,13 @@ def profile(
         with_samples=samples,
     )
     check_record(record)
-    found: ProfileResult | SpeedTable
+    result: ProfileResult | SpeedTable
     with ui.progress() as progress:
         if table:
             check_table(table, request)
             bundles = [open_named(path, precision=precision) for path in ([bundle] if bundle else all_bundles())]
-            found = measure_table(table, bundles, engine, request=request, options=options, progress=progress)
+            result = measure_table(table, bundles, engine, request=request, options=options, progress=progress)
         else:
-            named = open_named(bundle, precision=precision)
-            found = measure(named, engine, request=request, options=options, progress=progress)
-    ui.conclude(found, page=report, keep=partial(found.keep, record=record))
+            opened = open_named(bundle, precision=precision)
+            result = measure(opened, engine, request=request, options=options, progress=progress)
+    ui.conclude(result, page=report, keep=partial(result.keep, record=record))

@@ -6,26 +6,53 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ..host.needs import Needs
-from ._options import AllowFallback, AsJson, ComputeDtype, Device, EngineName, Quiet, Threads, Verbose
+from ._options import (
+    AllowFallback,
+    AsJson,
+    ComputeDtype,
+    Device,
+    EngineName,
+    OtherThreshold,
+    Quiet,
+    Threads,
+    Verbose,
+)
 
 NEEDS = Needs(has_engine=True)
 
 
 def run(
-    bundle: Annotated[Path, Argument(help="Bundle.")],
+    bundle: Annotated[Path, Argument(help="Bundle folder.")],
     paths: Annotated[list[Path], Argument(help="Images, or folders of images.")],
     *,
     engine: EngineName = "auto",
-    threshold: Annotated[float | None, Option(help="Instead of the bundle's.")] = None,
-    order: Annotated[str | None, Option(help="bgr: the files hold blue first; see docs/frames.md.")] = None,
-    out: Annotated[Path | None, Option(help="Folder for verdicts.jsonl and overlays/.")] = None,
-    append: Annotated[bool, Option("--append", help="Go on in an --out that holds results of this decision.")] = False,
-    skip_judged: Annotated[
-        bool, Option("--skip-judged", help="With --append: not those judged there and unchanged since.")
+    threshold: OtherThreshold = None,
+    order: Annotated[
+        str | None,
+        Option(
+            help="Order of the channels in the files: rgb, bgr or mono (docs/frames.md); the bundle's own where left "
+            "out."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, Option(help="Folder for the verdicts (verdicts.jsonl) and heat maps (overlays/).")
+    ] = None,
+    append: Annotated[
+        bool,
+        Option("--append", help="Go on in an --out that holds results of the same bundle, engine and threshold."),
     ] = False,
-    allow_failed: Annotated[bool, Option("--allow-failed", help="Run a bundle whose parity failed.")] = False,
+    skip_judged: Annotated[
+        bool,
+        Option(
+            "--skip-judged", help="With --append: leave out images that have a verdict there and are unchanged since."
+        ),
+    ] = False,
+    allow_failed: Annotated[
+        bool, Option("--allow-failed", help="Run an engine although its last verify on this bundle failed.")
+    ] = False,
     require_proof: Annotated[
-        bool, Option("--require-proof", help="Refuse an engine that is not proved for this decision.")
+        bool,
+        Option("--require-proof", help="Refuse an engine whose verdicts are not proved for this bundle and threshold."),
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -51,8 +78,8 @@ def run(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
     _check_options(out, append=append, skip_judged=skip_judged, threshold=threshold)
-    found = find_images(paths, out=out)
-    ui.note(*found.notes)
+    images = find_images(paths, out=out)
+    ui.note(*images.notes)
     with ExitStack() as stack:
         line = stack.enter_context(
             open_line(
@@ -63,20 +90,20 @@ def run(
         ui.warn(*line.warnings())
         filing = stack.enter_context(Filing(out, decision_of(line), append=append)) if out else None
         ui.note(*(filing.notes if filing else ()))
-        files = not_judged_yet(found.files, out) if out and skip_judged else found.files
-        num_skipped = len(found.files) - len(files)
-        ui.note(*_skipped_words(num_skipped, len(found.files)))
+        files = not_judged_yet(images.files, out) if out and skip_judged else images.files
+        num_skipped = len(images.files) - len(files)
+        ui.note(*_skipped_words(num_skipped, len(images.files)))
         should_stop = stack.enter_context(interruptible())
         progress = stack.enter_context(ui.progress(is_beside_results=True))
         stream = stack.enter_context(ui.stream("verdicts"))
-        result = inspect_files(
+        inspection = inspect_files(
             line, files, show=stream.item, filing=filing, paint=painter(line.bundle) if filing else None,
             num_skipped=num_skipped, should_stop=should_stop,
             warn=ui.warn, progress=progress,
         )  # fmt: skip
-        ui.notice(result.conversions)
-        stream.summary = result.to_dict()
-        result.check()
+        ui.notice(inspection.conversions)
+        stream.summary = inspection.to_dict()
+        inspection.check()
 
 
 def _skipped_words(num_skipped: int, num_files: int) -> list[str]:
@@ -92,8 +119,11 @@ def _check_options(out: Path | None, *, append: bool, skip_judged: bool, thresho
     if threshold is not None:
         check_threshold(threshold)
     if append and out is None:
-        raise UsageError("--append goes on in a folder of results: name it with --out.")
+        raise UsageError("--append was given without --out; it goes on in a folder of results: name that with --out.")
     if skip_judged and not append:
-        raise UsageError("--skip-judged goes with --append: it asks what --out holds.")
+        raise UsageError(
+            "--skip-judged was given without --append; it leaves out the images that have a verdict in --out: give "
+            "both, or neither."
+        )
     if out:
         check_out(out, append=append)

@@ -12,7 +12,7 @@ NEEDS = Needs(writes=".")
 
 
 def sample(
-    directory: Annotated[Path, Argument(help="Folder to write.")],
+    directory: Annotated[Path, Argument(help="Folder that gets the sample.")],
     *,
     seed: Annotated[int, Option(help="The same seed draws the same images.")] = 0,
     as_json: AsJson = False,

@@ -12,11 +12,13 @@ NEEDS = Needs()
 
 
 def set_threshold(
-    bundle: Annotated[Path, Argument(help="Bundle.")],
+    bundle: Annotated[Path, Argument(help="Bundle folder.")],
     value: Annotated[float, Argument(help="The threshold, in units of the score.")],
     *,
-    engine: Annotated[str, Option(help="Engine whose threshold it is; the bundle's own where left out.")] = "",
-    reason: Annotated[str, Option(help="Why, in words; it stays in the bundle's history.")],
+    engine: Annotated[
+        str, Option(help="Engine whose threshold is set; where left out, that of the engines without one of their own.")
+    ] = "",
+    reason: Annotated[str, Option(help="Reason for the change; it stays in the bundle's history.")],
     who: Who = None,
     as_json: AsJson = False,
     quiet: Quiet = False,

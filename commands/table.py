@@ -15,10 +15,10 @@ COMMANDS = {
 
 
 def needs_of(command: str) -> Needs:
-    """What a command cannot do without, as its file states it.
+    """Packages, engine and folder that a command needs, as its own file states them.
 
     Raises:
-        UsageError: no such command.
+        UsageError: There is no such command.
     """
     check_name(COMMANDS, command, kind="command")
     needs: Needs = import_module(COMMANDS[command].partition(":")[0]).NEEDS

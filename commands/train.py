@@ -15,23 +15,50 @@ def train(
     context: Context,
     detector: Annotated[str, Argument(help="Detector; `lineproof models` lists them.")],
     *,
-    data: Annotated[Path, Option(help="Data set in a known layout (docs/data.md): MVTec AD, good/ bad/ masks/, …")],
+    data: Annotated[
+        Path,
+        Option(help="Data set: MVTec AD, a folder with good/, bad/ and masks/, or another layout of docs/data.md."),
+    ],
     category: Category = None,
-    backbone: Annotated[str | None, Option(help="timm network; the paper's where left out.")] = None,
-    weights: Annotated[str | None, Option(help="imagenet, a .safetensors or .pth file, or a package.")] = None,
-    image_size: Annotated[str | None, Option(help="HEIGHTxWIDTH after the resize, or the side of a square.")] = None,
-    crop: Annotated[str | None, Option(help="HEIGHTxWIDTH of the centre crop, or the side of a square.")] = None,
+    backbone: Annotated[str | None, Option(help="Backbone, a network of timm; the paper's where left out.")] = None,
+    weights: Annotated[
+        str | None, Option(help="Weights of the backbone: imagenet, a .safetensors or .pth file, or a Python package.")
+    ] = None,
+    image_size: Annotated[
+        str | None, Option(help="Size after the resize in pixels: HEIGHTxWIDTH, or the side of a square.")
+    ] = None,
+    crop: Annotated[
+        str | None, Option(help="Size of the centre crop in pixels: HEIGHTxWIDTH, or the side of a square.")
+    ] = None,
     fit: FitRule = None,
-    frame: Annotated[str | None, Option(help="Frame HEIGHTxWIDTH; chosen by the images where left out.")] = None,
-    bit_depth: Annotated[int | None, Option(help="Bits that the camera used in 16-bit images: 12.")] = None,
-    epochs: Annotated[int | None, Option(help="Largest number of epochs.")] = None,
-    settings: Annotated[list[str], Option("--set", help="KEY=VALUE of the detector; may be repeated.")] = [],  # noqa: B006
-    holdout: Annotated[float, Option(help="Share of the good images held out.")] = 0.2,
-    seed: Annotated[int, Option(help="The same seed gives the same weights on a CPU.")] = 0,
-    device: Annotated[str, Option(help="cpu or cuda.")] = "cpu",
-    time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for none.")] = 0.0,
-    workers: Annotated[int, Option(help="Processes that load and augment images; 0 for none.")] = 0,
-    out: Annotated[Path | None, Option(help="Run folder; an unfinished run there goes on.")] = None,
+    frame: Annotated[
+        str | None, Option(help="Size of the frames in pixels: HEIGHTxWIDTH; taken from the images where left out.")
+    ] = None,
+    bit_depth: Annotated[
+        int | None, Option(help="Number of bits that the camera used in 16-bit images, such as 12.")
+    ] = None,
+    epochs: Annotated[int | None, Option(help="Largest number of epochs; the detector's own where left out.")] = None,
+    settings: Annotated[
+        list[str],
+        Option(
+            "--set",
+            help="Parameter of the detector as KEY=VALUE; may be repeated. `lineproof models DETECTOR` lists the keys.",
+        ),
+    ] = [],  # noqa: B006
+    holdout: Annotated[
+        float, Option(help="Share of the good images that is held out for the threshold and for early stopping.")
+    ] = 0.2,
+    seed: Annotated[
+        int, Option(help="Seed of every random choice; the same seed gives the same weights on a CPU.")
+    ] = 0,
+    device: Annotated[str, Option(help="Device to train on: cpu or cuda.")] = "cpu",
+    time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for no limit.")] = 0.0,
+    workers: Annotated[
+        int, Option(help="Number of processes that load and augment images; 0 loads them in the training process.")
+    ] = 0,
+    out: Annotated[
+        Path | None, Option(help="Run folder; an unfinished run there is continued. Below ./runs where left out.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -48,7 +75,7 @@ def train(
     resize_px = parse_image_size(image_size, option="--image-size") if image_size else None
     crop_px = parse_image_size(crop, option="--crop") if crop else resize_px
     sizes = {"resize_px": resize_px, "crop_px": crop_px}
-    chosen = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
+    parameters = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
     options = TrainOptions(
         holdout=holdout,
         seed=seed,
@@ -61,9 +88,9 @@ def train(
         command=typed_line(context, without=("out", "as_json", "quiet", "verbose")),
     )
     with ui.progress() as progress:
-        found = train_detector(
-            detector, data, category=category, settings=chosen, out=out, options=options, say_data=ui.data,
+        result = train_detector(
+            detector, data, category=category, settings=parameters, out=out, options=options, say_data=ui.data,
             progress=progress,
         )  # fmt: skip
-    ui.notice(found.conversions)
-    ui.show(found)
+    ui.notice(result.conversions)
+    ui.show(result)

@@ -40,11 +40,16 @@ def verify(
     bundle: BundleArgument = None,
     *,
     engine: EngineName = "auto",
-    data: Annotated[Path | None, Option(help="Data set whose test images are compared as well.")] = None,
+    data: Annotated[
+        Path | None, Option(help="Data set whose test images are compared besides the bundle's golden frames.")
+    ] = None,
     category: OwnCategory = None,
     reference: Annotated[
         str | None,
-        Option(help="Engine that gives the reference on --data; torch, or where it is missing a proved one."),
+        Option(
+            help="Engine whose scores are the reference on --data; where left out torch, or a proved engine where "
+            "PyTorch is missing."
+        ),
     ] = None,
     precision: ExpectedPrecision = None,
     batch: BatchSize = 1,
@@ -79,30 +84,30 @@ def verify(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
     check_record(record)
-    share = parse_min_used(min_used)
+    least_used = parse_min_used(min_used)
     opened = open_named(bundle, precision=precision)
     name = resolve_auto(opened, engine, options=options)
-    dataset, truth = None, None
+    dataset, reference_name = None, None
     if data:
         dataset = _read(data, category, opened, ui)
-        truth, notice = pick_reference(opened, reference, engine=name)
+        reference_name, notice = pick_reference(opened, reference, engine=name)
         ui.warn(notice)
     with ui.progress() as progress:
-        found = compare(
-            opened, engine=name, options=options, dataset=dataset, reference=truth, batch=batch,
+        parity = compare(
+            opened, engine=name, options=options, dataset=dataset, reference=reference_name, batch=batch,
             resolution=check_resolution(resolution), other_data=other_data, progress=progress,
         )  # fmt: skip
-    ui.notice(found.notices)
+    ui.notice(parity.notices)
     ui.show(
-        found, report=report, state=found.state, lines=found.summary_lines(lists_all=verbose),
-        keep=lambda: [record_parity(opened, found, folder=record).warning],
+        parity, report=report, state=parity.state, lines=parity.summary_lines(lists_all=verbose),
+        keep=lambda: [record_parity(opened, parity, folder=record).warning],
     )  # fmt: skip
-    found.check(accept_undecided=accept_undecided)
-    found.used.check(share)
+    parity.check(accept_undecided=accept_undecided)
+    parity.used.check(least_used)
 
 
 def _read(data: Path, category: str | None, bundle: "Bundle", ui: "Ui") -> "Dataset":
-    """The data set, once its masks were looked at and what it lacks was said."""
+    """Open the data set, check its masks, and say on stderr what it holds and what it lacks."""
     from ..data.dataset import check_contents, open_category
     from ..data.notes import DataNotes
 

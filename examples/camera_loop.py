@@ -4,8 +4,8 @@ Install:  pip install '.[cpu]'      (in a checkout; no PyTorch)
 Run:      python examples/camera_loop.py BUNDLE [FRAMES]      Ctrl-C stops it.
 Prints:   OK, NG or ERR for each frame, and at the end how many of each there were.
 
-ERR is a frame that got no verdict: a part that was not judged must never count as good. Here every tenth has the wrong
-size, as a camera gives it after somebody changed its settings, and a frame that finds the queue full is ERR as well.
+ERR is a frame that got no verdict: a part that was not judged must never count as good. Here every tenth frame has the
+wrong size, as after a change of the camera's settings. A frame that comes while the queue is full is ERR as well.
 
 The camera here is a fake that shows the bundle's golden frames. Yours replaces ``watch``.
 """
@@ -37,7 +37,7 @@ def watch(frames, num_frames, waiting, late, stop):
 
 
 def judge(line, number, frame):
-    """OK, NG or ERR, printed with what led to it."""
+    """Judge one frame, print the verdict with its score and time, and return OK, NG or ERR."""
     try:
         verdict = line.inspect(frame)
     except LineproofError as error:
@@ -48,7 +48,7 @@ def judge(line, number, frame):
 
 
 def main(bundle, num_frames):
-    """Inspect until the camera ends or Ctrl-C; every frame that was taken gets an answer."""
+    """Inspect until the camera ends or Ctrl-C is pressed; every frame that the camera gave is counted."""
     waiting, late, stop, counted = queue.Queue(maxsize=QUEUE_FRAMES), [], threading.Event(), Counter()
     with open_line(bundle, engine="auto") as line:
         frames = line.bundle.golden().frames

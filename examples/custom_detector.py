@@ -5,7 +5,7 @@ Run:      python examples/custom_detector.py FOLDER      (writes the sample, a r
 Prints:   how the verdicts of the exported graph compare with PyTorch's.
 
 ``DETECTORS`` is a plain dictionary of strings, so that a program may add to it, as is done below. The command
-``lineproof`` is another program: it does not know the entry. What it shall know belongs into the package.
+``lineproof`` is another program: it does not know the entry. A detector that it should know belongs in the package.
 """
 
 import sys

@@ -1,11 +1,11 @@
 """An engine of your own, without an edit of the package: ONNX's reference evaluator judges parts.
 
-Install:  pip install '.[cpu]' onnx      (in a checkout)
+Install:  pip install 'lineproof[cpu]' onnx
 Run:      python examples/custom_engine.py BUNDLE
 Prints:   whether the engine can run here, how its answers compare with the bundle's golden ones, and a verdict.
 
 ``ENGINES`` is a plain dictionary of strings, so that a program may add to it, as is done below. The command
-``lineproof`` is another program: it does not know the entry. What it shall know belongs into the package.
+``lineproof`` is another program: it does not know the entry. An engine that it should know belongs in the package.
 """
 
 import sys
@@ -29,14 +29,12 @@ class ReferenceEvaluator(AbstractEngine):
         try:
             import onnx  # inside the method: a missing package is an answer, not an error
         except ImportError as error:
-            return cls._state(is_available=False, seen=str(error), fix="pip install onnx")
-        return cls._state(is_available=True, seen=f"onnx {onnx.__version__}", fix="")
-
-    @classmethod
-    def _state(cls, *, is_available, seen, fix):
-        return Availability(
-            name=cls.name, is_available=is_available, looked_for="the package onnx", found=seen, fix=fix
-        )
+            return Availability(
+                name=cls.name, is_available=False, looked_for="the package onnx", found=str(error),
+                fix="pip install onnx",
+            )  # fmt: skip
+        version = f"onnx {onnx.__version__}"
+        return Availability(name=cls.name, is_available=True, looked_for="the package onnx", found=version, fix="")
 
     def _open(self):
         from onnx.reference import ReferenceEvaluator as Evaluator

@@ -2,8 +2,8 @@
 
 Install:  pip install '.[cpu]'      (in a checkout; no PyTorch)
 Run:      python examples/embed.py BUNDLE IMAGE [IMAGE ...]
-Prints:   first what the line warns of, then one line an image: OK or NG, score, threshold and where the score is
-          highest. Its exit status is 1 where a part was rejected.
+Prints:   warnings on stderr, then one line per image: OK or NG, score, threshold, and where the anomaly map is highest.
+          The exit status is 1 where a part was rejected.
 """
 
 import sys

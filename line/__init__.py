@@ -1,1 +1,1 @@
-"""Frames to verdicts."""
+"""The inspection line: verdicts on frames and image files."""

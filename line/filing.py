@@ -1,4 +1,4 @@
-"""Verdicts on disk as they fall: one line each in verdicts.jsonl, and overlays beside it."""
+"""The results folder of a run: one line per verdict in verdicts.jsonl, and overlays beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..core.os_errors import os_error_words
 from .images import OVERLAYS, VERDICTS, holds_results
 from .verdict_line import Decided, VerdictLine, is_whole, read_verdicts
 
-#: A folder holds verdicts of one decision: lines that differ in one of these are another run's.
+#: A folder holds verdicts of one decision: a run whose verdicts differ in one of these keys is refused.
 SAME_DECISION: tuple[Literal["engine", "compute_dtype", "order", "threshold", "decision"], ...] = (
     "engine",
     "compute_dtype",
@@ -37,14 +37,14 @@ _OVERLAY_NAME = re.compile(r"(\d{6,})-.*-(?:OK|NG)\.png")
 
 
 def check_out(out: Path, *, append: bool) -> None:
-    """Ask before any work whether a folder may take results.
+    """Check before any work that a folder may take results.
 
     Args:
-        out: the folder; need not exist.
-        append: whether results that it holds may be added to.
+        out: The folder; it need not exist.
+        append: Whether results may be added to those that it holds.
 
     Raises:
-        BadInputError: it holds results and ``append`` is False, or files that are not ours.
+        BadInputError: The folder holds results and ``append`` is False, or a verdicts.jsonl of another program.
     """
     verdicts, overlays = out / VERDICTS, out / OVERLAYS
     has_lines = verdicts.is_file() and verdicts.stat().st_size > 0
@@ -58,7 +58,14 @@ def check_out(out: Path, *, append: bool) -> None:
 
 
 def judged_before(out: Path) -> dict[str, float]:
-    """Absolute path of every file with a verdict in ``out``, and when it was judged, in seconds since 1970."""
+    """Times of the verdicts in a results folder.
+
+    Args:
+        out: The folder.
+
+    Returns:
+        Seconds since 1970 by the absolute path of every file that has a verdict other than ERR.
+    """
     return {
         entry.path: datetime.fromisoformat(entry.time).timestamp()
         for entry in read_verdicts(out / VERDICTS)
@@ -68,31 +75,32 @@ def judged_before(out: Path) -> dict[str, float]:
 
 @final
 class Filing:
-    """An open results folder, which one run at a time writes to. A context manager.
+    """An open results folder, as a context manager. One run at a time may write to a folder.
 
     When the disk is full or the folder cannot be written any more, filing stops and judging goes on.
 
     Attributes:
-        notes: what was found when it was opened and is worth saying.
-        num_before: verdicts that it held.
-        num_filed: verdicts of this run on disk.
-        num_overlays: overlays of this run on disk.
-        stopped: why no more verdicts are filed, or "".
-        overlays_stopped: why no more overlays are filed, or "".
+        out: The folder.
+        notes: Sentences about what was repaired when the folder was opened.
+        num_before: Number of verdicts that the folder held before.
+        num_filed: Number of this run's verdicts on disk.
+        num_overlays: Number of this run's overlays on disk.
+        stopped: Why no more verdicts are filed; "" while they are.
+        overlays_stopped: Why no more overlays are filed; "" while they are.
     """
 
     def __init__(self, out: Path, decision: Decided, *, append: bool = False) -> None:
-        """Open the folder, make it where it is missing, and mend what a kill left.
+        """Open the folder, create it where it is missing, and remove half-written results of a run that was killed.
 
         Args:
-            out: the folder.
-            decision: what every line of it must say: values of ``SAME_DECISION``.
-            append: go on after the verdicts that it holds.
+            out: The folder.
+            decision: What decides this run's verdicts; every line of the folder must agree in ``SAME_DECISION``.
+            append: Whether to go on after the verdicts that the folder holds.
 
         Raises:
-            BadInputError: see ``check_out``; or it holds verdicts of another decision.
-            BusyError: another run is writing to it.
-            OSError: it cannot be made or opened.
+            BadInputError: The folder may not take results (``check_out``), or holds verdicts of another decision.
+            BusyError: Another run is writing to it.
+            OSError: It cannot be created or opened.
         """
         self.out = out
         self.notes: list[str] = []
@@ -102,19 +110,27 @@ class Filing:
         (out / OVERLAYS).mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(exclusive(out, what="a run that files its verdicts there"))
-            # A run that began between the first question and the lock has left its lines by now.
+            # A run that began between the first check and the lock has left its lines by now.
             check_out(out, append=append)
             self._handle = os.open(out / VERDICTS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
             stack.callback(os.close, self._handle)
             self.num_before, self._end = self._mend()
             self._refuse_other(decision)
             self._remove_orphans()
-            self._held = stack.pop_all()
+            self._resources = stack.pop_all()
         self._synced = time.monotonic()
-        self._told = set[str]()
+        self._reported = set[str]()
 
     def add_overlay(self, image: NDArray[np.uint8], entry: VerdictLine) -> str:
-        """Write an overlay, and return its path below the folder; "" where it could not be written."""
+        """Write the overlay of a verdict.
+
+        Args:
+            image: Overlay, uint8 (H, W, 3).
+            entry: The verdict.
+
+        Returns:
+            Path of the overlay below the folder; "" where it could not be written.
+        """
         if self.stopped or self.overlays_stopped:
             return ""
         number = self.num_before + self.num_filed
@@ -136,7 +152,7 @@ class Filing:
         return f"{OVERLAYS}/{name}"
 
     def add(self, entry: VerdictLine) -> None:
-        """Append a verdict; it is the system's when this returns, and the disk's a second later."""
+        """Append a verdict. The system has it when this returns, the disk about a second later."""
         if self.stopped:
             return
         line = (json.dumps(entry) + "\n").encode()
@@ -153,22 +169,22 @@ class Filing:
         self.num_filed += 1
 
     def sentence(self) -> str:
-        """What is on disk."""
+        """What is on disk, as the beginning of a sentence."""
         return f"{self.num_filed} verdicts are in {self.out / VERDICTS}, with {self.num_overlays} overlays"
 
     def news(self) -> tuple[str, ...]:
-        """What stopped since this was last asked."""
-        fresh = [what for what in (self.overlays_stopped, self.stopped) if what and what not in self._told]
-        self._told.update(fresh)
-        return tuple(f"{what[:1].upper()}{what[1:]}" for what in fresh)
+        """Sentences about what has stopped since the last call."""
+        fresh = [reason for reason in (self.overlays_stopped, self.stopped) if reason and reason not in self._reported]
+        self._reported.update(fresh)
+        return tuple(f"{reason[:1].upper()}{reason[1:]}" for reason in fresh)
 
     def problems(self) -> str:
-        """What is not filed any more, since which file and why; "" where all is."""
-        parts = [f"{what[:1].upper()}{what[1:]}" for what in (self.overlays_stopped, self.stopped) if what]
+        """What is not filed any more, from which file on and why; "" where everything is filed."""
+        parts = [f"{reason[:1].upper()}{reason[1:]}" for reason in (self.overlays_stopped, self.stopped) if reason]
         return " ".join(parts)
 
     def flush(self) -> None:
-        """Bring what was filed to the disk; where that fails, ``stopped`` says so."""
+        """Write the filed verdicts through to the disk; where that fails, ``stopped`` says so."""
         try:
             if not self.stopped:
                 os.fsync(self._handle)
@@ -176,9 +192,9 @@ class Filing:
             self.stopped = f"the last verdicts may be lost. {os_error_words(error, place=str(self.out / VERDICTS))}"
 
     def close(self) -> None:
-        """Flush, and let the next run in."""
+        """Flush, and release the folder for the next run."""
         self.flush()
-        self._held.close()
+        self._resources.close()
 
     def __enter__(self) -> Filing:
         return self
@@ -187,14 +203,14 @@ class Filing:
         self.close()
 
     def _drop_overlay(self, entry: VerdictLine) -> None:
-        """An overlay without its verdict says nothing."""
+        """Remove the overlay of a verdict that could not be filed."""
         if "overlay" in entry:
             self.num_overlays -= 1
             with contextlib.suppress(OSError):
                 (self.out / entry["overlay"]).unlink()
 
     def _write(self, line: bytes) -> None:
-        """All of a line, or nothing of it."""
+        """Append a whole line, or nothing of it."""
         rest = line
         try:
             while rest:
@@ -205,7 +221,7 @@ class Filing:
         self._end += len(line)
 
     def _mend(self) -> tuple[int, int]:
-        """Cut what is no whole line off the end: (verdicts held, bytes that they take)."""
+        """Cut a half-written line off the end; returns the number of verdicts and the bytes that they take."""
         num_lines = end = 0
         line = b""
         with (self.out / VERDICTS).open("rb") as stream:
@@ -231,11 +247,11 @@ class Filing:
         if other:
             raise BadInputError(
                 f"{self.out} holds verdicts of another decision ({'; '.join(other)}). Give another --out: "
-                "verdicts that were not decided alike do not belong into one file."
+                "one file holds verdicts of one decision only."
             )
 
     def _remove_orphans(self) -> None:
-        """Overlays that a kill left without their verdict: their numbers are given again."""
+        """Remove overlays that a killed run left without their verdict; their numbers are used again."""
         for item in os.scandir(self.out / OVERLAYS):
             name = _OVERLAY_NAME.fullmatch(item.name)
             if (name and int(name[1]) >= self.num_before) or re.fullmatch(r"\.\d{6,}\.tmp", item.name):
@@ -243,6 +259,6 @@ class Filing:
 
 
 def _short(stem: str) -> str:
-    """A stem that leaves room for number and verdict in a name of 255 bytes (143 on some encrypted disks)."""
+    """Cut a stem so that number and verdict fit into a name of 255 bytes (143 on some encrypted disks)."""
     whole = os.fsencode(stem)[:_STEM_BYTES].decode("utf-8", "ignore")
     return os.fsdecode(whole.encode()) or "image"

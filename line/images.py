@@ -1,4 +1,4 @@
-"""Which image files are meant by the files and folders that somebody names: each once, and never our own output."""
+"""Search for image files in the files and folders that a caller names: each once, and never lineproof's own output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..data.records import is_image, visible
 
 VERDICTS = "verdicts.jsonl"
 OVERLAYS = "overlays"
-#: Keys by which a line of verdicts.jsonl is known as one of ours, of this version and of those before it.
+#: Keys that every line of a verdicts.jsonl has, of this version and of those before it.
 _OWN_KEYS = frozenset({"file", "verdict", "score", "threshold"})
 _LONGEST_LINE_BYTES = 1 << 20
 
@@ -24,8 +24,9 @@ class Images:
     """Image files to inspect.
 
     Attributes:
-        files: their paths as they were named, by name within each folder named; each file once.
-        notes: what was left out and why, a sentence each.
+        files: Paths of the files, each once: in the order in which the caller named files and folders, within a
+            folder by name.
+        notes: One sentence for each kind of thing that was left out, with the reason.
     """
 
     files: tuple[str, ...]
@@ -33,23 +34,23 @@ class Images:
 
 
 def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
-    """The files given, and every image below the folders given.
+    """Collect the named files, and every image below the named folders.
 
     Links are followed, but no file and no folder is entered twice: a circle of links ends, and an image that several
     links lead to counts once, under its own name where that is among them.
 
     Args:
-        paths: image files, whatever they are called, and folders.
-        out: folder that will take the results; left out of the search, as is every folder that holds results of
-            an earlier run.
+        paths: Image files, whatever their names end in, and folders.
+        out: Folder that will take the results, or None. It is left out of the search, as is every folder that holds
+            results of an earlier run.
 
     Raises:
-        BadInputError: a path that does not exist, a result of an earlier run given as an image, or no image at all.
-        OSError: a folder that cannot be read.
+        BadInputError: A path does not exist, a named file is a result of an earlier run, or there is no image at all.
+        OSError: A folder cannot be read.
     """
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
-        raise BadInputError(f"No such file or folder: {', '.join(missing)}.")
+        raise BadInputError(f"No such file or folder: {', '.join(missing)}. Name images, or folders of images.")
     walk = _Walk(out)
     files = [file for path in paths for file in walk.files_of(path)]
     if not files:
@@ -61,7 +62,7 @@ def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
 
 
 def holds_results(folder: Path) -> bool:
-    """Whether a folder holds a verdicts.jsonl whose first line is one of ours."""
+    """Whether a folder holds a verdicts.jsonl whose first line was written by lineproof."""
     try:
         with (folder / VERDICTS).open("rb") as stream:
             entry = json.loads(stream.readline(_LONGEST_LINE_BYTES))
@@ -76,30 +77,30 @@ def _is_result(real: Path) -> bool:
 
 @final
 class _Walk:
-    """One search: what it took already, and what it left out."""
+    """One search: the files and folders that it has visited, and those that it left out."""
 
     def __init__(self, out: Path | None) -> None:
         self._out = os.path.realpath(out) if out else None
-        self._taken = set[str]()
-        self._twice: list[str] = []
-        self._own: list[str] = []
+        self._visited = set[str]()
+        self._repeated: list[str] = []
+        self._results: list[str] = []
 
     def notes(self) -> tuple[str, ...]:
         notes = []
-        if self._twice:
-            lead = "more path or link leads" if len(self._twice) == 1 else "more paths or links lead"
+        if self._repeated:
+            lead = "more path or link leads" if len(self._repeated) == 1 else "more paths or links lead"
             notes.append(
-                f"{len(self._twice)} {lead} to what was taken already, first {self._twice[0]}: each image is judged "
-                "once."
+                f"{len(self._repeated)} {lead} to files or folders that were visited before, first "
+                f"{self._repeated[0]}: each image is judged once."
             )
-        if self._own:
-            notes.append(f"Left out, since results of this command lie there: {', '.join(self._own)}.")
+        if self._results:
+            notes.append(f"Left out, since results of this command lie there: {', '.join(self._results)}.")
         return tuple(notes)
 
     def files_of(self, path: Path) -> list[str]:
-        self._refuse_own(path)
+        self._refuse_results(path)
         if not path.is_dir():
-            return [str(path)] if self._take(str(path), os.path.realpath(path)) else []
+            return [str(path)] if self._visit(str(path), os.path.realpath(path)) else []
         own, links = list[tuple[str, str]](), list[tuple[str, str]]()
         for folder, items in self._folders(path):
             for item in filter(is_image, items):
@@ -107,34 +108,34 @@ class _Walk:
                     links.append((str(item), os.path.realpath(item)))
                 else:
                     own.append((str(item), os.path.join(folder, item.name)))
-        found = [name for name, real in (*own, *links) if self._take(name, real)]
-        return sorted(found, key=lambda name: Path(name).parts)
+        files = [name for name, real in (*own, *links) if self._visit(name, real)]
+        return sorted(files, key=lambda name: Path(name).parts)
 
     def _folders(self, root: Path) -> Iterator[tuple[str, list[Path]]]:
-        """``root`` and the folders below it, each once: its real path and its entries.
+        """Yield the real path and the entries of ``root`` and of every folder below it, each once.
 
-        Linked ones come after all that are there under their own name.
+        Folders that only links lead to come last.
         """
         own, links = [root], list[Path]()
         while own or links:
             folder = own.pop() if own else links.pop(0)
             real = os.path.realpath(folder)
             if real == self._out or (folder != root and _is_result(Path(real))):
-                self._own.append(str(folder))
-            elif self._take(str(folder), real):
+                self._results.append(str(folder))
+            elif self._visit(str(folder), real):
                 items = visible(folder)
                 yield real, items
                 for item in filter(Path.is_dir, items):
                     (links if item.is_symlink() else own).append(item)
 
-    def _take(self, name: str, real: str) -> bool:
-        if real in self._taken:
-            self._twice.append(name)
+    def _visit(self, name: str, real: str) -> bool:
+        if real in self._visited:
+            self._repeated.append(name)
             return False
-        self._taken.add(real)
+        self._visited.add(real)
         return True
 
-    def _refuse_own(self, path: Path) -> None:
+    def _refuse_results(self, path: Path) -> None:
         place = path.absolute()
         if path.is_dir() and os.path.realpath(path) == self._out:
             raise BadInputError(

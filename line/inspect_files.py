@@ -1,4 +1,4 @@
-"""Files to verdicts: one JSON value each as it falls, and heat-map overlays."""
+"""Inspection of image files: one verdict per file as JSON, shown and filed at once, and heat-map overlays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .filing import Filing, judged_before
 from .inspector import Line, Verdict
 from .verdict_line import Decided, VerdictLine
 
-#: Called with each verdict as it falls.
+#: Called with each verdict as soon as there is one.
 Show = Callable[[VerdictLine], None]
 #: Draws a verdict on its frame: (H, W, C) and the verdict → uint8 (H, W, 3).
 Painter = Callable[[Frames, Verdict], NDArray[np.uint8]]
@@ -30,19 +30,19 @@ Painter = Callable[[Frames, Verdict], NDArray[np.uint8]]
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """How a run over files went; its verdicts were given away one by one and are not kept.
+    """Summary of a run over files. The verdicts themselves were shown one by one and are not held.
 
     Attributes:
-        num_files: files that were to be judged.
-        num_judged: files that were, with or without a verdict.
-        num_errors: those that gave no verdict.
-        num_skipped: files left out because they were judged before.
-        is_stopped: whether it was stopped before the end.
-        next_file: the first file that was not judged then, or "".
-        out: results folder, or "".
-        filed: what is on disk, in words; "" without a results folder.
-        unfiled: what is not on disk and why; "" where everything is.
-        conversions: what was done to the images to make frames of them, in sentences.
+        num_files: Number of files that were to be judged.
+        num_judged: Number of files that were processed, with or without a verdict.
+        num_errors: Number of those that gave no verdict.
+        num_skipped: Number of files left out because they were judged before.
+        is_stopped: Whether the run was stopped before the end.
+        next_file: The first file that was not judged; "" where all were.
+        out: Results folder; "" for none.
+        filed: What is on disk, in words; "" without a results folder.
+        unfiled: What is not on disk and why; "" where everything is.
+        conversions: Sentences about what was done to the images to turn them into frames.
     """
 
     num_files: int
@@ -67,20 +67,20 @@ class Inspection:
         }
 
     def check(self) -> None:
-        """Raise where not every file gave a verdict, or not all that was judged is on disk.
+        """Check that every file gave a verdict and that every verdict is on disk.
 
         Raises:
-            StoppedError: it was stopped before the end.
-            BadInputError: files gave no verdict, or verdicts could not be filed.
+            StoppedError: The run was stopped before the end.
+            BadInputError: Files gave no verdict, or verdicts could not be filed.
         """
         if self.is_stopped:
-            kept = f"What was judged is printed, and {self.filed}." if self.out else "What was judged is printed."
+            done = f"What was judged is printed, and {self.filed}." if self.out else "What was judged is printed."
             go_on = (
                 f" To go on with the rest: the same command with --out {self.out} --append --skip-judged."
                 if self.out
                 else f" The first one not judged is {self.next_file}; --out would keep the verdicts on disk."
             )
-            raise StoppedError(f"Stopped after {self.num_judged} of {self.num_files} files. {kept}{go_on}")
+            raise StoppedError(f"Stopped after {self.num_judged} of {self.num_files} files. {done}{go_on}")
         parts = []
         if self.num_errors:
             parts.append(f"{self.num_errors} of {self.num_judged} files gave no verdict; see the ERR lines.")
@@ -91,15 +91,19 @@ class Inspection:
 
 
 def never() -> bool:
-    """Nobody asks to stop."""
+    """The default of ``should_stop``: no stop was requested."""
     return False
 
 
 def not_judged_yet(files: Sequence[str], out: Path) -> tuple[str, ...]:
-    """The files that have no verdict in ``out``, or have changed since it fell.
+    """The files that have no verdict in a results folder, or have changed since.
 
     A file counts as judged where its absolute path has a verdict (not ERR) that is younger than its content and its
     entry in the folder.
+
+    Args:
+        files: Paths of image files.
+        out: The results folder.
     """
     before = judged_before(out)
     return tuple(file for file in files if not _is_judged(file, before.get(os.path.abspath(file))))
@@ -124,21 +128,21 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
     warn: Callable[[str], None] = lambda _: None,
     progress: Progress = silent,
 ) -> Inspection:
-    """Inspect files one by one; each verdict is shown, then filed, as it falls.
+    """Inspect files one by one; each verdict is shown, then filed, before the next file is read.
 
-    A file that cannot be judged becomes an ERR entry and the rest goes on; so it does where filing fails. No verdict is
-    kept in memory.
+    A file that cannot be judged gets an ERR entry and the others are judged; they are also where filing fails. No
+    verdict is held in memory.
 
     Args:
-        line: opened line.
-        files: image files, see ``images.find_images``.
-        show: called with each verdict: ``docs/run.md`` lists its keys.
-        filing: open results folder, or None for none.
-        paint: draws the overlays that are filed; None files none.
-        num_skipped: files that were left out before, for the record.
-        should_stop: asked between two files.
-        warn: told once when filing stops.
-        progress: told after each file.
+        line: Open line.
+        files: Paths of image files, as ``images.find_images`` collects them.
+        show: Called with each verdict; ``docs/run.md`` lists its keys.
+        filing: Open results folder; None files nothing.
+        paint: Draws the overlays that are filed; None files none.
+        num_skipped: Number of files that the caller left out, for the summary.
+        should_stop: Asked between two files whether to stop.
+        warn: Called with a sentence when filing stops.
+        progress: Called after each file.
     """
     conversions = line.input.conversions()
     num_judged = num_errors = 0
@@ -179,7 +183,7 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
 
 
 def decision_of(line: Line) -> Decided:
-    """What decides a verdict besides the image: engine, bundle, threshold, and whether it was proved."""
+    """What decides a line's verdicts besides the image: engine, bundle, threshold, and the state of the proof."""
     return {
         "threshold": line.threshold,
         "engine": line.engine_name,
@@ -217,10 +221,10 @@ def _inspect(
     began = time.perf_counter_ns()
     try:
         frame = line.input.read(file, conversions=conversions)
-        found = line.inspect(frame)
+        verdict = line.inspect(frame)
     except LineproofError as error:
         entry["time_ms"] = (time.perf_counter_ns() - began) / 1e6
         entry["error"], entry["kind"] = str(error), type(error).__name__
         return entry, None
-    entry["verdict"], entry["score"], entry["time_ms"] = found.verdict, found.score, found.time_ns / 1e6
-    return entry, paint(frame, found) if paint else None
+    entry["verdict"], entry["score"], entry["time_ms"] = verdict.verdict, verdict.score, verdict.time_ns / 1e6
+    return entry, paint(frame, verdict) if paint else None

@@ -1,4 +1,4 @@
-"""Frames to verdicts: one call, one answer, never a guess."""
+"""Verdicts on frames: a bundle opened with an engine and a threshold."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from ..runtime.ranking import resolve_auto
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
-    """What the line says about one frame.
+    """Verdict on one frame.
 
     Attributes:
-        score: larger is more anomalous; always finite.
+        score: Anomaly score; larger is more anomalous, always finite.
         verdict: ``"NG"`` where the score is above the threshold, else ``"OK"``.
-        threshold: the threshold it was held against.
-        anomaly_map: float32 (h, w), always finite.
-        time_ns: how long the frame waited for its answer: upload, execution and download of its batch, in ns.
+        threshold: Threshold that the score was compared with.
+        anomaly_map: Anomaly score of each pixel, float32 (h, w), always finite.
+        time_ns: Time in ns for upload, execution and download of the frame's batch.
     """
 
     score: float
@@ -52,23 +52,23 @@ class Verdict:
 
 @final
 class Line:
-    """An open bundle that gives verdicts. Threads may share it: they are let in one by one.
+    """An open bundle that gives verdicts. Threads may share it; they are let in one by one.
 
-    Made by :func:`open_line`; a context manager.
+    ``open_line`` opens one. A line is a context manager.
 
     Attributes:
-        bundle: the bundle.
-        engine_name: the engine that computes.
-        engine: that engine, open.
-        input: what reads, checks and fits the frames of this bundle.
-        threshold: the threshold in use, in units of the score.
-        options: choices about the engine.
-        order: order of the channels in the frames given: ``"rgb"``, ``"bgr"`` or ``"mono"`` for images; see ``input``.
-        decision: digest of the bundle's decision, see ``Manifest.decision``.
-        parity: what is proved of this engine for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
-            or ``outdated`` where the proof is about another decision. A threshold given by the caller is none that was
-            proved: then a ``passed`` becomes ``outdated``. An engine that may fall back may not be the one that was
-            proved: then it becomes ``unverified``.
+        bundle: The bundle.
+        engine_name: Name of the engine that computes.
+        engine: That engine, open.
+        input: Specification of the bundle's input, which reads, checks and fits frames.
+        threshold: Threshold in use, in units of the score.
+        options: Choices about the engine.
+        order: Order of the channels in the caller's frames: ``"rgb"``, ``"bgr"`` or ``"mono"`` for images.
+        decision: Digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
+        parity: State of this engine's proof for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
+            or ``outdated`` where the proof is about another decision. With a threshold of the caller's, ``passed``
+            becomes ``outdated``. With an engine that may fall back it becomes ``unverified``, since another engine
+            than the proved one may compute.
     """
 
     def __init__(
@@ -101,25 +101,26 @@ class Line:
         return "unverified" if proved == "passed" and self.options.allow_fallback else proved
 
     def warnings(self) -> tuple[str, ...]:
-        """What whoever reads the verdicts must know about them, in sentences; empty where the engine is proved."""
+        """Sentences that a reader of the verdicts must know; empty where the engine is proved."""
         name = proof_name(self.engine_name, self.options)
-        found = [] if self.parity == "passed" else [_unproved(name, self.parity, options=self.options)]
+        warnings = [] if self.parity == "passed" else [_unproved(name, self.parity, options=self.options)]
         if not self.bundle.manifest.is_decision_recorded:
-            found.append(
+            warnings.append(
                 f"What {self.bundle.path} says of itself (threshold, preprocessing, proofs, tolerances, training) "
                 f"{NOT_RECORDED}"
             )
-        return tuple(found)
+        return tuple(warnings)
 
     def inspect(self, frame: Frames) -> Verdict:
         """Inspect one frame.
 
         Args:
-            frame: (H, W, C) as the camera gives it, of the size that the bundle names; of images uint8 RGB or mono.
+            frame: Frame (H, W, C) as the camera gives it, of the size that the bundle takes; for images uint8, RGB or
+                mono.
 
         Raises:
-            BadInputError: another dtype, size or channel count, or values that are not finite.
-            LineproofError: the engine failed, or its answer is not finite.
+            BadInputError: The frame has another dtype, size or number of channels, or values that are not finite.
+            LineproofError: The engine failed, or its score or map is not finite.
         """
         return self.inspect_batch(np.asarray(frame)[None])[0]
 
@@ -127,11 +128,11 @@ class Line:
         """Inspect frames in order, in as many batches as the bundle's largest batch needs.
 
         Args:
-            frames: (N, H, W, C), channels in the order that the line was opened with.
+            frames: Frames (N, H, W, C), channels in the order that the line was opened with.
 
         Raises:
-            BadInputError: another dtype, size or channel count, or values that are not finite.
-            LineproofError: the engine failed, or an answer is not finite; no verdict of the call is returned.
+            BadInputError: The frames have another dtype, size or number of channels, or values that are not finite.
+            LineproofError: The engine failed, or a score or map is not finite; no verdict of the call is returned.
         """
         self.input.check(frames)
         frames = self.input.prepare(self.input.in_own_order(frames, order=self.order))
@@ -156,7 +157,7 @@ class Line:
                 f"{scores[index]}); no verdict was given. Treat the part as not inspected, and run `lineproof verify "
                 f"{self.bundle.path} --engine {self.engine_name}`; an fp16 graph that overflows is the usual cause."
             )
-        answers = zip(scores, self._rule.is_defect(scores), prediction.anomaly_map, strict=True)
+        results = zip(scores, self._rule.is_defect(scores), prediction.anomaly_map, strict=True)
         return [
             Verdict(
                 score=float(score),
@@ -165,11 +166,11 @@ class Line:
                 anomaly_map=anomaly_map,
                 time_ns=time_ns,
             )
-            for score, is_defect, anomaly_map in answers
+            for score, is_defect, anomaly_map in results
         ]
 
     def close(self) -> None:
-        """Close the engine, after a call that is still running."""
+        """Close the engine, after a call that is still running has ended."""
         with self._lock:
             self.engine.close()
 
@@ -194,25 +195,26 @@ def open_line(  # noqa: PLR0913 (the caller's choices, by name)
 ) -> Line:
     """Open a bundle for inspection.
 
-    An unverified engine opens; ``line.parity`` and ``line.warnings()`` say so. One that failed ``verify`` is refused.
+    An engine that was never verified opens; ``line.parity`` and ``line.warnings()`` say so. One that failed ``verify``
+    is refused.
 
     Args:
-        path: the bundle's folder.
-        engine: an engine's name, or ``"auto"`` for the first available one that is proved; see
-            ``runtime.ranking.resolve_auto``.
-        options: choices about the engine.
-        threshold: use this threshold instead of the calibrated one, in units of the score.
-        allow_failed: open an engine that failed ``verify`` nevertheless.
-        require_proof: refuse every engine that is not proved for the decision that it would make.
-        order: order of the channels in the frames given: ``"rgb"`` or ``"bgr"`` (OpenCV's, turned to RGB exactly) for a
-            colour bundle, ``"mono"`` for a mono one; None is the bundle's own.
+        path: Folder of the bundle.
+        engine: Name of an engine. ``"auto"`` takes the preferred one of those that are proved and can run here, and
+            where none is proved the preferred one that can run.
+        options: Choices about the engine; None for the defaults.
+        threshold: Threshold to use instead of the bundle's, in units of the score.
+        allow_failed: Whether an engine that failed ``verify`` opens nevertheless.
+        require_proof: Whether an engine is refused that is not proved for the decision that it would make.
+        order: Order of the channels in the caller's frames: ``"rgb"`` or ``"bgr"`` (OpenCV's, turned to RGB without
+            loss) for a colour bundle, ``"mono"`` for a mono one; None for the bundle's own.
 
     Raises:
-        BundleError: not a bundle, or an altered one.
-        ParityError: the engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
+        BundleError: The folder is not a bundle, or the bundle was altered.
+        ParityError: The engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
             ``require_proof`` is True.
-        UsageError: no such engine, a threshold that is not finite, or an order that the bundle cannot take.
-        EnvironmentMissingError: the engine cannot run here.
+        UsageError: There is no such engine, the threshold is not finite, or the bundle cannot take this order.
+        EnvironmentMissingError: The engine cannot run here.
     """
     if threshold is not None:
         check_threshold(threshold)
@@ -242,7 +244,7 @@ def _bf16(options: EngineOptions | None) -> str:
 
 
 def _unproved(engine: str, state: ProofState, *, options: EngineOptions) -> str:
-    """Why an engine's verdicts are not proved to be the reference's."""
+    """Sentence that says why an engine's verdicts are not proved to be the reference's."""
     if options.allow_fallback and state == "unverified":
         return f"Engine {engine} is not proved: it was allowed to fall back, and a fallback has no proof."
     words = {

@@ -1,4 +1,4 @@
-"""A verdict as JSON: what ``run`` prints and files, a line each, and what it reads again; see docs/run.md."""
+"""JSON types of a verdict, as ``run`` prints and files it, and the reading of filed verdicts (docs/run.md)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Decided(TypedDict):
 
 
 class VerdictLine(Decided):
-    """One image, and what the line says about it; docs/run.md says what each key holds."""
+    """The verdict on one image; docs/run.md says what each key holds."""
 
     file: str
     verdict: Literal["OK", "NG", "ERR"]
@@ -44,17 +44,17 @@ class VerdictLine(Decided):
 @final
 @dataclass(frozen=True, kw_only=True)
 class FiledVerdict:
-    """As much of a filed verdict as the next run asks for; None where an earlier release did not say.
+    """The part of a filed verdict that the next run reads; None where an earlier release did not write it.
 
     Attributes:
         verdict: ``"OK"``, ``"NG"`` or ``"ERR"``.
-        path: the image's absolute path.
-        time: when it was judged: UTC, ISO 8601.
-        threshold: the threshold it was held against.
-        engine: engine that computed.
-        compute_dtype: arithmetic that it was asked for.
-        order: order of the channels.
-        decision: digest of the bundle's decision.
+        path: Absolute path of the image.
+        time: Time at which it was judged, in UTC as ISO 8601.
+        threshold: Threshold that the score was compared with.
+        engine: Name of the engine that computed.
+        compute_dtype: Arithmetic that the engine was asked for: ``"f32"`` or ``"bf16"``.
+        order: Order of the channels: ``"rgb"``, ``"bgr"`` or ``"mono"``.
+        decision: Digest of the bundle's decision.
     """
 
     verdict: Literal["OK", "NG", "ERR"]
@@ -68,7 +68,7 @@ class FiledVerdict:
 
 
 def is_whole(line: bytes) -> bool:
-    """Whether a line is a whole verdict, and not what a kill or a power cut left half written."""
+    """Whether a line is a whole verdict, not one that a kill or a power cut left half written."""
     try:
         value = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -77,10 +77,10 @@ def is_whole(line: bytes) -> bool:
 
 
 def read_verdicts(path: Path) -> Iterator[FiledVerdict]:
-    """The whole verdicts of a file, in their order; none where there is no file.
+    """Read the whole verdicts of a file, in their order; none where there is no file.
 
     Raises:
-        BadInputError: a value is of another type than `lineproof run` writes.
+        BadInputError: A value is of another type than ``lineproof run`` writes.
     """
     if not path.is_file():
         return

@@ -1,1 +1,1 @@
-"""How fast and how large: latency, throughput, memory, parameters."""
+"""Profiles of engines: latency, throughput, memory, cold start, size and parameters."""

@@ -42,9 +42,10 @@ class Memory:
     """Peak memory of a fresh process up to and including this batch size.
 
     Attributes:
-        batch: frames per call.
-        host_bytes: largest resident set, interpreter and libraries included; None where the system does not say.
-        device_bytes: device memory that the engine holds; None for a CPU engine.
+        batch: Number of frames per call.
+        host_bytes: Largest resident set in bytes, interpreter and libraries included; None where the system does not
+            report it.
+        device_bytes: Device memory that the engine holds in bytes; None for a CPU engine.
     """
 
     batch: int
@@ -58,12 +59,12 @@ class ColdStart:
     """One fresh process, from its start to the first verdict.
 
     Attributes:
-        total_ms: seen from the parent, from before the process was started to the first verdict.
-        python_and_imports_ms: starting Python and importing lineproof: the rest of the total.
-        open_bundle_ms: manifest and hashes.
-        open_engine_ms: importing the engine's library, loading and compiling the model.
-        first_verdict_ms: the first frame.
-        memory: peaks, batch sizes ascending.
+        total_ms: Time in ms from before the process was started to its first verdict, measured by the parent.
+        python_and_imports_ms: Time in ms for starting Python and importing lineproof: the rest of the total.
+        open_bundle_ms: Time in ms for reading the manifest and checking the hashes.
+        open_engine_ms: Time in ms for importing the engine's library, loading and compiling the model.
+        first_verdict_ms: Time in ms for the first frame.
+        memory: Peak memory per batch size, batch sizes ascending.
     """
 
     total_ms: float
@@ -83,8 +84,14 @@ def measure_cold_start(
 ) -> ColdStart:
     """Start a fresh interpreter that judges one frame of the bundle, and time it from outside.
 
+    Args:
+        bundle: Bundle to open.
+        engine: Name of the engine.
+        options: Choices about the engine.
+        batches: Batch sizes at which the peak memory is measured.
+
     Raises:
-        LineproofError: the process failed; the message carries the end of what it said.
+        LineproofError: The process failed; the message quotes the end of its output.
     """
     arguments = [str(bundle.path), engine, json.dumps(dataclasses.asdict(options)), json.dumps(sorted(set(batches)))]
     command = [sys.executable, "-m", "lineproof.profiles.cold_start", *arguments]
@@ -106,9 +113,9 @@ def measure_cold_start(
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, with lineproof importable where this one found it by its search path alone."""
-    found = [entry for entry in sys.path if (Path(entry or ".") / "lineproof" / "__init__.py").is_file()]
-    paths = [*(str(Path(entry or ".").absolute()) for entry in found), os.environ.get("PYTHONPATH", "")]
+    """Environment of this process, with PYTHONPATH such that the fresh one can import lineproof as this one did."""
+    entries = [entry for entry in sys.path if (Path(entry or ".") / "lineproof" / "__init__.py").is_file()]
+    paths = [*(str(Path(entry or ".").absolute()) for entry in entries), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
 
 
@@ -135,9 +142,13 @@ def _assemble(total_ns: int, start: dict[str, int], memory: list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run in the fresh process; ``arguments`` are BUNDLE ENGINE OPTIONS BATCHES."""
+    """Measure in the fresh process.
+
+    Args:
+        arguments: BUNDLE ENGINE OPTIONS BATCHES, the last two as JSON.
+    """
     path, name, options, batches = arguments
-    # Native libraries print to standard output as they like: it is kept for the two lines of JSON.
+    # Native libraries print to standard output as they like; it must hold nothing but the two lines of JSON.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
         for answer in _measure(path, name, EngineOptions(**json.loads(options)), json.loads(batches)):

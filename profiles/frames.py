@@ -1,4 +1,4 @@
-"""The frames that every measurement uses: the bundle's golden ones."""
+"""Frames for measurements: the bundle's golden frames, repeated to the size of the batch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ def check_batch_size(bundle: Bundle, batch: int) -> None:
 def tiled_frames(bundle: Bundle, batch: int) -> Frames:
     """Golden frames, repeated in their order until the batch is full.
 
+    Args:
+        bundle: Bundle whose golden frames are used.
+        batch: Number of frames, at least 1.
+
     Returns:
-        uint8 (batch, H, W, C), contiguous.
+        (batch, H, W, C), contiguous, of the dtype that the bundle takes (uint8 for images).
 
     Raises:
-        UsageError: the bundle does not take that many frames at once.
+        UsageError: The bundle does not take that many frames at once.
     """
     check_batch_size(bundle, batch)
     golden = bundle.golden().frames

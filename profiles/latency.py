@@ -1,8 +1,8 @@
-"""Time samples to figures: every sample counts, nothing is clipped, percentiles are samples that occurred.
+"""Latency figures from time samples. Every sample counts, nothing is clipped, and percentiles are not interpolated.
 
-A percentile here is the nearest rank: the p-th percentile of R samples is the smallest of them that at least p % of
-all are not above, which is sample number ceil(p R / 100) in ascending order. It is never interpolated, so it is a
-latency that was really seen. With fewer than 1000 samples the 99.9th is therefore the maximum.
+A percentile here is the nearest rank: the p-th percentile of R samples is sample number ceil(p R / 100) in ascending
+order, the smallest one that at least p % of all samples do not exceed. It is therefore a latency that really
+occurred. With fewer than 1000 samples the 99.9th percentile is the maximum.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ class Latency:
     """Figures of one series of samples, in ms.
 
     Attributes:
-        min: the fastest.
-        mean: arithmetic mean, outliers included.
-        p50: the median by nearest rank; p90, p95, p99, p999 (99.9 %) likewise.
-        max: the slowest.
+        min: The fastest sample.
+        mean: Arithmetic mean, outliers included.
+        p50: Median by nearest rank.
+        p90: 90th percentile by nearest rank.
+        p95: 95th percentile by nearest rank.
+        p99: 99th percentile by nearest rank.
+        p999: 99.9th percentile by nearest rank.
+        max: The slowest sample.
     """
 
     min: float
@@ -49,7 +53,12 @@ class Latency:
 
 
 def nearest_rank(ascending: NDArray[np.int64], *, per_mille: int) -> int:
-    """The percentile of sorted samples (R,) by nearest rank; ``per_mille`` 500 is the median, 999 is p99.9."""
+    """A percentile by nearest rank.
+
+    Args:
+        ascending: Samples (R,) in ascending order, at least one.
+        per_mille: Percentile in thousandths: 500 is the median, 999 the 99.9th percentile.
+    """
     rank = -(-per_mille * len(ascending) // 1000)
     return int(ascending[max(rank, 1) - 1])
 
@@ -58,7 +67,7 @@ def summarise(samples_ns: NDArray[np.int64]) -> Latency:
     """Reduce samples (R,) in ns to figures in ms.
 
     Raises:
-        UsageError: there is no sample.
+        UsageError: There is no sample.
     """
     if not len(samples_ns):
         raise UsageError("There is no time sample to summarise; expected at least one. Ask for one run or more.")
@@ -74,7 +83,7 @@ def summarise(samples_ns: NDArray[np.int64]) -> Latency:
 
 
 class SamplesJson(TypedDict):
-    """Every timed call in ns, in the order in which they were taken; ``device_ns`` is null without device events."""
+    """Times of every call in ns, in the order of the calls; ``device_ns`` is null where the device has no events."""
 
     upload_ns: list[int]
     execute_ns: list[int]
@@ -97,8 +106,8 @@ class Samples:
     """Every timed call of one engine at one batch size.
 
     Attributes:
-        stages_ns: int64 (R, 3): upload, execute, download.
-        device_ns: int64 (R,): ``execute`` by the device's own events; None where the device has none.
+        stages_ns: Times of upload, execute and download in ns, int64 (R, 3) for R calls.
+        device_ns: Time of ``execute`` in ns by the device's own events, int64 (R,); None where the device has none.
     """
 
     stages_ns: NDArray[np.int64]
@@ -106,15 +115,15 @@ class Samples:
 
     @property
     def total_ns(self) -> NDArray[np.int64]:
-        """int64 (R,): from before the upload to after the download."""
+        """Time of each call in ns from before the upload to after the download, int64 (R,)."""
         return np.asarray(self.stages_ns.sum(axis=1))
 
     def stage(self, name: str) -> Latency:
-        """Figures of one of STAGES."""
+        """Figures of one stage, named as in ``STAGES``."""
         return summarise(self.stages_ns[:, STAGES.index(name)])
 
     def to_dict(self) -> SamplesJson:
-        """Plain JSON values: the samples in ns, in the order in which they were taken."""
+        """The samples in ns as plain JSON values, in the order of the calls."""
         upload, execute, download = (self.stages_ns[:, i].tolist() for i in range(len(STAGES)))
         device = None if self.device_ns is None else self.device_ns.tolist()
         return {"upload_ns": upload, "execute_ns": execute, "download_ns": download, "device_ns": device}
@@ -126,9 +135,9 @@ class Deadline:
     """How often a call took longer than the line allows.
 
     Attributes:
-        deadline_ms: time allowed for one call, copies included, whatever its batch.
-        num_missed: calls that took longer.
-        num_runs: calls timed.
+        deadline_ms: Time in ms that a call may take, copies included, whatever its batch size.
+        num_missed: Number of calls that took longer.
+        num_runs: Number of timed calls.
     """
 
     deadline_ms: float
@@ -137,7 +146,7 @@ class Deadline:
 
     @property
     def miss_rate(self) -> float:
-        """Share of calls that missed, 0 to 1."""
+        """Share of the calls that missed the deadline, 0 to 1."""
         return self.num_missed / self.num_runs
 
     def to_dict(self) -> DeadlineJson:
@@ -153,14 +162,16 @@ class Deadline:
 def check_deadline_ms(deadline_ms: float) -> None:
     """Raise UsageError unless the deadline is a positive time."""
     if not deadline_ms > 0:
-        raise UsageError(f"--deadline-ms is {deadline_ms}; expected a time above 0, such as the takt of the line.")
+        raise UsageError(
+            f"deadline_ms (--deadline-ms) is {deadline_ms}; expected a time above 0, such as the takt of the line."
+        )
 
 
 def count_missed(samples: Samples, deadline_ms: float) -> Deadline:
     """Count the calls that took longer than ``deadline_ms``.
 
     Raises:
-        UsageError: the deadline is not a positive time.
+        UsageError: The deadline is not a positive time.
     """
     check_deadline_ms(deadline_ms)
     total_ns = samples.total_ns

@@ -1,4 +1,4 @@
-"""Profiling from the command line's words."""
+"""The request and the result of the command ``profile``."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .timing import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileRequest:
-    """How much to measure.
+    """What is measured, and how often.
 
     Attributes:
-        batches: batch sizes.
-        num_runs: timed calls per batch size.
-        num_warmup: untimed calls before them.
-        num_cold_starts: fresh processes.
-        deadline_ms: takt time, or None.
-        with_samples: whether a report's to_dict() holds every timed call.
+        batches: Batch sizes.
+        num_runs: Number of timed calls per batch size.
+        num_warmup: Number of untimed calls before them.
+        num_cold_starts: Number of fresh processes per engine.
+        deadline_ms: Time in ms that a call may take, or None for no deadline.
+        with_samples: Whether a report's ``to_dict()`` holds the time of every call.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -42,9 +42,9 @@ class ProfileResult:
     """Profiles of one bundle on one or several engines, not yet filed.
 
     Attributes:
-        bundle: what was measured.
-        comparison: the engines side by side.
-        with_samples: whether to_dict() holds every timed call.
+        bundle: Bundle that was measured.
+        comparison: Reports of the engines, side by side.
+        with_samples: Whether ``to_dict()`` holds the time of every call.
     """
 
     bundle: Bundle
@@ -52,15 +52,26 @@ class ProfileResult:
     with_samples: bool
 
     def keep(self, *, record: Path | None = None) -> tuple[str, ...]:
-        """File the reports in the bundle, or in the folder ``record``; returns warnings where that was not possible."""
+        """File the reports.
+
+        Args:
+            record: Folder that gets them; None files them in the bundle.
+
+        Returns:
+            One warning per report that could not be filed.
+        """
         return keep_profiles(self.bundle, self.comparison.reports, record=record)
 
     def check(self) -> None:
-        """Raise BudgetError where a call missed the deadline."""
+        """Check that no call missed the deadline.
+
+        Raises:
+            BudgetError: A call missed it; the message names the engine and the batch size.
+        """
         check_deadlines(self.comparison.reports)
 
     def to_dict(self) -> Mapping[str, Any]:
-        """The one report, or {"profiles": …, "ratios": …} where several engines were measured."""
+        """The one report, or {"reports": …, "ratios": …} where several engines were measured."""
         reports = self.comparison.reports
         if len(reports) == 1:
             return reports[0].to_dict(with_samples=self.with_samples)
@@ -81,7 +92,19 @@ def measure(
     options: EngineOptions,
     progress: Progress = silent,
 ) -> ProfileResult:
-    """Profile a bundle on one or several engines, see ``profiles.profiler.profile_many``; ``keep`` files them."""
+    """Profile a bundle on one or several engines. Nothing is filed: the result's ``keep`` does that.
+
+    Args:
+        bundle: Bundle to profile.
+        engines: Names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        request: What is measured, and how often.
+        options: Choices about the engines, shared out as ``runtime.ranking.share_options`` says.
+        progress: Called after each block of calls.
+
+    Raises:
+        UsageError: There is no such engine, one is named twice, or the bundle does not take one of the batches.
+        EnvironmentMissingError: An engine cannot run here.
+    """
     comparison = profile_many(
         bundle,
         engines,

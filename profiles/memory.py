@@ -1,4 +1,4 @@
-"""Peak host memory of this process."""
+"""Peak memory of this process on the host."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_host_bytes() -> int | None:
-    """Largest resident set of this process so far in bytes, mapped libraries included; None where unknown.
+    """Largest resident set of this process so far, in bytes, mapped libraries included; None where it is unknown.
 
     On Linux this is VmHWM, which belongs to the program that runs now; ``ru_maxrss`` would still hold the size that
     the parent had when it forked.

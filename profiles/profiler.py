@@ -1,7 +1,7 @@
-"""Profiles engines on a bundle: latency, throughput, cold start, memory, size, operations.
+"""Profiling of engines on a bundle: latency, throughput, cold start, memory, size, operations.
 
-All engines and the harness's own are open together. First a fresh process per engine gives cold start and peak memory
-while the open engines are idle; then the open engines take turns in short blocks.
+All engines, and the one that measures the harness itself, are open together. First a fresh process per engine gives
+cold start and peak memory while the open engines are idle; then the open engines take turns in short blocks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,24 @@ def profile(  # noqa: PLR0913 (the caller's choices, by name)
     record: bool = True,
     progress: Progress = silent,
 ) -> ProfileReport:
-    """Profile one engine; see ``profile_many``, which this is with a single name."""
+    """Profile one engine on the golden frames.
+
+    Args:
+        bundle: Bundle to profile.
+        engine: Name of the engine, or ``"auto"``.
+        options: Choices about the engine; None for the defaults.
+        batches: Batch sizes.
+        num_runs: Number of timed calls per batch size.
+        num_warmup: Number of untimed calls before them.
+        num_cold_starts: Number of fresh processes; with 0 cold start and peak memory are not measured.
+        deadline_ms: Time in ms that a call may take, copies included; None for no deadline.
+        record: Whether the report is appended to the bundle's profile.json.
+        progress: Called after each block of calls.
+
+    Raises:
+        UsageError: There is no such engine, no batch, or a batch that the bundle does not take.
+        EnvironmentMissingError: The engine cannot run here.
+    """
     comparison = profile_many(
         bundle,
         (engine,),
@@ -75,21 +92,22 @@ def profile_many(  # noqa: PLR0913 (the caller's choices, by name)
     """Profile several engines side by side, on the golden frames.
 
     Args:
-        bundle: what to profile.
-        engines: their names; the first is the baseline of the ratios. ``"auto"`` is allowed.
-        options: of the engines, shared out as ``runtime.ranking.share_options`` says.
-        batches: batch sizes.
-        schedule: runs, warm-up and block size.
-        num_cold_starts: fresh processes per engine; with 0 cold start and peak memory are not measured.
-        deadline_ms: time allowed for one call, copies included.
-        record: append each report to the bundle's profile.json. A command prints first: it leaves this to
-            ``keep_profiles``.
-        progress: told after each block.
-        clock: monotonic clock in ns.
+        bundle: Bundle to profile.
+        engines: Names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        options: Choices about the engines, shared out as ``runtime.ranking.share_options`` says; None for the
+            defaults.
+        batches: Batch sizes.
+        schedule: Numbers of timed and untimed calls, and the size of the blocks; None for the defaults.
+        num_cold_starts: Number of fresh processes per engine; with 0 cold start and peak memory are not measured.
+        deadline_ms: Time in ms that a call may take, copies included; None for no deadline.
+        record: Whether each report is appended to the bundle's profile.json. A command passes False, prints first and
+            then calls ``keep_profiles``.
+        progress: Called after each block of calls.
+        clock: Monotonic clock in ns.
 
     Raises:
-        UsageError: no such engine, an engine twice, no batch, or a batch that the bundle does not take.
-        EnvironmentMissingError: an engine cannot run here.
+        UsageError: There is no such engine, one is named twice, there is no batch, or the bundle does not take one.
+        EnvironmentMissingError: An engine cannot run here.
     """
     request = _request(bundle, engines, options, batches, schedule, deadline_ms)
     reports = _measure(bundle, request, num_cold_starts, progress, clock)
@@ -100,19 +118,24 @@ def profile_many(  # noqa: PLR0913 (the caller's choices, by name)
 
 
 def keep_profiles(bundle: Bundle, reports: Sequence[ProfileReport], *, record: Path | None = None) -> tuple[str, ...]:
-    """File reports that were printed; see ``bundle.reports.file_report``.
+    """File reports that were printed.
+
+    Args:
+        bundle: Bundle that was measured.
+        reports: Reports to file.
+        record: Folder that gets them; None files them in the bundle's profile.json.
 
     Returns:
-        One warning per report that was not kept.
+        The warnings of reports that could not be filed, each once.
     """
-    answers = [file_report(bundle, PROFILE, report.to_dict(), record=record) for report in reports]
-    return tuple(dict.fromkeys(filter(None, answers)))
+    warnings = [file_report(bundle, PROFILE, report.to_dict(), record=record) for report in reports]
+    return tuple(dict.fromkeys(filter(None, warnings)))
 
 
 def _measure(
     bundle: Bundle, request: _Request, num_cold_starts: int, progress: Progress, clock: Clock
 ) -> tuple[ProfileReport, ...]:
-    # Before anything runs: afterwards the load would be our own.
+    # Before anything runs: afterwards the load would be that of the measurement itself.
     environment = {**describe_environment(), "load_average": _load_average()}
     with ExitStack() as stack:
         opened = _open_all(bundle, request, stack)
@@ -132,10 +155,14 @@ def _measure(
 @final
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What was asked for, checked.
+    """A checked request.
 
     Attributes:
-        options: of each engine, by its name; of the harness too.
+        names: Names of the engines, ``"auto"`` resolved.
+        options: Options of each engine by its name, also of the one that measures the harness.
+        batches: Batch sizes.
+        schedule: Numbers of timed and untimed calls, and the size of the blocks.
+        deadline_ms: Time in ms that a call may take, or None.
     """
 
     names: tuple[str, ...]
@@ -145,7 +172,7 @@ class _Request:
     deadline_ms: float | None
 
     def method(self) -> dict[str, Any]:
-        """How the figures come about, for whoever reads the report."""
+        """How the figures were measured, as JSON values for the report."""
         return {
             **dataclasses.asdict(self.schedule),
             "engines_in_turn": list(self.options),
@@ -191,13 +218,13 @@ def _open_all(bundle: Bundle, request: _Request, stack: ExitStack) -> dict[str, 
 def _cold_starts(
     bundle: Bundle, name: str, request: _Request, num_cold_starts: int, progress: Progress
 ) -> tuple[ColdStart, ...]:
-    found = []
+    cold_starts = []
     for done in range(num_cold_starts):
         progress(f"cold start of {name}", done, num_cold_starts)
-        found.append(measure_cold_start(bundle, name, options=request.options[name], batches=request.batches))
+        cold_starts.append(measure_cold_start(bundle, name, options=request.options[name], batches=request.batches))
     if num_cold_starts:
         progress(f"cold start of {name}", num_cold_starts, num_cold_starts)
-    return tuple(found)
+    return tuple(cold_starts)
 
 
 def _report(  # noqa: PLR0913 (a report gathers everything)
@@ -213,12 +240,12 @@ def _report(  # noqa: PLR0913 (a report gathers everything)
     batches = tuple(
         BatchProfile(
             batch=batch,
-            samples=taken[name],
-            harness=summarise(taken[harness_engine()].total_ns),
-            deadline=None if request.deadline_ms is None else count_missed(taken[name], request.deadline_ms),
+            samples=by_engine[name],
+            harness=summarise(by_engine[harness_engine()].total_ns),
+            deadline=None if request.deadline_ms is None else count_missed(by_engine[name], request.deadline_ms),
             memory=memory.get(batch),
         )
-        for batch, taken in samples.items()
+        for batch, by_engine in samples.items()
     )
     return ProfileReport(
         bundle=bundle.manifest.name,
@@ -240,7 +267,7 @@ def _report(  # noqa: PLR0913 (a report gathers everything)
 
 
 def _load_average() -> list[float] | None:
-    """Of 1, 5 and 15 minutes; None where the system has none. Above the number of cores the figures are doubtful."""
+    """Load averages of 1, 5 and 15 minutes; None where the system has none."""
     try:
         return [round(value, 2) for value in os.getloadavg()]
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""What a profile found. A figure without the environment it was measured on is refused."""
+"""The report of a profile. A figure without the environment it was measured on is refused."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MB = 1e6
 @final
 @dataclass(frozen=True)
 class Sizes:
-    """What the bundle weighs for one engine, in bytes.
+    """Sizes of a bundle's files for one engine, in bytes.
 
     Attributes:
-        model_bytes: the graph and, where weights lie beside it, those too.
-        plan_bytes: plans built for this engine; 0 where it needs none.
+        model_bytes: Size of the graph, with its weights where those lie in a file of their own.
+        plan_bytes: Size of the plans built for this engine; 0 where it needs none.
     """
 
     model_bytes: int
@@ -32,7 +32,7 @@ class Sizes:
 
 
 def measure_sizes(manifest: Manifest, engine: str) -> Sizes:
-    """Sizes from the manifest's records."""
+    """Read the sizes for one engine from the records of the manifest."""
     model = sum(record.num_bytes for name, record in manifest.files.items() if name.startswith(MODEL))
     return Sizes(model, sum(plan.num_bytes for plan in manifest.plans if plan.engine == engine))
 
@@ -43,11 +43,12 @@ class BatchProfile:
     """One engine at one batch size.
 
     Attributes:
-        batch: frames per call.
-        samples: every timed call.
-        harness: the null engine's calls at this batch size in the same run: what the harness itself costs.
-        deadline: how often a call was too slow, where a deadline was given.
-        memory: peaks of a fresh process, where one was started.
+        batch: Number of frames per call.
+        samples: Times of every call.
+        harness: Times in ms of the engine that computes nothing, at this batch size in the same run: the cost of the
+            harness itself.
+        deadline: How often a call was too slow; None where there was no deadline.
+        memory: Peak memory of a fresh process; None where none was started.
     """
 
     batch: int
@@ -58,17 +59,17 @@ class BatchProfile:
 
     @property
     def latency(self) -> Latency:
-        """Of the whole call, copies included."""
+        """Figures of the whole call in ms, copies included."""
         return summarise(self.samples.total_ns)
 
     @property
     def fps(self) -> float:
-        """Frames per second over all timed calls, slow ones included: frames divided by the summed time."""
+        """Frames per second: the frames of all timed calls, slow ones included, divided by their summed time."""
         total_ns = self.samples.total_ns
         return self.batch * len(total_ns) * 1e9 / max(int(total_ns.sum()), 1)
 
     def to_dict(self, *, with_samples: bool = False) -> BatchJson:
-        """Plain JSON values; the samples only where asked for."""
+        """Plain JSON values; the time of every call only where ``with_samples`` is True."""
         device_ns, memory = self.samples.device_ns, self.memory
         plain: BatchJson = {
             "batch": self.batch,
@@ -116,24 +117,24 @@ class ProfileReport:
     """One engine on one bundle.
 
     Attributes:
-        bundle: name of the bundle.
-        model_sha256: digest of the graph.
-        decision: digest of the bundle's decision, see ``Manifest.decision``.
-        parity: what was proved of the engine for that decision when it was measured.
-        detector: name of the method.
-        engine: engine measured.
-        precision: precision written in the graph.
-        compute_dtype: arithmetic asked of an engine that may choose it.
-        batches: one entry per batch size, in the order asked for.
-        cold_starts: fresh processes; empty where none was asked for.
-        sizes: files.
-        figures: parameters, constants and operations, as counted at export.
-        method: how it was measured: runs, warm-up, blocks, percentile definition.
-        engine_details: what the engine says about itself.
-        environment: what this ran on.
+        bundle: Name of the bundle.
+        model_sha256: SHA-256 digest of the graph.
+        decision: Digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
+        parity: State of the engine's proof for that decision when it was measured.
+        detector: Name of the detector.
+        engine: Name of the engine.
+        precision: Precision written in the graph: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        compute_dtype: Arithmetic asked of an engine that may choose it: ``"f32"`` or ``"bf16"``.
+        batches: One profile per batch size, in the order of the request.
+        cold_starts: One entry per fresh process.
+        sizes: Sizes of the bundle's files.
+        figures: Parameters, constants and operations, as counted at export.
+        method: How it was measured: runs, warm-up, blocks, definition of the percentiles.
+        engine_details: The engine's own description (``Engine.describe``).
+        environment: CPU, GPUs, system, package versions and load of the machine.
 
     Raises:
-        LineproofError: the environment or the engine's description is missing, or there is no batch.
+        LineproofError: The environment or the engine's description is missing, or there is no batch.
     """
 
     bundle: str
@@ -157,14 +158,15 @@ class ProfileReport:
         if missing or not self.engine_details:
             raise LineproofError(
                 f"The profile of {self.engine} has no {', '.join(missing) or 'description of the engine'}; a figure "
-                "without what it was measured on is refused. Pass core.environment's and the engine's description."
+                "without what it was measured on is refused. Pass what describe_environment (host.environment) and the "
+                "engine's describe return."
             )
         if not self.batches:
             raise LineproofError(f"The profile of {self.engine} holds no batch size; expected at least one.")
 
     @property
     def missed_deadline(self) -> bool:
-        """Whether a deadline was given and any call, at any batch size, was slower."""
+        """Whether there was a deadline and a call at any batch size was slower."""
         return any(item.deadline is not None and item.deadline.num_missed > 0 for item in self.batches)
 
     @property
@@ -206,7 +208,7 @@ class ProfileReport:
         }
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The report for people, a line each."""
+        """The report for people, in lines."""
         proof = "" if self.parity == "passed" else f", {self.parity}: no verify has proved its verdicts"
         lines = [f"{self.bundle} on {self.engine} ({self.precision}), {self.environment['cpu']}{proof}:"]
         for item in self.batches:
@@ -237,7 +239,11 @@ class ProfileReport:
 @final
 @dataclass(frozen=True, eq=False)
 class ProfileComparison:
-    """Several engines, timed in turn within one run; the first is what the others are compared with."""
+    """Several engines, timed in turn within one run.
+
+    Attributes:
+        reports: One report per engine; the first engine is the baseline that the others are compared with.
+    """
 
     reports: tuple[ProfileReport, ...]
 
@@ -247,7 +253,7 @@ class ProfileComparison:
         return any(report.missed_deadline for report in self.reports)
 
     def ratios(self) -> tuple[dict[str, Any], ...]:
-        """Median of each engine over the first one's, per batch size; below 1 is faster."""
+        """Median latency of each engine divided by the first engine's, per batch size; below 1 is faster."""
         baseline = self.reports[0]
         return tuple(
             {
@@ -267,7 +273,11 @@ class ProfileComparison:
 
 
 def check_deadlines(reports: Iterable[ProfileReport]) -> None:
-    """Raise BudgetError naming every engine and batch size that missed its deadline."""
+    """Check that no call missed its deadline.
+
+    Raises:
+        BudgetError: Calls missed it; the message names every such engine and batch size.
+    """
     missed = [
         f"{report.detector} on {report.engine} at batch {item.batch}: {item.deadline.num_missed} of "
         f"{item.deadline.num_runs} calls took longer than {item.deadline.deadline_ms:g} ms, the slowest "

@@ -1,4 +1,4 @@
-"""A profile as JSON: what ``profile --json`` prints and profile.json keeps."""
+"""JSON types of a profile, as ``profile --json`` prints it and profile.json holds it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .latency import DeadlineJson, Latency, SamplesJson
 
 
 class BatchJson(TypedDict):
-    """One engine at one batch size; times in ms, memory in 10⁶ bytes, null where it was not measured."""
+    """One engine at one batch size; times in ms, memory in 10⁶ bytes, null where not measured."""
 
     batch: int
     num_runs: int

@@ -14,7 +14,7 @@ _METHOD_COLUMNS = ("method", "engine", "extra parameters (M)", "constants (MB)",
 
 
 def latency_table(comparison: ProfileComparison) -> str:
-    """Percentiles of every engine and batch size, and the ratio of medians to the first engine."""
+    """Table of the latency percentiles per engine and batch size, with the ratio of medians to the first engine."""
     ratios = {(entry["engine"], entry["batch"]): entry["median_ratio"] for entry in comparison.ratios()}
     rows = []
     for report in comparison.reports:
@@ -37,10 +37,12 @@ def latency_table(comparison: ProfileComparison) -> str:
 
 
 def method_table(reports: Sequence[ProfileReport]) -> str:
-    """Methods side by side: parameters besides the backbone, constants, operations, median time and FPS at batch 1.
+    """Table of methods side by side: parameters besides the backbone, constants, operations, median time and FPS.
 
-    The columns are those that papers compare methods by; the first batch size of each report is taken, and it is the
-    caller's part to give reports of one machine.
+    The columns are those that papers compare methods by. Time and FPS are those of each report's first batch size.
+
+    Args:
+        reports: Reports of one machine; reports of several are not comparable.
     """
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The timed loop. It knows engines only by their protocol, and runs several in turn so that noise hits all alike."""
+"""The timed loop. It knows engines only by their protocol and runs several in turn, so that noise hits all alike."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ Clock = Callable[[], int]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How often things are run.
+    """Numbers of calls, and the rhythm in which engines take turns.
 
     Attributes:
-        num_runs: timed calls per engine and batch size.
-        num_warmup: untimed calls of each engine before the first timed one, at each batch size.
-        block_size: timed calls of one engine before the next engine's turn.
-        pause_ms: rest before each block where engines take turns. Worker threads of the engine before go on
+        num_runs: Number of timed calls per engine and batch size.
+        num_warmup: Number of untimed calls of each engine before the first timed one, at each batch size.
+        block_size: Number of timed calls of one engine before the next engine's turn.
+        pause_ms: Rest in ms before each block where engines take turns. Worker threads of the engine before go on
             spinning for a while and take the cores from the next one: without a rest the first timed call of
             OpenVINO after ONNX Runtime was seen to take half as long again.
-        num_lead_in: untimed calls between the rest and the block, because the caches are the other engine's.
+        num_lead_in: Number of untimed calls between the rest and the block, since the caches hold the data of the
+            engine before.
+
+    Raises:
+        UsageError: A number is too small.
     """
 
     num_runs: int = 200
@@ -50,7 +54,7 @@ class Schedule:
 @final
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """stages (R, 3) and device times (R,) in ns, the latter empty where there are none."""
+    """Times of one block in ns: the stages of R calls, and the device's own times, empty where it has none."""
 
     stages_ns: list[tuple[int, int, int]]
     device_ns: list[int]
@@ -69,14 +73,14 @@ def time_in_turn(
     Python's garbage collector is off while a block is timed and on between blocks.
 
     Args:
-        engines: open engines by name.
-        frames: uint8 (N, H, W, C), the same in every call.
-        schedule: how often.
-        progress: told after each block.
-        clock: monotonic, in ns.
+        engines: Open engines by name.
+        frames: Frames (N, H, W, C), the same in every call.
+        schedule: Numbers of timed and untimed calls, and the size of the blocks.
+        progress: Called after each block.
+        clock: Monotonic clock in ns.
 
     Returns:
-        All samples by engine, in the order in which they were taken.
+        All samples by engine, in the order of the calls.
     """
     for engine in engines.values():
         for _ in range(schedule.num_warmup):
@@ -94,7 +98,7 @@ def time_in_turn(
                 blocks[name].append(_time_block(engine, frames, num_runs, clock))
         done += num_runs
         progress(f"batch {len(frames)}", done, schedule.num_runs)
-    return {name: _join(taken) for name, taken in blocks.items()}
+    return {name: _join(timed) for name, timed in blocks.items()}
 
 
 def _time_block(engine: Engine, frames: Frames, num_runs: int, clock: Clock) -> _Block:

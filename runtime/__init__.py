@@ -1,1 +1,1 @@
-"""Bundle to engine to prediction, one file per engine."""
+"""Engines that run a bundle's graph and give predictions, one file per library."""

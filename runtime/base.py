@@ -1,4 +1,4 @@
-"""What every engine shares: the order of calls, one thread at a time, and checked outputs."""
+"""The base class of all engines: it holds the order of calls, lets one thread in at a time and checks the outputs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Array = NDArray[Any]
 
 
 class AbstractEngine(ABC):
-    """An open bundle. A subclass adds the library; this class keeps the promises of the protocol.
+    """A bundle opened for inference. A subclass adds the library; this class keeps the promises of ``Engine``.
 
     A batch belongs to the thread that uploaded it: another thread can neither execute nor download it, and a
-    thread that enters while another is inside is refused. What the class attributes mean is said in the protocol; a
-    subclass must give its ``name`` and ``precisions`` and states of the others what differs.
+    thread that calls while another one's call is running is refused. ``Engine`` says what the class attributes mean;
+    a subclass must give ``name`` and ``precisions``, and those of the others whose default is wrong for it.
 
     Args:
-        bundle: checked bundle.
-        options: choices of the caller.
+        bundle: Bundle whose hashes were checked.
+        options: Choices of the caller.
 
     Raises:
-        UsageError: an option that this engine cannot honour.
-        BundleError: the graph's inputs or outputs are not those that the manifest names.
+        UsageError: The engine cannot honour one of the options.
+        BundleError: The graph's inputs or outputs are not those that the manifest names.
     """
 
     name: ClassVar[str]
@@ -83,7 +83,7 @@ class AbstractEngine(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Load the model; what must be given back is pushed on ``self._resources``."""
+        """Load the model, and register on ``self._resources`` whatever ``close`` must release."""
 
     @abstractmethod
     def _upload(self, frames: Frames) -> None:
@@ -91,22 +91,26 @@ class AbstractEngine(ABC):
 
     @abstractmethod
     def _execute(self) -> None:
-        """Compute ``self._num_frames`` frames and wait for the end."""
+        """Compute ``self._num_frames`` frames and return when the outputs are complete."""
 
     @abstractmethod
     def _download(self) -> tuple[Array, Array]:
-        """Return score and anomaly map in arrays that nothing else writes to."""
+        """Return score (N,) and anomaly_map (N, h, w), both float32, in arrays that nothing else writes to."""
 
     @abstractmethod
     def _describe(self) -> dict[str, Any]:
-        """Library version, provider, device and arithmetic, as JSON values."""
+        """Library, version, provider, device, number of threads and arithmetic, as JSON values."""
 
     def upload(self, frames: Frames) -> None:
-        """Check uint8 (N, H, W, C) frames against the bundle's input and copy them to the device.
+        """Check frames against the bundle's input and copy them to the device.
+
+        Args:
+            frames: (N, H, W, C) of the dtype that the bundle takes, uint8 for images.
 
         Raises:
-            BadInputError: another dtype, size or channel count than the bundle takes.
-            UsageError: more frames than it takes or none, a closed engine, or another thread inside.
+            BadInputError: The frames have another dtype, size or number of channels than the bundle takes.
+            UsageError: There are more frames than the bundle takes or none, the engine is closed, or another
+                thread's call is running.
         """
         with self._inside("upload"):
             check_batch(self._bundle, frames)
@@ -115,11 +119,11 @@ class AbstractEngine(ABC):
             self._num_frames, self._owner = len(frames), threading.get_ident()
 
     def execute(self) -> None:
-        """Compute the uploaded batch, to the end.
+        """Compute the uploaded batch, and return when the outputs are complete.
 
         Raises:
-            UsageError: nothing was uploaded, another thread did, or the engine is closed.
-            LineproofError: the library failed; the message carries its words.
+            UsageError: Nothing was uploaded, another thread uploaded it, or the engine is closed.
+            LineproofError: The library failed; the message quotes it.
         """
         with self._inside("execute"):
             self._require(is_ready=self._num_frames > 0, action="execute", before="upload")
@@ -131,44 +135,45 @@ class AbstractEngine(ABC):
         """Copy the outputs of the last ``execute`` to the host, into arrays of their own.
 
         Returns:
-            float32 score (N,) and anomaly_map (N, h, w).
+            score (N,) and anomaly_map (N, h, w), both float32.
 
         Raises:
-            UsageError: nothing was executed since the last upload, another thread did, or the engine is closed.
-            BundleError: the engine gave outputs of another shape than the manifest says.
+            UsageError: Nothing was executed since the last upload, another thread uploaded the batch, or the engine
+                is closed.
+            BundleError: The outputs have another dtype or shape than the manifest says.
         """
         with self._inside("download"):
             self._require(is_ready=self._is_executed, action="download", before="execute")
             score, anomaly_map = self._download()
             for array, spec in zip((score, anomaly_map), self._bundle.manifest.outputs, strict=True):
-                want = tuple(self._num_frames if isinstance(size, str) else size for size in spec.shape)
-                if array.shape != want or array.dtype != np.dtype(spec.dtype):
+                shape = tuple(self._num_frames if isinstance(size, str) else size for size in spec.shape)
+                if array.shape != shape or array.dtype != np.dtype(spec.dtype):
                     raise BundleError(
                         f"Engine {self.name} gave {spec.name} as {array.dtype} {array.shape}; the manifest says "
-                        f"{spec.dtype} {want}. The graph and the manifest disagree: export the bundle again."
+                        f"{spec.dtype} {shape}. The graph and the manifest disagree: export the bundle again."
                     )
             return Prediction(score, anomaly_map)
 
     def device_time_ns(self) -> int | None:
-        """Time of the last ``execute`` by the device's own events in ns; None where there are none."""
+        """Time of the last ``execute`` in ns by the device's own events; None where the device has none."""
         return None
 
     def device_bytes(self) -> int | None:
-        """Device memory that this engine took in bytes; None for a CPU engine."""
+        """Device memory in bytes that went into use since this engine was opened; None for a CPU engine."""
         return None
 
     def describe(self) -> dict[str, Any]:
-        """What a measurement must record: engine, library, provider, threads, device, arithmetic.
+        """Describe the engine for a report: library, version, provider, threads, device and arithmetic as JSON values.
 
         Raises:
-            UsageError: the engine is closed.
+            UsageError: The engine is closed.
         """
         if self._is_closed:
             raise UsageError(f"Engine {self.name} is closed, so it cannot describe itself. Ask before closing.")
         return {"engine": self.name, "graph_precision": self._bundle.manifest.precision, **self._describe()}
 
     def close(self) -> None:
-        """Give everything back, after a call that is still running; a second close does nothing."""
+        """Release everything, after a call that is still running has ended; a second close does nothing."""
         with self._lock:
             self._is_closed = True
             self._resources.close()
@@ -199,11 +204,11 @@ class AbstractEngine(ABC):
     def _check_interface(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
         manifest = self._bundle.manifest
         for kind, seen, specs in (("inputs", inputs, manifest.inputs), ("outputs", outputs, manifest.outputs)):
-            found, named = sorted(seen), sorted(spec.name for spec in specs)
-            if found != named:
+            names, expected = sorted(seen), sorted(spec.name for spec in specs)
+            if names != expected:
                 raise BundleError(
-                    f"{self._bundle.path}: the model has the {kind} {', '.join(found)}, the manifest names "
-                    f"{', '.join(named)}. Export the bundle again."
+                    f"{self._bundle.path}: the model has the {kind} {', '.join(names)}, the manifest names "
+                    f"{', '.join(expected)}. Export the bundle again."
                 )
 
     def _failed(self, action: str, words: object) -> LineproofError:

@@ -1,4 +1,4 @@
-"""What works here: engines, packages, GPUs."""
+"""The diagnosis of a machine: which engines can run on it, and what would make the others run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .engine import Availability, availability, names_of
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What works here.
+    """What works on this machine.
 
     Attributes:
-        engines: every engine, whether it can run, and what would make it.
-        conflicts: packages that harm each other, in sentences.
-        can_train: whether torch and timm are installed.
-        environment: see ``host.environment``.
+        engines: Every engine, whether it can run here, and what would make it run.
+        conflicts: One sentence for each pair of installed packages that harm each other.
+        can_train: Whether torch and timm are installed.
+        environment: CPU, GPUs, system and package versions, as ``host.environment`` gives them.
     """
 
     engines: tuple[Availability, ...]
@@ -48,7 +48,7 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at engines, packages and GPUs; nothing is opened."""
+    """Diagnose this machine: engines, packages and GPUs. No model is opened."""
     return Diagnosis(
         engines=tuple(availability(name) for name in names_of(lambda engine: not engine.is_harness)),
         conflicts=_conflicts(package_versions()),
@@ -58,15 +58,15 @@ def examine() -> Diagnosis:
 
 
 def _conflicts(packages: dict[str, str]) -> tuple[str, ...]:
-    found = []
+    conflicts = []
     if {"onnxruntime", "onnxruntime-gpu"} <= set(packages):
-        found.append(
+        conflicts.append(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. "
             f"Keep one: pip uninstall onnxruntime onnxruntime-gpu, then {install('cpu')} or {install('gpu')}."
         )
     if int(packages.get("tensorrt", "0").split(".")[0]) >= 11 and "onnxruntime-gpu" in packages:
-        found.append(
+        conflicts.append(
             f"tensorrt {packages['tensorrt']} does not serve ONNX Runtime's TensorRT provider, which needs "
             "libnvinfer.so.10. Use engine trt, or an environment of its own with tensorrt-cu13 10.x for ort-trt."
         )
-    return tuple(found)
+    return tuple(conflicts)

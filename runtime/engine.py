@@ -1,4 +1,4 @@
-"""The one protocol that every engine speaks, and the table of engines."""
+"""The protocol that every engine follows, and the table of engines."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class EngineOptions:
     """What a caller may choose about an engine.
 
     Attributes:
-        device: index of the GPU.
-        num_threads: threads of a CPU engine; 0 leaves the engine's own default.
-        compute_dtype: arithmetic of an engine that could choose by itself: ``"f32"`` or, OpenVINO only,
-            ``"bf16"``. It never lowers the precision that is written in the graph.
-        allow_fallback: accept that the engine runs part of the graph elsewhere than asked (on the CPU).
+        device: Index of the GPU in CUDA's order, from 0.
+        num_threads: Number of threads of a CPU engine; 0 leaves the engine's own default.
+        compute_dtype: Arithmetic of an engine that could choose it by itself: ``"f32"`` or, with OpenVINO only,
+            ``"bf16"``. It does not change the precision that is written in the graph.
+        allow_fallback: Whether the engine may run the graph, or a part of it, elsewhere than asked (on the CPU).
     """
 
     device: int = 0
@@ -47,11 +47,11 @@ class Availability:
     """Whether an engine can run here.
 
     Attributes:
-        name: the engine.
-        is_available: True where it can be opened.
-        looked_for: what it needs, in words.
-        found: what was found, versions or the error.
-        fix: the one command or step that would make it available, or "".
+        name: Name of the engine.
+        is_available: Whether it can be opened.
+        looked_for: What the engine needs, in words.
+        found: What is here, in words: versions, or the error.
+        fix: The one command or step that would make it available; "" where it is.
     """
 
     name: str
@@ -65,23 +65,23 @@ class Availability:
 class Engine(Protocol):
     """A bundle opened for inference.
 
-    A call is ``upload``, ``execute``, ``download``: apart, so that copies and kernels can be timed apart.
-    ``execute`` returns when the outputs are complete (a GPU engine synchronises). An engine may be used by
-    one thread at a time; a second thread that enters meanwhile gets a LineproofError, not a wrong answer.
+    A call is ``upload``, ``execute`` and ``download``, three steps so that copies and kernels can be timed apart.
+    ``execute`` returns when the outputs are complete (a GPU engine synchronises). One thread at a time may use an
+    engine; a second one that calls meanwhile gets a LineproofError, not a wrong answer.
 
-    What an engine can do stands on its class, and asking it needs no package of its own.
+    The class attributes say what an engine can do. They can be read without the engine's library.
 
     Attributes:
-        name: its key in ``ENGINES``.
-        uses_gpu: whether it computes on a GPU, so that ``EngineOptions.device`` means something.
-        takes_threads: whether the caller may choose the number of its CPU threads.
-        needs_plan: whether it runs a plan that was built beforehand and lies in the bundle, and not the graph itself.
+        name: Name of the engine: its key in ``ENGINES``.
+        uses_gpu: Whether it computes on a GPU, so that ``EngineOptions.device`` applies.
+        takes_threads: Whether the caller may choose the number of its CPU threads.
+        needs_plan: Whether it runs a plan that was built beforehand and lies in the bundle, not the graph itself.
         builds_ahead: whether that plan can be built for named targets on a machine without its device.
-        is_reference: whether it is the truth that the others are held against; exactly one engine is.
-        is_harness: whether it computes nothing and only measures what the measuring costs; exactly one engine does.
-        precisions: precisions of the graphs that it runs (``"fp32"``, ``"fp16"``, ``"int8"``).
-        compute_dtypes: what ``EngineOptions.compute_dtype`` may be.
-        preference: place in what ``auto`` takes, the larger the earlier; 0 where ``auto`` never takes it.
+        is_reference: Whether it is the reference that the others are compared with; exactly one engine is.
+        is_harness: Whether it computes nothing and only shows what the measuring costs; exactly one engine is.
+        precisions: Precisions of the graphs that it runs: ``"fp32"``, ``"fp16"``, ``"int8"``.
+        compute_dtypes: Values that ``EngineOptions.compute_dtype`` may have.
+        preference: Rank for ``auto``, which prefers the larger; 0 where ``auto`` never takes the engine.
     """
 
     name: ClassVar[str]
@@ -103,11 +103,11 @@ class Engine(Protocol):
         ...
 
     def upload(self, frames: Frames) -> None:
-        """Check uint8 (N, H, W, C) frames against the bundle's input and copy them to the device."""
+        """Check frames (N, H, W, C), of images uint8, against the bundle's input and copy them to the device."""
         ...
 
     def execute(self) -> None:
-        """Compute the uploaded batch, to the end."""
+        """Compute the uploaded batch, and return when the outputs are complete."""
         ...
 
     def download(self) -> Prediction:
@@ -115,81 +115,86 @@ class Engine(Protocol):
         ...
 
     def device_time_ns(self) -> int | None:
-        """Time of the last ``execute`` by the device's own events in ns; None where there are none."""
+        """Time of the last ``execute`` in ns by the device's own events; None where the device has none."""
         ...
 
     def device_bytes(self) -> int | None:
-        """Device memory in use in bytes; None for a CPU engine."""
+        """Device memory in bytes that went into use since the engine was opened; None for a CPU engine."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Library version, provider, threads, device, arithmetic: what a measurement must record."""
+        """Describe the engine for a report: library, version, provider, threads, device and arithmetic."""
         ...
 
     def close(self) -> None:
-        """Give everything back; a closed engine refuses further calls."""
+        """Release everything; a closed engine refuses further calls."""
         ...
 
 
 def predict(engine: Engine, frames: Frames) -> Prediction:
-    """Upload, execute, download."""
+    """Upload frames (N, H, W, C), execute, and download the prediction."""
     engine.upload(frames)
     engine.execute()
     return engine.download()
 
 
 def engine_type(name: str) -> type[Engine]:
-    """The class of an engine, which says what the engine can do.
+    """The class of the named engine; its attributes say what the engine can do.
 
     Raises:
-        UsageError: no engine of that name.
+        UsageError: There is no engine of that name.
     """
     engine: type[Engine] = resolve(ENGINES, name, kind="engine")
     return engine
 
 
 def names_of(is_wanted: Callable[[type[Engine]], bool]) -> tuple[str, ...]:
-    """Names of the engines whose class is wanted, available here or not, in the order of the table."""
+    """Names of the engines whose class passes ``is_wanted``, available here or not, in the order of ``ENGINES``."""
     return tuple(name for name in ENGINES if is_wanted(engine_type(name)))
 
 
 def cpu_engines() -> tuple[str, ...]:
-    """Engines that run the graph on the CPU; without the reference and the harness."""
+    """Names of the engines that run the graph on the CPU, without the reference and the harness."""
     return names_of(lambda engine: not (engine.uses_gpu or engine.is_reference or engine.is_harness))
 
 
 def reference_engine() -> str:
-    """The engine that is the truth."""
+    """Name of the reference engine."""
     return names_of(lambda engine: engine.is_reference)[0]
 
 
 def harness_engine() -> str:
-    """The engine that computes nothing."""
+    """Name of the engine that computes nothing."""
     return names_of(lambda engine: engine.is_harness)[0]
 
 
 def is_reference(name: str) -> bool:
-    """Whether a name is the reference's; a name that no engine here has is not."""
+    """Whether a name is that of the reference engine; False for an unknown name."""
     return name in ENGINES and engine_type(name).is_reference
 
 
 def is_harness(name: str) -> bool:
-    """Whether a name is that of the engine that computes nothing; a name that no engine here has is not."""
+    """Whether a name is that of the engine that computes nothing; False for an unknown name."""
     return name in ENGINES and engine_type(name).is_harness
 
 
 def availability(name: str) -> Availability:
-    """Say whether the named engine can run here; a missing package is an answer, not an error."""
+    """Say whether the named engine can run here; a missing package is reported, not raised."""
     return engine_type(name).availability()
 
 
 def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> Engine:
-    """Open ``bundle`` with the engine of that name; what ``auto`` means is asked of ``runtime.ranking`` before.
+    """Open a bundle with the named engine.
+
+    Args:
+        bundle: Bundle whose hashes were checked.
+        name: Name of an engine. ``"auto"`` is none: ``runtime.ranking.resolve_auto`` turns it into a name.
+        options: Choices about the engine; None for the defaults.
 
     Raises:
-        UsageError: no engine of that name, or an option that it cannot honour.
-        EnvironmentMissingError: its package, driver or GPU is missing, or it has no plan for here.
-        BundleError: it does not run the bundle's precision, or another bundle took this one's place meanwhile.
+        UsageError: There is no engine of that name, or it cannot honour one of the options.
+        EnvironmentMissingError: Its package, driver or GPU is missing, or the bundle holds no plan that fits here.
+        BundleError: It does not run the bundle's precision, or another bundle took this one's place meanwhile.
     """
     engine = engine_type(name)
     check_precision(bundle, engine)
@@ -228,11 +233,14 @@ def check_precision(bundle: Bundle, engine: type[Engine]) -> None:
 
 
 def check_deciding(engine: str, *, what: str) -> None:
-    """Raise UsageError for the engine that computes nothing, where a part's fate would hang on its zeros.
+    """Refuse the engine that computes nothing where an answer would decide about parts.
 
     Args:
-        engine: the engine asked for.
-        what: what it was to do, in words ("inspect parts").
+        engine: Name of the engine that was asked for.
+        what: What it was asked to do, in words for the message ("inspect parts").
+
+    Raises:
+        UsageError: The engine is the one that computes nothing.
     """
     if is_harness(engine):
         raise UsageError(
@@ -242,16 +250,16 @@ def check_deciding(engine: str, *, what: str) -> None:
 
 
 def proof_name(engine: str, options: EngineOptions) -> str:
-    """Under which name a manifest keeps what verify found: other arithmetic than the default needs its own proof."""
+    """Name that a manifest files an engine's proof under; arithmetic other than the default has a proof of its own."""
     return engine if options.compute_dtype == "f32" else f"{engine}:{options.compute_dtype}"
 
 
 def check_batch(bundle: Bundle, frames: Frames) -> None:
-    """Check dtype, shape and batch size of frames against a bundle.
+    """Check dtype, shape and number of frames (N, H, W, C) against a bundle.
 
     Raises:
-        BadInputError: another dtype, size or channel count.
-        UsageError: more frames than the bundle was exported for, or none.
+        BadInputError: The frames have another dtype, size or number of channels than the bundle takes.
+        UsageError: There are more frames than the bundle was exported for, or none.
     """
     bundle.manifest.inputs[0].check(frames)
     if not 1 <= len(frames) <= bundle.manifest.max_batch:

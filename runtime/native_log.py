@@ -1,4 +1,4 @@
-"""What a C++ library prints to the process's standard error, as text."""
+"""Text that a C++ library prints to the process's standard error."""
 
 import os
 import re
@@ -15,7 +15,7 @@ _LIMIT = 900
 
 @final
 class NativeLog:
-    """Text caught by :func:`caught_stderr`, complete when its ``with`` block has ended."""
+    """Text caught by ``caught_stderr``; it is complete when the ``with`` block has ended."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -29,10 +29,13 @@ class NativeLog:
 
 @contextmanager
 def caught_stderr() -> Iterator[NativeLog]:
-    """Catch what is written to file descriptor 2, by C++ too, which no Python stream sees.
+    """Catch what is written to file descriptor 2, also by C++, which no Python stream sees.
 
-    The descriptor belongs to the process: what other threads write meanwhile is caught as well. So callers
-    pass on (``sys.stderr.write(log.text)``) what they do not put into an error.
+    The descriptor belongs to the process: what other threads write meanwhile is caught as well. A caller therefore
+    writes the text to ``sys.stderr`` where it does not put it into an error.
+
+    Yields:
+        The log, whose text is complete after the block.
     """
     log = NativeLog()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""An engine that computes nothing: what it costs is what the harness costs."""
+"""An engine that computes nothing, so that its time is the time of the measuring harness itself."""
 
 from typing import Any, ClassVar, final
 
@@ -20,7 +20,7 @@ class NullEngine(AbstractEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available everywhere."""
+        """Say that the engine can run; it can everywhere."""
         return Availability(name=cls.name, is_available=True, looked_for="nothing", found="nothing is needed", fix="")
 
     def _open(self) -> None:

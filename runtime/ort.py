@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, on CUDA, and through its TensorRT provider."""
+"""Engines of ONNX Runtime: on the CPU, on CUDA, and through its TensorRT provider."""
 
 from __future__ import annotations
 
@@ -90,16 +90,16 @@ class OrtCpuEngine(AbstractOrtEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available where onnxruntime (or onnxruntime-gpu, the same module) can be imported."""
-        wanted = "the package onnxruntime (or onnxruntime-gpu: one module, never both)"
+        """Say whether onnxruntime (or onnxruntime-gpu, the same module) can be imported."""
+        looked_for = "the package onnxruntime (or onnxruntime-gpu: one module, never both)"
         try:
             ort = import_onnxruntime()
         except EnvironmentMissingError as error:
             return Availability(
-                name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=install("cpu")
+                name=cls.name, is_available=False, looked_for=looked_for, found=str(error), fix=install("cpu")
             )
         return Availability(
-            name=cls.name, is_available=True, looked_for=wanted, found=f"onnxruntime {ort.__version__}", fix=""
+            name=cls.name, is_available=True, looked_for=looked_for, found=f"onnxruntime {ort.__version__}", fix=""
         )
 
     def _providers(self) -> list[Provider]:
@@ -107,7 +107,7 @@ class OrtCpuEngine(AbstractOrtEngine):
 
 
 class AbstractOrtGpuEngine(AbstractOrtEngine):
-    """An ONNX Runtime session on a GPU, bound to buffers of our own: no hidden copy, one stream.
+    """An ONNX Runtime session on a GPU, bound to device buffers of this engine: no hidden copy, one stream.
 
     Where the caller accepts a fallback and the GPU cannot be used, it runs from host memory like the CPU engine,
     and ``describe`` says which provider computes.
@@ -120,14 +120,16 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available where onnxruntime-gpu, CUDA's Python bindings and a GPU are; the session has the last word."""
-        wanted = f"onnxruntime-gpu with {cls.wanted_provider}, pycuda or cuda-python, an NVIDIA GPU"
+        """Say whether onnxruntime-gpu, CUDA's Python bindings and a GPU are here; a session may still be refused."""
+        looked_for = f"onnxruntime-gpu with {cls.wanted_provider}, pycuda or cuda-python, an NVIDIA GPU"
         try:
             ort = import_onnxruntime()
         except EnvironmentMissingError as error:
-            return Availability(name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=_GPU_FIX)
+            return Availability(
+                name=cls.name, is_available=False, looked_for=looked_for, found=str(error), fix=_GPU_FIX
+            )
         search, library, providers = find_gpus(), cuda_library(), ort.get_available_providers()
-        found = (
+        versions = (
             f"onnxruntime {ort.__version__} with {', '.join(providers)}; {library or 'no CUDA binding'}; {search.found}"
         )
         fix = ""
@@ -137,7 +139,7 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
             fix = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (check `nvidia-smi`)"
         elif not library:
             fix = "pip install cuda-python"
-        return Availability(name=cls.name, is_available=not fix, looked_for=wanted, found=found, fix=fix)
+        return Availability(name=cls.name, is_available=not fix, looked_for=looked_for, found=versions, fix=fix)
 
     def _open_session(self, providers: list[Provider]) -> None:
         self._buffers: CudaBuffers | None = None
@@ -199,11 +201,11 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
         return score, anomaly_map
 
     def device_time_ns(self) -> int | None:
-        """See the protocol: time between two CUDA events around the run; None after a fallback."""
+        """Time of the last ``execute`` in ns between two CUDA events around it; None after a fallback."""
         return self._buffers.elapsed_ns() if self._buffers else None
 
     def device_bytes(self) -> int | None:
-        """See the protocol: what the GPU's memory in use grew by since the engine was opened."""
+        """Growth of the GPU's memory in use since the engine was opened, in bytes; None after a fallback."""
         return self._buffers.used_bytes() if self._buffers else None
 
     def _describe(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions that are what was asked for, or an error."""
+"""ONNX Runtime sessions that run on the provider that was asked for, or end in an error."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ Provider = tuple[str, dict[str, str]]
 def import_onnxruntime() -> Any:
     """Import onnxruntime.
 
+    Returns:
+        The module.
+
     Raises:
-        EnvironmentMissingError: it is not installed, or a library that it links against is missing.
+        EnvironmentMissingError: It is not installed, or a library that it links against is missing.
     """
     try:
         import onnxruntime
@@ -46,40 +49,55 @@ def import_onnxruntime() -> Any:
 
 
 def failures(ort: Any) -> tuple[type[Exception], ...]:
-    """Exceptions that ONNX Runtime raises; they have no base class of their own."""
+    """Exceptions that ONNX Runtime raises: it has no base class for them.
+
+    Args:
+        ort: The module onnxruntime.
+    """
     state = ort.capi.onnxruntime_pybind11_state
     names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail"
     return (RuntimeError, ValueError, *(getattr(state, name) for name in names.split()))
 
 
 def open_session(ort: Any, bundle: Bundle, providers: list[Provider], options: EngineOptions) -> Any:
-    """Open model.onnx with these providers, the first one being what was asked for.
+    """Open the bundle's model.onnx.
+
+    Args:
+        ort: The module onnxruntime.
+        bundle: Bundle to open.
+        providers: Execution providers with their options; the first one is the one that was asked for.
+        options: Choices of the caller.
+
+    Returns:
+        An ``onnxruntime.InferenceSession``.
 
     Raises:
         BundleError: ONNX Runtime cannot read or run the graph.
-        EnvironmentMissingError: the session does not use the provider that was asked for, or leaves nodes that
-            compute on the CPU, and ``options.allow_fallback`` is False.
+        EnvironmentMissingError: The session does not use the first provider, or leaves nodes that compute to the CPU,
+            and ``options.allow_fallback`` is False.
     """
-    wanted = providers[0][0]
+    provider = providers[0][0]
     settings = _settings(ort, options)
-    if wanted not in ort.get_available_providers():
-        return _fall_back(ort, bundle, settings, wanted=wanted, words="this build has it not", options=options)
+    if provider not in ort.get_available_providers():
+        return _fall_back(
+            ort, bundle, settings, provider=provider, words="This build does not have it.", options=options
+        )
     notes = io.StringIO()
     with caught_stderr() as log, contextlib.redirect_stdout(notes):
         try:
             # Without this the wheel does not find the CUDA libraries that pip installed beside it.
-            if wanted != CPU:
+            if provider != CPU:
                 ort.preload_dlls()
             session, problem = _create(ort, bundle, settings, providers), ""
         except failures(ort) as error:
             session, problem = None, str(error)
     words = " ".join(f"{problem} {log.words()}".split())
-    if session is None and wanted == CPU:
+    if session is None and provider == CPU:
         raise BundleError(f"{bundle.model_path}: ONNX Runtime cannot open the graph: {words} Export it again.")
-    if session is None or wanted not in session.get_providers():
-        return _fall_back(ort, bundle, settings, wanted=wanted, words=words, options=options)
+    if session is None or provider not in session.get_providers():
+        return _fall_back(ort, bundle, settings, provider=provider, words=words, options=options)
     sys.stderr.write(log.text)
-    _refuse_stray_nodes(session, wanted, options)
+    _refuse_stray_nodes(session, provider, options)
     return session
 
 
@@ -99,18 +117,18 @@ def _create(ort: Any, bundle: Bundle, settings: Any, providers: list[Provider]) 
     return session
 
 
-def _fall_back(ort: Any, bundle: Bundle, settings: Any, *, wanted: str, words: str, options: EngineOptions) -> Any:
+def _fall_back(ort: Any, bundle: Bundle, settings: Any, *, provider: str, words: str, options: EngineOptions) -> Any:
     if not options.allow_fallback:
         raise EnvironmentMissingError(
-            f"ONNX Runtime was asked for {wanted} and would run on the CPU instead. It said: {words or 'nothing'} "
-            f"It has {', '.join(ort.get_available_providers())}. {_fix(wanted)} Or accept the CPU with "
+            f"ONNX Runtime was asked for {provider} and would run on the CPU instead. It said: {words or 'nothing'} "
+            f"It has {', '.join(ort.get_available_providers())}. {_fix(provider)} Or accept the CPU with "
             "--allow-fallback."
         )
     return _create(ort, bundle, settings, [(CPU, {})])
 
 
-def _fix(wanted: str) -> str:
-    if wanted == TENSORRT:
+def _fix(provider: str) -> str:
+    if provider == TENSORRT:
         return (
             "Install onnxruntime-gpu with CUDA 13, cuDNN 9 and TensorRT 10 (libnvinfer.so.10; TensorRT 11 does not "
             "serve it): pip install 'onnxruntime-gpu[cuda,cudnn]' 'tensorrt-cu13<11'."
@@ -119,32 +137,35 @@ def _fix(wanted: str) -> str:
 
 
 def nodes_per_provider(session: Any) -> dict[str, list[str]]:
-    """Operator types by the provider that runs them, as ONNX Runtime assigned them."""
+    """Operator types of a session's nodes by the provider that ONNX Runtime assigned them to."""
     assigned: dict[str, list[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         assigned.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
     return assigned
 
 
-def stray_operators(assigned: dict[str, list[str]], wanted: str) -> Counter[str]:
-    """Operators that would compute elsewhere than asked; those that only compute shapes are let pass.
+def stray_operators(assigned: dict[str, list[str]], provider: str) -> Counter[str]:
+    """Count the operators that would compute elsewhere than asked; those that only compute shapes do not count.
 
     Args:
-        assigned: operator types by provider.
-        wanted: the provider that was asked for; where it runs nothing at all, everything is stray.
+        assigned: Operator types by provider.
+        provider: Provider that was asked for. Where it runs no node at all, every operator counts.
+
+    Returns:
+        Number of nodes by operator type.
     """
-    if wanted not in assigned:
+    if provider not in assigned:
         return Counter(operator for operators in assigned.values() for operator in operators)
     return Counter(operator for operator in assigned.get(CPU, ()) if operator not in _SHAPE_OPERATORS)
 
 
-def _refuse_stray_nodes(session: Any, wanted: str, options: EngineOptions) -> None:
-    if wanted == CPU or options.allow_fallback:
+def _refuse_stray_nodes(session: Any, provider: str, options: EngineOptions) -> None:
+    if provider == CPU or options.allow_fallback:
         return
-    stray = stray_operators(nodes_per_provider(session), wanted)
+    stray = stray_operators(nodes_per_provider(session), provider)
     if stray:
         parts = ", ".join(f"{count} {operator}" for operator, count in sorted(stray.items()))
         raise EnvironmentMissingError(
-            f"{wanted} was loaded, but does not run {parts}: these nodes of the graph would run elsewhere. Export "
+            f"{provider} was loaded, but does not run {parts}: these nodes of the graph would run elsewhere. Export "
             "again without these operators, choose another engine, or accept it with --allow-fallback."
         )

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""The engine of OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _openvino() -> Any:
 class OpenVinoEngine(AbstractEngine):
     """OpenVINO's CPU plugin, tuned for latency.
 
-    Left alone, the plugin computes in bf16 on a CPU that can, and so moves the scores. Here it computes in
-    f32 unless ``compute_dtype`` is ``"bf16"``, and a CPU without bf16 arithmetic refuses that, where the
-    plugin would take f32 and say nothing. The parts of a graph that are fp16 are computed in f32 as well:
-    ``describe`` counts what the compiled model really runs in.
+    By default the plugin computes in bf16 on a CPU that can, which changes the scores. Here it computes in f32 unless
+    ``compute_dtype`` is ``"bf16"``; a CPU without bf16 arithmetic then gets an error, where the plugin would silently
+    take f32. The parts of a graph that are fp16 are computed in f32 as well: ``describe`` counts the nodes of the
+    compiled model by the type that they really compute in.
     """
 
     name: ClassVar[str] = "openvino"
@@ -42,19 +42,19 @@ class OpenVinoEngine(AbstractEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available where the package openvino can be imported and its CPU plugin loads."""
-        wanted = "the package openvino and its CPU plugin"
+        """Say whether the package openvino can be imported and its CPU plugin loads."""
+        looked_for = "the package openvino and its CPU plugin"
         try:
             openvino = _openvino()
             devices = openvino.Core().available_devices
         except (EnvironmentMissingError, RuntimeError) as error:
-            return Availability(name=cls.name, is_available=False, looked_for=wanted, found=str(error), fix=_FIX)
-        found = f"openvino {openvino.__version__} with {', '.join(devices) or 'no device'}"
+            return Availability(name=cls.name, is_available=False, looked_for=looked_for, found=str(error), fix=_FIX)
+        versions = f"openvino {openvino.__version__} with {', '.join(devices) or 'no device'}"
         return Availability(
             name=cls.name,
             is_available="CPU" in devices,
-            looked_for=wanted,
-            found=found,
+            looked_for=looked_for,
+            found=versions,
             fix="" if "CPU" in devices else _FIX,
         )
 
@@ -89,31 +89,31 @@ class OpenVinoEngine(AbstractEngine):
 
     def _check_hint(self) -> None:
         hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        wanted = self._options.compute_dtype
-        if hint not in (wanted, _HINTS[wanted]):
+        dtype = self._options.compute_dtype
+        if hint not in (dtype, _HINTS[dtype]):
             raise EnvironmentMissingError(
-                f"OpenVINO was asked to compute in {wanted} and compiled the model for {hint} on this CPU "
+                f"OpenVINO was asked to compute in {dtype} and compiled the model for {hint} on this CPU "
                 f"({self._cpu}). Choose the compute type {hint}, or another engine."
             )
 
     def _bind(self, openvino: Any) -> None:
         names = {port: port.get_names() for port in (*self._compiled.inputs, *self._compiled.outputs)}
         manifest = self._bundle.manifest
-        wanted = {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
-        known = {port: next(iter(wanted & labels), min(labels, default="?")) for port, labels in names.items()}
+        expected = {spec.name for spec in (*manifest.inputs, *manifest.outputs)}
+        name_of = {port: next(iter(expected & labels), min(labels, default="?")) for port, labels in names.items()}
         self._check_interface(
-            (known[port] for port in self._compiled.inputs), (known[port] for port in self._compiled.outputs)
+            (name_of[port] for port in self._compiled.inputs), (name_of[port] for port in self._compiled.outputs)
         )
-        by_name = {label: port for port, label in known.items()}
+        by_name = {name: port for port, name in name_of.items()}
         self._ports = [by_name[spec.name] for spec in manifest.outputs]
-        taken = manifest.inputs[0]
-        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in taken.shape[1:])), taken.dtype)
+        spec = manifest.inputs[0]
+        self._frames = np.zeros((manifest.max_batch, *(int(size) for size in spec.shape[1:])), spec.dtype)
         self._tensor = openvino.Tensor
         self._resources.callback(self._release)
 
     def _upload(self, frames: Frames) -> None:
         self._frames[: len(frames)] = frames
-        # A tensor over a slice of our own buffer: no second copy, and the caller may reuse the frames at once.
+        # A tensor over a slice of this engine's buffer: no second copy, and the caller may reuse the frames at once.
         self._request.set_input_tensor(self._tensor(self._frames[: len(frames)], shared_memory=True))
 
     def _execute(self) -> None:
@@ -138,7 +138,7 @@ class OpenVinoEngine(AbstractEngine):
         }
 
     def _nodes_per_dtype(self) -> dict[str, int]:
-        """Nodes of the compiled model by the type they compute in; inputs, outputs and constants left out."""
+        """Number of nodes of the compiled model by the type they compute in, without inputs, outputs and constants."""
         counts: Counter[str] = Counter()
         for node in self._compiled.get_runtime_model().get_ordered_ops():
             info = node.get_rt_info()

@@ -1,4 +1,4 @@
-"""Which plan of a bundle may be loaded here: only one that was built for exactly this, and is unaltered."""
+"""Choice of a TensorRT plan: only one that was built for this model, library version and GPU may be loaded."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ..host.nvidia import Gpu
 
 @dataclass(frozen=True, kw_only=True)
 class PlanKey:
-    """What a plan must have been built for.
+    """Properties that a plan must have been built for.
 
     Attributes:
         engine: ``trt`` or ``trt-rtx``.
-        engine_version: version of that library here; a plan is bound to it to the last digit.
-        gpu: the GPU here.
-        precision: precision of the bundle's graph.
-        model_sha256: digest of the bundle's model.
-        max_batch: largest batch that must fit.
+        engine_version: Version of that library here; a plan is bound to it to the last digit.
+        gpu: The GPU here.
+        precision: Precision of the bundle's graph.
+        model_sha256: SHA-256 digest of the bundle's model.
+        max_batch: Largest number of frames per call that the bundle takes.
     """
 
     engine: str
@@ -32,7 +32,7 @@ class PlanKey:
     max_batch: int
 
     def objection(self, record: PlanRecord) -> str:
-        """Why this plan must not be loaded here, in words; "" where it may."""
+        """Reasons why a plan must not be loaded here, in words; "" where it may be."""
         objections = (
             (record.model_sha256 != self.model_sha256, "stale: it was built from another model.onnx"),
             (
@@ -47,12 +47,12 @@ class PlanKey:
 
 
 def _is_for(target: str, gpu: Gpu) -> bool:
-    """A plan names one GPU (``NVIDIA L4 sm_89``) or, built ahead of time, capabilities (``sm_86+sm_89``)."""
+    """Whether a plan's target is this GPU (``NVIDIA L4 sm_89``), or names its capability (``sm_86+sm_89``)."""
     return target == gpu.target or gpu.sm in target.split("+")
 
 
 def plan_key(bundle: Bundle, *, engine: str, engine_version: str, gpu: Gpu) -> PlanKey:
-    """The key of the plan that this bundle needs here."""
+    """Key of the plan that a bundle needs with this library version and GPU."""
     manifest = bundle.manifest
     return PlanKey(
         engine=engine,
@@ -65,10 +65,10 @@ def plan_key(bundle: Bundle, *, engine: str, engine_version: str, gpu: Gpu) -> P
 
 
 def select_plan(bundle: Bundle, key: PlanKey) -> PlanRecord:
-    """The newest plan that fits the key.
+    """The newest plan of a bundle that fits the key.
 
     Raises:
-        EnvironmentMissingError: there is none; the message says why each was refused and how to build one.
+        EnvironmentMissingError: No plan fits; the message says why each was refused and how to build one.
     """
     build = f"Build one here: lineproof export {bundle.path} --engine {key.engine}"
     plans = [plan for plan in bundle.manifest.plans if plan.engine == key.engine]
@@ -85,10 +85,10 @@ def select_plan(bundle: Bundle, key: PlanKey) -> PlanRecord:
 
 
 def read_plan(bundle: Bundle, record: PlanRecord) -> bytes:
-    """Read a plan, after its hash was checked: a plan is executable code.
+    """Read a plan and check its hash first, since a plan is executable code.
 
     Raises:
-        BundleError: the file is missing, lies outside the bundle, or is not the one that was recorded.
+        BundleError: The file is missing, lies outside the bundle, or has another hash than the manifest says.
     """
     path = bundle.path / record.file
     rebuild = f"Build it again: lineproof export {bundle.path} --engine {record.engine}"

@@ -1,4 +1,4 @@
-"""Which engine ``auto`` means, and what each of several engines gets of the options: asked in one place."""
+"""Ranking of the engines: which one ``auto`` means, and which options each of several engines gets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..host.extras import install
 from .engine import EngineOptions, availability, engine_type, names_of, proof_name
 
 AUTO = "auto"
-#: Which engine ``auto`` takes first, by what is proved; whatever is neither stands between.
+#: Rank of an engine for ``auto`` by the state of its proof, the smaller first; any other state ranks 1.
 _RANKS = {"passed": 0, "failed": 2}
 
-#: Whether an engine, by its name, comes into question for a bundle.
+#: Says of a bundle and an engine's name whether the engine comes into question.
 Filter = Callable[[Bundle, str], bool]
 
 
 def fits(bundle: Bundle, name: str) -> bool:
-    """Whether an engine can run what lies in the bundle: its precision, and a plan where the engine needs one."""
+    """Whether an engine runs the bundle's precision and, where it needs a plan, the bundle holds one for it."""
     engine = engine_type(name)
     has_plan = not engine.needs_plan or any(plan.engine == name for plan in bundle.manifest.plans)
     return has_plan and bundle.manifest.precision in engine.precisions
@@ -40,11 +40,11 @@ def rank_engines(bundle: Bundle, *filters: Filter) -> tuple[str, ...]:
     """The engines that ``auto`` may take and that pass every filter, the preferred first.
 
     Args:
-        bundle: what is to be run.
-        filters: asked in this order, so that what is cheap to ask comes before ``is_here``.
+        bundle: Bundle to run.
+        filters: Filters, asked in this order: those that cost little should come before ``is_here``.
     """
     names = sorted(_candidates(), key=lambda name: -engine_type(name).preference)
-    return tuple(name for name in names if all(is_wanted(bundle, name) for is_wanted in filters))
+    return tuple(name for name in names if all(passes(bundle, name) for passes in filters))
 
 
 def _candidates() -> tuple[str, ...]:
@@ -52,19 +52,19 @@ def _candidates() -> tuple[str, ...]:
 
 
 def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = None) -> str:
-    """The engine that a caller's word means: for ``"auto"`` the best one here, any other word itself.
+    """Turn ``"auto"`` into the name of the best engine here; any other name is returned as it is.
 
     The best is the preferred one of those that are proved for the bundle's decision. Where none is proved, it is the
     preferred one that did not fail its last verify, then any. An engine that needs a plan counts only where the bundle
     holds one for it.
 
     Args:
-        bundle: whose proofs count.
-        name: an engine, or ``"auto"``.
-        options: the arithmetic that must be proved.
+        bundle: Bundle to run; its proofs count.
+        name: Name of an engine, or ``"auto"``.
+        options: Choices about the engine, whose arithmetic the proof must be for; None for the defaults.
 
     Raises:
-        EnvironmentMissingError: ``"auto"``, and no engine can run here.
+        EnvironmentMissingError: The name is ``"auto"`` and no engine can run here.
     """
     if name != AUTO:
         return name
@@ -75,23 +75,23 @@ def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = N
             f"No engine is available here; looked for {looked_for}. "
             f"Install one: {install('cpu')}, or {install('openvino')}."
         )
-    asked = options or EngineOptions()
+    options = options or EngineOptions()
     # Of equals the first: a minimum keeps the order.
-    return min(here, key=lambda name: _RANKS.get(bundle.manifest.parity_of(proof_name(name, asked)), 1))
+    return min(here, key=lambda name: _RANKS.get(bundle.manifest.parity_of(proof_name(name, options)), 1))
 
 
 def reference_options(name: str, options: EngineOptions) -> EngineOptions:
     """Options of a reference engine beside an engine under test: the defaults, save the threads where it takes them.
 
-    Which GPU, which arithmetic and whether a fallback is accepted are questions to the engine under test; what the
-    reference says must not depend on them.
+    GPU, arithmetic and fallback are choices about the engine under test; the reference's scores must not depend on
+    them.
 
     Args:
-        name: the reference engine.
-        options: of the engine under test.
+        name: Name of the reference engine.
+        options: Options of the engine under test.
 
     Raises:
-        UsageError: no engine of that name.
+        UsageError: There is no engine of that name.
     """
     return EngineOptions(num_threads=options.num_threads if engine_type(name).takes_threads else 0)
 
@@ -100,16 +100,16 @@ def share_options(engines: Sequence[str], options: EngineOptions) -> tuple[Engin
     """Options of each of several engines that run side by side, in their order.
 
     The GPU goes to those that use one and the threads to those that take a number of them. Where none of the engines
-    can honour an option, all get it, so that the first one refuses it by name. Arithmetic is not shared out: an engine
-    that lacks it refuses, since it would silently compute other numbers than were asked for. The harness, which has
+    can honour an option, all get it, so that the first one refuses it by name. All get the arithmetic, and an engine
+    that lacks it refuses, since with another one it would silently compute other numbers. The harness, which has
     nothing to choose, gets the defaults.
 
     Args:
-        engines: their names.
-        options: what the caller asked for.
+        engines: Names of the engines.
+        options: Choices of the caller.
 
     Raises:
-        UsageError: no engine of such a name.
+        UsageError: There is no engine of one of the names.
     """
     types = [engine_type(name) for name in engines]
     has_gpu, has_threads = any(item.uses_gpu for item in types), any(item.takes_threads for item in types)

@@ -1,4 +1,4 @@
-"""What one command needs here, and whether it is here: packages, an engine, a folder that can be written."""
+"""Readiness of one command: the packages, the engine and the folder it needs, and whether they are here."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Need:
     """One thing that a command needs.
 
     Attributes:
-        what: the thing.
-        is_met: whether it is here.
-        found: what was found.
-        fix: the command or step that brings it, or "".
+        what: The thing, in words.
+        is_met: Whether it is here.
+        found: What is here, in words.
+        fix: The command or step that brings it; "" where it is here.
     """
 
     what: str
@@ -38,8 +38,8 @@ class Readiness:
     """Whether one command can work here.
 
     Attributes:
-        command: its name.
-        needs: everything it needs, met or not.
+        command: Name of the command.
+        needs: Everything that it needs, met or not.
     """
 
     command: str
@@ -51,7 +51,11 @@ class Readiness:
         return all(need.is_met for need in self.needs)
 
     def check(self) -> None:
-        """Raise EnvironmentMissingError where something is missing."""
+        """Check that nothing is missing.
+
+        Raises:
+            EnvironmentMissingError: Something is missing; the message names it.
+        """
         if not self.is_ready:
             missing = ", ".join(need.what for need in self.needs if not need.is_met)
             raise EnvironmentMissingError(f"lineproof {self.command} cannot work here; missing: {missing}.")
@@ -65,7 +69,7 @@ class Readiness:
         }
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The answer for people, a line each."""
+        """Everything that the command needs, and the fixes, a line each."""
         lines = [f"lineproof {self.command}: {'ready' if self.is_ready else 'not ready'}"]
         for need in self.needs:
             lines.append(f"{'yes' if need.is_met else 'NO':4}{need.what}: {need.found}")
@@ -75,32 +79,38 @@ class Readiness:
 
 
 def examine_for(command: str, needs: Needs) -> Readiness:
-    """Look at what a command needs; nothing is opened, made or written."""
-    answers = [*_packages(needs.modules)]
+    """Check everything that a command needs; nothing is opened or written.
+
+    Args:
+        command: Name of the command.
+        needs: What the command states that it needs.
+    """
+    checked = [*_packages(needs.modules)]
     if needs.has_engine:
-        answers.append(_engine())
+        checked.append(_engine())
     if needs.writes:
-        answers.append(_writable(Path(needs.writes)))
-    return Readiness(command, tuple(answers))
+        checked.append(_writable(Path(needs.writes)))
+    return Readiness(command, tuple(checked))
 
 
 def _packages(modules: tuple[str, ...]) -> Iterator[Need]:
     for module in modules:
         is_met = find_spec(module) is not None
-        found = "installed" if is_met else "not installed"
         yield Need(
-            what=f"the module {module}", is_met=is_met, found=found, fix="" if is_met else install(extra_of(module))
+            what=f"the module {module}",
+            is_met=is_met,
+            found="installed" if is_met else "not installed",
+            fix="" if is_met else install(extra_of(module)),
         )
 
 
 def _engine() -> Need:
     states = [availability(name) for name in names_of(lambda engine: not engine.is_harness)]
     here = [state.name for state in states if state.is_available and not is_reference(state.name)]
-    found = ", ".join(here) or "; ".join(f"{state.name}: {state.found}" for state in states)
     return Need(
         what="an engine",
         is_met=bool(here),
-        found=found,
+        found=", ".join(here) or "; ".join(f"{state.name}: {state.found}" for state in states),
         fix="" if here else f"{install('cpu')}, or {install('openvino')}",
     )
 
@@ -108,6 +118,6 @@ def _engine() -> Need:
 def _writable(folder: Path) -> Need:
     place = folder if folder.exists() else folder.absolute().parent
     is_met = place.is_dir() and os.access(place, os.W_OK | os.X_OK)
-    found = "can be written" if is_met else ("is not writable" if place.is_dir() else "is a file")
+    state = "can be written" if is_met else ("is not writable" if place.is_dir() else "is a file")
     fix = "" if is_met else "work in a folder that can be written, or name one with --out"
-    return Need(what=f"the folder {folder.absolute()}", is_met=is_met, found=found, fix=fix)
+    return Need(what=f"the folder {folder.absolute()}", is_met=is_met, found=state, fix=fix)

@@ -1,6 +1,6 @@
-"""PyTorch as it was trained: the reference that every other engine is held against.
+"""The engine of PyTorch: the detector as it was trained, the reference that every other engine is compared with.
 
-The one file of this folder that imports torch and the detectors, and only when an engine is opened.
+This is the one file of this folder that imports torch and the detectors, and it does so only when an engine is opened.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ _FIX = install("train")
 class TorchEngine(AbstractEngine):
     """The detector in its training form, eager, fp32, on the CPU.
 
-    It never moves to a GPU by itself: the reference must be the same everywhere, and a choice made silently
-    would be a second reference. Its weights are fp32 whatever the precision of the bundle's graph, so that it is the
-    reference of every bundle.
+    It does not use a GPU, since the reference must be the same everywhere. Its weights are fp32 whatever the precision
+    of the bundle's graph, so that it is the reference of every bundle.
     """
 
     name: ClassVar[str] = REFERENCE_ENGINE
@@ -39,17 +38,17 @@ class TorchEngine(AbstractEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available where torch is installed; it is not imported, which would take seconds."""
-        wanted = "the package torch (and the detectors' packages, timm and FrEIA)"
+        """Say whether torch is installed, without importing it, which would take seconds."""
+        looked_for = "the package torch (and the detectors' packages, timm and FrEIA)"
         if find_spec("torch") is None:
             return Availability(
-                name=cls.name, is_available=False, looked_for=wanted, found="torch is not installed", fix=_FIX
+                name=cls.name, is_available=False, looked_for=looked_for, found="torch is not installed", fix=_FIX
             )
         try:
-            found = f"torch {version('torch')}"
+            versions = f"torch {version('torch')}"
         except PackageNotFoundError:
-            found = "torch, without its version"
-        return Availability(name=cls.name, is_available=True, looked_for=wanted, found=found, fix="")
+            versions = "torch, without its version"
+        return Availability(name=cls.name, is_available=True, looked_for=looked_for, found=versions, fix="")
 
     def _open(self) -> None:
         path = self._bundle.path / REFERENCE
@@ -81,7 +80,7 @@ class TorchEngine(AbstractEngine):
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
-        """PyTorch has one number of threads for the whole process: set it for the call, then put it back."""
+        """Set PyTorch's number of threads, which holds for the whole process, and restore it after the block."""
         before = self._torch.get_num_threads()
         self._torch.set_num_threads(self._options.num_threads or before)
         try:

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT for RTX: one code path, two modules of one API (10.x, 11.x; 1.x for RTX)."""
+"""Engines of TensorRT (10.x, 11.x) and TensorRT for RTX (1.x): two modules with one API, run by the same code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_GPU = "install the NVIDIA driver, or run on a machine with an NVIDIA GPU (ch
 
 
 class AbstractTensorRtEngine(AbstractEngine):
-    """A plan of the bundle on this GPU. Plans are built by ``lineproof export BUNDLE --engine …``, never here."""
+    """A plan of the bundle on this GPU. ``lineproof export BUNDLE --engine …`` builds plans; nothing is built here."""
 
     library: ClassVar[TensorRtLibrary]
     precisions: ClassVar[tuple[str, ...]] = PRECISIONS
@@ -29,21 +29,21 @@ class AbstractTensorRtEngine(AbstractEngine):
 
     @classmethod
     def availability(cls) -> Availability:
-        """Available where the library, CUDA's Python bindings and a GPU that the library serves are."""
+        """Say whether the library, CUDA's Python bindings and a GPU that the library serves are here."""
         library = cls.library
-        wanted = f"{library.title} (module {library.module}), pycuda or cuda-python, an NVIDIA GPU"
+        looked_for = f"{library.title} (module {library.module}), pycuda or cuda-python, an NVIDIA GPU"
         try:
             trt = import_module(library.module)
         except (ImportError, OSError) as error:
             return Availability(
                 name=cls.name,
                 is_available=False,
-                looked_for=wanted,
+                looked_for=looked_for,
                 found=f"{error}; {find_gpus().found}",
                 fix=library.fix,
             )
         search, binding = find_gpus(), cuda_library()
-        found = f"{library.module} {trt.__version__}; {binding or 'no CUDA binding'}; {search.found}"
+        versions = f"{library.module} {trt.__version__}; {binding or 'no CUDA binding'}; {search.found}"
         fix = ""
         if not search.gpus:
             fix = _NO_GPU
@@ -51,11 +51,11 @@ class AbstractTensorRtEngine(AbstractEngine):
             fix = "pip install cuda-python"
         elif not any(cls._serves(trt, gpu) for gpu in search.gpus):
             fix = f"use a GPU that {library.title} serves, or another engine (`trt` or `ort-cuda` on this one)"
-        return Availability(name=cls.name, is_available=not fix, looked_for=wanted, found=found, fix=fix)
+        return Availability(name=cls.name, is_available=not fix, looked_for=looked_for, found=versions, fix=fix)
 
     @classmethod
     def _serves(cls, trt: Any, gpu: Gpu) -> bool:
-        """Whether the library has kernels for this GPU; TensorRT itself finds out when it loads the plan."""
+        """Whether the library has kernels for this GPU. TensorRT says so only when it loads a plan: True here."""
         del trt, gpu
         return True
 
@@ -79,8 +79,8 @@ class AbstractTensorRtEngine(AbstractEngine):
         search, index = find_gpus(), self._options.device
         if index >= len(search.gpus):
             raise EnvironmentMissingError(
-                f"Engine {self.name} was asked for GPU {index}. Found: {search.found}. To fix: {_NO_GPU}; or choose "
-                "another --device."
+                f"Engine {self.name} was asked for GPU {index} (--device). Found: {search.found}. To fix: {_NO_GPU}; "
+                "or choose another GPU."
             )
         return search.gpus[index]
 
@@ -94,25 +94,25 @@ class AbstractTensorRtEngine(AbstractEngine):
     def _load(self, content: bytes) -> None:
         logger, self._errors = tensorrt_logger(self._trt)
         self._errors.take()
-        self._runtime = self._made(self._trt.Runtime(logger), "start its runtime")
-        self._engine = self._made(self._runtime.deserialize_cuda_engine(content), "load the plan")
-        self._context = self._made(self._engine.create_execution_context(), "make an execution context")
+        self._runtime = self._checked(self._trt.Runtime(logger), "start its runtime")
+        self._engine = self._checked(self._runtime.deserialize_cuda_engine(content), "load the plan")
+        self._context = self._checked(self._engine.create_execution_context(), "make an execution context")
         self._check_tensors()
         for name in self._shapes():
             if not self._context.set_tensor_address(name, self._buffers.address(name)):
                 raise self._failed(f"bind {name} of", self._errors.take())
         self._batch = 0
 
-    def _made(self, thing: Any, what: str) -> Any:
-        """Every call of this API may answer None and tell the reason to the logger only."""
-        if thing is None:
+    def _checked(self, handle: Any, action: str) -> Any:
+        """Return a handle of this API, or raise: a call that fails gives None and logs the reason."""
+        if handle is None:
             library = self.library
             raise EnvironmentMissingError(
-                f"{library.title} {self._trt.__version__} could not {what} ({self._plan.file}, for "
+                f"{library.title} {self._trt.__version__} could not {action} ({self._plan.file}, for "
                 f"{self._gpu.target}). It said: {self._errors.take() or 'nothing'} "
                 f"Build it again here: lineproof export {self._bundle.path} --engine {self.name}"
             )
-        return thing
+        return handle
 
     def _check_tensors(self) -> None:
         engine, trt, manifest = self._engine, self._trt, self._bundle.manifest
@@ -153,11 +153,11 @@ class AbstractTensorRtEngine(AbstractEngine):
         return score, anomaly_map
 
     def device_time_ns(self) -> int | None:
-        """See the protocol: time between two CUDA events around the execution."""
+        """Time of the last ``execute`` in ns between two CUDA events around it."""
         return self._buffers.elapsed_ns()
 
     def device_bytes(self) -> int | None:
-        """See the protocol: what the GPU's memory in use grew by since the engine was opened."""
+        """Growth of the GPU's memory in use since the engine was opened, in bytes."""
         return self._buffers.used_bytes()
 
     def _describe(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class TrtEngine(AbstractTensorRtEngine):
 
 @final
 class TrtRtxEngine(AbstractTensorRtEngine):
-    """TensorRT for RTX; its plan is bound to compute capabilities and compiled to the end at the first batch."""
+    """TensorRT for RTX; its plan is bound to compute capabilities, and compiled fully when the first batch runs."""
 
     library: ClassVar[TensorRtLibrary] = TENSORRT_RTX
     name: ClassVar[str] = TENSORRT_RTX.engine

@@ -1,1 +1,1 @@
-"""Many cells, each a detector carried from its images to a proved, measured bundle; today the chain of one."""
+"""The chain from images to a proved, measured bundle, and its demo on the built-in sample."""

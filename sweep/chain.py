@@ -1,4 +1,4 @@
-"""Training and export from the command line's words."""
+"""The chain behind the command ``export``: train where asked, export, verify, put the bundle in its place."""
 
 from __future__ import annotations
 
@@ -30,17 +30,18 @@ OPTION_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What to export, and what for.
+    """What to export, and for which engine.
 
     Attributes:
-        source: a detector's name, a run folder or a bundle.
-        checkpoint: run folder, where ``source`` is a detector's name; None takes the newest.
-        is_sample: train the detector on the built-in sample first.
-        out: the bundle's folder; None names it after category and detector.
-        engine: what it is meant for, see ``prove``.
-        targets: see ``prove``.
-        is_verified: False leaves out the verification.
-        is_replacing: whether a bundle that holds calibration, proofs, plans, profiles or a history is replaced.
+        source: Name of a detector, or path of a run folder or a bundle.
+        checkpoint: Run folder to export where ``source`` is a detector's name; None takes the newest one.
+        is_sample: Whether the detector is trained on the built-in sample first.
+        out: Folder of the bundle; None names it after category and detector.
+        engine: Name of the engine that the bundle is meant for; ``"onnx"`` for none in particular.
+        targets: GPU architectures that a trt-rtx plan is built for, such as ``"sm_89"``.
+        is_verified: Whether the bundle is verified on its golden frames.
+        is_replacing: Whether a bundle that holds a calibration, proofs, plans, profiles or a history is replaced.
+        accept_undecided: Whether an undecided verification counts as good enough to replace another bundle.
     """
 
     source: str
@@ -60,15 +61,17 @@ def export_and_prove(
     """Export a run and prove the bundle, or build a plan into a bundle that exists.
 
     Args:
-        request: what.
-        options: what the bundle shall be.
-        progress: told about every step.
+        request: What to export, and for which engine.
+        options: Choices about the bundle; None for the defaults.
+        progress: Called about every step.
 
     Raises:
-        UsageError: something was asked for that would have no effect, or an engine that export does not know.
-        EnvironmentMissingError: no engine or TensorRT for it is here; asked before any work, as the next one.
-        BundleError: the place cannot be written, is full, or holds a bundle with records that may not be replaced.
-        BadInputError: the run is unfinished, or its images are gone or changed.
+        UsageError: An option would have no effect, or export does not know the engine.
+        EnvironmentMissingError: No engine, or no TensorRT, is here for it. This and the next one are checked before
+            any work.
+        BundleError: The folder cannot be written, the disk is full, or the folder holds a bundle with records that may
+            not be replaced.
+        BadInputError: The run is unfinished, or its images are gone or changed.
     """
     check_engine(request.engine, request.targets)
     options, conversions = options or ExportOptions(), list[str]()
@@ -93,8 +96,8 @@ def export_and_prove(
     run = run or train_on_sample(request.source, progress=progress)
     check_space(out, num_bytes(run, has_reference=options.has_reference, precision=options.precision))
     with reserved(out, is_replacing=request.is_replacing) as place:
-        made = export_bundle(run, place.folder, options=options, conversions=conversions, progress=progress)
-        bundle = dataclasses.replace(made, path=occupy(place))
+        exported = export_bundle(run, place.folder, options=options, conversions=conversions, progress=progress)
+        bundle = dataclasses.replace(exported, path=occupy(place))
         proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
     dataset = recorded_dataset(run, data=options.data)
@@ -114,10 +117,12 @@ def _prove(bundle: Bundle, request: ExportRequest, conversions: Sequence[str], p
 
 
 def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
-    """The bundle that exists; whatever could only have been decided when it was exported is refused."""
+    """Open the bundle that the request names; options that only an export of a run could honour are refused."""
     bundle = open_bundle(request.source)
-    given = {item.name: (getattr(options, item.name), item.default) for item in dataclasses.fields(options)}
-    ignored = [key for key, (value, usual) in given.items() if value not in (usual, getattr(bundle.manifest, key, ""))]
+    values = {item.name: (getattr(options, item.name), item.default) for item in dataclasses.fields(options)}
+    ignored = [
+        key for key, (value, default) in values.items() if value not in (default, getattr(bundle.manifest, key, ""))
+    ]
     ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
     if ignored:
         names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)
@@ -129,25 +134,28 @@ def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
 
 
 def _run(request: ExportRequest) -> Path | None:
-    """The run folder that a request means; None where it has to be trained on the built-in sample first."""
+    """The run folder that a request names; None where the detector is trained on the built-in sample first."""
     source = Path(request.source)
     refuse_unfinished(source)
     if is_finished(source):
         if request.checkpoint or request.is_sample:
-            raise UsageError(f"{source} is a run already; --checkpoint and --sample go with a detector's name.")
+            raise UsageError(
+                f"{source} is a run already; --checkpoint and --sample go with a detector's name. Leave them out."
+            )
         return source
     from ..detectors.table import DETECTORS
 
     if request.source not in DETECTORS:
         raise UsageError(
-            f"{request.source!r} is no detector, run folder or bundle. Detectors: {', '.join(sorted(DETECTORS))}."
+            f"{request.source!r} is no detector, run folder or bundle. Name one; the detectors are "
+            f"{', '.join(sorted(DETECTORS))}."
         )
     if request.checkpoint is not None:
         refuse_unfinished(request.checkpoint)
-        found = run_detector(request.checkpoint)
-        if found != request.source or request.is_sample:
+        detector = run_detector(request.checkpoint)
+        if detector != request.source or request.is_sample:
             raise UsageError(
-                f"--checkpoint {request.checkpoint} holds {found or 'no finished run'}, not {request.source}"
+                f"--checkpoint {request.checkpoint} holds {detector or 'no finished run'}, not {request.source}"
                 f"{'; --sample trains anew and takes no checkpoint' if request.is_sample else ''}."
             )
         return request.checkpoint

@@ -1,4 +1,4 @@
-"""The whole chain on the built-in sample, ending in a page with images."""
+"""The demo: the whole chain on the built-in sample, ending in an HTML page with images."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class DemoStep:
     """One detector, carried through the chain.
 
     Attributes:
-        name: detector.
-        proof: export, TensorRT-RTX build, golden frames.
-        parity: one report per engine, on the sample's test images.
-        profile: the engines side by side.
-        seconds: time of the whole step.
+        name: Name of the detector.
+        proof: Result of the export, with the TensorRT-RTX build and the verification on golden frames.
+        parity: One report per engine, on the sample's test images.
+        profile: Profiles of the engines, side by side.
+        seconds: Time of the whole step in s.
     """
 
     name: str
@@ -56,18 +56,18 @@ class DemoStep:
 
     @property
     def operation(self) -> RunOperation:
-        """What its threshold does to the sample's test images."""
+        """Operating table of the threshold on the sample's test images."""
         return self.proof.operation or RunOperation(reason="the bundle was not exported from a run.")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo did.
+    """Result of the demo.
 
     Attributes:
-        steps: one per detector.
-        page: the summary.
-        seconds: time of all.
+        steps: One step per detector.
+        page: Path of the HTML page.
+        seconds: Time of all steps in s.
     """
 
     steps: tuple[DemoStep, ...]
@@ -80,7 +80,11 @@ class Demo:
         return all(report.passed for step in self.steps for report in step.parity)
 
     def check(self) -> None:
-        """Raise ParityError where an engine did not give the reference's verdicts."""
+        """Check that every engine gave the reference's verdicts.
+
+        Raises:
+            ParityError: An engine did not; the message names it.
+        """
         for step in self.steps:
             for report in step.parity:
                 report.check()
@@ -120,12 +124,12 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
     """Train, export, verify and profile each detector on the built-in sample.
 
     Args:
-        out: folder for everything: sample, runs, bundles, page.
-        detectors: names.
-        progress: told about every step.
+        out: Folder for the sample, the runs, the bundles and the page.
+        detectors: Names of the detectors.
+        progress: Called about every step.
 
     Raises:
-        EnvironmentMissingError: no CPU engine is installed.
+        EnvironmentMissingError: No CPU engine is installed.
     """
     engines = tuple(name for name in cpu_engines() if availability(name).is_available)
     if not engines:
@@ -169,10 +173,16 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
 def verify_each(
     bundle: Bundle, engines: Sequence[str], *, dataset: Dataset, progress: Progress = silent
 ) -> tuple[Bundle, tuple[ParityReport, ...]]:
-    """Verify one engine after the other on a data set's test images, and keep every report in the bundle.
+    """Verify one engine after the other on a data set's test images, and file every report in the bundle.
+
+    Args:
+        bundle: Bundle to verify.
+        engines: Names of the engines.
+        dataset: Data set whose test images are compared.
+        progress: Called about every step.
 
     Returns:
-        The bundle as it lies on disk then, so that what follows knows what was proved; one report per engine.
+        The bundle as it is on disk afterwards, with its proofs, and one report per engine.
     """
     reports = []
     for engine in engines:
@@ -182,7 +192,7 @@ def verify_each(
 
 
 def _show(page: Page, step: DemoStep, dataset: Dataset) -> None:
-    """One section of the page."""
+    """Add the section of one detector to the page."""
     page.heading(step.name)
     for report in step.parity:
         page.verdict(report.summary_lines()[0], is_good=report.passed)
@@ -203,19 +213,19 @@ def _figure(value: float | None) -> str:
 
 
 def _images(bundle: Bundle, dataset: Dataset, engine: str) -> list[tuple[np.ndarray[Any, Any], str]]:
-    """The first good part and one part of each defect: heat map, true outline, verdict."""
+    """Heat map and true outline of the first good part and of one part per defect, each with its verdict as caption."""
     limits = map_limits(bundle)
-    shown = []
+    images = []
     with open_line(bundle.path, engine=engine) as line:
         for sample in _one_of_each(dataset.test):
             frame = line.input.read(sample.path)
-            found = line.inspect(frame)
-            drawn = draw(frame, found, bundle=bundle, limits=limits)
+            verdict = line.inspect(frame)
+            drawn = draw(frame, verdict, bundle=bundle, limits=limits)
             mask = line.input.read_mask(sample)
             if mask is not None:
                 drawn = contour(drawn, mask, colour=(0, 255, 255))
-            shown.append((drawn, f"{sample.defect}/{sample.path.name}: {found.verdict}, {found.score:.3f}"))
-    return shown
+            images.append((drawn, f"{sample.defect}/{sample.path.name}: {verdict.verdict}, {verdict.score:.3f}"))
+    return images
 
 
 def _one_of_each(samples: Sequence[Sample]) -> list[Sample]:

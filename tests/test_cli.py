@@ -227,8 +227,8 @@ def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
         (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
         (["run", "TINY", "IMAGES", "--threshold", "nan"], "expected a finite number"),
-        (["run", "TINY", "IMAGES", "--append"], "name it with --out"),
-        (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "--skip-judged goes with --append"),
+        (["run", "TINY", "IMAGES", "--append"], "--append was given without --out"),
+        (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "--skip-judged was given without --append"),
     ],
 )
 def test_status_2_usage(lineproof, tiny_bundle, images, words, said):

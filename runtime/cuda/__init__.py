@@ -1,1 +1,1 @@
-"""CUDA as the GPU engines use it: bindings and buffers."""
+"""CUDA for the GPU engines: Python bindings and device buffers."""

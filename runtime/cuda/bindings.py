@@ -1,6 +1,6 @@
-"""CUDA through pycuda or through cuda-python: the few calls that an engine needs, one class for each."""
+"""CUDA through pycuda or cuda-python: the few calls that an engine needs, in one class per binding."""
 
-# ruff: noqa: D102 (what each method does is said once, in AbstractCuda)
+# ruff: noqa: D102 (AbstractCuda says what each method does)
 from __future__ import annotations
 
 import ctypes
@@ -25,7 +25,7 @@ class AbstractCuda(ABC):
 
     @abstractmethod
     def current(self) -> AbstractContextManager[None]:
-        """Make this GPU the calling thread's, and turn CUDA's failures into LineproofError."""
+        """Make this GPU the calling thread's inside a ``with`` block, and turn CUDA's failures into LineproofError."""
 
     @property
     @abstractmethod
@@ -34,7 +34,7 @@ class AbstractCuda(ABC):
 
     @abstractmethod
     def allocate_device(self, num_bytes: int) -> int:
-        """Allocate device memory; returns its address."""
+        """Allocate device memory and return its address."""
 
     @abstractmethod
     def free_device(self, address: int) -> None:
@@ -42,7 +42,7 @@ class AbstractCuda(ABC):
 
     @abstractmethod
     def allocate_host(self, num_bytes: int) -> Bytes:
-        """Allocate page-locked host memory."""
+        """Allocate page-locked host memory: uint8 (num_bytes,)."""
 
     @abstractmethod
     def free_host(self, memory: Bytes) -> None:
@@ -58,11 +58,11 @@ class AbstractCuda(ABC):
 
     @abstractmethod
     def record(self, event: int) -> None:
-        """Queue event 0 (start) or 1 (stop)."""
+        """Queue an event: 0 is the start, 1 the stop."""
 
     @abstractmethod
     def elapsed_ns(self) -> int:
-        """Time between the two events, both passed, in ns."""
+        """Time between the start and the stop event in ns; both must have passed."""
 
     @abstractmethod
     def synchronize(self) -> None:
@@ -70,11 +70,11 @@ class AbstractCuda(ABC):
 
     @abstractmethod
     def used_bytes(self) -> int:
-        """Memory of the GPU in use by everybody, in bytes."""
+        """Memory of the GPU that all processes together use, in bytes."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back the stream and the events."""
+        """Release the stream and the events."""
 
 
 @final
@@ -222,17 +222,20 @@ class PyCuda(AbstractCuda):
 
 
 def cuda_library() -> str:
-    """The binding that :func:`open_cuda` takes: ``pycuda``, ``cuda-python`` or ``""`` where there is none."""
+    """Name of the binding that ``open_cuda`` uses: ``pycuda``, ``cuda-python``, or "" where none is installed."""
     if find_spec("pycuda"):
         return PyCuda.library
     return PythonCuda.library if find_spec("cuda") and find_spec("cuda.bindings") else ""
 
 
 def open_cuda(device: int) -> AbstractCuda:
-    """Open a GPU with pycuda where it is installed, with cuda-python where it is not.
+    """Open a GPU with pycuda where it is installed, else with cuda-python.
+
+    Args:
+        device: Index of the GPU in CUDA's order.
 
     Raises:
-        EnvironmentMissingError: no binding is installed, or the driver or the GPU is missing.
+        EnvironmentMissingError: No binding is installed, or the driver or the GPU is missing.
     """
     library = cuda_library()
     if not library:

@@ -1,4 +1,4 @@
-"""Device memory of one engine: allocated once, with page-locked twins on the host."""
+"""Device memory of one engine, allocated once, with page-locked memory of the same size on the host."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class CudaBuffers:
     """Named tensors for the largest batch, on the GPU and page-locked on the host, with one stream.
 
     Args:
-        cuda: an open GPU; closed together with the buffers.
-        shapes: name to shape and dtype at the largest batch, the batch first.
+        cuda: An open GPU, which is closed together with the buffers.
+        shapes: Shape at the largest batch (the batch comes first) and dtype of every tensor, by its name.
 
     Raises:
-        LineproofError: CUDA failed; what was allocated before is given back.
+        LineproofError: CUDA failed; whatever was allocated before is freed.
     """
 
     def __init__(self, cuda: AbstractCuda, shapes: Mapping[str, tuple[tuple[int, ...], str]]) -> None:
@@ -47,16 +47,16 @@ class CudaBuffers:
 
     @property
     def library(self) -> str:
-        """The Python binding in use."""
+        """Name of the Python binding in use."""
         return self._cuda.library
 
     @property
     def stream(self) -> int:
-        """Handle of the one stream."""
+        """CUDA handle of the stream that everything is queued on."""
         return self._cuda.stream
 
     def current(self) -> AbstractContextManager[None]:
-        """Make the GPU the calling thread's while another library is called."""
+        """Make this GPU the calling thread's inside a ``with`` block, while another library is called."""
         return self._cuda.current()
 
     def address(self, name: str) -> int:
@@ -82,7 +82,7 @@ class CudaBuffers:
         return memory.view(dtype).reshape(num_items, *shape[1:]).copy()
 
     def execute(self, queue: Callable[[int], None]) -> None:
-        """Call ``queue(stream)`` between the two events and wait until the stream is empty."""
+        """Call ``queue`` with the stream's handle between two CUDA events, and wait until the stream is empty."""
         self._elapsed_ns = None
         with self._cuda.current():
             self._cuda.record(0)
@@ -92,11 +92,11 @@ class CudaBuffers:
             self._elapsed_ns = self._cuda.elapsed_ns()
 
     def elapsed_ns(self) -> int | None:
-        """Time of the last ``execute`` by the device's events in ns; None before the first."""
+        """Time of the last ``execute`` in ns between the two CUDA events; None before the first one."""
         return self._elapsed_ns
 
     def used_bytes(self) -> int:
-        """Memory that went into use on this GPU since before the first buffer was allocated, in bytes."""
+        """Growth of the GPU's memory in use since before the first buffer was allocated, in bytes."""
         with self._cuda.current():
             return max(0, self._cuda.used_bytes() - self._used_before_bytes)
 

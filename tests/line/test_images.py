@@ -12,8 +12,8 @@ from lineproof.line.images import find_images, holds_results
 LINE = json.dumps({"file": "a.png", "verdict": "OK", "score": 0.1, "threshold": 0.5}) + "\n"
 
 
-def names(found, folder):
-    return [Path(file).relative_to(folder).as_posix() for file in found.files]
+def names(result, folder):
+    return [Path(file).relative_to(folder).as_posix() for file in result.files]
 
 
 def results(folder):
@@ -29,16 +29,17 @@ def test_folders_are_searched_below_and_in_order(images):
     (images / "0.png").rename(images / "b" / "c" / "0.png")
     (images / "notes.txt").write_text("x")
     (images / ".hidden.png").write_bytes(b"x")
-    found = find_images([images])
-    assert names(found, images) == ["1.png", "2.png", "b/c/0.png"]
-    assert found.notes == ()
+    result = find_images([images])
+    assert names(result, images) == ["1.png", "2.png", "b/c/0.png"]
+    assert result.notes == ()
 
 
 def test_a_image_named_twice_counts_once(images):
-    found = find_images([images / "2.png", images])
-    assert names(found, images) == ["2.png", "0.png", "1.png"]
-    assert found.notes == (
-        f"1 more path or link leads to what was taken already, first {images / '2.png'}: each image is judged once.",
+    result = find_images([images / "2.png", images])
+    assert names(result, images) == ["2.png", "0.png", "1.png"]
+    assert result.notes == (
+        f"1 more path or link leads to files or folders that were visited before, first {images / '2.png'}: each "
+        "image is judged once.",
     )
 
 
@@ -48,10 +49,10 @@ def test_a_circle_of_links_ends(images):
     (images / "self").symlink_to(images / "self")
     (images / "self.png").symlink_to("self.png")
     (images / "gone.png").symlink_to("nowhere.png")
-    found = find_images([images])
-    assert names(found, images) == ["0.png", "1.png", "2.png"]
-    assert "1 more path" in found.notes[0]
-    assert str(images / "below" / "up") in found.notes[0]
+    result = find_images([images])
+    assert names(result, images) == ["0.png", "1.png", "2.png"]
+    assert "1 more path" in result.notes[0]
+    assert str(images / "below" / "up") in result.notes[0]
 
 
 def test_through_two_links_once_and_under_its_own_name(images, tmp_path):
@@ -64,9 +65,9 @@ def test_through_two_links_once_and_under_its_own_name(images, tmp_path):
     (images / "a-folder").symlink_to(images / "real")
     (images / "real").mkdir()
     (images / "2.png").rename(images / "real" / "2.png")
-    found = find_images([images])
-    assert names(found, images) == ["1.png", "real/2.png", "x.png"]
-    assert "3 more paths or links" in found.notes[0]
+    result = find_images([images])
+    assert names(result, images) == ["1.png", "real/2.png", "x.png"]
+    assert "3 more paths or links" in result.notes[0]
 
 
 def test_a_folder_that_only_a_link_leads_to_is_read(images, tmp_path):
@@ -80,17 +81,17 @@ def test_a_folder_that_only_a_link_leads_to_is_read(images, tmp_path):
 
 def test_results_are_never_read(images):
     results(images / "inspected")
-    found = find_images([images])
-    assert names(found, images) == ["0.png", "1.png", "2.png"]
-    assert found.notes == (f"Left out, since results of this command lie there: {images / 'inspected'}.",)
+    result = find_images([images])
+    assert names(result, images) == ["0.png", "1.png", "2.png"]
+    assert result.notes == (f"Left out, since results of this command lie there: {images / 'inspected'}.",)
     assert holds_results(images / "inspected")
     (images / "link").symlink_to(images / "inspected" / "overlays")
     assert names(find_images([images]), images) == ["0.png", "1.png", "2.png"]
     (images / "out").mkdir()
     (images / "out" / "old.png").write_bytes(b"x")
-    found = find_images([images], out=images / "out")
-    assert "out/old.png" not in names(found, images)
-    assert str(images / "out") in found.notes[0]
+    result = find_images([images], out=images / "out")
+    assert "out/old.png" not in names(result, images)
+    assert str(images / "out") in result.notes[0]
 
 
 @pytest.mark.parametrize("name", ["", "overlays", "overlays/000000-a-OK.png"])

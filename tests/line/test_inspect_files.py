@@ -27,7 +27,7 @@ from lineproof.runtime.engine import EngineOptions, availability
 def line(tiny_bundle):
     state = availability("ort-cpu")
     if not state.is_available:
-        pytest.skip(f"{state.found}. To fix: {state.fix}")
+        pytest.skip(f"{state.inspection}. To fix: {state.fix}")
     with open_line(tiny_bundle.path, engine="ort-cpu") as opened:
         yield opened
 
@@ -67,8 +67,8 @@ def test_arithmetic_and_order_of_channels_stand_in_every_line(tiny_bundle, image
 
 def test_verdicts_are_those_of_the_frames(line, images):
     before = datetime.now(UTC)
-    verdicts, found = judge(line, images)
-    found.check()
+    verdicts, inspection = judge(line, images)
+    inspection.check()
     assert [entry["verdict"] for entry in verdicts] == ["OK", "OK", "NG"]
     for entry in verdicts:
         frame = np.asarray(Image.open(entry["file"]))
@@ -92,8 +92,8 @@ def test_whoever_reads_a_verdict_finds_what_is_behind_it(line, images, tiny_bund
 
 
 def test_bad_files_are_err_and_the_rest_goes_on(line, spoiled):
-    told = []
-    entries, found = judge(line, spoiled, progress=lambda *item: told.append(item))
+    steps = []
+    entries, inspection = judge(line, spoiled, progress=lambda *item: steps.append(item))
     verdicts = {entry["file"].rpartition("/")[2]: entry for entry in entries}
     assert {name: entry["verdict"] for name, entry in verdicts.items()} == {
         "0.png": "OK", "0b-cut.png": "ERR", "1.png": "OK", "1b-large.png": "ERR", "1c-empty.png": "ERR",
@@ -104,16 +104,22 @@ def test_bad_files_are_err_and_the_rest_goes_on(line, spoiled):
         assert (entry["score"] is None) == ("error" in entry) == ("kind" in entry) == is_error
     assert "1b-large.png: the image is 30x40 (height x width); frames are 12x16" in verdicts["1b-large.png"]["error"]
     assert verdicts["1b-large.png"]["kind"] == "BadInputError"
-    assert told[-1] == ("inspecting", 7, 7)
+    assert steps[-1] == ("inspecting", 7, 7)
     with pytest.raises(BadInputError, match=r"4 of 7 files gave no verdict; see the ERR lines") as error:
-        found.check()
+        inspection.check()
     assert error.value.exit_status == 1
-    assert found.to_dict() == {"num_files": 7, "num_judged": 7, "num_errors": 4, "num_skipped": 0, "conversions": []}
+    assert inspection.to_dict() == {
+        "num_files": 7,
+        "num_judged": 7,
+        "num_errors": 4,
+        "num_skipped": 0,
+        "conversions": [],
+    }
 
 
 def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):
     out = tmp_path / "out" / "deep"
-    verdicts, found = judge(line, spoiled, out=out)
+    verdicts, inspection = judge(line, spoiled, out=out)
     written = [json.loads(text) for text in (out / "verdicts.jsonl").read_text().splitlines()]
     assert written == verdicts
     assert sorted(path.name for path in (out / "overlays").iterdir()) == [
@@ -125,8 +131,8 @@ def test_verdicts_and_overlays_are_written(line, spoiled, tmp_path):
     assert drawn.shape == (12, 16, 3)
     frame = np.asarray(Image.open(spoiled / "2.png"))
     assert np.abs(drawn.astype(int) - frame).max() > 20
-    assert found.filed == f"7 verdicts are in {out / 'verdicts.jsonl'}, with 3 overlays"
-    assert found.unfiled == ""
+    assert inspection.filed == f"7 verdicts are in {out / 'verdicts.jsonl'}, with 3 overlays"
+    assert inspection.unfiled == ""
 
 
 def test_each_verdict_is_shown_and_on_disk_before_the_next_image_is_read(line, images, tmp_path):
@@ -153,21 +159,21 @@ def test_a_reader_that_went_away_takes_no_verdict_with_it(line, images, tmp_path
 def test_stopped_between_two_images(line, images, tmp_path):
     out = tmp_path / "out"
     answers = iter([False, False, True])
-    verdicts, found = judge(line, images, out=out, should_stop=lambda: next(answers))
+    verdicts, inspection = judge(line, images, out=out, should_stop=lambda: next(answers))
     assert len(verdicts) == len((out / "verdicts.jsonl").read_text().splitlines()) == 2
     with pytest.raises(StoppedError) as error:
-        found.check()
+        inspection.check()
     assert str(error.value) == (
         f"Stopped after 2 of 3 files. What was judged is printed, and 2 verdicts are in {out / 'verdicts.jsonl'}, "
         f"with 2 overlays. To go on with the rest: the same command with --out {out} --append --skip-judged."
     )
     assert error.value.exit_status == 130
     answers = iter([False, True])
-    _, found = judge(line, images, should_stop=lambda: next(answers))
+    _, inspection = judge(line, images, should_stop=lambda: next(answers))
     with pytest.raises(
         StoppedError, match=r"after 1 of 3 files\. What was judged is printed\. The first one not judged is "
     ):
-        found.check()
+        inspection.check()
 
 
 def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, images, tmp_path):
@@ -239,8 +245,8 @@ def test_names_of_any_length_and_the_same_name_in_two_folders(line, images, tmp_
         os.link(images / "0.png", tmp_path / "set" / folder / "0.png")
     for name in ("y" * 251, "ä" * 125, "検" * 83, "\udcff" * 200):
         os.link(images / "0.png", tmp_path / "set" / f"{name}.png")
-    verdicts, found = judge(line, tmp_path / "set", out=tmp_path / "out")
-    found.check()
+    verdicts, inspection = judge(line, tmp_path / "set", out=tmp_path / "out")
+    inspection.check()
     overlays = [entry["overlay"] for entry in verdicts]
     assert len(set(overlays)) == len(verdicts) == 6
     assert all((tmp_path / "out" / name).is_file() for name in overlays)

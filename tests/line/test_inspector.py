@@ -219,9 +219,9 @@ def test_verdicts_do_not_share_memory_with_the_next(cpu):
     golden = cpu.golden()
     line = Line(cpu, open_engine(cpu, "ort-cpu"), engine_name="ort-cpu")
     first = line.inspect(golden.frames[7])
-    kept = first.anomaly_map.copy()
+    copy = first.anomaly_map.copy()
     line.inspect(golden.frames[0])
-    np.testing.assert_array_equal(first.anomaly_map, kept)
+    np.testing.assert_array_equal(first.anomaly_map, copy)
     line.close()
 
 

@@ -17,31 +17,38 @@ def samples(total_ms):
 
 
 def test_ten_samples_by_hand():
-    found = summarise(np.array([10, 1, 9, 2, 8, 3, 7, 4, 6, 5], np.int64) * 1_000_000)
-    assert found.to_dict() == {
+    latency = summarise(np.array([10, 1, 9, 2, 8, 3, 7, 4, 6, 5], np.int64) * 1_000_000)
+    assert latency.to_dict() == {
         "min": 1.0, "mean": 5.5, "p50": 5.0, "p90": 9.0, "p95": 10.0, "p99": 10.0, "p999": 10.0, "max": 10.0,
     }  # fmt: skip
 
 
 def test_thousand_samples_by_hand():
-    found = summarise(np.arange(1, 1001, dtype=np.int64)[::-1] * 1_000_000)
-    assert (found.p50, found.p90, found.p95, found.p99, found.p999, found.max) == (500, 900, 950, 990, 999, 1000)
+    latency = summarise(np.arange(1, 1001, dtype=np.int64)[::-1] * 1_000_000)
+    assert (latency.p50, latency.p90, latency.p95, latency.p99, latency.p999, latency.max) == (
+        500,
+        900,
+        950,
+        990,
+        999,
+        1000,
+    )
 
 
 def test_an_outlier_stays():
-    found = summarise(np.array([1] * 199 + [70], np.int64) * 1_000_000)
-    assert (found.p50, found.p99, found.p999, found.max) == (1.0, 1.0, 70.0, 70.0)
-    np.testing.assert_allclose(found.mean, (199 + 70) / 200)
+    latency = summarise(np.array([1] * 199 + [70], np.int64) * 1_000_000)
+    assert (latency.p50, latency.p99, latency.p999, latency.max) == (1.0, 1.0, 70.0, 70.0)
+    np.testing.assert_allclose(latency.mean, (199 + 70) / 200)
 
 
 @settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=300), st.integers(1, 1000))
 def test_percentile_is_the_smallest_sample_that_enough_are_not_above(values, per_mille):
     ascending = np.sort(np.array(values, np.int64))
-    found = nearest_rank(ascending, per_mille=per_mille)
-    assert (ascending <= found).sum() * 1000 >= per_mille * len(values)
-    below = ascending[ascending < found]
-    assert found in values
+    percentile = nearest_rank(ascending, per_mille=per_mille)
+    assert (ascending <= percentile).sum() * 1000 >= per_mille * len(values)
+    below = ascending[ascending < percentile]
+    assert percentile in values
     assert len(below) * 1000 < per_mille * len(values)
 
 
@@ -58,22 +65,22 @@ def test_no_sample_is_refused():
 
 def test_stages_add_up_and_all_are_kept():
     stages = np.array([[1, 20, 3], [2, 30, 4]], np.int64)
-    taken = Samples(stages, np.array([19, 28], np.int64))
-    np.testing.assert_array_equal(taken.total_ns, [24, 36])
-    assert taken.stage("execute").max == 30 / 1e6
-    assert json.loads(json.dumps(taken.to_dict())) == {
+    timed = Samples(stages, np.array([19, 28], np.int64))
+    np.testing.assert_array_equal(timed.total_ns, [24, 36])
+    assert timed.stage("execute").max == 30 / 1e6
+    assert json.loads(json.dumps(timed.to_dict())) == {
         "upload_ns": [1, 2], "execute_ns": [20, 30], "download_ns": [3, 4], "device_ns": [19, 28],
     }  # fmt: skip
 
 
 def test_deadline_counts_what_is_longer_not_what_is_equal():
-    found = count_missed(samples([5, 10, 11, 30]), 10.0)
-    assert (found.num_missed, found.num_runs, found.miss_rate) == (2, 4, 0.5)
-    assert found.to_dict() == {"deadline_ms": 10.0, "num_missed": 2, "num_runs": 4, "miss_rate": 0.5}
+    deadline = count_missed(samples([5, 10, 11, 30]), 10.0)
+    assert (deadline.num_missed, deadline.num_runs, deadline.miss_rate) == (2, 4, 0.5)
+    assert deadline.to_dict() == {"deadline_ms": 10.0, "num_missed": 2, "num_runs": 4, "miss_rate": 0.5}
     assert count_missed(samples([5, 10]), 10.0).num_missed == 0
 
 
 @pytest.mark.parametrize("deadline_ms", [0.0, -1.0, float("nan")])
 def test_deadline_must_be_a_time(deadline_ms):
-    with pytest.raises(UsageError, match=r"--deadline-ms is .*; expected a time above 0"):
+    with pytest.raises(UsageError, match=r"deadline_ms \(--deadline-ms\) is .*; expected a time above 0"):
         count_missed(samples([1]), deadline_ms)

@@ -78,29 +78,29 @@ def test_throughput_counts_the_slow_calls_too(compare):
 
 def test_deadline_decides(compare):
     assert not compare("steady").missed_deadline
-    kept = compare("steady", deadline_ms=15.0)
-    assert not kept.missed_deadline
-    check_deadlines(kept.reports)
+    comparison = compare("steady", deadline_ms=15.0)
+    assert not comparison.missed_deadline
+    check_deadlines(comparison.reports)
     missed = compare("steady", "spiky", deadline_ms=20.0)
     assert [report.missed_deadline for report in missed.reports] == [False, True]
     assert missed.missed_deadline
     assert missed.to_dict()["missed_deadline"] is True
-    wanted = r"^tiny on spiky at batch 1: \d of 20 calls took longer than 20 ms.*75 ms"
-    with pytest.raises(BudgetError, match=wanted) as caught:
+    words = r"^tiny on spiky at batch 1: \d of 20 calls took longer than 20 ms.*75 ms"
+    with pytest.raises(BudgetError, match=words) as caught:
         check_deadlines(missed.reports)
     assert caught.value.exit_status == 5
     assert any("missed by" in line for line in missed.reports[1].summary_lines())
 
 
 def test_engines_are_compared_side_by_side(compare, add_timed):
-    found = compare("steady", "fast", batches=(1, 2))
-    assert [(entry["engine"], entry["baseline"], entry["batch"]) for entry in found.ratios()] == [
+    comparison = compare("steady", "fast", batches=(1, 2))
+    assert [(entry["engine"], entry["baseline"], entry["batch"]) for entry in comparison.ratios()] == [
         ("fast", "steady", 1),
         ("fast", "steady", 2),
     ]
-    np.testing.assert_allclose([entry["median_ratio"] for entry in found.ratios()], 0.2)
-    assert found.reports[1].batches[0].to_dict()["device_ms"]["p50"] == 0.5
-    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    np.testing.assert_allclose([entry["median_ratio"] for entry in comparison.ratios()], 0.2)
+    assert comparison.reports[1].batches[0].to_dict()["device_ms"]["p50"] == 0.5
+    plain = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert [report["engine"] for report in plain["reports"]] == ["steady", "fast"]
     closed = [name for name, what in add_timed.calls if what == "closed"]
     assert sorted(closed) == ["fast", "steady"]
@@ -109,11 +109,11 @@ def test_engines_are_compared_side_by_side(compare, add_timed):
 def test_each_engine_gets_the_options_that_it_can_honour(compare, add_timed):
     add_timed("gpu", lambda _: (MS, MS, MS), uses_gpu=True, takes_threads=False)
     asked = EngineOptions(device=1, num_threads=2, compute_dtype="bf16", allow_fallback=True)
-    found = compare("steady", "gpu", "null", options=asked)
+    comparison = compare("steady", "gpu", "null", options=asked)
     opened = dict(add_timed.opened)
     assert opened["steady"] == dataclasses.replace(asked, device=0)
     assert opened["gpu"] == dataclasses.replace(asked, num_threads=0)
-    assert [report.compute_dtype for report in found.reports] == ["bf16", "bf16", "f32"]
+    assert [report.compute_dtype for report in comparison.reports] == ["bf16", "bf16", "f32"]
 
 
 def test_an_option_that_none_can_honour_is_refused_by_name(compare):
@@ -124,12 +124,12 @@ def test_an_option_that_none_can_honour_is_refused_by_name(compare):
 
 
 def test_tables(compare):
-    found = compare("steady", "fast")
-    header, first, second = latency_table(found).splitlines()
+    comparison = compare("steady", "fast")
+    header, first, second = latency_table(comparison).splitlines()
     assert header.split()[:4] == ["engine", "precision", "batch", "p50"]
     assert first.split() == ["steady", "fp32", "1", *["15.000"] * 6, "66.7", "-", "-", "1.000"]
     assert second.split() == ["fast", "fp32", "1", *["3.000"] * 6, "333.3", "-", "-", "0.200"]
-    header, first, _ = method_table(found.reports).splitlines()
+    header, first, _ = method_table(comparison.reports).splitlines()
     assert "extra parameters (M)" in header
     assert first.split() == ["tiny", "steady", "0.00", "0.0", "0.00", "15.00", "66.7"]
 
@@ -169,7 +169,7 @@ def test_reports_are_appended(compare, tiny_bundle):
         (("steady",), {"batches": ()}, r"Batch sizes to profile: \[\]"),
         (("steady",), {"batches": (1, 1)}, r"Batch sizes to profile: \[1, 1\]"),
         (("steady",), {"batches": (1, 9)}, "--batch is 9; this bundle takes 1 to 8"),
-        (("steady",), {"deadline_ms": 0.0}, r"--deadline-ms is 0\.0"),
+        (("steady",), {"deadline_ms": 0.0}, r"deadline_ms \(--deadline-ms\) is 0\.0"),
     ],
 )
 def test_impossible_requests_are_refused_before_anything_runs(compare, add_timed, engines, changes, message):

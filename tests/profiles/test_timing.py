@@ -19,14 +19,14 @@ def opened(bundle, *names):
 def test_stages_are_timed_apart_and_warm_up_is_not_timed(tiny_bundle, add_timed, clock):
     add_timed("slow", lambda number: (1, 1000 if number < 3 else 10, 2))
     frames = tiny_bundle.golden().frames[:2]
-    found = time_in_turn(
+    samples = time_in_turn(
         opened(tiny_bundle, "slow"),
         frames,
         schedule=Schedule(num_runs=5, num_warmup=2, block_size=10, num_lead_in=1),
         clock=clock,
     )
-    np.testing.assert_array_equal(found["slow"].stages_ns, [[1, 10, 2]] * 5)
-    assert found["slow"].device_ns is None
+    np.testing.assert_array_equal(samples["slow"].stages_ns, [[1, 10, 2]] * 5)
+    assert samples["slow"].device_ns is None
     assert add_timed.calls == [("slow", 2)] * (2 + 1 + 5)
 
 
@@ -34,7 +34,7 @@ def test_engines_take_turns_in_blocks(tiny_bundle, add_timed, clock):
     add_timed("first", constant(1, 1, 1))
     add_timed("second", constant(2, 2, 2), device_ns=2)
     heard = []
-    found = time_in_turn(
+    samples = time_in_turn(
         opened(tiny_bundle, "first", "second"),
         tiny_bundle.golden().frames[:1],
         schedule=Schedule(num_runs=5, num_warmup=0, block_size=2, pause_ms=0, num_lead_in=1),
@@ -43,9 +43,9 @@ def test_engines_take_turns_in_blocks(tiny_bundle, add_timed, clock):
     )
     order = [name for name, _ in add_timed.calls]
     assert order == (["first"] * 3 + ["second"] * 3) * 2 + ["first"] * 2 + ["second"] * 2
-    np.testing.assert_array_equal(found["first"].total_ns, [3] * 5)
-    np.testing.assert_array_equal(found["second"].total_ns, [6] * 5)
-    np.testing.assert_array_equal(found["second"].device_ns, [2] * 5)
+    np.testing.assert_array_equal(samples["first"].total_ns, [3] * 5)
+    np.testing.assert_array_equal(samples["second"].total_ns, [6] * 5)
+    np.testing.assert_array_equal(samples["second"].device_ns, [2] * 5)
     assert heard == [("batch 1", 2, 5), ("batch 1", 4, 5), ("batch 1", 5, 5)]
 
 

@@ -194,13 +194,13 @@ def test_a_batch_belongs_to_the_thread_that_uploaded_it(name, open_tiny, tiny_bu
 def test_downloads_are_copies_of_their_own(name, open_tiny, tiny_bundle):
     engine, frames = open_tiny(name), tiny_bundle.golden().frames
     first = predict(engine, frames)
-    kept = first.anomaly_map.copy()
+    copy = first.anomaly_map.copy()
     again = engine.download()
     assert not np.shares_memory(first.anomaly_map, again.anomaly_map)
     assert not np.shares_memory(first.score, again.score)
     again.anomaly_map[:] = -1.0
     predict(engine, 255 - frames)
-    np.testing.assert_array_equal(first.anomaly_map, kept)
+    np.testing.assert_array_equal(first.anomaly_map, copy)
 
 
 @pytest.mark.parametrize("name", COMPUTING)

@@ -9,17 +9,17 @@ from lineproof.runtime.engine import ENGINES, harness_engine, names_of
 
 
 def test_doctor_speaks_of_every_engine():
-    found = examine()
-    assert [state.name for state in found.engines] == list(names_of(lambda engine: not engine.is_harness))
-    text = "\n".join(found.summary_lines())
-    for state in found.engines:
+    diagnosis = examine()
+    assert [state.name for state in diagnosis.engines] == list(names_of(lambda engine: not engine.is_harness))
+    text = "\n".join(diagnosis.summary_lines())
+    for state in diagnosis.engines:
         assert state.name in text
         assert state.is_available or state.fix
         assert state.is_available or f"to fix: {state.fix}" in text
-    plain = found.to_dict()
+    plain = diagnosis.to_dict()
     assert (
         {item["name"] for item in plain["engines"]}
-        == {state.name for state in found.engines}
+        == {state.name for state in diagnosis.engines}
         == set(ENGINES) - {harness_engine()}
     )
     assert plain["environment"]["cpu"]
@@ -38,6 +38,6 @@ def test_doctor_speaks_of_every_engine():
     ],
 )
 def test_packages_that_harm_each_other(packages, words):
-    found = _conflicts(packages)
-    assert len(found) == len(words)
-    assert all(word in sentence for word, sentence in zip(words, found, strict=True))
+    conflicts = _conflicts(packages)
+    assert len(conflicts) == len(words)
+    assert all(word in sentence for word, sentence in zip(words, conflicts, strict=True))

@@ -60,5 +60,5 @@ def test_nobody_asks_an_engine_for_its_name():
     root = Path(engines.__file__).parents[1]
     folders = ("core", "host", "runtime", "export", "profiles", "eval", "line", "report", "sweep", "commands")
     sources = [path for folder in folders for path in (root / folder).rglob("*.py")]
-    found = {str(path.relative_to(root)): asked_by_name(path.read_text(encoding="utf-8")) for path in sources}
-    assert {path: lines for path, lines in found.items() if lines} == {}
+    offences = {str(path.relative_to(root)): asked_by_name(path.read_text(encoding="utf-8")) for path in sources}
+    assert {path: lines for path, lines in offences.items() if lines} == {}

@@ -21,9 +21,9 @@ def examine_for(command) -> Readiness:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_answers(command, here):
-    found = examine_for(command)
-    assert found.summary_lines()[0].startswith(f"lineproof {command}: ")
-    json.dumps(found.to_dict(), allow_nan=False)
+    result = examine_for(command)
+    assert result.summary_lines()[0].startswith(f"lineproof {command}: ")
+    json.dumps(result.to_dict(), allow_nan=False)
     assert os.listdir(here) == []
 
 
@@ -31,12 +31,12 @@ def test_a_missing_package_and_its_fix(monkeypatch):
     pytest.importorskip("torch", reason="torch would be missing besides")
     real = importlib.util.find_spec
     monkeypatch.setattr(readiness, "find_spec", lambda name: None if name == "timm" else real(name))
-    found = examine_for("train")
-    (missing,) = [need for need in found.needs if not need.is_met]
+    result = examine_for("train")
+    (missing,) = [need for need in result.needs if not need.is_met]
     assert (missing.what, missing.found, missing.fix) == ("the module timm", "not installed", install("train"))
-    assert f"    to fix: {install('train')}" in found.summary_lines()
+    assert f"    to fix: {install('train')}" in result.summary_lines()
     with pytest.raises(EnvironmentMissingError, match=r"lineproof train cannot work here; missing: the module timm\."):
-        found.check()
+        result.check()
 
 
 @pytest.mark.parametrize("names", [(), ("torch",), ("openvino", "torch")])

@@ -67,9 +67,9 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
     lines = "\n".join(trained.summary_lines()).splitlines()
     place = lines.index("Operating table on 2 good and 6 defective test images:")
     assert max(map(len, lines[place : place + 7])) < 110
-    kept = stored_scores(trained.run)
-    assert kept.labels == tuple(bool(sample.label) for sample in dataset.test)
-    defective = np.array(kept.scores)[np.array(kept.labels)]
+    scores = stored_scores(trained.run)
+    assert scores.labels == tuple(bool(sample.label) for sample in dataset.test)
+    defective = np.array(scores.scores)[np.array(scores.labels)]
     passed = int((defective <= table.calibrated.threshold).sum())
     assert table.calibrated.passed_defective.num == passed
     assert trained.to_dict()["operating"]["table"]["calibrated"]["passed_defective"]["num"] == passed
@@ -78,12 +78,12 @@ def test_a_run_ends_in_an_operating_table(trained, sample_folder):
 @pytest.mark.usefixtures("quick")
 def test_export_shows_what_its_threshold_does(trained, here):
     options = ExportOptions(max_false_reject=0.6)
-    found = export_and_prove(ExportRequest(source=str(trained.run), out=here / "x.bundle"), options=options)
-    assert found.operation.table.calibrated.threshold == found.bundle.manifest.threshold.value
-    assert "Operating table on 2 good and 6 defective test images:" in found.summary_lines()
-    assert found.data == trained.data
-    assert "2 good and 6 defective test images" in found.data.summary
-    assert found.to_dict()["operating"]["table"]["num_defective"] == 6
+    proof = export_and_prove(ExportRequest(source=str(trained.run), out=here / "x.bundle"), options=options)
+    assert proof.operation.table.calibrated.threshold == proof.bundle.manifest.threshold.value
+    assert "Operating table on 2 good and 6 defective test images:" in proof.summary_lines()
+    assert proof.data == trained.data
+    assert "2 good and 6 defective test images" in proof.data.summary
+    assert proof.to_dict()["operating"]["table"]["num_defective"] == 6
 
 
 def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):

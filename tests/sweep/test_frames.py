@@ -244,7 +244,9 @@ def test_deep_images_keep_their_depth_from_training_to_the_line(tmp_path):
     np.testing.assert_array_equal(first, np.repeat(part(64, index)[:, :, :1], 3, axis=2))
     with open_line(bundle.path, engine="ort-cpu") as line:
         verdicts = []
-        found = inspect_files(line, [f"{run.record.root}/{name}" for name in run.record.holdout], show=verdicts.append)
+        inspection = inspect_files(
+            line, [f"{run.record.root}/{name}" for name in run.record.holdout], show=verdicts.append
+        )
     np.testing.assert_allclose([item["score"] for item in verdicts], run.record.holdout_scores, rtol=1e-4, atol=1e-6)
-    assert any("16 bits: reduced to 8 bits, value >> 4" in item for item in found.conversions)
-    assert found.to_dict()["conversions"] == list(found.conversions)
+    assert any("16 bits: reduced to 8 bits, value >> 4" in item for item in inspection.conversions)
+    assert inspection.to_dict()["conversions"] == list(inspection.conversions)

@@ -60,7 +60,7 @@ def set_threshold(bundle: Bundle, value: float, *, engine: str = "", reason: str
         bundle: the bundle to change; its manifest is read again from the disk.
         value: the new threshold, finite, in units of the score.
         engine: engine whose threshold it is; "" for the bundle's own, which engines without one of their own use.
-        reason: why, in words; not empty.
+        reason: why it is set, in words; not empty.
         who: name of the person who sets it; "" where it is not known.
 
     Raises:

@@ -124,10 +124,10 @@ class TrainingRecord:
 
     Attributes:
         dataset: name of the data set.
-        category: its category, or "".
+        category: category of the data set, or "" where it has none.
         fingerprint: sha256 over the names and bytes of the training images.
-        num_images: images it was fitted on.
-        num_holdout: good images held out for the threshold and for early stopping.
+        num_images: number of images that it was fitted on.
+        num_holdout: number of good images held out for the threshold and for early stopping.
         seed: seed of every random choice of the training.
         fitted: content hash (see ``data.content``) of every image it was fitted on; empty where an older release
             trained it.
@@ -223,7 +223,7 @@ class Manifest:
 
     @property
     def is_decision_recorded(self) -> bool:
-        """Whether the history ends with this decision, and what is said of it is as written; False after an edit."""
+        """Whether the history ends with this decision, in a manifest as lineproof wrote it; False after an edit."""
         last = self.history[-1] if self.history else None
         is_last = last is not None and last.action != "edited" and last.decision == self.decision
         return is_last and self.is_as_written

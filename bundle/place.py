@@ -38,7 +38,7 @@ class Place:
 
 
 def bundle_records(path: Path) -> tuple[str, ...]:
-    """What a bundle holds that another export would not bring back, in words; empty where nothing or no bundle is.
+    """What a bundle holds that another export would not bring back, in words; empty where there is no bundle.
 
     Returns:
         Of ``"calibration"``, ``"history"``, ``"plans"``, ``"profiles"``, ``"proofs"``, and ``"a manifest that cannot be
@@ -133,7 +133,7 @@ def take_place(place: Place, *, keeps_old: bool) -> Path | None:
     """Put the bundle at ``place.folder`` to ``place.out``, in one step where the system can.
 
     Args:
-        place: where another bundle is at ``out``.
+        place: a place at whose ``out`` another bundle lies.
         keeps_old: whether the bundle that was there is kept beside it, or deleted.
 
     Returns:

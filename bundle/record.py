@@ -42,7 +42,7 @@ class HistoryEntry:
         action: what was done: ``export``, ``calibrate``, ``set-threshold``, ``upgrade`` from an older format, or
             ``edited``: by hand, as the next command that wrote noticed.
         who: name of the person who made it; "" where it is not known.
-        reason: why, in the person's or the command's words.
+        reason: why it was made, in the person's or the command's words.
         engine: engine whose threshold it was; "" for the bundle's own.
         previous: the threshold before, in units of the score; None where there was none.
         value: the threshold after, likewise.

@@ -41,7 +41,7 @@ _NUM_OPENINGS = 5
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Real frames and what the PyTorch reference said about them.
+    """Real frames, with the scores and the anomaly maps of the PyTorch reference.
 
     Attributes:
         frames: N frames, as the graph takes them (``manifest.inputs``).
@@ -134,7 +134,17 @@ class Bundle:
     def add_plan(self, content: bytes, record: PlanRecord) -> Bundle:
         """Store a plan and record its hash; a plan of the same file name is replaced.
 
-        What an earlier plan of that engine was proved to do says nothing about this one: the engine is unverified.
+        A proof of an earlier plan of that engine says nothing about this one: the engine becomes unverified.
+
+        Args:
+            content: bytes of the plan.
+            record: record of the plan, with the hash of ``content``.
+
+        Returns:
+            The bundle as it is on disk after that.
+
+        Raises:
+            BusyError, BundleError, OSError: see ``transaction``.
         """
         with self.transaction() as change:
             path = self.path / record.file
@@ -152,7 +162,7 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
     Args:
         path: the bundle's folder; an older bundle there is exchanged for the new one in one step, once nobody is
             changing it.
-        manifest: its manifest, with ``files`` and ``history`` still empty.
+        manifest: manifest of the bundle, with ``files`` and ``history`` still empty.
         fill: writes the files (model.onnx, golden.npz, …) into the folder that is its argument.
 
     Raises:

@@ -37,6 +37,10 @@ class Transaction:
     def append_report(self, file: str, report: Mapping[str, Any]) -> None:
         """Append a report with its time to a JSON list in the bundle, in one step.
 
+        Args:
+            file: ``"proof.json"`` or ``"profile.json"``.
+            report: JSON values of the report.
+
         Raises:
             BundleError: what stands there is no JSON list; it is left as it is.
         """

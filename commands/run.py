@@ -37,6 +37,12 @@ def run(
     out: Annotated[
         Path | None, Option(help="Folder for the verdicts (verdicts.jsonl) and heat maps (overlays/).")
     ] = None,
+    sink: Annotated[
+        list[str],
+        Option(
+            help="Place that takes every verdict as well, as KIND=PLACE, such as csv=verdicts.csv; may be repeated."
+        ),
+    ] = [],  # noqa: B006
     append: Annotated[
         bool,
         Option("--append", help="Go on in an --out that holds results of the same bundle, engine and threshold."),
@@ -69,6 +75,7 @@ def run(
     from ..line.images import find_images
     from ..line.inspect_files import decision_of, inspect_files, not_judged_yet
     from ..line.inspector import open_line
+    from ..line.sinks.base import open_sinks
     from ..report.overlays import painter
     from ..runtime.engine import EngineOptions
     from ._console import Ui, interruptible
@@ -81,6 +88,7 @@ def run(
     images = find_images(paths, out=out)
     ui.note(*images.notes)
     with ExitStack() as stack:
+        sinks = stack.enter_context(open_sinks(sink))
         line = stack.enter_context(
             open_line(
                 bundle, engine=engine, options=options, threshold=threshold, allow_failed=allow_failed,
@@ -91,15 +99,14 @@ def run(
         filing = stack.enter_context(Filing(out, decision_of(line), append=append)) if out else None
         ui.note(*(filing.notes if filing else ()))
         files = not_judged_yet(images.files, out) if out and skip_judged else images.files
-        num_skipped = len(images.files) - len(files)
-        ui.note(*_skipped_words(num_skipped, len(images.files)))
+        ui.note(*_skipped_words(len(images.files) - len(files), len(images.files)))
         should_stop = stack.enter_context(interruptible())
         progress = stack.enter_context(ui.progress(is_beside_results=True))
         stream = stack.enter_context(ui.stream("verdicts"))
         inspection = inspect_files(
             line, files, show=stream.item, filing=filing, paint=painter(line.bundle) if filing else None,
-            num_skipped=num_skipped, should_stop=should_stop,
-            warn=ui.warn, progress=progress,
+            sinks=sinks, num_skipped=len(images.files) - len(files), should_stop=should_stop, warn=ui.warn,
+            progress=progress,
         )  # fmt: skip
         ui.notice(inspection.conversions)
         stream.summary = inspection.to_dict()

@@ -12,7 +12,7 @@ class LineproofError(Exception):
 
 
 class BadInputError(LineproofError):
-    """A file, image, mask or array is not what it was said to be."""
+    """A file, image, mask or array is missing, damaged, or not of the kind that is expected."""
 
 
 class BundleError(LineproofError):
@@ -24,11 +24,11 @@ class BusyError(LineproofError):
 
 
 class ExportError(LineproofError):
-    """A detector could not be turned into the graph or the engine that was asked for."""
+    """A detector could not be turned into the requested graph or engine plan."""
 
 
 class UsageError(LineproofError):
-    """The caller asked for something that cannot be: a name, a value or a combination that does not exist."""
+    """The request cannot be met by any machine: a name, a value or a combination that does not exist."""
 
     exit_status = 2
 

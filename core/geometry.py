@@ -24,8 +24,12 @@ def centre_crop_offset(size: int, crop: int) -> int:
 def nearest_pixels(num: int, size: int) -> NDArray[np.int64]:
     """Which of ``size`` pixels lies under the centre of each of ``num``: floor((i + 1/2) size / num), whole numbers.
 
+    Args:
+        num: number of pixels after a nearest-neighbour resize.
+        size: number of pixels before it.
+
     Returns:
-        int64 (num,).
+        int64 (num,), each from 0 to ``size`` − 1.
     """
     return np.asarray((2 * np.arange(num, dtype=np.int64) + 1) * size // (2 * num))
 
@@ -38,7 +42,7 @@ class Axis:
     Attributes:
         frame_px: size of the camera frame.
         resized_px: size after the resize.
-        crop_px: size of the centre crop of that.
+        crop_px: size of the centre crop of the resized frame.
     """
 
     frame_px: int
@@ -65,7 +69,7 @@ class Axis:
     def seen(self) -> slice:
         """Pixels of the frame whose centres lie in the cropped region, its edges included.
 
-        Decided in whole numbers: (2 i + 1) · resized lies between twice the edges · frame.
+        It is computed in whole numbers: (2 i + 1) · resized lies between twice the edges · frame.
         """
         low, high = 2 * self.offset_px * self.frame_px, 2 * (self.offset_px + self.crop_px) * self.frame_px
         first = -(-(low - self.resized_px) // (2 * self.resized_px))

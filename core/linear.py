@@ -17,6 +17,10 @@ def antialias_matrix(size_in: int, size_out: int) -> Matrix:
     A triangle filter of half-width ``max(size_in / size_out, 1)`` around each output centre, cut at the
     border and normalised to sum 1.
 
+    Args:
+        size_in: pixels before the resize.
+        size_out: pixels after it.
+
     Returns:
         float64 (size_out, size_in), rows sum to 1.
     """
@@ -30,6 +34,11 @@ def antialias_matrix(size_in: int, size_out: int) -> Matrix:
 
 def bilinear_matrix(size_in: int, size_out: int, *, align_corners: bool) -> Matrix:
     """Bilinear interpolation of one axis without antialiasing (``torch.nn.functional.interpolate``).
+
+    Args:
+        size_in: pixels before the interpolation.
+        size_out: pixels after it.
+        align_corners: whether the centres of the outermost pixels coincide, rather than their outer edges.
 
     Returns:
         float64 (size_out, size_in), rows sum to 1.
@@ -54,6 +63,10 @@ def gaussian_matrix(size: int, sigma: float) -> Matrix:
 
     The kernel is truncated at 4 sigma, radius ``int(4 sigma + 0.5)``.
 
+    Args:
+        size: pixels of the axis.
+        sigma: standard deviation of the kernel in pixels, above 0.
+
     Returns:
         float64 (size, size), rows sum to 1.
     """
@@ -69,7 +82,13 @@ def gaussian_matrix(size: int, sigma: float) -> Matrix:
 
 
 def smooth_upsample_matrix(size_in: int, size_out: int, sigma: float, *, align_corners: bool) -> Matrix:
-    """Bilinear upsampling followed by Gaussian smoothing, as one matrix U = G R; ``sigma`` 0 leaves out G.
+    """Bilinear upsampling followed by Gaussian smoothing, as one matrix U = G R.
+
+    Args:
+        size_in: pixels of the map before.
+        size_out: pixels of the map after.
+        sigma: standard deviation of the smoothing in pixels after upsampling; 0 leaves out G.
+        align_corners: see ``bilinear_matrix``.
 
     Returns:
         float64 (size_out, size_in), rows sum to 1.

@@ -13,7 +13,7 @@ def resolve(table: Mapping[str, str], name: str, *, kind: str) -> Any:
 
     Args:
         table: name to ``"package.module:attribute"``, the module absolute.
-        name: the entry asked for.
+        name: name of the requested entry.
         kind: what the entries are, for the error text (``"engine"``, ``"detector"``).
 
     Returns:

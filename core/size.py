@@ -7,10 +7,13 @@ Size = tuple[int, int]
 
 
 def parse_size(value: Any) -> Size:
-    """A size from what a person typed or a record holds.
+    """Read a size that a person typed or that a record holds.
 
     Args:
         value: ``"256x768"`` or ``[256, 768]``, height first; ``"256"`` or ``256`` for a square.
+
+    Returns:
+        Height and width in pixels.
 
     Raises:
         ValueError: another form, or a side below one pixel.

@@ -16,7 +16,7 @@ _SHOWN_CHARACTERS = 60
 IN_MEMORY = "in memory"
 #: Key in the metadata of a field that a file must hold, though it has a default in memory.
 IN_FILE = "in file"
-#: Field by whose default the dataclasses of a union are told apart; one may be without it, and its file then too.
+#: Field whose default distinguishes the dataclasses of a union; one of them may lack it, as its file then does.
 _TAG = "kind"
 
 
@@ -63,7 +63,7 @@ class _Reader:
         return value
 
     def _option(self, hint: Any, value: Any, where: str) -> Any:
-        """The one member of a union that the value is; the error inside the only one that it could be."""
+        """Read the value as the one member of a union that it can be."""
         options = [option for option in get_args(hint) if option is not types.NoneType]
         if value is None and len(options) < len(get_args(hint)):
             return None

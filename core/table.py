@@ -17,7 +17,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int 
 
     Args:
         header: a heading per column; the first column names the rows.
-        rows: cells.
+        rows: cells of each row, as many as there are headings.
         width: characters that no line may exceed, as long as no single column is that wide. Columns that do not fit
             go into further blocks below, each with the first column repeated, whose names are wrapped. None puts
             everything side by side.

@@ -12,7 +12,7 @@ from .errors import BadInputError, UsageError
 
 #: Name, in thresholds and proofs, of the engine that is the truth: the detector in its training form.
 REFERENCE_ENGINE = "torch"
-#: Share of good parts that may be rejected where nobody says otherwise.
+#: Share of good parts that may be rejected, unless another is stated.
 MAX_FALSE_REJECT = 0.01
 _EXTRAPOLATION = 0.05
 
@@ -29,13 +29,13 @@ class Threshold:
 
     Attributes:
         value: the threshold, in units of the score; always finite.
-        num_good: held-out good parts it was calibrated on.
-        num_rejected: how many of them score above it.
+        num_good: number of held-out good parts that it was calibrated on; 0 for one that was set by hand.
+        num_rejected: number of those parts that score above it.
         max_false_reject: share of good parts that the user allowed to be rejected, 0..1.
         interval_low: lower end of the 95 % interval of the true false-reject rate, 0..1.
         interval_high: upper end of that interval, 0..1.
-        engine: engine whose scores were used.
-        source: what the good parts were, in words.
+        engine: name of the engine whose scores were used.
+        source: origin of the good parts, or of the value, in words.
 
     Raises:
         UsageError: the value is not finite.
@@ -77,8 +77,8 @@ def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, 
     Args:
         scores: scores of held-out good parts, finite.
         max_false_reject: allowed share of rejected good parts, 0 ≤ share < 1.
-        engine: engine that gave the scores.
-        source: what the parts were, in words.
+        engine: name of the engine that gave the scores.
+        source: origin of the parts, in words.
 
     Raises:
         UsageError: the share is outside [0, 1).
@@ -124,6 +124,11 @@ def _between(descending: NDArray[np.float64], num_rejected: int) -> float:
 
 def clopper_pearson(num_events: int, num_trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Exact binomial interval of a rate (Clopper and Pearson, 1934).
+
+    Args:
+        num_events: number of events, 0 to ``num_trials``.
+        num_trials: number of trials, 1 or more.
+        confidence: smallest probability with which the interval covers the true rate, 0 to 1.
 
     Returns:
         (low, high), both in [0, 1].

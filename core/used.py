@@ -33,8 +33,8 @@ class UsedShare:
     """How many images of a set could be used.
 
     Attributes:
-        num_total: images of the set.
-        skipped: those that could not be used: (file, reason).
+        num_total: number of images of the set.
+        skipped: images that could not be used, each as (file, reason).
     """
 
     num_total: int

@@ -32,8 +32,8 @@ def hash_decoded(image: DecodedImage, path: Path | str) -> str:
     """``content_hash`` of an image that was decoded already, as RGB and by no ``bit_depth`` that changes its pixels.
 
     Args:
-        image: what ``decode_with_facts`` gave.
-        path: its file, which is read again where upper bits are unused.
+        image: the image as ``decode_with_facts`` returns it.
+        path: file of the image, which is read again where upper bits are unused.
     """
     pixels, largest = image.pixels, image.facts.largest_value
     if largest is not None and (bits := max(8, largest.bit_length())) < _FILE_BITS:

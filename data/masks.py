@@ -126,7 +126,7 @@ def upright_shape(path: Path) -> tuple[int, int] | None:
 
 
 def _decoded_shape(path: Path) -> tuple[int, int] | None:
-    # The decoder reads more kinds of files than Pillow's headers tell of.
+    # The decoder reads more kinds of files than Pillow recognises by their headers.
     try:
         height, width, _ = decode_image(path).shape
     except BadInputError:

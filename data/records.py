@@ -65,7 +65,7 @@ class Dataset:
 
     Attributes:
         name: the layout in words, ``"MVTec AD layout"``.
-        category: the kind of part: the name of its folder.
+        category: the kind of part, which is the name of its folder.
         layout: key of ``LAYOUTS``, ``"mvtec-ad"``.
         root: the category's folder, absolute.
         samples: all images, ordered by split (train, validation, test) and then by relative path.

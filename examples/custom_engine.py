@@ -1,6 +1,6 @@
 """An engine of your own, without an edit of the package: ONNX's reference evaluator judges parts.
 
-Install:  pip install 'lineproof[cpu]' onnx
+Install:  pip install '.[cpu]' onnx
 Run:      python examples/custom_engine.py BUNDLE
 Prints:   whether the engine can run here, how its answers compare with the bundle's golden ones, and a verdict.
 

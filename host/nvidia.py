@@ -39,7 +39,7 @@ class Gpu:
         name: name of the GPU, as the driver spells it.
         sm: compute capability, ``"sm_89"``.
         uuid: ``"GPU-…"``, the same in every order and every tool; "" where the driver does not report it.
-        pci_bus_id: its place on the bus, ``"0000:65:00.0"``; "" where the driver does not report it.
+        pci_bus_id: place on the bus, ``"0000:65:00.0"``; "" where the driver does not report it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class GpuSearch:
 
     Attributes:
         gpus: the GPUs in the order that device indices mean; empty without a driver or without a GPU.
-        found: the same in words, or why there is none.
+        found: the GPUs in words, or why there is none.
     """
 
     gpus: tuple[Gpu, ...]
@@ -127,7 +127,7 @@ def describe_gpus() -> list[dict[str, Any]]:
 
 
 def _is_same(gpu: Gpu, record: Mapping[str, str]) -> bool:
-    """By UUID; by the place on the bus where that tells nothing, as for a slice of a GPU (MIG)."""
+    """Compare by UUID; by the place on the bus where UUIDs differ, as those of a slice of a GPU (MIG) do."""
     if gpu.uuid and gpu.uuid == record["uuid"]:
         return True
     return bool(gpu.pci_bus_id) and _place(gpu.pci_bus_id) == _place(record["pci.bus_id"])

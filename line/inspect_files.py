@@ -20,6 +20,7 @@ from ..core.spec import Frames
 from ..data.decoding.conversions import Conversions
 from .filing import Filing, judged_before
 from .inspector import Line, Verdict
+from .sinks.base import Outlet
 from .verdict_line import Decided, VerdictLine
 
 #: Called with each verdict as soon as there is one.
@@ -41,7 +42,7 @@ class Inspection:
         next_file: The first file that was not judged; "" where all were.
         out: Results folder; "" for none.
         filed: What is on disk, in words; "" without a results folder.
-        unfiled: What is not on disk and why; "" where everything is.
+        unfiled: Which verdicts the results folder or a sink did not take, and why; "" where all were taken.
         conversions: Sentences about what was done to the images to turn them into frames.
     """
 
@@ -85,7 +86,8 @@ class Inspection:
         if self.num_errors:
             parts.append(f"{self.num_errors} of {self.num_judged} files gave no verdict; see the ERR lines.")
         if self.unfiled:
-            parts.append(f"Not everything is on disk: {self.unfiled} {self.filed}; all are printed.")
+            filed = f"{self.filed}; all" if self.filed else "All"
+            parts.append(f"Not every verdict was taken: {self.unfiled} {filed} are printed.")
         if parts:
             raise BadInputError(" ".join(parts))
 
@@ -123,6 +125,7 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
     show: Show,
     filing: Filing | None = None,
     paint: Painter | None = None,
+    sinks: Sequence[Outlet] = (),
     num_skipped: int = 0,
     should_stop: Callable[[], bool] = never,
     warn: Callable[[str], None] = lambda _: None,
@@ -139,12 +142,14 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
         show: Called with each verdict; ``docs/run.md`` lists its keys.
         filing: Open results folder; None files nothing.
         paint: Draws the overlays that are filed; None files none.
+        sinks: Open sinks, which take each verdict as well.
         num_skipped: Number of files that the caller left out, for the summary.
         should_stop: Asked between two files whether to stop.
-        warn: Called with a sentence when filing stops.
+        warn: Called with a sentence when filing or a sink stops.
         progress: Called after each file.
     """
     conversions = line.input.conversions()
+    takers = (*((filing,) if filing else ()), *sinks)
     num_judged = num_errors = 0
     for file in files:
         if should_stop():
@@ -160,9 +165,11 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
             # What was judged is filed also where nobody reads it any more.
             if filing:
                 filing.add(entry)
+            for sink in sinks:
+                sink.add(entry)
         num_judged += 1
         num_errors += entry["verdict"] == "ERR"
-        for problem in filing.news() if filing else ():
+        for problem in [problem for taker in takers for problem in taker.news()]:
             warn(problem)
         progress("inspecting", num_judged, len(files))
     is_stopped = num_judged < len(files)
@@ -177,7 +184,7 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
         next_file=files[num_judged] if is_stopped else "",
         out=str(filing.out) if filing else "",
         filed=filing.sentence() if filing else "",
-        unfiled=filing.problems() if filing else "",
+        unfiled=" ".join(filter(None, (taker.problems() for taker in takers))),
         conversions=conversions.summary_lines(),
     )
 

@@ -195,8 +195,21 @@ def test_a_full_disk_ends_filing_and_not_judging(here, tiny_bundle):
     *warnings, last = answer.stderr.splitlines()
     assert all(line.startswith(("warning: Overlays stopped at ", "warning: Filing stopped at ")) for line in warnings)
     assert any(f"Filing stopped at images/{len(kept):02d}.png." in line for line in warnings)
-    assert last.startswith("error: Not everything is on disk: ")
+    assert last.startswith("error: Not every verdict was taken: ")
     assert f"{len(kept)} verdicts are in small/out/verdicts.jsonl, with {len(with_overlay)} overlays" in last
+
+
+def test_a_sink_takes_what_a_reader_that_went_away_did_not(here, tiny_bundle):
+    process = start(here, tiny_bundle, "--sink", "csv=verdicts.csv", delay=0.01)
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait()
+    rows = (here / "verdicts.csv").read_text().splitlines()
+    process.stderr.close()
+    assert rows[0].startswith("file,verdict,score,")
+    # The verdict that could not be printed was judged: it is there.
+    assert len(rows) >= 3
+    assert process.returncode == 141
 
 
 def test_a_read_only_folder_is_refused_before_any_work(here, tiny_bundle):

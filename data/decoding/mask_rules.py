@@ -18,8 +18,8 @@ def marked(samples: StoredImage, path: Path) -> NDArray[np.bool_]:
     """Anomalous pixels of one mask.
 
     Args:
-        samples: of the mask, with alpha and every stored bit.
-        path: for the error's text.
+        samples: stored samples of the mask, with alpha and every stored bit.
+        path: file of the mask, for messages.
 
     Returns:
         bool (H, W), not yet upright.

@@ -106,7 +106,7 @@ class Request:
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """Open the file and close it; errors of other libraries become ours.
+    """Open the file and close it; errors of other libraries become BadInputError.
 
     Raises:
         BadInputError: the file is missing, a folder, or cannot be read.
@@ -137,12 +137,12 @@ def quiet_pillow() -> Iterator[None]:
 def palette_colours(
     indices: NDArray[np.uint8], palette: NDArray[np.uint8], path: Path
 ) -> tuple[NDArray[np.uint8], str]:
-    """Colours of an index image, and what its channels are to be called.
+    """Colours of an index image, and the name of its channels.
 
     Args:
         indices: uint8 (H, W).
         palette: uint8 (colours, 3).
-        path: for the error's text.
+        path: file of the image, for messages.
 
     Returns:
         uint8 (H, W, 1) where the palette holds greys alone, else (H, W, 3); "grey", "grey palette" or "palette".

@@ -102,11 +102,14 @@ class TiffLayout:
 
 
 def read_layout(stream: BinaryIO, path: Path) -> tuple[TiffLayout, int]:
-    """Tags of the first image, and how many images the file holds.
+    """Read the tags of the first image, and count the images.
 
     Args:
-        stream: the file.
-        path: for the error's text.
+        stream: the open file.
+        path: path of the file, for messages.
+
+    Returns:
+        The checked tags, and the number of images in the file.
 
     Raises:
         BadInputError: a tag has a value, or tags have a combination, without a rule; the tag is named.
@@ -148,7 +151,7 @@ def _directory(stream: BinaryIO, position: int, *, order: str, is_big: bool) -> 
 
 
 class _Tags:
-    """Tags of one image by number, each asked for with what it must be."""
+    """Tags of one image by number, with a reader for each rule that a tag must follow."""
 
     def __init__(self, tags: dict[int, tuple[int, ...]], path: Path) -> None:
         self._tags = tags

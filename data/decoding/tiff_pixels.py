@@ -26,11 +26,11 @@ _BATCH_BYTES = 1 << 26
 
 
 def read_stored(stream: BinaryIO, layout: TiffLayout) -> NDArray[Any]:
-    """All stored channels.
+    """Read all stored channels.
 
     Args:
         stream: the file.
-        layout: its tags; not one whose ``is_coded_image``.
+        layout: checked tags of the file, whose ``is_coded_image`` is False.
 
     Returns:
         (H, W, num_samples): uint8 to 8 bits, uint16 from 10 to 16, else the declared type in native byte order.
@@ -61,7 +61,7 @@ def black_is_zero(stored: NDArray[Any], layout: TiffLayout) -> NDArray[Any]:
 
     Args:
         stored: (H, W, channels) without extra channels.
-        layout: the tags.
+        layout: checked tags of the file.
     """
     if layout.photometric == PALETTE:
         return stored
@@ -190,11 +190,11 @@ def _float_differences(block: NDArray[np.uint8], dtype: np.dtype[Any], *, column
 
 
 def read_plain_tiff(stream: BinaryIO, layout: TiffLayout, request: Request) -> StoredImage:
-    """A TIFF whose compression knows bytes alone.
+    """Read a TIFF whose compression works on bytes, not on pixels.
 
     Args:
         stream: the file.
-        layout: its tags; not one whose ``is_coded_image``.
+        layout: checked tags of the file, whose ``is_coded_image`` is False.
         request: limits, already compared with the header.
 
     Returns:

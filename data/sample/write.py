@@ -30,7 +30,7 @@ from .defects import PAINTERS
 #: A pixel belongs to a mask where a channel differs by more than this many of 255 levels.
 MASK_LEVELS = 4
 
-#: The file that tells a sample from any other folder; it lists every file beside it.
+#: The file that marks a folder as a sample; it lists every file beside it.
 MARKER = "lineproof-sample.json"
 
 _PIXELS_OF_A_MASK = 12

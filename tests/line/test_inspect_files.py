@@ -19,6 +19,7 @@ from lineproof.line.filing import Filing
 from lineproof.line.images import find_images
 from lineproof.line.inspect_files import decision_of, inspect_files, not_judged_yet
 from lineproof.line.inspector import Verdict, open_line
+from lineproof.line.sinks.base import open_sinks
 from lineproof.report.overlays import draw, map_limits, painter, show_limits
 from lineproof.runtime.engine import EngineOptions, availability
 
@@ -63,6 +64,18 @@ def test_arithmetic_and_order_of_channels_stand_in_every_line(tiny_bundle, image
     ):
         said = [judge(item, images)[0][0] for item in (line, swapped)]
     assert [(entry["compute_dtype"], entry["order"]) for entry in said] == [("f32", "rgb"), ("f32", "bgr")]
+
+
+def test_sinks_take_every_verdict_and_one_that_fails_costs_the_exit_status(line, images, tmp_path):
+    place, warned = tmp_path / "verdicts.jsonl", []
+    with open_sinks([f"jsonl={place}", "csv=/dev/full"]) as sinks:
+        verdicts, inspection = judge(line, images, sinks=sinks, warn=warned.append)
+    assert [json.loads(row) for row in place.read_text().splitlines()] == verdicts
+    assert len(verdicts) > 2
+    (words,) = warned
+    assert words.startswith("The sink csv=/dev/full stopped at ")
+    with pytest.raises(BadInputError, match=r"Not every verdict was taken: The sink csv=/dev/full stopped .*All are"):
+        inspection.check()
 
 
 def test_verdicts_are_those_of_the_frames(line, images):

@@ -83,7 +83,7 @@ def compare(
     )  # fmt: skip
     page = partial(write_compare_page, path=report) if report else None
     with ui.progress() as progress:
-        comparison = compare_sides(left, right, (first, second), how=resampling, show=page, progress=progress)
-    ui.data(*comparison.data)
-    ui.notice(comparison.notices)
-    ui.conclude(comparison)
+        result = compare_sides(left, right, (first, second), resampling=resampling, show=page, progress=progress)
+    ui.data(*result.data)
+    ui.notice(result.notices)
+    ui.conclude(result)

@@ -1,1 +1,1 @@
-"""Is it right: metrics, parity in verdicts, calibration."""
+"""Evaluation: accuracy on labelled images, parity of an engine with the reference, calibration of thresholds."""

@@ -1,4 +1,4 @@
-"""A threshold for one engine, from the scores that this engine gives held-out good parts."""
+"""Calibration: the threshold of one engine, from the scores that it gives held-out good parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CALIBRATION = "calibration.json"
 
 
 class CalibrationJson(TypedDict):
-    """A threshold that was calibrated, from what, and what it replaces."""
+    """A calibrated threshold, the images behind it, and the threshold that it replaces."""
 
     engine: str
     threshold: float
@@ -51,17 +51,18 @@ class CalibrationJson(TypedDict):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What a calibration found.
+    """Result of a calibration.
 
     Attributes:
-        bundle: the bundle whose engine it was.
-        threshold: the new threshold; ``record_calibration`` makes it the engine's own.
+        bundle: the bundle whose engine was calibrated.
+        threshold: the new threshold; ``record_calibration`` writes it into the bundle.
         previous: the threshold that the engine used before.
         skipped_frames: images that could not be used, and why.
-        warning: what the number of parts cannot show, or "".
+        warning: what the number of good parts is too small to show; "" where it is large enough.
         conversions: what was done to the images to make frames of them, in sentences.
-        part_note: how their data set differs from what the bundle was trained on, or "".
-        data: that data set in words, where the images are one's validation split.
+        part_note: one sentence on the difference between the images' data set and the one that the bundle was trained
+            on; "" where there is none.
+        data: description of the data set whose validation split the images are.
     """
 
     bundle: Bundle
@@ -138,19 +139,19 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     """Find the threshold of one engine. Nothing is written: print it, then keep it with ``record_calibration``.
 
     Args:
-        bundle: whose engine it is.
+        bundle: bundle to run.
         samples: good images that the detector was not fitted to and that no accuracy is reported on; see
             ``held_out`` and ``good_images``.
-        engine: engine whose scores count, or ``"auto"``.
-        source: what the images are, in words; it is kept with the threshold.
+        engine: name of the engine whose scores count, or ``"auto"``.
+        source: description of the images, which is kept with the threshold.
         max_false_reject: share of good parts that may be rejected, 0 ≤ share < 1.
-        options: of the engine.
-        batch: frames per call.
-        progress: told after each image.
+        options: options of the engine; None for its defaults.
+        batch: number of frames per call of the engine.
+        progress: called after each image.
 
     Raises:
         BadInputError: a sample is labelled defective, fewer than two images fit, or a score is not finite.
-        UsageError: the share, the engine or the batch does not exist.
+        UsageError: the share is not in [0, 1), there is no such engine, or the bundle does not take such a batch.
     """
     check_deciding(engine, what="set a threshold")
     _refuse_defective(samples)
@@ -164,11 +165,11 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     if not scores:
         raise no_frames_left(skipped, what="held-out good images")
     proof = proof_name(name, options or EngineOptions())
-    found = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
-    previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(found)
+    threshold = calibrate(scores, max_false_reject=max_false_reject, engine=proof, source=source)
+    previous, warning = bundle.manifest.threshold_for(proof), resolution_warning(threshold)
     return Calibration(
         bundle=bundle,
-        threshold=found,
+        threshold=threshold,
         previous=previous,
         skipped_frames=skipped,
         warning=warning,
@@ -176,56 +177,56 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     )
 
 
-def record_calibration(bundle: Bundle, found: Threshold, *, who: str = "") -> Bundle:
-    """Make a calibrated threshold the engine's own, and write that into the bundle's history.
+def record_calibration(bundle: Bundle, threshold: Threshold, *, who: str = "") -> Bundle:
+    """Write a calibrated threshold into the bundle, for its engine, and into the bundle's history.
 
     What was proved before was proved for another decision: every engine counts as outdated until it is verified again.
 
     Args:
-        bundle: where it lies; its manifest on disk is read again.
-        found: threshold of ``found.engine``.
-        who: who did it, in words.
+        bundle: the bundle to change; its manifest is read from disk again.
+        threshold: the calibrated threshold; ``threshold.engine`` names the engine.
+        who: name of the person who calibrated, for the history.
 
     Returns:
-        The bundle as it is on disk after that.
+        The bundle as it is on disk afterwards.
 
     Raises:
-        BundleError: another model lies there now: the threshold is not its own.
+        BundleError: the folder holds another model by now, for which the threshold was not calibrated.
         BusyError, OSError: the bundle cannot be changed.
     """
 
     def edit(manifest: Manifest) -> Manifest:
         if manifest.model_sha256 != bundle.model_sha256:
             raise BundleError(
-                f"{bundle.path} was exchanged for another model while this ran: the threshold {found.value:.6g} was "
-                f"calibrated on the old one and was not set. Calibrate again."
+                f"{bundle.path} was exchanged for another model while this ran: the threshold "
+                f"{threshold.value:.6g} was calibrated on the old one and was not set. Calibrate again."
             )
-        previous = manifest.threshold_for(found.engine).value
-        changed = manifest.with_threshold(found, engine=found.engine)
+        previous = manifest.threshold_for(threshold.engine).value
+        changed = manifest.with_threshold(threshold, engine=threshold.engine)
         return changed.with_entry(
-            "calibrate", time=now(), engine=found.engine, previous=previous, who=who, reason=found.source
+            "calibrate", time=now(), engine=threshold.engine, previous=previous, who=who, reason=threshold.source
         )
 
     return bundle.change(edit)
 
 
-def keep_calibration(bundle: Bundle, found: Calibration, *, who: str = "", folder: Path | None = None) -> str:
-    """Make a calibrated threshold the engine's own after it was printed, or keep it elsewhere.
+def keep_calibration(bundle: Bundle, calibration: Calibration, *, who: str = "", folder: Path | None = None) -> str:
+    """Write a calibration that was printed into its bundle, or into a folder beside it.
 
     Args:
-        bundle: see ``record_calibration``.
-        found: what was printed.
-        who: who did it, in words.
-        folder: where calibration.json goes instead, for a bundle that cannot be changed: its thresholds stay.
+        bundle: the bundle to change.
+        calibration: the calibration to keep.
+        who: name of the person who calibrated, for the history.
+        folder: folder for calibration.json where the bundle cannot be changed; its thresholds then stay as they are.
 
     Returns:
         A warning where the bundle's threshold was not set, else "".
     """
     if folder is not None:
-        warning = file_report(bundle, CALIBRATION, found.to_dict(), record=folder)
+        warning = file_report(bundle, CALIBRATION, calibration.to_dict(), record=folder)
         return warning or f"The bundle was not changed: the threshold stands in {folder / CALIBRATION} only."
     try:
-        record_calibration(bundle, found.threshold, who=who)
+        record_calibration(bundle, calibration.threshold, who=who)
     except OSError as error:
         return f"The threshold was not set. {os_error_words(error)} {ELSEWHERE}"
     except BundleError as error:
@@ -239,7 +240,7 @@ def _without_maps(items: Iterable[ImagePrediction | Skipped]) -> Iterator[float 
 
 
 def resolution_warning(threshold: Threshold) -> str:
-    """Say so where there are too few parts to show the rate that was asked for; "" where there are enough."""
+    """A warning where there are too few good parts to resolve the rate of false rejects; "" where there are enough."""
     rate = threshold.max_false_reject
     if rate == 0.0:
         return (
@@ -275,19 +276,19 @@ def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
 
 
 def good_images(folder: Path | str) -> tuple[Sample, ...]:
-    """The images directly in a folder, all of them good parts by the caller's word, in the order of their names.
+    """The images directly in a folder, in the order of their names; the caller vouches that all are good parts.
 
     Raises:
-        BadInputError: no such folder, or no image in it.
+        BadInputError: the folder does not exist or holds no image.
     """
     folder = Path(folder)
-    found = tuple(
+    samples = tuple(
         Sample(path=entry, label=0, defect="good", split="validation") for entry in visible(folder) if is_image(entry)
     )
-    if not found:
+    if not samples:
         seen = "holds no image" if folder.is_dir() else "is not a folder"
         raise BadInputError(f"{folder} {seen}; expected a folder with images of good parts, directly in it.")
-    return found
+    return samples
 
 
 def _refuse_defective(samples: Sequence[Sample]) -> None:

@@ -1,4 +1,4 @@
-"""Which good images may set a threshold."""
+"""Good images that may set a threshold: a folder, the held-out images of a run, or a validation split."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _NUM_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationSource:
-    """Where good images are taken from.
+    """Source of the good images of a calibration.
 
     Attributes:
         data: a folder of good images, a training run (its held-out images), or a data set with a validation split.
-        category: of a data set that holds several.
-        root: where the data set of a run lies now; None for where it lay.
-        is_other_accepted: whether parts of another category than the bundle's are taken.
+        category: category, of a data set that holds several.
+        root: folder in which the data set of a run lies now; None where it has not moved.
+        is_other_accepted: whether parts of another category than the bundle's are accepted.
     """
 
     data: Path
@@ -47,16 +47,21 @@ def calibration_samples(
 ) -> tuple[tuple[Sample, ...], str, str, DataNotes]:
     """Good images that may set the threshold of a bundle.
 
-    An image that the bundle was fitted to is refused by its content, under whatever name and wherever it lies, and all
-    others with it: which ones may be used is for people to say.
+    An image that the bundle was fitted to is recognised by its content, under whatever name and wherever it lies. All
+    images are refused with it: which ones may be used is for people to say.
+
+    Args:
+        source: where the images lie.
+        manifest: manifest of the bundle.
+        progress: called after each image.
 
     Returns:
-        The images; what they are, in words; how their part differs from the bundle's, in a sentence, or ""; and the
-        data set whose validation split they are.
+        The images; a description of them; one sentence on the difference between their part and the bundle's, or "";
+        and a description of the data set whose validation split they are.
 
     Raises:
-        BadInputError: nothing there may set a threshold.
-        UsageError: ``root`` was given, and ``data`` is no run.
+        BadInputError: the source holds no image that may set a threshold, or one that may not.
+        UsageError: ``root`` is set, and ``data`` is no run.
     """
     refuse_unfinished(source.data)
     note, notes = "", DataNotes()
@@ -64,7 +69,7 @@ def calibration_samples(
         samples, note = _of_run(source, manifest, progress)
         words = f"held-out images of {source.data}"
     elif source.root is not None:
-        raise UsageError(f"--root says where the data set of a run lies; {source.data} is no run. Leave it out.")
+        raise UsageError(f"root (--root) says where the data set of a run lies; {source.data} is no run. Leave it out.")
     elif source.data.is_dir() and any(is_image(item) for item in visible(source.data)):
         samples = good_images(source.data)
         _refuse_used(samples, manifest)
@@ -128,11 +133,11 @@ def _hash(path: Path) -> str:
 
 
 def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
-    """Refuse images of a data set that are defective or judge the accuracy, also through links."""
-    given = {path for sample in samples for path in (Path(os.path.abspath(sample.path)), sample.path.resolve())}
-    for folder in sorted({path.parent for path in given}):
+    """Refuse defective images and test images of a data set, also where a link leads to them."""
+    paths = {path for sample in samples for path in (Path(os.path.abspath(sample.path)), sample.path.resolve())}
+    for folder in sorted({path.parent for path in paths}):
         dataset = enclosing_dataset(folder)
-        inside = [sample for sample in dataset.samples if sample.path in given] if dataset else []
+        inside = [sample for sample in dataset.samples if sample.path in paths] if dataset else []
         reason = ""
         if any(sample.label for sample in inside):
             reason = "they are defective parts"
@@ -161,9 +166,22 @@ def calibrate_on(
     options: EngineOptions,
     progress: Progress = silent,
 ) -> Calibration:
-    """Find the good images and set the engine's threshold by them; see ``calibrate_bundle``."""
+    """Find the good images and calibrate the engine's threshold on them. Nothing is written.
+
+    Args:
+        bundle: bundle to run.
+        source: where the good images lie.
+        engine: name of the engine whose scores count, or ``"auto"``.
+        max_false_reject: share of good parts that may be rejected, 0 ≤ share < 1.
+        options: options of the engine.
+        progress: called after each image.
+
+    Raises:
+        BadInputError: an image may not set a threshold, or fewer than two fit.
+        UsageError: the share is not in [0, 1), or there is no such engine.
+    """
     samples, words, part_note, data = calibration_samples(source, bundle.manifest, progress=progress)
-    found = calibrate_bundle(
+    calibration = calibrate_bundle(
         bundle,
         samples,
         engine=engine,
@@ -172,11 +190,11 @@ def calibrate_on(
         options=options,
         progress=progress,
     )
-    found = dataclasses.replace(found, part_note=part_note, data=data)
+    calibration = dataclasses.replace(calibration, part_note=part_note, data=data)
     if bundle.manifest.training.fitted:
-        return found
+        return calibration
     unknown = (
         f"{bundle.path} was exported by an older release, which did not record what it was fitted to: whether these "
         "images are among that could not be checked by content."
     )
-    return dataclasses.replace(found, warning=" ".join(filter(None, (found.warning, unknown))))
+    return dataclasses.replace(calibration, warning=" ".join(filter(None, (calibration.warning, unknown))))

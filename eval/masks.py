@@ -25,10 +25,10 @@ RESOLUTIONS: dict[Resolution, str] = {
 
 
 def check_resolution(name: str) -> Resolution:
-    """The resolution of that name.
+    """Return the resolution of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such resolution.
     """
     for known in RESOLUTIONS:
         if name == known:
@@ -43,17 +43,17 @@ def judged_pixels(
     *,
     resolution: Resolution,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Map and mask of one image, of one size, as the metrics take them.
+    """Map and mask of one image, brought to one shape for the metrics.
 
     Args:
         anomaly_map: float32 (h, w), covering the crop.
         mask: bool (H, W) at the frame's size.
-        preprocessing: of the bundle.
+        preprocessing: the bundle's rule from image to frame.
         resolution: ``"image"`` enlarges the map to the part of the image that the detector sees, ``"map"`` shrinks
             the mask.
 
     Returns:
-        float32 and bool of the same shape.
+        Map, float32, and mask, bool, of the same shape.
 
     Raises:
         BadInputError: the mask is not of the frame's size.
@@ -68,7 +68,7 @@ def judged_pixels(
 def judged_map(
     anomaly_map: NDArray[np.float32], preprocessing: InputSpec, *, resolution: Resolution
 ) -> NDArray[np.float32]:
-    """The map alone, as ``judged_pixels`` gives it."""
+    """The map alone, float32, as ``judged_pixels`` returns it."""
     return enlarge_map(anomaly_map, preprocessing) if resolution == "image" else np.asarray(anomaly_map)
 
 

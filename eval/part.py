@@ -1,4 +1,4 @@
-"""Is a data set of the part that a bundle was trained on? An engine agrees with itself on any part whatever."""
+"""Checks that a data set shows the part that a bundle was trained on: parity on another part would prove nothing."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from ..data.dataset import Dataset
 
 
 def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:
-    """Say how a data set differs from the one that a bundle was trained on.
+    """Compare a data set with the one that a bundle was trained on.
 
     The same training images are the same part, whatever the folder is called. Otherwise the category's name decides:
-    another one is refused unless the caller accepts it. The same name with other training images, or with none to
-    compare, is said: a newer copy looks so, and a target that holds test images alone.
+    another one is refused unless the caller accepts it. Where the name is the same and the training images
+    differ or are missing, a sentence says so: a newer copy of the data set looks like that, and a copy that holds test
+    images alone.
 
     Args:
-        manifest: of the bundle.
-        dataset: whose images are to be judged.
-        other_data: accept another category.
+        manifest: manifest of the bundle.
+        dataset: data set whose images are to be judged.
+        other_data: whether another category is accepted.
 
     Returns:
         One sentence, or "" where the training images are the same.
 
     Raises:
-        BadInputError: another category, and ``other_data`` is False.
+        BadInputError: the category is another, and ``other_data`` is False.
     """
     training = manifest.training
     if dataset.train and dataset.fingerprint() == training.fingerprint:
@@ -34,19 +35,19 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
 
 
 def check_same_category(manifest: Manifest, category: str, *, other_data: bool, where: str) -> str:
-    """Compare the names of categories alone, without regard to case; a name that is not known differs from none.
+    """Compare the names of categories alone, without regard to case; an unknown name matches every other.
 
     Args:
-        manifest: of the bundle.
-        category: of the images.
-        other_data: accept another category.
+        manifest: manifest of the bundle.
+        category: category of the images; "" where it is not known.
+        other_data: whether another category is accepted.
         where: folder of the images, for the message.
 
     Returns:
         One sentence where the names differ, else "".
 
     Raises:
-        BadInputError: they differ, and ``other_data`` is False.
+        BadInputError: the names differ, and ``other_data`` is False.
     """
     trained = manifest.training.category
     if not trained or not category or trained.casefold() == category.casefold():

@@ -1,4 +1,4 @@
-"""Image files to predictions, batch by batch: what verify, calibrate, run and the bad cases share."""
+"""Predictions: image files are read as frames and run through an engine, batch by batch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ..runtime.engine import Engine, Frames, predict
 @final
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was not given to the engine.
+    """An image that could not be read as a frame, so that no engine ran on it.
 
     Attributes:
-        sample: which one.
-        reason: why, in words.
+        sample: the image.
+        reason: why it could not be read, in words.
     """
 
     sample: Sample
     reason: str
 
     def name(self, root: Path | None = None) -> str:
-        """The file, as seen from ``root`` where one is given."""
+        """The path of the image, relative to ``root`` where one is given."""
         return str(self.sample.path) if root is None else relative(self.sample.path, root)
 
     @property
@@ -44,23 +44,23 @@ class Skipped:
         return self.reason.removeprefix(f"{self.sample.path}: ")
 
     def to_dict(self) -> SkippedJson:
-        """JSON: file and reason."""
+        """Plain JSON values."""
         return {"file": str(self.sample.path), "reason": self.reason}
 
 
 def used_of(skipped: Sequence[Skipped], *, num_total: int, root: Path | None = None) -> UsedShare:
-    """The share used of ``num_total`` images, from those that were skipped; ``root`` shortens their names."""
+    """The share of ``num_total`` images that was used, from those that were skipped; paths are relative to ``root``."""
     return UsedShare(num_total, tuple((item.name(root), item.short_reason) for item in skipped))
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class FrameBatch:
-    """Images decoded for one call of an engine.
+    """Frames for one call of an engine.
 
     Attributes:
-        samples: where they came from, N of them.
-        frames: N of them, as the bundle's graph takes them.
+        samples: the N images that the frames were read from.
+        frames: the N frames, of the shape and dtype that the bundle's graph takes.
     """
 
     samples: tuple[Sample, ...]
@@ -70,12 +70,12 @@ class FrameBatch:
 @final
 @dataclass(frozen=True, eq=False)
 class ImagePrediction:
-    """What an engine said about one image.
+    """Score and anomaly map of one image.
 
     Attributes:
-        sample: which image.
+        sample: the image.
         score: larger is more anomalous; may be NaN or infinite where the engine fails.
-        anomaly_map: float32 (h, w).
+        anomaly_map: float32 (h, w); larger is more anomalous.
     """
 
     sample: Sample
@@ -100,37 +100,37 @@ def read_batches(
     conversions: Conversions | None = None,
     progress: Progress = silent,
 ) -> Iterator[FrameBatch | Skipped]:
-    """Read images as frames, in batches; those that the bundle's rule does not take come out as ``Skipped``.
+    """Read images as frames, in batches; an image that does not fit the bundle comes out as ``Skipped``.
 
     Args:
-        bundle: whose frames are wanted.
+        bundle: bundle whose preprocessing makes the frames.
         samples: images, in the order in which they are read.
-        batch: frames per batch; the last one may hold fewer.
-        conversions: is told what was done to the images' values.
-        progress: told after each image.
+        batch: number of frames per batch; the last batch may hold fewer.
+        conversions: collects what was done to the images' values; None to collect nothing.
+        progress: called after each image.
 
     Raises:
         UsageError: the bundle does not take that many frames at once.
     """
     check_batch_size(bundle, batch)
-    given = input_of(bundle.manifest.preprocessing)
+    frame_input = input_of(bundle.manifest.preprocessing)
     waiting: list[tuple[Sample, Frames]] = []
     for done, sample in enumerate(samples, start=1):
         try:
-            waiting.append((sample, given.read(sample.path, conversions=conversions)))
+            waiting.append((sample, frame_input.read(sample.path, conversions=conversions)))
         except BadInputError as error:
             yield Skipped(sample, str(error))
         if len(waiting) == batch:
-            yield _stack(waiting, given)
+            yield _stack(waiting, frame_input)
             waiting = []
         progress("images", done, len(samples))
     if waiting:
-        yield _stack(waiting, given)
+        yield _stack(waiting, frame_input)
 
 
-def _stack(waiting: list[tuple[Sample, Frames]], given: AnyInput) -> FrameBatch:
+def _stack(waiting: list[tuple[Sample, Frames]], frame_input: AnyInput) -> FrameBatch:
     samples, frames = zip(*waiting, strict=True)
-    return FrameBatch(tuple(samples), given.prepare(np.stack(frames)))
+    return FrameBatch(tuple(samples), frame_input.prepare(np.stack(frames)))
 
 
 def predict_files(
@@ -142,15 +142,15 @@ def predict_files(
     conversions: Conversions | None = None,
     progress: Progress = silent,
 ) -> Iterator[ImagePrediction | Skipped]:
-    """Run images through an engine and hand out one answer at a time; only one batch is held.
+    """Run images through an engine and yield one prediction at a time; only one batch is in memory.
 
     Args:
         engine: open engine.
-        bundle: whose frames it takes.
+        bundle: bundle that the engine runs.
         samples: images, in the order in which they are read.
-        batch: frames per call.
-        conversions: is told what was done to the images' values.
-        progress: told after each image.
+        batch: number of frames per call of the engine.
+        conversions: collects what was done to the images' values; None to collect nothing.
+        progress: called after each image.
 
     Raises:
         UsageError: the bundle does not take ``batch`` frames at once.
@@ -159,13 +159,13 @@ def predict_files(
         if isinstance(item, Skipped):
             yield item
             continue
-        found = predict(engine, item.frames)
-        for sample, score, anomaly_map in zip(item.samples, found.score, found.anomaly_map, strict=True):
+        prediction = predict(engine, item.frames)
+        for sample, score, anomaly_map in zip(item.samples, prediction.score, prediction.anomaly_map, strict=True):
             yield ImagePrediction(sample, float(score), anomaly_map)
 
 
 def no_frames_left(skipped: Sequence[Skipped], *, what: str) -> BadInputError:
-    """The error for a set of which nothing could be used; names up to three images and why."""
+    """The error for a set of images none of which could be used; it names up to three of them and the reasons."""
     if not skipped:
         return BadInputError(f"There are no {what}; expected at least one. Check the folder that was given.")
     shown = "; ".join(f"{item.sample.path}: {item.reason}" for item in skipped[:3])

@@ -26,14 +26,16 @@ _BLOCK = 2048
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """The scores of one side, cut up by image.
+    """The scores that one side gives N images, sorted by what resampled curves need of them.
+
+    For pixel curves the scores are those of pixels, for image curves those of whole images.
 
     Attributes:
-        negatives: per image its anomaly-free scores, float32, ascending.
-        positives: float32 (P,), scores of defect pixels, or of defective images.
-        owners: int64 (P,), image that each belongs to.
-        shares: float64 (P,), 1 / size of the component it is part of; 1 for images.
-        num_components: int64 (N,), components per image; defective or not, for images.
+        negatives: one array per image: the scores of its anomaly-free pixels, float32, ascending.
+        positives: float32 (P,), the scores of the defect pixels, or of the defective images.
+        owners: int64 (P,), index of the image that each positive belongs to, 0 to N − 1.
+        shares: float64 (P,), 1 / number of pixels of the positive's component; 1 for images.
+        num_components: int64 (N,), number of components in each image; for images 1 where defective, else 0.
     """
 
     negatives: tuple[NDArray[np.float32], ...]
@@ -44,7 +46,12 @@ class Evidence:
 
 
 def image_evidence(score: NDArray[np.float32], label: NDArray[np.bool_]) -> Evidence:
-    """Evidence of image scores float32 (N,) with labels bool (N,); finite."""
+    """Evidence of image scores.
+
+    Args:
+        score: float32 (N,), finite; larger is more anomalous.
+        label: bool (N,), True for a defective image.
+    """
     owners = np.flatnonzero(label)
     negatives = tuple(score[i : i + 1] if not label[i] else score[:0] for i in range(len(score)))
     return Evidence(
@@ -57,8 +64,12 @@ def image_evidence(score: NDArray[np.float32], label: NDArray[np.bool_]) -> Evid
 
 
 def pixel_evidence(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> Evidence:
-    """Evidence of N anomaly maps float32 (h, w), each with its mask bool (h, w); 4 bytes per pixel are kept."""
-    negatives, found, owners, shares, counts = [], [], [], [], []
+    """Evidence of N anomaly maps, in 4 bytes of memory per pixel.
+
+    Args:
+        pairs: for each image its anomaly map, float32 (h, w), and its mask, bool (h, w), True in defects.
+    """
+    negatives, positives, owners, shares, counts = [], [], [], [], []
     for index, (anomaly_map, mask) in enumerate(pairs):
         negatives.append(np.sort(anomaly_map[~mask]))
         pixels = np.flatnonzero(mask)
@@ -67,13 +78,13 @@ def pixel_evidence(pairs: Iterable[tuple[NDArray[np.float32], NDArray[np.bool_]]
             continue
         components, sizes = component_sizes(pixels, *mask.shape)
         counts.append(len(sizes))
-        found.append(anomaly_map.reshape(-1)[pixels])
+        positives.append(anomaly_map.reshape(-1)[pixels])
         owners.append(np.full(len(pixels), index))
         shares.append(1.0 / sizes[components])
     none: list[NDArray[Any]] = [np.empty(0, np.float32)]
     return Evidence(
         negatives=tuple(negatives),
-        positives=np.concatenate(found or none),
+        positives=np.concatenate(positives or none),
         owners=np.concatenate(owners or none).astype(np.int64),
         shares=np.concatenate(shares or none).astype(np.float64),
         num_components=np.array(counts, np.int64),
@@ -84,12 +95,12 @@ def draw(label: NDArray[np.bool_], *, num_resamples: int, seed: int) -> NDArray[
     """Draw images with replacement, good and defective ones apart, so that each resample has as many of both.
 
     Args:
-        label: bool (N,).
-        num_resamples: B.
-        seed: the same seed draws the same.
+        label: bool (N,), True for a defective image.
+        num_resamples: number B of resamples, at least 1.
+        seed: seed of the draw; the same seed gives the same resamples.
 
     Returns:
-        float64 (N, B): how often image n is in resample b.
+        float64 (N, B): the number of times that image n is in resample b.
     """
     generator = np.random.default_rng(seed)
     weights = np.zeros((len(label), num_resamples))
@@ -107,10 +118,10 @@ def resampled_areas(
     """Area under the ROC curve and under the PRO curve of every resample.
 
     Args:
-        evidence: of one side.
-        weights: float64 (N, B), see ``draw``.
-        fpr_limit: where the PRO curve ends; its area is divided by it.
-        progress: told after each block of defect pixels.
+        evidence: the scores of one side on N images.
+        weights: float64 (N, B), the number of times that each image is in each resample, see ``draw``.
+        fpr_limit: false-positive rate at which the PRO curve ends, in (0, 1]; its area is divided by it.
+        progress: called after each block of defect pixels.
 
     Returns:
         AUROC and AUPRO, float64 (B,) each; NaN in a resample that has no defect or no anomaly-free pixel.
@@ -130,7 +141,7 @@ class _Sums:
     While a resample's false-positive rate is below the limit, what a pixel adds to its PRO is a product of the weights
     of two images, its own and the one whose anomaly-free pixels lie above; so is what it adds to the ROC, everywhere.
     Those parts are summed in one matrix of images × images, whatever the number of resamples. Only the block of pixels
-    in which a resample reaches the limit is taken pixel by pixel.
+    in which a resample reaches the limit is summed pixel by pixel.
     """
 
     def __init__(self, evidence: Evidence, weights: NDArray[np.float64], fpr_limit: float) -> None:
@@ -158,7 +169,7 @@ class _Sums:
             self._gains += np.bincount(owners, shares, minlength=len(self._gains))
 
     def _end_linear(self, lowest: NDArray[np.float64]) -> None:
-        """Take what has been summed for those resamples that reach the limit by the lowest score of this block."""
+        """Close the linear sum of those resamples that reach the limit by the lowest score of this block."""
         reached = self._is_linear & (lowest @ self._weights > self._limit * self._num_negatives)
         self._pro[reached] = self._linear_part(reached)
         self._is_linear &= ~reached
@@ -181,7 +192,7 @@ class _Sums:
         self._pro[ending] += shares @ (weights[owners] * _within(rates[0], rates[1], self._limit))
 
     def areas(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """AUROC and AUPRO of every resample, (B,) each."""
+        """AUROC and AUPRO of every resample, float64 (B,) each."""
         evidence, weights = self._evidence, self._weights
         num_positives = np.bincount(evidence.owners, minlength=len(weights)) @ weights
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -210,8 +221,8 @@ def _counts(evidence: Evidence, part: NDArray[np.int64]) -> tuple[NDArray[np.flo
 def _within(above: NDArray[np.float64], reaching: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
     """Area up to ``limit`` under a ramp that rises from 0 at ``above`` to 1 at ``reaching`` and stays there.
 
-    That is what one defect pixel adds to the curve: it is found between the two false-positive rates, which differ only
-    where anomaly-free pixels tie with it.
+    That is what one defect pixel adds to the curve: it goes from missed to detected between the two false-positive
+    rates, which differ only where anomaly-free pixels tie with it.
     """
     width = reaching - above
     ramp = np.clip(limit - above, 0.0, width)

@@ -1,4 +1,4 @@
-"""Whether two sets of scores put the parts in the same order."""
+"""Rank correlation: whether two sets of scores put the same images in the same order."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
 
     Args:
         first: scores (P,).
-        second: scores (P,) of the same parts.
+        second: scores (P,) of the same images.
 
     Returns:
-        −1 to 1; None where it is undefined: fewer than two parts, all scores equal on a side, or one not finite.
+        −1 to 1; None where it is undefined: fewer than two images, all scores equal on a side, or one not finite.
     """
     if len(first) < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return None

@@ -1,4 +1,4 @@
-"""Metrics of image scores, streamed; imported from ``metrics``."""
+"""Metrics of image scores, streamed: AUROC, average precision and best F1."""
 
 from collections.abc import Mapping
 from typing import Any, final
@@ -32,7 +32,7 @@ class ImageMetrics:
             label: bool or 0 / 1, or (N,) of them; 1 is an image with a defect.
 
         Raises:
-            BadInputError: NaN, another label, or different numbers of scores and labels.
+            BadInputError: a score is NaN, a label is neither 0 nor 1, or there are more of one than of the other.
         """
         scores = check_scores(score)
         labels = check_labels(label, len(scores))
@@ -75,7 +75,7 @@ def image_metrics(scores: ArrayLike, labels: ArrayLike) -> ImageResult:
 
     Args:
         scores: float (N,), larger is more anomalous.
-        labels: bool or 0 / 1, (N,).
+        labels: bool or 0 / 1, (N,); 1 is an image with a defect.
 
     Raises:
         BadInputError: see ``ImageMetrics.update``.

@@ -1,4 +1,4 @@
-"""What a detector is good for: at a share of rejected good parts, how many defective ones pass."""
+"""Operating table: at a given share of rejected good parts, the number of defective parts that pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEADER = ("rejected good parts", "threshold", "good rejected (95 % interval)", 
 
 
 class ShareJson(TypedDict):
-    """So many of so many: the rate and its exact 95 % interval, null of none."""
+    """A count out of a total, the rate, and its exact 95 % interval; both are null where the total is 0."""
 
     num: int
     total: int
@@ -34,7 +34,7 @@ class ShareJson(TypedDict):
 
 
 class PointJson(TypedDict):
-    """One threshold and what it does; all but ``allowed`` are null without good images."""
+    """One threshold and the verdicts it gives; all but ``allowed`` are null where there is no good image."""
 
     allowed: float | None
     threshold: float | None
@@ -57,10 +57,11 @@ class OperatingJson(TypedDict):
 @final
 @dataclass(frozen=True)
 class Share:
-    """So many of so many.
+    """A count out of a total.
 
     Attributes:
-        num: how many; of ``total``.
+        num: number of images with the property, 0 to ``total``.
+        total: number of images.
     """
 
     num: int
@@ -68,7 +69,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Exact 95 % interval of the rate, 0 to 1; None of none."""
+        """Exact 95 % interval of the rate, 0 to 1 (Clopper and Pearson); None where the total is 0."""
         return clopper_pearson(self.num, self.total) if self.total else None
 
     def __str__(self) -> str:
@@ -86,13 +87,14 @@ class Share:
 @final
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """One threshold and what it does.
+    """One threshold and the verdicts it gives.
 
     Attributes:
         allowed: share of good parts that may be rejected, 0 to 1; None at the calibrated threshold.
-        threshold: a part is rejected where its score is above, strictly; None without good images.
-        rejected_good: good images that are rejected.
-        passed_defective: defective images that are accepted.
+        threshold: in units of the score; an image is rejected where its score is strictly above. None where there is no
+            good image.
+        rejected_good: the good images that are rejected.
+        passed_defective: the defective images that are accepted.
     """
 
     allowed: float | None
@@ -101,7 +103,7 @@ class OperatingPoint:
     passed_defective: Share
 
     def cells(self, *, origin: str = "calibrated") -> tuple[str, ...]:
-        """A row of the table; ``origin`` names that of the one threshold which was not read off the images."""
+        """A row of the table; ``origin`` labels the threshold in use, which was not read off these images."""
         name = origin if self.allowed is None else f"at most {self.allowed:.0%}"
         if self.threshold is None:
             return (name, "-", "-", "-")
@@ -126,10 +128,11 @@ class OperatingTable:
     """Points at stated shares of rejected good parts, and the one at the calibrated threshold.
 
     Attributes:
-        points: one for each of SHARES, with thresholds read off these very images.
-        calibrated: at the threshold in use, which ``origin`` names: as a rule calibrated on other, held-out good parts.
-        num_good: good images.
-        num_defective: defective images.
+        points: one for each of SHARES, with thresholds read off these images.
+        calibrated: the point at the threshold in use, as a rule calibrated on other, held-out good parts; ``origin``
+            says which.
+        num_good: number of good images.
+        num_defective: number of defective images.
         origin: ``"calibrated"``, or ``"given"`` where the caller named another threshold than the bundle's.
     """
 
@@ -140,7 +143,7 @@ class OperatingTable:
     origin: Origin = "calibrated"
 
     def warnings(self) -> list[str]:
-        """What is said before anything else: nothing to judge by, or a threshold that lets most defects pass."""
+        """Warnings that stand above the table: a class without images, or a threshold that lets most defects pass."""
         lines = no_class_lines(num_good=self.num_good, num_defective=self.num_defective)
         passed = self.calibrated.passed_defective
         if passed.total and passed.num > _MOSTLY_MISSED * passed.total:
@@ -149,7 +152,7 @@ class OperatingTable:
         return lines
 
     def summary_lines(self) -> list[str]:
-        """The table, with what its thresholds are."""
+        """The table as lines of text, with a note on where its thresholds come from."""
         rows = [point.cells(origin=self.origin) for point in (*self.points, self.calibrated)]
         return [
             f"Operating table on {self.num_good} good and {self.num_defective} defective test images:",
@@ -171,7 +174,7 @@ class OperatingTable:
 
 
 def no_class_lines(*, num_good: int, num_defective: int) -> list[str]:
-    """What is said first where test images of a class are missing; empty where there are both."""
+    """A warning for each class without a test image; empty where there are good and defective images."""
     missing = [noun for noun, num in (("good", num_good), ("defective", num_defective)) if not num]
     return [f'No {noun} test image: figures that need one are "-".' for noun in missing]
 
@@ -188,16 +191,16 @@ def operating_table(
     Args:
         scores: (N,), finite, larger is more anomalous.
         labels: bool (N,), True for defective images.
-        threshold: the one in use, in units of the score.
-        origin: where it comes from.
+        threshold: the threshold in use, in units of the score.
+        origin: where that threshold comes from.
 
     Raises:
-        BadInputError: a score is not finite, or there are as many labels as scores not.
+        BadInputError: a score is not finite, or the numbers of scores and labels differ.
     """
     values, is_defective = np.asarray(scores, np.float64), np.asarray(labels, np.bool_)
     if values.shape != is_defective.shape or values.ndim != 1 or not np.isfinite(values).all():
         raise BadInputError(
-            f"An operating table needs one finite score per label; got scores {values.shape}, of which "
+            f"An operating table expects one finite score per label; got scores {values.shape}, of which "
             f"{int((~np.isfinite(values)).sum())} are not finite, and labels {is_defective.shape}."
         )
     good, defective = values[~is_defective], values[is_defective]
@@ -241,10 +244,10 @@ class RunOperation:
     """The operating table of a run, or why there is none.
 
     Attributes:
-        table: the table; None where nothing could be scored.
-        used: how many of the test images it is about.
+        table: the table; None where no image could be scored.
+        used: number of the test images that were scored, and the reasons for the others.
         reason: why there is no table; "" where there is one.
-        lacking: which class of test images is missing, where there is no table.
+        lacking: where there is no table, a warning for each class without a test image.
     """
 
     table: OperatingTable | None = None
@@ -253,7 +256,7 @@ class RunOperation:
     lacking: tuple[str, ...] = ()
 
     def warnings(self) -> list[str]:
-        """What is said before anything else."""
+        """Warnings that stand above the table."""
         return [*(self.table.warnings() if self.table else self.lacking), *self.used.lines()]
 
     def summary_lines(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Metrics of anomaly maps, streamed; imported from ``metrics``."""
+"""Metrics of anomaly maps, streamed: AUROC, average precision, best F1 and AUPRO of pixels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -17,7 +17,7 @@ from .kernels.threads import check_num_threads, in_threads
 from .plots import thin, trace
 from .results import PixelResult, ProCurve, undefined
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 # Pixels handled at a time in a stack of small images: bounds the scratch memory of an update.
 _BATCH_PX = 1 << 18
@@ -32,11 +32,12 @@ class PixelMetrics:
     interpolation there, divided by the limit.
 
     Memory: 4 bytes per pixel and 8 more per defect pixel; at most twice that during ``compute``. As much as half
-    of it is reserved ahead, untouched. An update adds for its while about 60 bytes per defect pixel of an image.
+    of it is reserved ahead, untouched. While an update runs it needs about 60 bytes more per defect pixel
+    of an image.
 
     Args:
         fpr_limit: end of the integral of the PRO curve, in (0, 1].
-        saturation: share of a component, in (0, 1], that has to be found for it to count as found whole
+        saturation: share of a component, in (0, 1], that has to be detected for it to count as detected whole
             (saturated PRO of MVTec LOCO, with a relative threshold); 1 is the plain PRO.
         num_threads: threads of ``compute``, which do not change the result; None takes one per CPU.
     """
@@ -58,7 +59,7 @@ class PixelMetrics:
             mask: bool or integer of the same shape, non-zero in defects; None for good images.
 
         Raises:
-            BadInputError: NaN, another dtype, or a mask of another size.
+            BadInputError: the map holds NaN or is neither float32 nor float16, or the mask has another shape or dtype.
         """
         maps = check_maps(anomaly_map)
         masks = None if mask is None else check_masks(mask, anomaly_map)
@@ -150,7 +151,7 @@ class PixelMetrics:
         num_positives = len(self._positives)
         return Totals(num_positives, len(self._scores) - num_positives, self._fpr_limit)
 
-    def _over_steps(self, task: Callable[[Steps, NDArray[np.float64]], _Answer]) -> list[_Answer]:
+    def _over_steps(self, task: Callable[[Steps, NDArray[np.float64]], _Result]) -> list[_Result]:
         """Run ``task`` on every stretch of the sorted positives: its steps and what the PRO gains at each."""
         if not len(self._positives):
             return []
@@ -160,25 +161,25 @@ class PixelMetrics:
         words = self._positives.merged()
         words.sort()
 
-        def answer(span: tuple[int, int]) -> _Answer:
+        def evaluate_span(span: tuple[int, int]) -> _Result:
             scores, areas = decode(words[slice(*span)])
             steps = find_steps(scores, ranking, len(words) - span[0])
             shares = np.divide(1.0, areas, out=np.zeros(len(areas)), where=areas > 0)
             return task(steps, np.add.reduceat(shares, steps.starts))
 
-        return in_threads(answer, spans(words), self._num_threads)
+        return in_threads(evaluate_span, spans(words), self._num_threads)
 
     def _add_defects(self, maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> None:
         pixels = np.flatnonzero(masks)
         if not len(pixels):
             return
         components, sizes = component_sizes(pixels, *masks.shape[1:])
-        found = maps.reshape(-1)[pixels]
+        scores = maps.reshape(-1)[pixels]
         areas = sizes[components]
         if self._saturation < 1:
-            areas = saturate(found, components, areas, self._saturation)
+            areas = saturate(scores, components, areas, self._saturation)
         self._num_components += len(sizes)
-        self._positives.append(encode(found, areas.astype(np.uint32)))
+        self._positives.append(encode(scores, areas.astype(np.uint32)))
 
     def _add_series(
         self, maps: NDArray[Any] | Sequence[ArrayLike], masks: NDArray[Any] | Sequence[ArrayLike | None]

@@ -1,4 +1,4 @@
-"""The PRO curve as vertices, for plots."""
+"""The per-region-overlap (PRO) curve as vertices, for plots."""
 
 from collections.abc import Sequence
 
@@ -48,8 +48,8 @@ def thin(curve: ProCurve, max_vertices: int) -> ProCurve:
     if max_vertices < 2:
         raise UsageError(f"max_vertices is {max_vertices}; expected at least 2, or None for all.")
     way = curve.fpr / curve.fpr[-1] + curve.pro
-    kept = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], max_vertices)))
-    return ProCurve(curve.fpr[kept], curve.pro[kept], curve.thresholds[kept])
+    index = np.unique(np.searchsorted(way, np.linspace(way[0], way[-1], max_vertices)))
+    return ProCurve(curve.fpr[index], curve.pro[index], curve.thresholds[index])
 
 
 def _without_repeats(curve: ProCurve) -> ProCurve:
@@ -59,13 +59,13 @@ def _without_repeats(curve: ProCurve) -> ProCurve:
 
 def _cut(curve: ProCurve, limit: float) -> ProCurve:
     """End the curve at the limit, on the straight line between the vertices around it."""
-    kept = int(np.searchsorted(curve.fpr, limit, side="right"))
-    fpr, pro, thresholds = curve.fpr[:kept], curve.pro[:kept], curve.thresholds[:kept]
+    end = int(np.searchsorted(curve.fpr, limit, side="right"))
+    fpr, pro, thresholds = curve.fpr[:end], curve.pro[:end], curve.thresholds[:end]
     if fpr[-1] == limit:
         return ProCurve(fpr, pro, thresholds)
-    part = (limit - fpr[-1]) / (curve.fpr[kept] - fpr[-1])
+    part = (limit - fpr[-1]) / (curve.fpr[end] - fpr[-1])
     return ProCurve(
         np.append(fpr, limit),
-        np.append(pro, pro[-1] + part * (curve.pro[kept] - pro[-1])),
-        np.append(thresholds, curve.thresholds[kept]),
+        np.append(pro, pro[-1] + part * (curve.pro[end] - pro[-1])),
+        np.append(thresholds, curve.thresholds[end]),
     )

@@ -1,4 +1,4 @@
-"""What the metrics answer: values, sizes, and the reason wherever a value cannot exist."""
+"""Results of the metrics: values, counts, and the reason wherever a value does not exist."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -45,8 +45,9 @@ class PixelResult:
         f1_threshold: highest threshold with that F1; a pixel is called defective at ``score >= threshold``.
         aupro: area under the per-region-overlap curve up to ``fpr_limit``, divided by it, in [0, 1]; None
             without a defect pixel or without an anomaly-free one.
-        fpr_limit: end of that integral.
-        saturation: share of a component that has to be found for it to count as found whole; 1 is plain PRO.
+        fpr_limit: false-positive rate at which that integral ends, in (0, 1].
+        saturation: share of a component, in (0, 1], that has to be detected for it to count as detected whole; 1 is the
+            plain PRO.
         num_images: number of images.
         num_pixels: number of pixels.
         num_defect_pixels: number of pixels in defects.
@@ -89,7 +90,7 @@ class ProCurve:
 
 
 def undefined(num_positives: int, num_negatives: int, noun: str) -> dict[str, str]:
-    """Return the reason for every metric that these counts leave undefined, by name of the metric."""
+    """Return why these counts leave a metric undefined, by the metric's name; ``noun`` is what is counted."""
     reasons: dict[str, str] = {}
     if not num_negatives:
         why = f"no {noun} without a defect: a false-positive rate does not exist"

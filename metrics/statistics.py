@@ -1,4 +1,4 @@
-"""What a difference between two sides is worth: paired tests and intervals on the same images."""
+"""Statistics of a difference between two sides: paired tests and intervals on the same images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class McNemar:
     """McNemar's exact test of two verdicts on the same labelled images (McNemar, 1947).
 
     Attributes:
-        num_frames: images.
-        only_left_right: images that only the left side judges as their label says.
-        only_right_right: images that only the right side judges so.
+        num_frames: number of images.
+        only_left_right: number of images that only the left side judges as their label says.
+        only_right_right: number of images that only the right side judges as their label says.
         p_value: two-sided, exact (binomial over the images on which the sides differ); 1 where they never do.
-        num_flips: images with different verdicts.
-        flip_rate_bound: upper end of the exact one-sided 95 % interval of the share of such images.
+        num_flips: number of images with different verdicts.
+        flip_rate_bound: upper end of the exact one-sided 95 % interval of the share of images with different verdicts.
     """
 
     num_frames: int
@@ -45,9 +45,9 @@ class Difference:
     """Right minus left of one figure, with a paired bootstrap interval over the images (Efron, 1979).
 
     Attributes:
-        value: the difference on all images.
+        value: the difference on all images, in units of the figure.
         low: lower end of the 95 % interval: percentile 2.5 of the resamples.
-        high: upper end.
+        high: upper end of the 95 % interval: percentile 97.5 of the resamples.
         bound: the largest difference, in either direction, that is compatible with the data at 95 %.
     """
 
@@ -57,7 +57,7 @@ class Difference:
     bound: float
 
     def sentence(self, name: str) -> str:
-        """In words, with the bound."""
+        """One sentence with the difference, its interval and the bound; ``name`` is the figure's."""
         return (
             f"{name}: right − left {self.value:+.2g}, 95 % interval {self.low:+.2g} to {self.high:+.2g}; a difference "
             f"above {self.bound:.2g} is not compatible with these images."
@@ -67,12 +67,15 @@ class Difference:
 @final
 @dataclass(frozen=True)
 class Resampling:
-    """How the intervals were made; the same numbers give the same intervals.
+    """Settings of the paired bootstrap; the same settings give the same intervals.
 
     Attributes:
-        num_resamples: sets of images drawn, good and defective ones apart.
-        seed: of the draw.
-        fpr_limit: end of the AUPRO integral.
+        num_resamples: number of sets of images that are drawn, at least 100; good and defective images are drawn apart.
+        seed: seed of the draw.
+        fpr_limit: false-positive rate at which the AUPRO integral ends, in (0, 1].
+
+    Raises:
+        BadInputError: fewer than 100 resamples.
     """
 
     num_resamples: int = 1000
@@ -82,7 +85,7 @@ class Resampling:
     def __post_init__(self) -> None:
         if self.num_resamples < 100:
             raise BadInputError(
-                f"{self.num_resamples} resamples were asked for; the ends of a 95 % interval need at least 100."
+                f"num_resamples (--resamples) is {self.num_resamples}; the ends of a 95 % interval need at least 100."
             )
 
 
@@ -91,7 +94,7 @@ def mcnemar(left: NDArray[np.bool_], right: NDArray[np.bool_], label: NDArray[np
 
     Args:
         left: bool (N,), True where the left side rejects.
-        right: the same of the right side.
+        right: bool (N,), True where the right side rejects.
         label: bool (N,), True for defective images.
     """
     only_left = int(((left == label) & (right != label)).sum())
@@ -116,17 +119,23 @@ def _two_sided(num_events: int, num_trials: int) -> float:
 
 
 def image_difference(
-    left: NDArray[np.float32], right: NDArray[np.float32], label: NDArray[np.bool_], *, how: Resampling
+    left: NDArray[np.float32], right: NDArray[np.float32], label: NDArray[np.bool_], *, resampling: Resampling
 ) -> Difference | None:
     """Difference of the image AUROC; None where a class is absent or a score is not finite.
 
     Where no pair of a good and a defective image changed its order, every resample gives the difference 0 and says
     nothing. The bound is then the larger of two shares of pairs: the rule of three for an event that was never seen,
     and the pairs that lie closer together than twice the largest score error, which such errors could reorder.
+
+    Args:
+        left: float32 (N,), scores of the left side.
+        right: float32 (N,), scores of the right side.
+        label: bool (N,), True for defective images.
+        resampling: number of resamples and seed.
     """
     if not (label.any() and (~label).any() and np.isfinite(left).all() and np.isfinite(right).all()):
         return None
-    weights = _weights(label, how)
+    weights = _weights(label, resampling)
     areas = [resampled_areas(image_evidence(side, label), weights)[0] for side in (left, right)]
     error = float(np.abs(right.astype(np.float64) - left).max())
     gaps = np.abs(left[label].astype(np.float64)[:, None] - left[~label].astype(np.float64)[None, :])
@@ -135,7 +144,7 @@ def image_difference(
 
 
 def pixel_differences(
-    sides: Iterable[Evidence], label: NDArray[np.bool_], *, how: Resampling, progress: Progress = silent
+    sides: Iterable[Evidence], label: NDArray[np.bool_], *, resampling: Resampling, progress: Progress = silent
 ) -> tuple[Difference | None, Difference | None]:
     """Differences of pixel AUROC and AUPRO; None where a class of pixels is absent.
 
@@ -143,18 +152,18 @@ def pixel_differences(
         sides: pixel evidence of the left side, then of the right one, of the same images; where an iterator makes
             them, only one is in memory at a time.
         label: bool (N,), True for images with a defect: good and defective images are drawn apart.
-        how: number of resamples, seed, limit.
-        progress: told about every block of pixels.
+        resampling: number of resamples, seed, and limit of the AUPRO.
+        progress: called after each block of defect pixels.
     """
-    weights = _weights(label, how)
-    left, right = (resampled_areas(side, weights, fpr_limit=how.fpr_limit, progress=progress) for side in sides)
+    weights = _weights(label, resampling)
+    left, right = (resampled_areas(side, weights, fpr_limit=resampling.fpr_limit, progress=progress) for side in sides)
     roc, pro = (_difference(a, b, unseen=_unseen(label)) for a, b in zip(left, right, strict=True))
     return roc, pro
 
 
-def _weights(label: NDArray[np.bool_], how: Resampling) -> NDArray[np.float64]:
+def _weights(label: NDArray[np.bool_], resampling: Resampling) -> NDArray[np.float64]:
     """Weights of all images once, then of every resample: (N, 1 + B)."""
-    drawn = draw(label, num_resamples=how.num_resamples, seed=how.seed)
+    drawn = draw(label, num_resamples=resampling.num_resamples, seed=resampling.seed)
     return np.concatenate([np.ones((len(label), 1)), drawn], axis=1)
 
 
@@ -165,7 +174,7 @@ def _unseen(label: NDArray[np.bool_]) -> float:
 
 
 def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen: float) -> Difference | None:
-    """Of the areas (1 + B,), the first that of all images; ``unseen`` bounds what no resample shows."""
+    """The difference of areas, (1 + B,) each, the first that of all images; ``unseen`` is the bound without one."""
     change = right - left
     if not np.isfinite(change[0]):
         return None
@@ -175,5 +184,5 @@ def _difference(left: NDArray[np.float64], right: NDArray[np.float64], *, unseen
 
 
 def to_dict(value: McNemar | Difference | Resampling | None) -> dict[str, Any] | None:
-    """Plain JSON values."""
+    """Plain JSON values; None stays None."""
     return None if value is None else dataclasses.asdict(value)

@@ -1,1 +1,1 @@
-"""What people look at: pages, overlays, and the paper's tables beside what was measured."""
+"""Reports for people: HTML pages, overlays, and the tables of Zheng et al. 2022 with measured rows."""

@@ -1,4 +1,4 @@
-"""Measured accuracy in the paper's tables."""
+"""Measured accuracy in the tables of Zheng et al. 2022, "the paper" in this folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _WRITERS = {".md": PaperTable.markdown, ".csv": PaperTable.csv}
 
 
 def check_table_file(path: Path | None, number: str | None) -> None:
-    """Raise UsageError unless a table can be written to that file."""
+    """Raise UsageError unless ``path`` is None, or names a Markdown or CSV file for the table ``number``."""
     if path and (number is None or path.suffix not in _WRITERS):
         raise UsageError(
-            f"--table-file is {path} and --table {number}; expected a name that ends in {' or '.join(_WRITERS)}, and "
-            "the number of a table. JSON comes with --json."
+            f"The file of the table (--table-file) is {path}, and the table (--table) is {number}; expected a name "
+            f"that ends in {' or '.join(_WRITERS)}, and the number of a table. JSON comes with --json."
         )
 
 
 class TabulatedJson(EvaluationJson):
-    """An evaluation, and the paper's table; null where none was asked for."""
+    """An evaluation, and the paper's table; null where none is requested."""
 
     table: dict[str, Any] | None
 
@@ -39,11 +39,11 @@ class TabulatedJson(EvaluationJson):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TabulatedEvaluation:
-    """An evaluation, and the paper's table with its figures where one was asked for.
+    """An evaluation, and a table of the paper with its figures.
 
     Attributes:
         evaluation: all that was evaluated.
-        table: the paper's table; None where none was asked for.
+        table: the paper's table with measured rows; None where none is requested.
     """
 
     evaluation: Evaluation
@@ -58,7 +58,7 @@ class TabulatedEvaluation:
         return {**self.evaluation.to_dict(), "table": None if self.table is None else self.table.to_dict()}
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The result for people: first what is wrong, then the figures."""
+        """The result for people: warnings first, then the figures."""
         if self.table is None:
             return self.evaluation.summary_lines()
         warnings, lines = (map(wrapped, part) for part in (self.evaluation.warnings(), self.evaluation.verdict_lines()))
@@ -81,14 +81,14 @@ def tabulate(
     """Evaluate bundles and saved outputs, and put the figures into a table of the paper.
 
     Args:
-        targets: see ``eval.accuracy.evaluate``, as the next ones.
+        targets: bundles, or files of saved outputs.
         request: data set, engine, threshold, corrections.
         table: number of a table of Zheng et al. 2022; None for none.
-        save: file or folder for the outputs.
-        progress: told after each image.
+        save: file for the outputs of the one target, or a folder for those of several.
+        progress: called after each image.
 
     Raises:
-        UsageError: no such table; or several targets and ``save`` is a file.
+        UsageError: there is no such table; or there are several targets, and ``save`` is a file.
     """
     if table is not None:
         paper_table(table, {})
@@ -98,7 +98,7 @@ def tabulate(
 
 
 def _row_names(name: str, bundle: str) -> Iterator[str]:
-    """Names for a row, the plainest first: one figure never replaces another."""
+    """Candidate names for a row, the shortest first, so that no figure replaces another."""
     yield from (name, f"{name} ({bundle})")
     yield from (f"{name} ({bundle}, {number})" for number in count(2))
 

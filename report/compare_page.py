@@ -1,4 +1,4 @@
-"""Two sides as a page: figures, and the images whose maps differ most."""
+"""HTML page of a comparison: figures, and the images whose maps differ most."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from .overlays import heat_map
 from .page import Page
 
 
-def write_compare_page(found: ComparisonResult, left: Outputs, right: Outputs, *, path: Path) -> None:
-    """Write what two sides differ in as a page, with the maps of the images that differ most side by side."""
-    page = Page("lineproof compare", f"{found.left} and {found.right} on the same images.")
-    page.lines(found.summary_lines())
+def write_compare_page(result: ComparisonResult, left: Outputs, right: Outputs, *, path: Path) -> None:
+    """Write a comparison as a page, with the maps of the images that differ most side by side.
+
+    Args:
+        result: the comparison.
+        left: outputs of the left side.
+        right: outputs of the right side, on the same images in the same order.
+        path: HTML file to write.
+    """
+    page = Page("lineproof compare", f"{result.left} and {result.right} on the same images.")
+    page.lines(result.summary_lines())
     page.heading("Images whose maps differ most")
     places = {file: index for index, file in enumerate(left.files)}
-    for file, error in found.worst:
+    for file, error in result.worst:
         index = places[file]
         maps = np.asarray(left.anomaly_map[index]), np.asarray(right.anomaly_map[index])
         low, high = min(float(item.min()) for item in maps), max(float(item.max()) for item in maps)
@@ -29,7 +36,7 @@ def write_compare_page(found: ComparisonResult, left: Outputs, right: Outputs, *
         shown.append((heat_map(change, low=0.0, high=max(error, 1e-30)), f"|right − left|, up to {error:.3g}"))
         image = Path(left.source.root) / file
         if image.is_file():
-            given = input_of(left.source.preprocessing)
-            shown.insert(0, (given.as_rgb(given.read(image)), file))
+            frame_input = input_of(left.source.preprocessing)
+            shown.insert(0, (frame_input.as_rgb(frame_input.read(image)), file))
         page.images(shown)
     page.write(path)

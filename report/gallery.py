@@ -1,4 +1,4 @@
-"""A gallery of bad cases: image, mask, map and overlay of whatever should be looked at."""
+"""Gallery of bad cases: image, mask, map and overlay of each on an HTML page."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _METRICS = (("image AUROC", "image_auroc"), ("pixel AUROC", "pixel_auroc"), ("AU
 @final
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Bad cases, and what corrections of the ground truth change.
+    """Bad cases, and the accuracy before and after corrections of the ground truth.
 
     Attributes:
-        source: bundle and engine.
+        source: name of the bundle, its precision and the engine.
         category: category of the data set.
-        cases: what to look at; the worst first within each kind.
-        before: accuracy by the ground truth as it came.
-        after: accuracy by the corrected one; None without corrections.
-        page: the page written.
-        used: how many of the data set's test images were judged.
-        request: how they were judged.
-        data: the data set in words, alone in a tuple.
+        cases: the bad cases, the worst first within each kind.
+        before: accuracy by the ground truth of the data set.
+        after: accuracy by the corrected ground truth; None without corrections.
+        page: the HTML file that was written.
+        used: number of the data set's test images that were judged, and the reasons for the others.
+        request: the request that was evaluated.
+        data: description of the data set, alone in a tuple.
         notices: what a person should know about the images, in sentences.
     """
 
@@ -98,23 +98,23 @@ class Gallery:
             f"Hot spots {RESOLUTIONS[self.request.resolution]}.",
         ]
         for kind in _TITLES:
-            found = [case for case in self.cases if case.kind == kind]
-            lines.append(f"{kind}s shown: {len(found)}")
-            lines += [f"  {case.file} ({case.defect}): {_how_far(case)}" for case in found]
+            cases = [case for case in self.cases if case.kind == kind]
+            lines.append(f"{kind}s shown: {len(cases)}")
+            lines += [f"  {case.file} ({case.defect}): {_margin_words(case)}" for case in cases]
         if self.after:
             changes = [f"{name} {before} -> {after}" for name, before, after in self.changes()]
             lines.append(f"Corrected ground truth: {', '.join(changes)}; {self.after.verdicts.sentence()}.")
         return (*lines, f"Gallery: {self.page}")
 
     def changes(self) -> list[tuple[str, str, str]]:
-        """Metric, before, after the corrections."""
+        """Rows of metric, figure before and figure after the corrections; empty without corrections."""
         if self.after is None:
             return []
         return [(name, _figure(self.before.value(key)), _figure(self.after.value(key))) for name, key in _METRICS]
 
 
-def _how_far(case: BadCase) -> str:
-    """The score, and how far it or the hot spot lies on the wrong side."""
+def _margin_words(case: BadCase) -> str:
+    """The score, and the distance of the score or of the hot spot from the right side."""
     what = "spot " if case.kind == "hot spot" else ""
     return f"score {case.score:.4g}, {what}{case.margin:.3g} {_SIDES[case.kind]}"
 
@@ -131,9 +131,9 @@ def show_bad_cases(
     Args:
         target: bundle, or file of saved outputs.
         request: data set, engine, threshold, corrections.
-        top: at most so many of each kind.
-        out: page to write.
-        progress: told after each image.
+        top: largest number of cases of each kind, at least 1.
+        out: HTML file to write.
+        progress: called after each image.
 
     Raises:
         UsageError: ``top`` is below 1.
@@ -175,10 +175,10 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
     limits = show_limits(outputs.anomaly_map, ~outputs.label)
     for kind, title in _TITLES.items():
         page.heading(title)
-        found = [case for case in gallery.cases if case.kind == kind]
-        if not found:
+        cases = [case for case in gallery.cases if case.kind == kind]
+        if not cases:
             page.lines(["None."])
-        for case in found:
+        for case in cases:
             page.images(_images(case, outputs, limits, resolution=gallery.request.resolution))
     page.write(gallery.page)
 
@@ -186,7 +186,7 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
 def _images(
     case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution
 ) -> list[tuple[NDArray[np.uint8], str]]:
-    """Drawn at the map's size, whatever was measured: a page of images at a camera's size could not be opened."""
+    """Image, mask, map and overlay of a case, at the map's size: a page of images at a camera's size is too large."""
     anomaly_map = np.asarray(outputs.anomaly_map[case.index])
     low, high = limits
     spec, shape = outputs.source.preprocessing, (anomaly_map.shape[0], anomaly_map.shape[1])
@@ -201,9 +201,9 @@ def _images(
         laid = contour(laid, spot, colour=(255, 64, 64))
     drawn = contour(base, mask) if mask.any() else base
     words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
-    caption = f"{case.file}: {_how_far(case)}"
+    caption = f"{case.file}: {_margin_words(case)}"
     return [
-        (base, caption if frame is not None else f"{caption} (image not found)"),
+        (base, caption if frame is not None else f"{caption} (the image is missing)"),
         (drawn, words),
         (heat, f"map, {low:.3g} to {high:.3g}"),
         (contour(laid, mask, colour=(0, 255, 255)) if mask.any() else laid, "overlay"),
@@ -227,6 +227,6 @@ def _seen(path: Path, spec: InputSpec, shape: tuple[int, int]) -> NDArray[np.uin
         return None
     (top, bottom), (left, right) = (axis_px.edges_px for axis_px in spec.axes)
     size = (shape[1], shape[0])
-    given = input_of(spec)
-    frame = Image.fromarray(given.as_rgb(given.read(path)))
+    frame_input = input_of(spec)
+    frame = Image.fromarray(frame_input.as_rgb(frame_input.read(path)))
     return np.asarray(frame.resize(size, Image.Resampling.BOX, box=(left, top, right, bottom)))

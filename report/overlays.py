@@ -72,7 +72,7 @@ def overlay(
         UsageError: ``low`` is not below ``high``, or ``alpha`` is not within 0 to 1.
     """
     if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha={alpha} was given; expected a share between 0 and 1.")
+        raise UsageError(f"alpha is {alpha}; expected a share between 0 and 1.")
     _check_frame(frame)
     relative = _relative(anomaly_map, low, high)
     size = (frame.shape[1], frame.shape[0])
@@ -94,7 +94,7 @@ def contour(
         frame: uint8 (H, W, 3) RGB.
         mask: bool (H, W).
         colour: RGB, 0 to 255 each.
-        width_px: how far the line reaches inwards from the mask's edge; at least 1. At the image's border there is
+        width_px: width of the line, which lies inside the mask's edge; at least 1. At the image's border there is
             no line.
 
     Returns:
@@ -110,7 +110,7 @@ def contour(
             f"The mask is {mask.dtype} {mask.shape}; expected bool {frame.shape[:2]} like the frame. Resize it first."
         )
     if width_px < 1:
-        raise UsageError(f"width_px={width_px} was given; expected at least 1.")
+        raise UsageError(f"width_px is {width_px}; expected at least 1.")
     inner = mask
     for _ in range(width_px):
         padded = np.pad(inner, 1, mode="edge")
@@ -147,13 +147,13 @@ def _check_frame(frame: NDArray[Any]) -> None:
 def _relative(anomaly_map: NDArray[np.floating[Any]], low: float, high: float) -> NDArray[np.float32]:
     """float32 (h, w) in 0 to 1: where each value lies between ``low`` and ``high``."""
     if not low < high:
-        raise UsageError(f"low={low} and high={high} were given; expected low < high.")
+        raise UsageError(f"low is {low} and high is {high}; expected low < high.")
     if anomaly_map.ndim != 2 or anomaly_map.size == 0:
         raise BadInputError(f"The anomaly map has shape {anomaly_map.shape}; expected (h, w). Give one frame's map.")
     if not np.isfinite(anomaly_map).all():
         raise BadInputError(
-            "The anomaly map holds NaN or infinity; expected finite values. The engine that made it is not to be "
-            "trusted: run verify."
+            "The anomaly map holds NaN or infinity; expected finite values. Do not trust the engine that gave "
+            "it: run lineproof verify."
         )
     scaled = (anomaly_map.astype(np.float64) - low) / (high - low)
     return np.clip(scaled, 0, 1).astype(np.float32)
@@ -166,7 +166,7 @@ def _colours(relative: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def map_limits(bundle: Bundle) -> tuple[float, float]:
-    """Map values shown as cold and as hot, see ``show_limits``, from the golden frames that are good."""
+    """Map values shown as cold and as hot, from the golden frames that are good; see ``show_limits``."""
     reference = bundle.golden().reference
     return show_limits(reference.anomaly_map, ~bundle.manifest.threshold.is_defect(reference.score))
 
@@ -175,8 +175,8 @@ def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[
     """Map values shown as cold and as hot, so that what good parts never reach begins to glow.
 
     Args:
-        maps: float32 (N, h, w).
-        is_good: bool (N,).
+        maps: float32 (N, h, w), anomaly maps.
+        is_good: bool (N,), True for the maps of good images.
 
     Returns:
         The median of the good maps, and twice as far above it as nearly all good maps reach (the 95 % quantile of their
@@ -193,17 +193,27 @@ def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[
 
 
 def painter(bundle: Bundle) -> Painter:
-    """What draws the overlays of a bundle, see ``draw``; its limits are those of the golden frames."""
+    """A function that draws the overlays of a bundle, see ``draw``, with the limits of its golden frames."""
     return partial(draw, bundle=bundle, limits=map_limits(bundle))
 
 
-def draw(frame: Frames, found: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """The frame with its heat map over the part that the detector sees: uint8 (H, W, 3)."""
+def draw(frame: Frames, verdict: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
+    """Lay the heat map of a verdict over its frame, where the detector sees it.
+
+    Args:
+        frame: one frame of the bundle, as it was inspected.
+        verdict: the verdict on it, with its anomaly map.
+        bundle: bundle that inspected it.
+        limits: map values shown as cold and as hot, see ``map_limits``.
+
+    Returns:
+        uint8 (H, W, 3) RGB, at the size of the frame.
+    """
     spec = bundle.manifest.preprocessing
     colour = input_of(spec).as_rgb(frame)
     part = seen_part(spec)
     drawn = colour.copy()
     drawn[part] = overlay(
-        np.ascontiguousarray(colour[part]), enlarge_map(found.anomaly_map, spec), low=limits[0], high=limits[1]
+        np.ascontiguousarray(colour[part]), enlarge_map(verdict.anomaly_map, spec), low=limits[0], high=limits[1]
     )
     return drawn

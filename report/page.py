@@ -34,11 +34,11 @@ figcaption { font-size: 12px; color: #52606d; padding-top: 4px; overflow-wrap: a
 
 @dataclass
 class Page:
-    """A page that grows from top to bottom.
+    """An HTML page, written from top to bottom.
 
     Attributes:
-        title: heading.
-        lead: one sentence below it.
+        title: heading of the page.
+        lead: one sentence below the heading.
     """
 
     title: str
@@ -50,21 +50,21 @@ class Page:
         self._parts.append(f"<h2>{escape(text)}</h2>")
 
     def verdict(self, text: str, *, is_good: bool) -> None:
-        """A sentence in green or red."""
+        """Add a sentence, in green where ``is_good``, else in red."""
         self._parts.append(f'<p class="{"good" if is_good else "bad"}">{escape(text)}</p>')
 
     def lines(self, sentences: Sequence[str]) -> None:
-        """Text as a command prints it."""
+        """Add lines of text in a fixed-width font."""
         self._parts.append(f"<pre>{escape(chr(10).join(sentences))}</pre>")
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column is left-aligned."""
+        """Add a table; its first column is left-aligned."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def images(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> None:
-        """Images uint8 (H, W, 3) with captions, in a grid."""
+        """Add images, uint8 (H, W, 3) RGB or (H, W) grey, with captions, in a grid."""
         figures = [
             f'<figure><img src="{png_data_uri(image)}" alt="{escape(caption, quote=True)}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -73,7 +73,7 @@ class Page:
         self._parts.append(f'<div class="images">{"".join(figures)}</div>')
 
     def write(self, path: Path) -> None:
-        """Write the page, atomically."""
+        """Write the page to a file, atomically; its folder is made."""
         path.parent.mkdir(parents=True, exist_ok=True)
         title, lead = escape(self.title), escape(self.lead)
         text = (
@@ -85,7 +85,14 @@ class Page:
 
 
 def write_report(path: Path, title: str, *, sentences: Sequence[str], state: str = "") -> None:
-    """A report of one command as a page; ``state`` is the word above it, ``"passed"``, or "" for none."""
+    """Write the report of one command as an HTML page.
+
+    Args:
+        path: HTML file to write; its folder is made.
+        title: heading of the page.
+        sentences: text of the report, a line each.
+        state: word above the text, green where it is ``"passed"`` and else red; "" for none.
+    """
     page = Page(title, f"Written by lineproof {__version__}, {now()}.")
     if state:
         page.verdict(state.capitalize(), is_good=state == "passed")

@@ -1,4 +1,4 @@
-"""The paper's tables, with what was measured here beside what was published.
+"""Tables of Zheng et al. 2022, "the paper": published figures with measured ones beside them.
 
 The figures lie in ``published.json``. Per table: ``paper``, what Zheng et al. print, misprints included, null for a
 dash; ``other``, what other sources say of the same cells where that differs; footnotes on cells that are not what they
@@ -21,29 +21,29 @@ from ..core.table import TERMINAL, aligned, wrapped
 from ..data.counts import MVTEC_3D_AD, MVTEC_AD
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
-#: Tables that hold an accuracy; table 3 is about speed and size.
+#: The paper's tables of accuracy; its Table 3 is about speed and size, Table 4 about settings.
 ACCURACY_TABLES = ("1", "2", "5", "6")
 _LONGEST_LIST = 6
 
 
 def published() -> dict[str, Any]:
-    """The data file as it is."""
-    found: dict[str, Any] = json.loads((files(__package__) / "published.json").read_text())
-    return found
+    """Read ``published.json``."""
+    content: dict[str, Any] = json.loads((files(__package__) / "published.json").read_text())
+    return content
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """One table: per method a row of the paper, one of each other source, and those that were measured.
+    """One table of the paper: per method the published row, rows of other sources, and measured rows.
 
     Attributes:
-        title: what it shows, and where from.
-        header: method, categories, averages.
+        title: number and title of the table, and the citation of the paper.
+        header: names of the columns: method, categories, averages.
         rows: cells as printed; ``"-"`` where there is no figure.
         values: per row the figures by column, in the table's unit; a column without a figure is absent.
-        footnotes: what is odd about published cells.
-        hidden: columns that ``text`` leaves out: categories that were not measured.
+        footnotes: remarks on published cells.
+        hidden: columns that ``text`` leaves out, since their categories were not measured.
     """
 
     title: str
@@ -82,20 +82,23 @@ class PaperTable:
 
 
 def paper_table(number: str, measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
-    """A table of the paper, with our figures below the published ones of the same method.
+    """A table of the paper's accuracies, with measured figures below the published ones of the same method.
 
     Args:
         number: one of ACCURACY_TABLES.
-        measured: per row name, such as ``"fastflow"`` or ``"fastflow fp16 on openvino"``, its figures by category,
-            each 0 to 1. The first word is the method.
+        measured: figures, 0 to 1, by category, by the name of the row, such as ``"fastflow fp16 on openvino"``; the
+            first word of the name is the method.
 
     Raises:
         UsageError: there is no such table.
     """
-    found = published()
+    content = published()
     if number not in ACCURACY_TABLES:
-        raise UsageError(f"--table is {number!r}; expected {', '.join(ACCURACY_TABLES)}. Table 3: lineproof profile.")
-    table = found["tables"][number]
+        raise UsageError(
+            f"table (--table) is {number!r}; expected {', '.join(ACCURACY_TABLES)} of Zheng et al. 2022. "
+            "Their Table 3: lineproof profile."
+        )
+    table = content["tables"][number]
     is_percent = table["unit"] == "percent"
     names = _categories(table)
     columns = (*names, *(("textures", "objects", "all") if number in "12" else ("all",)))
@@ -105,32 +108,32 @@ def paper_table(number: str, measured: Mapping[str, Mapping[str, float]]) -> Pap
         (label, *(_cell(figures.get(name), digits=1 if is_percent else 3) for name in columns))
         for label, figures in ordered
     ]
-    seen = {name: None for figures in measured.values() for name in figures}
-    others = [name or "a set without categories" for name in seen if name not in names]
+    categories = {name: None for figures in measured.values() for name in figures}
+    others = [name or "a set without categories" for name in categories if name not in names]
     no_column = [f"* Measured on {', '.join(others)}, of which this table has no column."] if others else []
     return PaperTable(
-        title=_title(number, found),
+        title=_title(number, content),
         header=("method", *columns),
         rows=tuple(rows),
         values=tuple(figures for _, figures in ordered),
-        footnotes=(*no_column, *_notes(table), *(_settings(found["tables"]["4"], table) if number in "56" else ())),
-        hidden=tuple(name for name in names if name not in seen) if seen.keys() & set(names) else (),
+        footnotes=(*no_column, *_notes(table), *(_settings(content["tables"]["4"], table) if number in "56" else ())),
+        hidden=tuple(name for name in names if name not in categories) if categories.keys() & set(names) else (),
     )
 
 
 def _cell(value: float | None, *, digits: int) -> str:
-    """Rounded half up, as papers print, and as 99.25 in floating point does not round."""
+    """A figure in print, rounded half up; floating point would round 99.25 to even."""
     if value is None:
         return "-"
     return str(Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
-def _title(number: str, found: Mapping[str, Any]) -> str:
-    return f"Table {number}: {found['tables'][number]['title']}. Published: {found['citation']}"
+def _title(number: str, content: Mapping[str, Any]) -> str:
+    return f"Table {number}: {content['tables'][number]['title']}. Published: {content['citation']}"
 
 
 def _notes(table: Mapping[str, Any]) -> Iterator[str]:
-    """What is odd about cells of the paper, and where the rows of other sources are from."""
+    """Remarks on published cells, and the citations of the other sources."""
     for note in table["footnotes"]:
         about = note["applies_to"]
         cells = ", ".join([*about.get("categories", []), *about.get("averages", [])])
@@ -167,14 +170,14 @@ _SPEED_COLUMNS = (("fps", 2), ("time_ms", 2), ("extra_parameters_m", 2), ("const
 
 
 def speed_table(measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
-    """Table 3 of the paper, with our figures below the published ones of the same method.
+    """Table 3 of the paper, with measured figures below the published ones of the same method.
 
     Args:
-        measured: per row name, whose first word is the method: ``fps``, ``time_ms``, ``extra_parameters_m``, and what
-            the paper does not give, ``constants_mb`` and ``gflop``.
+        measured: figures by the name of the row, whose first word is the method: ``fps``, ``time_ms`` and
+            ``extra_parameters_m`` (millions) as in the paper, ``constants_mb`` and ``gflop`` besides.
     """
-    found = published()
-    table = found["tables"]["3"]
+    content = published()
+    table = content["tables"]["3"]
     left = dict(measured)
     ordered: list[tuple[str, Mapping[str, float]]] = []
     for method, row in table["paper"].items():
@@ -186,7 +189,7 @@ def speed_table(measured: Mapping[str, Mapping[str, float]]) -> PaperTable:
         (label, *(_cell(values.get(key), digits=digits) for key, digits in _SPEED_COLUMNS)) for label, values in ordered
     ]
     return PaperTable(
-        title=_title("3", found),
+        title=_title("3", content),
         header=header,
         rows=tuple(rows),
         values=tuple(dict(values) for _, values in ordered),

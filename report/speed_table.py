@@ -1,4 +1,4 @@
-"""The paper's Table 3 with the bundles that were measured here."""
+"""Table 3 of Zheng et al. 2022, "the paper's Table 3", with measured speeds of bundles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .published import PaperTable, speed_table
 
 @dataclass(frozen=True)
 class SpeedTable:
-    """Several bundles in the paper's Table 3, not yet filed.
+    """Profiles of several bundles in the paper's Table 3, not yet filed.
 
     Attributes:
-        measured: one per bundle.
+        measured: one profile per bundle.
         table: published and measured rows.
-        with_samples: whether to_dict() holds every timed call.
+        with_samples: whether ``to_dict`` lists every timed call.
     """
 
     measured: tuple[ProfileResult, ...]
@@ -34,14 +34,14 @@ class SpeedTable:
     @property
     def reports(self) -> tuple[ProfileReport, ...]:
         """One per bundle and engine."""
-        return tuple(report for found in self.measured for report in found.comparison.reports)
+        return tuple(report for result in self.measured for report in result.comparison.reports)
 
     def keep(self, *, record: Path | None = None) -> tuple[str, ...]:
         """File the reports in their bundles, or in the folder ``record``; returns warnings where that failed."""
-        return tuple(warning for found in self.measured for warning in found.keep(record=record))
+        return tuple(warning for result in self.measured for warning in result.keep(record=record))
 
     def check(self) -> None:
-        """Raise BudgetError where a call missed the deadline."""
+        """Raise BudgetError where a call took longer than the deadline."""
         check_deadlines(self.reports)
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class SpeedTable:
         return {"profiles": profiles, "table": self.table.to_dict()}
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The table, and on what it was measured."""
+        """The table, and the hardware that it was measured on."""
         environment = self.reports[0].environment
         gpus = ", ".join(str(gpu) for gpu in environment["gpus"]) or "no GPU"
         where = f"Measured on {environment['cpu']}, {environment['num_cores']} cores, {gpus}; medians of batch 1."
@@ -58,12 +58,18 @@ class SpeedTable:
 
 
 def check_table(number: str, request: ProfileRequest) -> None:
-    """Raise UsageError unless this table can be filled by measuring so much; asked before any bundle is opened."""
+    """Raise UsageError unless ``number`` is "3" and the request measures batch 1 alone, as the paper's Table 3 does."""
     if number != "3":
-        raise UsageError(f"--table is {number!r}; profile fills table 3. Another: lineproof evaluate --table {number}.")
+        raise UsageError(
+            f"table (--table) is {number!r}; profile fills the paper's Table 3 (Zheng et al. 2022). Accuracy: "
+            f"lineproof evaluate --table {number}."
+        )
     if request.batches != (1,):
         batches = ":".join(map(str, request.batches))
-        raise UsageError(f"--table 3 is about single images; --batch is {batches}. Leave out --batch or --table.")
+        raise UsageError(
+            f"The paper's Table 3 (--table 3) is about single images; batches (--batch) is {batches}. Leave out "
+            "--batch or --table."
+        )
 
 
 def measure_table(
@@ -79,29 +85,29 @@ def measure_table(
 
     Args:
         number: ``"3"``, the table about speed.
-        bundles: at least one.
-        engines: ``["auto"]`` takes every engine that can run here.
-        request: how much to measure.
-        options: of the engines.
-        progress: told after each block.
+        bundles: bundles to measure, at least one.
+        engines: names of engines; ``["auto"]`` measures every engine that can run here.
+        request: batches, number of calls and deadline of the measurement.
+        options: options of the engines.
+        progress: called after each block of calls.
 
     Raises:
-        UsageError: another table, or batches other than the paper's 1.
+        UsageError: ``number`` is another table, or the request measures other batches than 1.
     """
     check_table(number, request)
     rows: dict[str, ProfileReport] = {}
     measured = []
     for bundle in bundles:
         names = rank_engines(bundle, fits, is_here) if list(engines) == [AUTO] else engines
-        found = measure(bundle, names, request=request, options=options, progress=progress)
-        measured.append(found)
-        rows |= {_row(bundle, report): report for report in found.comparison.reports}
+        result = measure(bundle, names, request=request, options=options, progress=progress)
+        measured.append(result)
+        rows |= {_row(bundle, report): report for report in result.comparison.reports}
     table = speed_table({name: _figures(report) for name, report in rows.items()})
     return SpeedTable(tuple(measured), table, request.with_samples)
 
 
 def _row(bundle: Bundle, report: ProfileReport) -> str:
-    """Method first, then what a figure of speed depends on."""
+    """Name of a row: the method first, then backbone, size, precision, engine and bundle."""
     spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
     rows, columns = spec.axes
     size = f"{rows.crop_px}x{columns.crop_px} px"

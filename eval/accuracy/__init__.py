@@ -1,1 +1,1 @@
-"""Are the verdicts right, by labels and masks."""
+"""Accuracy: whether scores, maps and verdicts are right, by labels and masks."""

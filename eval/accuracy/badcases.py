@@ -1,4 +1,4 @@
-"""Where a detector is wrong, or perhaps the ground truth: the paper's section 4.1.3 (Zheng et al., 2022).
+"""Bad cases: images where the detector is wrong, or perhaps the ground truth; section 4.1.3 of Zheng et al. (2022).
 
 Three kinds: defective images that are accepted, good images that are rejected, and spots on defective images that
 light up outside the mask, which may be defects that nobody drew.
@@ -20,7 +20,7 @@ from .outputs import Outputs
 Kind = Literal["false accept", "false reject", "hot spot"]
 #: Share of the good images' map maxima that lie below a hot spot.
 _LEVEL_QUANTILE = 0.95
-#: Smoothing carries a defect over its mask's edge: what reaches so near it, as a share of the side, is the defect.
+#: Smoothing carries a defect over its mask's edge: what is this near, as a share of the longer side, is the defect.
 _BORDER = 1 / 32
 
 
@@ -31,11 +31,12 @@ class BadCase:
 
     Attributes:
         kind: what is wrong.
-        index: its place in the outputs.
-        file: the image.
-        defect: its type of defect, or ``"good"``.
-        score: its score.
-        margin: how far on the wrong side: |score − threshold|, or for a hot spot its peak above the level.
+        index: index of the image in the outputs.
+        file: the image, as the outputs name it.
+        defect: type of defect of the image, or ``"good"``.
+        score: score of the image.
+        margin: distance to the right side, in units of the score or the map: |score − threshold|, or for a hot spot its
+            peak minus ``hot_level``.
         box: top, left, bottom, right of the hot spot, the last two exclusive; None otherwise. In pixels of the image
             at the image's resolution, of the map at the map's.
     """
@@ -53,9 +54,9 @@ def find_bad_cases(outputs: Outputs, *, top: int = 20, resolution: Resolution = 
     """Find what should be looked at, the worst first within each kind.
 
     Args:
-        outputs: labelled.
-        top: at most so many of each kind.
-        resolution: at which hot spots are looked for, see ``masks``.
+        outputs: scores, maps and truth of the images.
+        top: largest number of cases of each kind.
+        resolution: resolution at which hot spots are searched, see ``eval.masks``.
     """
     rejected, label = outputs.is_rejected, outputs.label
     cases = []
@@ -64,8 +65,8 @@ def find_bad_cases(outputs: Outputs, *, top: int = 20, resolution: Resolution = 
         ("false reject", ~label & rejected),
     )
     for kind, members in kinds:
-        found = [_case(outputs, kind, int(i)) for i in np.flatnonzero(members)]
-        cases += sorted(found, key=lambda case: -case.margin)[:top]
+        of_kind = [_case(outputs, kind, int(i)) for i in np.flatnonzero(members)]
+        cases += sorted(of_kind, key=lambda case: -case.margin)[:top]
     return (*cases, *_hot_spots(outputs, resolution)[:top])
 
 
@@ -93,7 +94,7 @@ def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
         return []
     rows, columns = seen_part(outputs.source.preprocessing)
     top, left = (rows.start, columns.start) if resolution == "image" else (0, 0)
-    found = []
+    spots = []
     for index in np.flatnonzero(outputs.label & outputs.has_mask).tolist():
         anomaly_map, mask = outputs.pixels_of(index, resolution=resolution)
         near = grow(mask, max(1, round(max(anomaly_map.shape) * _BORDER)))
@@ -108,8 +109,8 @@ def _hot_spots(outputs: Outputs, resolution: Resolution) -> list[BadCase]:
                 margin=peak - level,
                 box=(box[0] + top, box[1] + left, box[2] + top, box[3] + left),
             )
-            found.append(case)
-    return sorted(found, key=lambda case: -case.margin)
+            spots.append(case)
+    return sorted(spots, key=lambda case: -case.margin)
 
 
 def _highest_apart(

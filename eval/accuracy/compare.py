@@ -1,4 +1,4 @@
-"""Two sides on the same images: engines, bundles, or outputs that were saved."""
+"""Comparison of two sides on the same images: engines, bundles, or saved outputs."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ class Flip:
     Attributes:
         file: the image.
         label: ``"good"``, or its type of defect.
-        left_score: score of the left side; right_score of the right one.
-        left_margin: that score minus the left side's threshold; right_margin likewise. Above 0 is NG.
+        left_score: score that the left side gives.
+        right_score: score that the right side gives.
+        left_margin: the left score minus the left side's threshold; above 0 the verdict is NG.
+        right_margin: the right score minus the right side's threshold; above 0 the verdict is NG.
     """
 
     file: str
@@ -61,26 +63,28 @@ class Flip:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
-    """What the two sides differ in.
+    """Differences between two sides on the same images.
 
     Attributes:
-        left: the left side; right: the right side.
-        num_frames: images that both judged.
+        left: name of the left side: bundle, precision and engine.
+        right: name of the right side.
+        num_frames: number of images that both sides judged.
         flips: images with two verdicts, each side by its own threshold.
-        mcnemar: whether one side judges more images right.
-        score_max_abs_error: largest |right − left| of the scores; map_max_abs_error of the maps, None where their
-            sizes differ, or what their pixels show.
-        rank_correlation: Spearman's, of the scores.
+        mcnemar: paired test of whether one side judges more images as their labels say.
+        score_max_abs_error: largest |right − left| of the scores.
+        map_max_abs_error: largest |right − left| over all pixels of the maps; None where the maps differ in size or
+            show different parts of the images.
+        rank_correlation: Spearman's rank correlation of the scores; None where it is undefined.
         image_auroc: difference of the image AUROC; None where a class is absent.
-        pixel_auroc: of the pixel AUROC; None where no pixel is labelled as a defect or maps differ in size.
-        aupro: of the AUPRO.
+        pixel_auroc: difference of the pixel AUROC; None where no mask marks a defect or the sides judge other pixels.
+        aupro: difference of the AUPRO; None where the pixel AUROC has none.
         worst: the images whose maps differ most, the worst first: (file, largest |right − left|).
-        how: how the intervals were made.
-        pixel_resolution: where maps and masks met.
-        used: how many of the images of either side were compared.
-        request: how the left side was run: what share must be used, and whether all others are named.
-        data: the data sets of both sides in words, each once.
-        num_defective: how many of the images are defective.
+        resampling: number of resamples, seed and limit behind the intervals.
+        pixel_resolution: resolution at which maps and masks were compared.
+        used: number of images that were compared, of those of either side, and the reasons for the others.
+        request: the request of the left side; it says what share must be used, and whether all others are named.
+        data: descriptions of the data sets of both sides, each once.
+        num_defective: number of images that are labelled defective.
         notices: what a person should know about the images, in sentences.
     """
 
@@ -96,7 +100,7 @@ class ComparisonResult:
     pixel_auroc: Difference | None
     aupro: Difference | None
     worst: tuple[tuple[str, float], ...]
-    how: Resampling
+    resampling: Resampling
     pixel_resolution: Resolution
     used: UsedShare
     request: EvaluationRequest
@@ -125,7 +129,7 @@ class ComparisonResult:
             "aupro": to_dict(self.aupro),
             "pixel_resolution": self.pixel_resolution,
             "worst": [{"file": file, "map_max_abs_error": error} for file, error in self.worst],
-            "resampling": to_dict(self.how),
+            "resampling": to_dict(self.resampling),
             "data": [item.to_dict() for item in self.data],
             "conversions": list(self.notices),
         }
@@ -150,22 +154,24 @@ class ComparisonResult:
         if self.rank_correlation is not None:
             lines.append(f"Rank correlation of the scores: {self.rank_correlation:.6f}.")
         named = (("Image AUROC", self.image_auroc), ("Pixel AUROC", self.pixel_auroc), ("AUPRO", self.aupro))
-        lines += [found.sentence(name) if found else f"{name}: -." for name, found in named]
+        lines += [figure.sentence(name) if figure else f"{name}: -." for name, figure in named]
         if self.aupro:
             lines.append(f"Pixel figures {RESOLUTIONS[self.pixel_resolution]}.")
-        lines.append(f"Intervals: {self.how.num_resamples} paired resamples of the images, seed {self.how.seed}.")
+        lines.append(
+            f"Intervals: {self.resampling.num_resamples} paired resamples of the images, seed {self.resampling.seed}."
+        )
         return tuple(lines)
 
 
-#: Called with what differs, and the outputs of the left and the right side.
+#: Called with the result, and the outputs of the left and the right side.
 Show = Callable[[ComparisonResult, Outputs, Outputs], None]
 
 
 def one_each(engines: Sequence[str]) -> tuple[str, str]:
-    """One engine for both sides, or one for each.
+    """The engines of the left and the right side: the one given for both, or one for each.
 
     Raises:
-        UsageError: more than two.
+        UsageError: more than two engines are given.
     """
     if len(engines) > 2:
         raise UsageError(f"--engine was given {len(engines)} times; expected once, or twice for left and right.")
@@ -175,9 +181,9 @@ def one_each(engines: Sequence[str]) -> tuple[str, str]:
 def compare(
     left: Path,
     right: Path,
-    choices: tuple[EvaluationRequest, EvaluationRequest],
+    requests: tuple[EvaluationRequest, EvaluationRequest],
     *,
-    how: Resampling | None = None,
+    resampling: Resampling | None = None,
     show: Show | None = None,
     progress: Progress = silent,
 ) -> ComparisonResult:
@@ -185,51 +191,57 @@ def compare(
 
     Args:
         left: bundle, or file of saved outputs.
-        right: the same.
-        choices: how to run each.
-        how: resampling; None for 1000 resamples, seed 0.
-        show: called with the result and both sides while their maps are still on disk.
-        progress: told about every step.
+        right: bundle, or file of saved outputs; may be the left one, run on another engine.
+        requests: what to run for the left and for the right side.
+        resampling: number of resamples, seed and limit; None for 1000 resamples, seed 0 and limit 0.3.
+        show: called with the result and the outputs of both sides while their maps are still on disk.
+        progress: called at every step.
 
     Raises:
         BadInputError: fewer than two images are on both sides, or they are labelled differently.
         UsageError: an option that the engine of neither side can honour.
     """
-    choices = _share(left, right, choices)
+    requests = _share(left, right, requests)
     with ExitStack() as stack:
         sides = [
             stack.enter_context(target_outputs(target, request, progress=progress))
-            for target, request in zip((left, right), choices, strict=True)
+            for target, request in zip((left, right), requests, strict=True)
         ]
         first, second = in_step(*sides)
         used = used_share(*sides, num_compared=len(first))
-        found = _compare(first, second, how or Resampling(), request=choices[0], used=used, progress=progress)
+        result = _compare(first, second, resampling or Resampling(), request=requests[0], used=used, progress=progress)
         if show:
-            show(found, first, second)
-    return found
+            show(result, first, second)
+    return result
 
 
 def _share(
-    left: Path, right: Path, choices: tuple[EvaluationRequest, EvaluationRequest]
+    left: Path, right: Path, requests: tuple[EvaluationRequest, EvaluationRequest]
 ) -> tuple[EvaluationRequest, EvaluationRequest]:
-    """Each side with the options that its engine can honour, see ``share_options``; saved outputs need none."""
-    asked = choices[0].options
-    if asked == EngineOptions() or asked != choices[1].options or left.is_file() or right.is_file():
-        return choices
+    """The request of each side with the options that its engine can honour; saved outputs need none."""
+    options = requests[0].options
+    if options == EngineOptions() or options != requests[1].options or left.is_file() or right.is_file():
+        return requests
     first, second = (
         dataclasses.replace(request, engine=resolve_auto(open_bundle(target), request.engine, options=request.options))
-        for target, request in zip((left, right), choices, strict=True)
+        for target, request in zip((left, right), requests, strict=True)
     )
-    options = share_options((first.engine, second.engine), asked)
-    return dataclasses.replace(first, options=options[0]), dataclasses.replace(second, options=options[1])
+    shared = share_options((first.engine, second.engine), options)
+    return dataclasses.replace(first, options=shared[0]), dataclasses.replace(second, options=shared[1])
 
 
 def _compare(
-    left: Outputs, right: Outputs, how: Resampling, *, request: EvaluationRequest, used: UsedShare, progress: Progress
+    left: Outputs,
+    right: Outputs,
+    resampling: Resampling,
+    *,
+    request: EvaluationRequest,
+    used: UsedShare,
+    progress: Progress,
 ) -> ComparisonResult:
     is_aligned = same_places(left, right)
     errors = _map_errors(left, right) if is_aligned else np.empty(0)
-    roc, pro = _pixels(left, right, how, resolution=request.resolution, progress=progress)
+    roc, pro = _pixels(left, right, resampling, resolution=request.resolution, progress=progress)
     worst = np.argsort(-errors, kind="stable")[:_NUM_WORST]
     return ComparisonResult(
         left=str(left.source),
@@ -240,11 +252,11 @@ def _compare(
         score_max_abs_error=float(np.abs(right.score.astype(np.float64) - left.score).max()),
         map_max_abs_error=float(errors.max()) if is_aligned else None,
         rank_correlation=rank_correlation(left.score, right.score),
-        image_auroc=image_difference(left.score, right.score, left.label, how=how),
+        image_auroc=image_difference(left.score, right.score, left.label, resampling=resampling),
         pixel_auroc=roc,
         aupro=pro,
         worst=tuple((left.files[i], float(errors[i])) for i in worst),
-        how=how,
+        resampling=resampling,
         pixel_resolution=request.resolution,
         used=used,
         request=request,
@@ -260,7 +272,7 @@ def _map_errors(left: Outputs, right: Outputs) -> NDArray[np.float64]:
 
 
 def _pixels(
-    left: Outputs, right: Outputs, how: Resampling, *, resolution: Resolution, progress: Progress
+    left: Outputs, right: Outputs, resampling: Resampling, *, resolution: Resolution, progress: Progress
 ) -> tuple[Difference | None, Difference | None]:
     """Differences of the pixel figures; none where the two sides judge other pixels, or no defect has a mask."""
     known = np.flatnonzero(left.has_mask & right.has_mask)
@@ -272,11 +284,11 @@ def _pixels(
         return pixel_evidence(side.pixels_of(index, resolution=resolution) for index in known.tolist())
 
     sides = (evidence(side) for side in (left, right))
-    return pixel_differences(sides, left.label[known], how=how, progress=progress)
+    return pixel_differences(sides, left.label[known], resampling=resampling, progress=progress)
 
 
 def _flips(left: Outputs, right: Outputs) -> tuple[Flip, ...]:
-    found = []
+    flips = []
     for index in np.flatnonzero(left.is_rejected != right.is_rejected):
         left_score, right_score = float(left.score[index]), float(right.score[index])
         flip = Flip(
@@ -287,5 +299,5 @@ def _flips(left: Outputs, right: Outputs) -> tuple[Flip, ...]:
             left_margin=left_score - left.source.threshold,
             right_margin=right_score - right.source.threshold,
         )
-        found.append(flip)
-    return tuple(found)
+        flips.append(flip)
+    return tuple(flips)

@@ -39,12 +39,12 @@ _KEYS = frozenset({"label", "mask", "ignore", "why"})
 @final
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """What is wrong about the truth of one image.
+    """Correction of the ground truth of one image.
 
     Attributes:
-        label: what the image is instead; None leaves it.
-        mask: file with the true mask; None leaves the old one, unless the label changes.
-        is_ignored: leave the image out.
+        label: the right label; None leaves the label as it is.
+        mask: file with the right mask; None leaves the mask as it is, unless the label changes.
+        is_ignored: whether the image is left out.
         why: the reason, for people.
     """
 
@@ -55,16 +55,16 @@ class Correction:
 
 
 def read_corrections(path: Path) -> dict[str, Correction]:
-    """Read a file of corrections; see the module for its form.
+    """Read a file of corrections, by the image that each is about; the module's docstring shows the format.
 
     Raises:
-        BadInputError: not such a file; the message names the entry.
+        BadInputError: the file cannot be read or has another format; the message names the entry.
     """
     try:
         raw = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise BadInputError(
-            f"{path}: no file of corrections can be read ({error}). docs/badcases.md shows one."
+            f"{path}: the corrections cannot be read ({error}); expected a JSON file. docs/badcases.md shows one."
         ) from None
     if not isinstance(raw, dict) or raw.get("corrections_version") != 1 or not isinstance(raw.get("corrections"), dict):
         raise BadInputError(
@@ -76,11 +76,11 @@ def read_corrections(path: Path) -> dict[str, Correction]:
 
 def _read(entry: Any, where: str, folder: Path) -> Correction:
     if not isinstance(entry, dict) or not set(entry) <= _KEYS or not set(entry) - {"why"}:
-        raise BadInputError(f"{where}: is {entry!r}; expected label, mask or ignore, and why.")
+        raise BadInputError(f"{where}: the entry is {entry!r}; expected an object with label, mask or ignore, and why.")
     label, mask, is_ignored = entry.get("label"), entry.get("mask"), entry.get("ignore", False)
     if label not in (None, "good", "defective") or not isinstance(is_ignored, bool):
         raise BadInputError(
-            f'{where}: label {label!r}, ignore {is_ignored!r}; expected "good" or "defective", and true.'
+            f'{where}: label is {label!r} and ignore is {is_ignored!r}; expected "good" or "defective", and a boolean.'
         )
     if mask is not None and (label == "good" or is_ignored or not (folder / str(mask)).is_file()):
         seen = "needs no mask" if label == "good" or is_ignored else f"mask {folder / str(mask)} does not exist"
@@ -94,11 +94,15 @@ def _read(entry: Any, where: str, folder: Path) -> Correction:
 
 
 def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
-    """The outputs with the corrected truth; scores and maps are the same.
+    """The outputs with the corrected ground truth; scores and maps stay.
+
+    Args:
+        outputs: scores, maps and truth of the images.
+        corrections: file, as the outputs name it → correction.
 
     Raises:
-        BadInputError: an image that is not among the outputs, a good image that gets a mask but no label, or a mask
-            of another size than the frames.
+        BadInputError: an image is not among the outputs, a good image gets a mask but no label, or a mask has another
+            size than the frames.
     """
     places = {file: index for index, file in enumerate(outputs.files)}
     unknown = sorted(set(corrections) - set(places))
@@ -108,10 +112,10 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
             f"{', '.join(unknown[:5])}. Images are named like {outputs.files[0]}."
         )
     label, has_mask, mask = outputs.label.copy(), outputs.has_mask.copy(), np.array(outputs.packed_mask)
-    defects, kept = list(outputs.defects), np.ones(len(outputs), np.bool_)
+    defects, is_used = list(outputs.defects), np.ones(len(outputs), np.bool_)
     for file, item in corrections.items():
         at = places[file]
-        kept[at] = not item.is_ignored
+        is_used[at] = not item.is_ignored
         if item.label is not None:
             changed = label[at] != (item.label == "defective")
             label[at] = item.label == "defective"
@@ -119,12 +123,12 @@ def correct(outputs: Outputs, corrections: Mapping[str, Correction]) -> Outputs:
             mask[at], has_mask[at] = (0, item.label == "good") if changed else (mask[at], has_mask[at])
         if item.mask is not None:
             if not label[at]:
-                raise BadInputError(f'{file}: a mask for a good image; add "label": "defective".')
+                raise BadInputError(f'{file}: the image is labelled good and gets a mask; add "label": "defective".')
             mask[at], has_mask[at] = _mask(item.mask, outputs), True
     changed_outputs = dataclasses.replace(
         outputs, defects=tuple(defects), label=label, has_mask=has_mask, packed_mask=mask
     )
-    return changed_outputs if kept.all() else changed_outputs.take(np.flatnonzero(kept))
+    return changed_outputs if is_used.all() else changed_outputs.take(np.flatnonzero(is_used))
 
 
 def _mask(path: Path, outputs: Outputs) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Accuracy on a data set, of bundles or of outputs that were saved."""
+"""Evaluation: accuracy of bundles, or of saved outputs, on a data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLUMNS = (
 
 
 class EvaluatedJson(TypedDict):
-    """One bundle, or one file of outputs; ``corrected`` is null where no truth was corrected."""
+    """Accuracy of one bundle, or of one file of outputs; ``corrected`` is null where no ground truth was corrected."""
 
     bundle: str
     detector: str
@@ -57,7 +57,7 @@ class EvaluatedJson(TypedDict):
 
 
 class EvaluationJson(TypedDict):
-    """All that was evaluated, and where maps and masks met."""
+    """All that was evaluated, and the resolution at which maps and masks were compared."""
 
     pixel_resolution: Resolution
     evaluated: list[EvaluatedJson]
@@ -66,13 +66,13 @@ class EvaluationJson(TypedDict):
 @final
 @dataclass(frozen=True, kw_only=True)
 class TargetEvaluation:
-    """One bundle, or one file of outputs.
+    """Accuracy of one bundle, or of one file of outputs.
 
     Attributes:
-        outputs: as they came, judged by the threshold chosen.
-        accuracy: their figures.
-        corrected: figures with the corrected truth; None where nothing was corrected.
-        operating: what the detector is good for, by the corrected truth where there is one.
+        outputs: scores, maps and truth of the images, judged by the threshold of the request.
+        accuracy: figures by the ground truth of the data set.
+        corrected: figures by the corrected ground truth; None where nothing was corrected.
+        operating: false rejects and false accepts at several thresholds, by the corrected truth where there is one.
     """
 
     outputs: Outputs
@@ -86,12 +86,12 @@ class TargetEvaluation:
         return self.outputs.used
 
     def warnings(self, *, lists_all: bool = False) -> list[str]:
-        """What is said before the figures, a line each."""
+        """Warnings that stand above the figures, a line each; ``lists_all`` names every image that was not used."""
         lines = [*self.operating.warnings(), *self.used.lines(lists_all=lists_all)]
         return [f"{self.outputs.source}: {line}" if line[0] != " " else line for line in lines]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells of _COLUMNS: one row, and one for the corrected truth."""
+        """Rows of the table of figures: one, and a second one for the corrected ground truth."""
         source = self.outputs.source
         rows = [(f"{source.bundle} {source.precision}", source.engine, source.category, *_cells(self.accuracy))]
         if self.corrected:
@@ -99,7 +99,7 @@ class TargetEvaluation:
         return rows
 
     def summary_lines(self) -> list[str]:
-        """Verdicts and what is odd, a line each."""
+        """Verdicts, missing data and the operating table, a line each."""
         source = self.outputs.source
         judged = self.corrected or self.accuracy
         lines = [f"{source.bundle} at threshold {source.threshold:.6g}: {judged.verdicts.sentence()}."]
@@ -141,7 +141,7 @@ class Evaluation:
 
     Attributes:
         items: one for each bundle or file.
-        request: how it was evaluated.
+        request: the request that was evaluated.
     """
 
     items: tuple[TargetEvaluation, ...]
@@ -159,7 +159,7 @@ class Evaluation:
 
     @property
     def data(self) -> tuple[DataNotes, ...]:
-        """The data sets in words, each once."""
+        """Descriptions of the data sets, each once."""
         return tuple(dict.fromkeys(item.outputs.source.data for item in self.items))
 
     def to_dict(self) -> EvaluationJson:
@@ -167,7 +167,7 @@ class Evaluation:
         return {"pixel_resolution": self.request.resolution, "evaluated": [item.to_dict() for item in self.items]}
 
     def warnings(self) -> list[str]:
-        """What is wrong, said before the figures."""
+        """Warnings that stand above the figures."""
         return [line for item in self.items for line in item.warnings(lists_all=self.request.lists_all)]
 
     def figures(self) -> str:
@@ -175,11 +175,11 @@ class Evaluation:
         return aligned(_COLUMNS, [row for item in self.items for row in item.rows()], width=TERMINAL)
 
     def verdict_lines(self) -> list[str]:
-        """Verdicts, and what is odd, of each bundle or file."""
+        """Verdicts, missing data and the operating table of each bundle or file."""
         return [line for item in self.items for line in item.summary_lines()]
 
     def summary_lines(self) -> tuple[str, ...]:
-        """The result for people: first what is wrong, then the figures."""
+        """The result for people: warnings first, then the figures."""
         return (*self.warnings(), self.figures(), *self.verdict_lines())
 
 
@@ -206,13 +206,13 @@ def evaluate(
         targets: bundles, or files that ``save`` wrote.
         request: data set, engine, threshold, corrections.
         save: file for the outputs of the one target, or a folder for those of several.
-        progress: told after each image.
+        progress: called after each image.
 
     Raises:
-        UsageError: several targets, and ``save`` is a file.
+        UsageError: there are several targets, and ``save`` is a file.
     """
     if save and len(targets) > 1 and save.suffix:
-        raise UsageError(f"--save-outputs is {save}, one file for {len(targets)} bundles. Give a folder.")
+        raise UsageError(f"save (--save-outputs) is {save}, one file for {len(targets)} bundles. Give a folder.")
     items = []
     for target in targets:
         with target_outputs(target, request, progress=progress) as outputs:

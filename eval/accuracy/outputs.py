@@ -1,4 +1,4 @@
-"""What an engine said about labelled images, with the truth beside it: kept, so that no model has to run again."""
+"""Outputs: scores and anomaly maps that an engine gave labelled images, with their ground truth."""
 
 from __future__ import annotations
 
@@ -34,25 +34,26 @@ ARRAYS = ("score", "label", "has_mask", "anomaly_map", "packed_mask")
 @final
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where outputs come from.
+    """Bundle, engine and data set that outputs come from.
 
     Attributes:
         bundle: name of the bundle.
-        model_sha256: digest of its graph.
+        model_sha256: SHA-256 of the bundle's graph, in hexadecimal.
         detector: name of the detector.
-        engine: engine that computed; with its arithmetic (``openvino:bf16``) where that is not the default.
-        precision: precision written in the graph.
+        engine: name of the engine that ran, with its arithmetic (``openvino:bf16``) where that is not the default.
+        precision: precision of the graph, ``"fp32"`` or ``"fp16"``.
         threshold: the bundle's threshold for that engine, in units of the score; always finite.
-        dataset: layout of the data set.
-        category: its category.
+        dataset: name of the data set's layout.
+        category: category of the data set.
         root: folder of the category when the outputs were made; ``files`` are relative to it.
-        preprocessing: of the bundle: the size of the frames, and where the map lies on them.
+        preprocessing: the bundle's rule from image to frame; it holds the size of the frames and the place of the map.
         skipped: images that could not be judged: (file, reason).
         conversions: what was done to the images to make frames of them, in sentences.
-        part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
-        data: the data set in words.
-        count_notes: how its counts differ from the official ones, see ``check_counts``.
-        parity: what was proved of the engine then, see ``Manifest.parity_of``; "" in files of earlier releases.
+        part_note: one sentence on the difference between this data set and the one that the bundle was trained on, see
+            ``check_same_part``; "" where there is none.
+        data: description of the data set.
+        count_notes: sentences on the difference between its counts and the official ones, see ``check_counts``.
+        parity: state of the engine's proof at that time, see ``Manifest.parity_of``; "" in files of earlier releases.
 
     Raises:
         UsageError: the threshold is not finite.
@@ -78,13 +79,13 @@ class Source:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know about the images and the proof of the engine, in sentences."""
-        found = [self.part_note] if self.part_note else []
+        sentences = [self.part_note] if self.part_note else []
         if not is_reference(self.engine) and self.parity not in ("", "passed"):
-            found.append(
+            sentences.append(
                 f"{self.bundle}: {self.engine} is not proved for this decision ({self.parity}): these figures may not "
                 "be those of the reference."
             )
-        return (*found, *self.conversions)
+        return (*sentences, *self.conversions)
 
     def __post_init__(self) -> None:
         check_threshold(self.threshold)
@@ -96,10 +97,10 @@ class Source:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """Scores and maps of N labelled images, and their truth.
+    """Scores and anomaly maps of N labelled images, and their ground truth.
 
     Attributes:
-        source: where they come from.
+        source: bundle, engine and data set that the outputs come from.
         files: N paths relative to ``source.root``, with ``/``.
         defects: N types of defect; ``"good"`` for good images.
         score: float32 (N,).
@@ -125,7 +126,7 @@ class Outputs:
         if lengths != {num} or self.packed_mask.shape != expected or self.anomaly_map.ndim != 3:
             raise BadInputError(
                 f"Outputs of {num} images hold masks {self.packed_mask.shape} and maps {self.anomaly_map.shape}; "
-                f"expected masks {expected} of bits at the frames' size, and everything once per image."
+                f"expected packed masks {expected} at the frames' size, maps (N, h, w), and one of each per image."
             )
 
     def __len__(self) -> int:
@@ -136,17 +137,17 @@ class Outputs:
         return unpack_mask(self.packed_mask[index], self.source.preprocessing.frame_width_px)
 
     def pixels_of(self, index: int, *, resolution: Resolution) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Map and mask of one image at one size, see ``judged_pixels``."""
+        """Map, float32, and mask, bool, of one image in one shape, see ``judged_pixels``."""
         mask = self.mask_of(index)
         return judged_pixels(self.anomaly_map[index], mask, self.source.preprocessing, resolution=resolution)
 
     def map_of(self, index: int, *, resolution: Resolution) -> NDArray[np.float32]:
-        """The map of one image as it is judged: float32."""
+        """The map of one image at that resolution, float32, see ``judged_map``."""
         return judged_map(self.anomaly_map[index], self.source.preprocessing, resolution=resolution)
 
     @property
     def used(self) -> UsedShare:
-        """How many of the data set's test images these are."""
+        """The number of the data set's test images that these outputs hold, and the reasons for the others."""
         return UsedShare(num_total=len(self) + len(self.source.skipped), skipped=self.source.skipped)
 
     @property
@@ -155,11 +156,15 @@ class Outputs:
         return np.asarray(self.score.astype(np.float64) > self.source.threshold)
 
     def with_threshold(self, value: float) -> Outputs:
-        """The same outputs judged by another threshold; UsageError where that is not finite."""
+        """The same outputs judged by another threshold, in units of the score.
+
+        Raises:
+            UsageError: the threshold is not finite.
+        """
         return dataclasses.replace(self, source=dataclasses.replace(self.source, threshold=value))
 
     def take(self, index: NDArray[np.int64]) -> Outputs:
-        """The images at these places, in that order; their maps are copied."""
+        """The outputs of the images with these indices, in that order; their maps are copied."""
         arrays = {name: getattr(self, name)[index] for name in ARRAYS}
         files, defects = (tuple(names[i] for i in index) for names in (self.files, self.defects))
         return Outputs(source=self.source, files=files, defects=defects, **arrays)
@@ -176,23 +181,24 @@ def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
     other_data: bool = False,
     progress: Progress = silent,
 ) -> Outputs:
-    """Run the test images of a data set through an engine and keep what it says.
+    """Run the test images of a data set through an engine and keep its outputs.
 
     Args:
-        bundle: the bundle.
-        dataset: its test split is run; its contents were checked, see ``check_contents``.
-        engine: engine, or ``"auto"``.
-        options: of the engine.
-        batch: frames per call.
+        bundle: the bundle to run.
+        dataset: data set whose test images are run; its contents were checked, see ``check_contents``.
+        engine: name of an engine, or ``"auto"``.
+        options: options of the engine; None for its defaults.
+        batch: number of frames per call of the engine.
         scratch: folder in which maps and masks are kept, mapped into memory; it must outlive the outputs. None keeps
             them in memory.
-        other_data: accept a data set of another part than the bundle was trained on.
-        progress: told after each image.
+        other_data: whether a data set of another part than the bundle was trained on is accepted.
+        progress: called after each image.
 
     Raises:
-        BadInputError: no test image fits the bundle, or a mask does not, or they are of another part.
-        LineproofError: an answer is not finite.
-        UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
+        BadInputError: no test image fits the bundle, a mask does not, or the images show another part.
+        LineproofError: a score or a map is not finite.
+        UsageError: there is no such engine, or the bundle does not take such a batch.
+        EnvironmentMissingError: the engine cannot run here.
     """
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data)
     conversions = input_of(bundle.manifest.preprocessing).conversions()
@@ -232,7 +238,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
 
 @final
 class _Writer:
-    """Takes one image after the other; maps and masks go to a file where a folder is given."""
+    """Collects the outputs image by image; maps and masks go to files where a folder is given."""
 
     def __init__(self, num: int, map_shape: tuple[int, ...], spec: InputSpec, *, folder: Path | None) -> None:
         mask_shape = (spec.frame_height_px, -(-spec.frame_width_px // 8))

@@ -1,4 +1,4 @@
-"""Outputs on disk: an uncompressed ``.npz``, which any NumPy reads; here its maps are mapped into memory, not read.
+"""Saved outputs: an uncompressed ``.npz``, which any NumPy reads; here its maps are mapped into memory, not read.
 
 Version 2 holds the masks at the size of the frames, as bits: ``np.unpackbits(packed_mask, axis=2, count=W)``. Version 1
 held them shrunk to the map, from which nothing can be measured at the image's resolution; it is refused.
@@ -48,7 +48,7 @@ def open_outputs(path: Path) -> Outputs:
     """Open saved outputs; maps and masks are mapped into memory, read-only.
 
     Raises:
-        BadInputError: no such file, no outputs, or of another version.
+        BadInputError: the file does not exist, holds no outputs, or holds outputs of another version.
     """
     try:
         arrays = dict(_members(path))
@@ -72,7 +72,7 @@ def open_outputs(path: Path) -> Outputs:
 
 def _read_source(header: Mapping[str, Any]) -> Source:
     skipped = tuple((str(file), str(reason)) for file, reason in header["skipped"])
-    # Files of earlier releases do not know these.
+    # Files of earlier releases do not have these.
     lists = {name: tuple(map(str, header.get(name, ()))) for name in ("conversions", "count_notes")}
     data = DataNotes(**{key: _plain(value) for key, value in header.get("data", {}).items()})
     return Source(

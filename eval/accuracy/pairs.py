@@ -1,4 +1,4 @@
-"""The same images on two sides: which both judge, and whether their pixels can be compared."""
+"""Pairs of outputs: the images that both sides judged, and whether their pixels can be compared."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .outputs import Outputs
 
 
 def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
-    """Both sides with the same images in the same order.
+    """The outputs of both sides, cut down to the images that both judged, in the same order.
 
     Raises:
-        BadInputError: they are of two categories, fewer than two images are on both sides, or labels differ.
+        BadInputError: the sides judged two categories, share fewer than two images, or label an image differently.
     """
     first, second = left.source, right.source
     # Every category of a benchmark has a test/good/000.png.
@@ -46,7 +46,7 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
 
 
 def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare:
-    """Of the images of either side, those that are not on both, and why."""
+    """The share of the images of either side that were compared, and the reason for each of the others."""
     skipped = {**dict(right.source.skipped), **dict(left.source.skipped)}
     for files, others, word in ((left.files, set(right.files), "right"), (right.files, set(left.files), "left")):
         for file in files:

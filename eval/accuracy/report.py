@@ -1,4 +1,4 @@
-"""How good a detector is on labelled images: from saved outputs, without the model."""
+"""Accuracy of a detector on labelled images, measured from outputs: metrics and verdicts, without the model."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .outputs import Outputs
 @final
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """What the threshold makes of the images.
+    """Counts of right and wrong verdicts.
 
     Attributes:
-        num_good: good images.
-        num_false_rejects: how many of them are rejected.
-        num_defective: defective images.
-        num_false_accepts: how many of them are accepted.
-        missed: type of defect → (accepted, all) images of it, where any is accepted.
+        num_good: number of good images.
+        num_false_rejects: number of good images that are rejected.
+        num_defective: number of defective images.
+        num_false_accepts: number of defective images that are accepted.
+        missed: type of defect → (number accepted, number of images), for the types of which an image is accepted.
     """
 
     num_good: int
@@ -36,7 +36,7 @@ class Verdicts:
     missed: dict[str, tuple[int, int]]
 
     def sentence(self) -> str:
-        """In words, with exact 95 % intervals."""
+        """Both error counts in one sentence, with exact 95 % intervals."""
         parts = []
         for noun, num, total in (
             ("good images rejected", self.num_false_rejects, self.num_good),
@@ -64,10 +64,11 @@ class Accuracy:
 
     Attributes:
         image: metrics of the scores.
-        pixel: metrics of the maps, over the images whose pixels are known; None where no defect has a mask.
-        verdicts: at the threshold of the outputs.
-        resolution: of the pixels that ``pixel`` is about.
-        num_unseen: defective images with a mask that marks none of these pixels: cut away, or too small for them.
+        pixel: metrics of the maps, over the images with a mask and the good ones; None where no defect has a mask.
+        verdicts: counts at the threshold of the outputs.
+        resolution: resolution at which maps and masks were compared for ``pixel``.
+        num_unseen: number of defective images whose mask marks no judged pixel: the defect was cut away, or is too
+            small for the resolution.
     """
 
     image: ImageResult
@@ -77,7 +78,7 @@ class Accuracy:
     num_unseen: int = 0
 
     def value(self, metric: str) -> float | None:
-        """``image_auroc``, ``pixel_auroc`` or ``aupro``: 0 to 1, None where it is undefined."""
+        """The metric ``"image_auroc"``, ``"pixel_auroc"`` or ``"aupro"``, 0 to 1; None where it is undefined."""
         if metric == "image_auroc":
             return self.image.auroc
         if self.pixel is None:
@@ -95,7 +96,7 @@ class Accuracy:
         }
 
     def pixel_sentence(self) -> str:
-        """Which pixels the pixel figures are about; "" where there are none."""
+        """Resolution, images and defects behind the pixel figures, in words; "" where there are none."""
         if self.pixel is None:
             return ""
         unseen = (
@@ -109,12 +110,12 @@ class Accuracy:
 
 
 def measure_accuracy(outputs: Outputs, *, fpr_limit: float = 0.3, resolution: Resolution = "image") -> Accuracy:
-    """Exact image and pixel metrics, and what the threshold makes of the images.
+    """Measure exact image and pixel metrics, and count the verdicts.
 
     Args:
-        outputs: labelled; read image by image, so that mapped files stay on disk.
-        fpr_limit: end of the AUPRO integral, 0 < limit ≤ 1.
-        resolution: where map and mask meet, see ``masks``.
+        outputs: scores, maps and truth; they are read image by image, so that mapped files stay on disk.
+        fpr_limit: false-positive rate at which the AUPRO integral ends, in (0, 1].
+        resolution: resolution at which maps and masks are compared, see ``eval.masks``.
     """
     image = ImageMetrics()
     image.update(outputs.score, outputs.label)

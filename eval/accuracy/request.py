@@ -1,4 +1,4 @@
-"""What is judged, and how: bundles that are run on a data set, or outputs that were saved."""
+"""Evaluation requests: bundles to run on a data set, or saved outputs to judge."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .outputs_file import open_outputs
 @final
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """What to run, and how.
+    """Data set, engine and settings of an evaluation.
 
     Attributes:
-        data: data set folder; None where only saved outputs are read.
-        category: its category; None takes the one that the bundle was trained on.
-        engine: engine, or ``"auto"``.
-        options: of the engine.
-        batch: frames per call.
-        threshold: judge by this one instead of the bundle's.
-        corrections: file of corrections to the ground truth.
-        fpr_limit: end of the AUPRO integral.
-        resolution: where maps and masks meet, see ``eval.masks``.
+        data: folder of the data set; None where only saved outputs are read.
+        category: category of the data set; None for the one that the bundle was trained on.
+        engine: name of an engine, or ``"auto"``.
+        options: options of the engine.
+        batch: number of frames per call of the engine.
+        threshold: threshold to judge by, in units of the score; None for the bundle's.
+        corrections: file of corrections to the ground truth; None for none.
+        fpr_limit: false-positive rate at which the AUPRO integral ends, in (0, 1].
+        resolution: resolution at which maps and masks are compared, see ``eval.masks``.
         min_used: share of the images that must be usable, 0 to 1.
-        lists_all: name every image that was not used, in the sentences too.
-        other_data: accept a data set of another part than the bundle was trained on.
+        lists_all: whether the text names every image that was not used; the JSON always does.
+        other_data: whether a data set of another part than the bundle was trained on is accepted.
 
     Raises:
-        UsageError: a threshold that is not finite.
+        UsageError: the threshold is not finite.
     """
 
     data: Path | None = None
@@ -65,11 +65,11 @@ class EvaluationRequest:
 
 @contextmanager
 def target_outputs(target: Path, request: EvaluationRequest, *, progress: Progress = silent) -> Iterator[Outputs]:
-    """Outputs of a bundle, which is run for it, or those saved in a file; judged by the threshold chosen.
+    """The outputs of a bundle, which is run, or those saved in a file, judged by the threshold of the request.
 
     Raises:
-        UsageError: a bundle without a data set.
-        BadInputError: no such bundle, file or data set.
+        UsageError: the target is a bundle, and the request names no data set.
+        BadInputError: the bundle, the file or the data set does not exist or cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="lineproof-") as scratch:
         outputs = _load(target, request, Path(scratch), progress)
@@ -82,7 +82,7 @@ def _load(target: Path, request: EvaluationRequest, scratch: Path, progress: Pro
     bundle = open_bundle(target)
     if request.data is None:
         raise UsageError(f"{target} is a bundle, and no images were given to run it on. Give --data DIR.")
-    # What the masks hold is looked at, so that a mask that says nothing is none.
+    # The masks are read here, so that a defective image with an empty mask counts as one without a mask.
     dataset = check_contents(open_category(request.data, request.category, own=bundle.manifest.training.category))
     return collect_outputs(
         bundle,

@@ -1,1 +1,1 @@
-"""Does an engine give the reference's verdicts."""
+"""Parity: whether an engine gives the reference's verdicts."""

@@ -1,4 +1,4 @@
-"""Collects what an engine and the reference say about the same frames, and judges it; no map is kept."""
+"""Comparison of an engine with the reference, frame by frame; no map is kept."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Comparison:
     """Frames compared so far.
 
     Args:
-        manifest: of the bundle: tolerances, ranges, output specifications.
-        threshold: the verdict rule, the same for both sides.
+        manifest: manifest of the bundle, with tolerances, ranges and the shapes of the outputs.
+        threshold: the threshold of both sides.
 
     Raises:
         BundleError: the manifest has no tolerance for its own precision.
@@ -63,11 +63,11 @@ class Comparison:
         """Add a batch of frames.
 
         Args:
-            files: what the frames are called.
+            files: names of the frames.
             origin: ``"golden"`` or ``"data"``.
-            reference: what the reference says about them.
-            engine: what the engine says.
-            labels: 0 good, 1 defective, for each; None where they are not known.
+            reference: scores and maps of the reference on them.
+            engine: scores and maps of the engine under test on them.
+            labels: for each frame 0 for good, 1 for defective; None where the labels are not known.
 
         Returns:
             True where the engine's outputs have the shapes and dtypes that the bundle promises; False where they
@@ -116,7 +116,7 @@ class Comparison:
         self._frames.append(frame)
 
     def judge(self) -> Judgement:
-        """Decide over all frames added."""
+        """Judge all frames added so far by the bundle's tolerances."""
         reference = np.array([frame.reference_score for frame in self._frames], dtype=np.float32)
         engine = np.array([frame.engine_score for frame in self._frames], dtype=np.float32)
         map_range = self._map_high - self._map_low if self._map_high >= self._map_low else None
@@ -169,7 +169,7 @@ class Comparison:
         """Frames whose verdicts differ, and frames on which the reference itself decides nothing."""
         flips, ties = [], []
         sides = zip(self._frames, _words(self._threshold, reference), _words(self._threshold, engine), strict=True)
-        for frame, expected, seen in sides:
+        for frame, expected, actual in sides:
             margin = frame.reference_score - self._threshold.value
             verdict = FrameVerdict(
                 file=frame.file,
@@ -177,13 +177,13 @@ class Comparison:
                 reference_score=json_number(frame.reference_score),
                 engine_score=json_number(frame.engine_score),
                 reference_verdict=expected,
-                engine_verdict=seen,
+                engine_verdict=actual,
                 margin=json_number(margin),
-                is_tie=abs(margin) <= tie_width and seen != "ERR",
+                is_tie=abs(margin) <= tie_width and actual != "ERR",
             )
             if verdict.is_tie:
                 ties.append(verdict)
-            if seen != expected:
+            if actual != expected:
                 flips.append(verdict)
         return tuple(flips), tuple(ties)
 

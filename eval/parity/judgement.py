@@ -1,4 +1,4 @@
-"""What is kept of each frame that an engine and the reference both judged, and what the frames together say."""
+"""Judgement of an engine: the numbers of both sides on each frame, and the result over all frames."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .report import FrameVerdict, Margin
 @final
 @dataclass(frozen=True, kw_only=True)
 class FrameComparison:
-    """Both sides' numbers on one frame.
+    """Scores of the reference and the engine on one frame, and the error of the map.
 
     Attributes:
-        file: the image.
+        file: name of the image.
         origin: ``"golden"`` or ``"data"``.
-        reference_score: float32 value; may be no finite number.
-        engine_score: the same of the engine.
+        reference_score: score of the reference, a float32 value; may be NaN or infinite.
+        engine_score: score of the engine, a float32 value; may be NaN or infinite.
         map_error: largest |engine − reference| of the maps; NaN where a map holds a value that is not finite.
-        map_is_finite: reference, engine: whether every pixel is a finite number.
-        label: 0 good, 1 defective; None where it is not known.
+        map_is_finite: whether every pixel is finite, of the reference's map and of the engine's.
+        label: 0 for good, 1 for defective; None where the label is not known.
     """
 
     file: str
@@ -36,19 +36,19 @@ class FrameComparison:
 
     @property
     def reference_is_finite(self) -> bool:
-        """Whether score and map of the reference are numbers."""
+        """Whether score and map of the reference are finite."""
         return bool(np.isfinite(self.reference_score)) and self.map_is_finite[0]
 
     @property
     def engine_is_finite(self) -> bool:
-        """Whether score and map of the engine are numbers."""
+        """Whether score and map of the engine are finite."""
         return bool(np.isfinite(self.engine_score)) and self.map_is_finite[1]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the frames together say; the fields are those of ParityReport."""
+    """Result over all frames; ``ParityReport`` has the same fields and says what they mean."""
 
     state: ParityState
     num_frames: int

@@ -35,13 +35,13 @@ class Pair:
 @final
 @dataclass(frozen=True, kw_only=True)
 class PairedAccuracy:
-    """Figures of both, each 0 to 1; None where there are no labels, no masks, or one class only.
+    """Figures of both sides, each 0 to 1; None without labels, without masks, or with one class only.
 
     Attributes:
-        image_auroc: area under the ROC curve over the scores.
-        pixel_auroc: the same over the pixels of the maps.
-        aupro: area under the per-region overlap up to a false positive rate of 0.3.
-        pixel_resolution: where maps and masks met.
+        image_auroc: area under the ROC curve of the scores.
+        pixel_auroc: area under the ROC curve of the pixels of the maps.
+        aupro: area under the per-region-overlap curve up to a false-positive rate of 0.3, divided by it.
+        pixel_resolution: resolution at which maps and masks were compared.
     """
 
     image_auroc: Pair = Pair()
@@ -53,10 +53,11 @@ class PairedAccuracy:
 @final
 @dataclass(frozen=True)
 class PairedStatistics:
-    """What the differences on a data set are worth; all None without labelled frames.
+    """Statistics of the differences on a data set; all None without labelled frames.
 
     Attributes:
-        mcnemar: whether one side judges more frames as their labels say; left is the reference, right the engine.
+        mcnemar: paired test of whether one side judges more frames as their labels say; left is the reference, right
+            the engine.
         image_auroc_difference: engine minus reference, with a paired bootstrap interval and a bound.
     """
 
@@ -66,11 +67,11 @@ class PairedStatistics:
 
 @final
 class PairedMeter:
-    """Collects labelled frames of both sides; maps are not kept, only what the exact metrics need.
+    """Measures the accuracy of both sides, frame by frame; maps are not kept, only what the exact metrics need.
 
     Args:
-        preprocessing: of the bundle.
-        resolution: where map and mask meet, see ``masks``.
+        preprocessing: the bundle's rule from image to frame.
+        resolution: resolution at which maps and masks are compared, see ``eval.masks``.
     """
 
     def __init__(self, preprocessing: InputSpec, *, resolution: Resolution = "image") -> None:
@@ -104,7 +105,7 @@ class PairedMeter:
         label = np.array(self._labels)
         return PairedStatistics(
             mcnemar(threshold.is_defect(reference), threshold.is_defect(engine), label),
-            image_difference(reference, engine, label, how=Resampling()),
+            image_difference(reference, engine, label, resampling=Resampling()),
         )
 
     def compute(self) -> PairedAccuracy:
@@ -113,9 +114,9 @@ class PairedMeter:
         if self._labels:
             image_auroc = Pair(*(image_metrics(side, self._labels).auroc for side in zip(*self._scores, strict=True)))
         if self._num_masks:
-            found = [metrics.compute() for metrics in self._pixel]
-            pixel_auroc = Pair(*(item.auroc for item in found))
-            aupro = Pair(*(item.aupro for item in found))
+            results = [metrics.compute() for metrics in self._pixel]
+            pixel_auroc = Pair(*(result.auroc for result in results))
+            aupro = Pair(*(result.aupro for result in results))
         return PairedAccuracy(
             image_auroc=image_auroc, pixel_auroc=pixel_auroc, aupro=aupro, pixel_resolution=self._resolution
         )

@@ -1,4 +1,4 @@
-"""Keeps what a verify found, and says which engine may stand for the reference."""
+"""Proofs: keeps parity reports in their bundle, and picks the engine that gives the reference."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .report import ParityReport
 @final
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What became of a report.
+    """A bundle after its parity report was recorded.
 
     Attributes:
-        bundle: the bundle as it is on disk after that; the one given where it could not be written.
-        warning: what was not kept, or not as a proof, and what to do; "" where the report stands in the bundle.
+        bundle: the bundle as it is on disk afterwards; unchanged where it could not be written.
+        warning: why the report was not kept, or proves nothing, and what to do; "" where it was kept as a proof.
     """
 
     bundle: Bundle
@@ -29,7 +29,7 @@ class Recorded:
 
 
 def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None = None) -> Recorded:
-    """Keep a report in proof.json, and make the manifest say what it found.
+    """Append a report to proof.json, and write its state into the manifest.
 
     A report belongs to the decision that it was made on. Where the bundle decides otherwise meanwhile (a threshold was
     set, the bundle was exchanged), the report is kept as one about the old decision, and the manifest says nothing new.
@@ -38,12 +38,12 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
     about its engine: its report is kept, the engine stays as it was.
 
     Args:
-        bundle: where it lies; its own manifest may be out of date.
-        report: what a verify found.
+        bundle: the bundle that was verified; its manifest is read from disk again.
+        report: the report to keep.
         folder: another folder for proof.json, for a bundle that cannot be written to; the manifest stays as it is.
 
     Returns:
-        The bundle and a warning; an unwritable place is no error here, since the result was computed.
+        The bundle and a warning. A place that cannot be written to is no error, so that the report is not lost.
     """
     if is_harness(report.engine):
         return Recorded(bundle=bundle, warning="")
@@ -77,24 +77,23 @@ def _record_in_bundle(bundle: Bundle, report: ParityReport) -> Recorded:
         return Recorded(bundle=Bundle(bundle.path, change.manifest), warning=warning)
 
 
-def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[str, str]:
+def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tuple[str, str]:
     """The engine that gives the reference on a data set.
 
     Args:
-        bundle: whose proofs count.
-        asked: an engine's name, or None: PyTorch, and where it cannot run here the first engine that is proved.
+        bundle: the bundle to verify; its manifest says which engines are proved.
+        reference: name of an engine; None for PyTorch, or where that cannot run for the first proved engine.
         engine: the engine under test, which cannot be its own reference.
 
     Returns:
-        The engine and, where it is not PyTorch though nobody asked for another, or is not proved itself, a sentence
-        that says so.
+        The name of the engine, and a sentence where it stands in for PyTorch or is not proved itself, else "".
 
     Raises:
-        ParityError: the engine asked for failed its own last verify.
-        EnvironmentMissingError: nobody asked, PyTorch cannot run here and no other engine is proved.
+        ParityError: the engine named by ``reference`` failed its own last verify.
+        EnvironmentMissingError: ``reference`` is None, PyTorch cannot run here and no other engine is proved.
     """
-    if asked is not None:
-        return asked, _asked_notice(bundle, asked)
+    if reference is not None:
+        return reference, _reference_notice(bundle, reference)
     state = availability(reference_engine())
     if state.is_available and REFERENCE in bundle.manifest.files:
         return state.name, ""
@@ -112,14 +111,17 @@ def pick_reference(bundle: Bundle, asked: str | None, *, engine: str) -> tuple[s
     )
 
 
-def _asked_notice(bundle: Bundle, asked: str) -> str:
-    """A sentence where the reference that was asked for is not proved itself; "" for PyTorch, which is the truth."""
-    state = bundle.manifest.parity_of(asked)
+def _reference_notice(bundle: Bundle, reference: str) -> str:
+    """A sentence where the reference is not proved itself; "" for PyTorch, which needs no proof."""
+    state = bundle.manifest.parity_of(reference)
     if state == "failed":
         raise ParityError(
-            f"The reference {asked} failed its own last verify on {bundle.path}: what agrees with it proves nothing, "
-            "and what differs from it may be right. Name another one, or leave out --reference."
+            f"The reference {reference} failed its own last verify on {bundle.path}: what agrees with it proves "
+            "nothing, and what differs from it may be right. Name another one, or leave out --reference."
         )
-    if is_reference(asked) or state == "passed":
+    if is_reference(reference) or state == "passed":
         return ""
-    return f"The reference {asked} is not proved itself ({state}): verify it first, lineproof verify --engine {asked}."
+    return (
+        f"The reference {reference} is not proved itself ({state}): verify it first, "
+        f"lineproof verify --engine {reference}."
+    )

@@ -1,4 +1,4 @@
-"""Export and prove: a bundle is written, built by TensorRT for RTX, and verified before it is called done."""
+"""Proof of an exported bundle: TensorRT for RTX builds it, and an engine verifies it, before export is done."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .proof import record_parity
 from .report import ParityReport
 from .verify import verify
 
-#: What export's ``--engine`` says for a bundle that is meant for no engine in particular.
+#: The value of export's ``--engine`` for a bundle that is meant for no engine in particular.
 ANY_ENGINE = "onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportResult:
-    """What happened to a bundle after it was written.
+    """Result of an export.
 
     Attributes:
-        bundle: as it lies on disk now.
-        gate: what TensorRT for RTX said; None where it is not installed.
-        parity: verification on the golden frames; None where no engine could run it.
-        notes: what was left out, and why.
-        operation: what its threshold does to the test images of its run; None where there is no run.
+        bundle: the bundle as it is on disk.
+        gate: report of TensorRT for RTX on the graph; None where it is not installed.
+        parity: report of the verification on the golden frames; None where the bundle was not verified.
+        notes: the steps that were left out, and why, in sentences.
+        operation: operating table on the test images of the training run; None where there is no run.
         conversions: what was done to images to make frames of them, in sentences.
-        data: the data set of its run in words, where that is still there.
+        data: description of the data set of the training run, where that is still there.
     """
 
     bundle: Bundle
@@ -49,12 +49,12 @@ class ExportResult:
     data: DataNotes = NO_DATA
 
     def check(self, *, accept_undecided: bool = False) -> None:
-        """Raise ParityError where the verification failed, or decided nothing and that was not accepted."""
+        """Raise ParityError where the verification failed, or is undecided and ``accept_undecided`` is False."""
         if self.parity:
             self.parity.check(accept_undecided=accept_undecided)
 
     def warnings(self) -> list[str]:
-        """What is said before anything else."""
+        """Warnings that stand above the result."""
         training = self.bundle.manifest.training
         return [
             *(self.operation.warnings() if self.operation else []),
@@ -104,12 +104,12 @@ def _counts(counted: dict[str, int]) -> str:
 
 
 def export_engines() -> tuple[str, ...]:
-    """What export's ``--engine`` may be: any engine that computes on its own, or none in particular."""
+    """The values of export's ``--engine``: every engine but the reference and the null engine, or ``ANY_ENGINE``."""
     return (ANY_ENGINE, *names_of(lambda engine: not (engine.is_reference or engine.is_harness)))
 
 
 def builds_plan(engine: str) -> bool:
-    """Whether a bundle for this engine, one of ``export_engines``, gets a plan."""
+    """Whether a bundle for this engine, one of ``export_engines``, needs a plan built by TensorRT."""
     return engine != ANY_ENGINE and engine_type(engine).needs_plan
 
 
@@ -119,7 +119,10 @@ def check_engine(engine: str, targets: tuple[str, ...]) -> None:
         raise UsageError(f"--engine {engine}: export knows {', '.join(export_engines())}.")
     if targets and not _builds_ahead(engine):
         able = ", ".join(names_of(lambda item: item.builds_ahead))
-        raise UsageError(f"--target goes with --engine {able}: TensorRT itself builds for the GPU it runs on.")
+        raise UsageError(
+            f"targets (--target) is {' '.join(targets)}, and engine (--engine) is {engine}; targets go with {able} "
+            "only. Other engines build nothing, or build for the GPU that they run on: leave out --target."
+        )
 
 
 def _builds_ahead(engine: str) -> bool:
@@ -127,11 +130,16 @@ def _builds_ahead(engine: str) -> bool:
 
 
 def check_environment(engine: str, targets: tuple[str, ...], *, is_verified: bool) -> None:
-    """Ask for everything here that ``prove`` will need, before any work.
+    """Check before any work that everything ``prove`` will need is here.
+
+    Args:
+        engine: engine that the bundle is meant for, one of ``export_engines``.
+        targets: compute capabilities for a ``trt-rtx`` plan, such as ``"sm_89"``.
+        is_verified: whether the bundle will be verified.
 
     Raises:
-        UsageError: no such engine, or a target that its library does not know.
-        EnvironmentMissingError: nothing here can verify a bundle for it, or a plan cannot be built here.
+        UsageError: there is no such engine, or its library does not know a target.
+        EnvironmentMissingError: no engine here can verify a bundle for it, or a plan cannot be built here.
     """
     check_engine(engine, targets)
     if builds_plan(engine):
@@ -152,17 +160,17 @@ def prove(
     """Build and verify a bundle that was just written; a failed one stays on disk, marked as failed.
 
     Args:
-        bundle: the bundle.
-        engine: what it is meant for, one of ``export_engines``.
-        targets: compute capabilities for a ``trt-rtx`` plan, ``"sm_89"``.
+        bundle: the bundle to build and verify.
+        engine: engine that the bundle is meant for, one of ``export_engines``.
+        targets: compute capabilities for a ``trt-rtx`` plan, such as ``"sm_89"``.
         is_verified: False leaves out the verification.
-        conversions: what was done to the images behind the golden frames, to be shown with the result.
-        progress: told about every step.
+        conversions: what was done to the images behind the golden frames, in sentences; shown with the result.
+        progress: called at every step.
 
     Raises:
-        UsageError: no such engine.
+        UsageError: there is no such engine.
         ExportError: TensorRT for RTX refuses the graph; the message lists every node.
-        EnvironmentMissingError: nothing here can verify it, or a plan cannot be built here.
+        EnvironmentMissingError: no engine here can verify the bundle, or a plan cannot be built here.
     """
     check_engine(engine, targets)
     verifier = _verifier(engine) if is_verified else ""

@@ -1,4 +1,4 @@
-"""What a comparison of an engine with the reference found: verdicts first, then numbers."""
+"""Parity report: verdicts and numbers of an engine beside those of the reference."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SHOWN = 5
 @final
 @dataclass(frozen=True, kw_only=True)
 class FrameVerdict:
-    """Both verdicts on one frame.
+    """Verdicts of the reference and of the engine on one frame.
 
     Attributes:
-        file: the image, as the data set or the golden frames name it.
+        file: name of the image in the data set, or of the golden frame.
         origin: ``"golden"`` or ``"data"``.
-        reference_score: score of the reference.
+        reference_score: score of the reference; None where it is NaN or infinite.
         engine_score: score of the engine; None where it is NaN or infinite.
-        reference_verdict: ``"OK"``, ``"NG"``, or ``"ERR"`` where the score is no number.
-        engine_verdict: the same for the engine.
-        margin: reference score minus threshold, in units of the score; None where the score is no number.
+        reference_verdict: verdict of the reference: ``"OK"``, ``"NG"``, or ``"ERR"`` where the score is not finite.
+        engine_verdict: verdict of the engine: ``"OK"``, ``"NG"``, or ``"ERR"`` where the score is not finite.
+        margin: reference score minus threshold, in units of the score; None where the score is not finite.
         is_tie: whether the reference score lies so near to the threshold that the reference itself decides nothing.
     """
 
@@ -55,7 +55,12 @@ class FrameVerdict:
 @final
 @dataclass(frozen=True)
 class Margin:
-    """The frame whose reference score lies nearest to the threshold, and how near, in units of the score."""
+    """The frame whose reference score lies nearest to the threshold.
+
+    Attributes:
+        file: name of the frame.
+        margin: |reference score − threshold|, in units of the score.
+    """
 
     file: str
     margin: float
@@ -64,55 +69,56 @@ class Margin:
 @final
 @dataclass(frozen=True, kw_only=True)
 class ParityReport:
-    """Whether an engine gives the reference's verdicts on the frames it was shown.
+    """Whether an engine gives the reference's verdicts on the frames that both ran.
 
     Attributes:
         bundle: name of the bundle.
-        model_sha256: digest of the graph that was compared.
-        decision: digest of the decision that was compared, see ``Manifest.decision``.
+        model_sha256: SHA-256 of the graph, in hexadecimal.
+        decision: digest of model, preprocessing and thresholds, see ``Manifest.decision``.
         state: ``passed``; ``failed``, where ``failures`` says why; or ``undecided``: no failure, but the share of ties
             is so large that equal verdicts prove nothing.
-        engine: engine under test.
-        proof_name: under which name the manifest keeps the state, see ``runtime.engine.proof_name``.
-        allow_fallback: whether it was allowed to compute elsewhere than asked, which proves nothing about it.
-        precision: precision written in the graph.
-        compute_dtype: arithmetic asked of an engine that may choose it.
+        engine: name of the engine under test.
+        proof_name: name under which the manifest keeps the state, see ``runtime.engine.proof_name``.
+        allow_fallback: whether the engine was allowed to fall back to another device; the report then proves nothing.
+        precision: precision of the graph, ``"fp32"`` or ``"fp16"``.
+        compute_dtype: arithmetic requested of the engine, ``"f32"`` or ``"bf16"``.
         reference: ``"golden"`` (outputs stored at export) or, where a data set was given as well, the engine that
             gave the reference on it.
-        num_frames: frames compared.
-        num_golden: how many of them are golden frames.
-        threshold: the one value that both verdicts use: a frame is NG where its score is above.
-        threshold_engine: engine on whose scores that threshold was calibrated.
+        num_frames: number of frames compared.
+        num_golden: number of golden frames among them.
+        threshold: threshold of both verdicts, in units of the score: a frame is NG where its score is above.
+        threshold_engine: name of the engine on whose scores that threshold was calibrated.
         verdict_flips: every frame on which the verdicts differ; those that are no ties are failures.
         ties: frames whose reference score lies within the score tolerance of the threshold: there the reference
             itself decides nothing.
-        score_max_abs_error: largest |engine − reference| of the scores; None where one is no number.
-        map_max_abs_error: the same over all pixels of the maps.
-        score_range: largest minus smallest reference score of these frames.
-        map_range: the same of the reference maps.
+        score_max_abs_error: largest |engine − reference| of the scores; None where a score is not finite.
+        map_max_abs_error: largest |engine − reference| over all pixels of the maps; None where a value is not finite.
+        score_range: largest minus smallest reference score of these frames; None where none is finite.
+        map_range: largest minus smallest value of the reference maps of these frames; None where no map is finite.
         score_spread: standard deviation of scores of parts that are alike: of held-out good images, or of the
             defective frames where there are labels and theirs is smaller.
         score_tolerance: largest error allowed at the threshold, in units of the score; farther from it more is allowed,
             see ``Tolerance``.
         map_tolerance: largest error allowed, in units of the map.
-        rank_correlation: Spearman's, of the scores; None where undefined.
-        smallest_margin: the frame nearest to the threshold.
-        image_auroc: of the data set's frames, where it has both classes.
-        pixel_auroc: of the data set's frames, where they have masks.
-        aupro: the same, up to a false positive rate of 0.3.
-        pixel_resolution: where maps and masks met for these two.
+        rank_correlation: Spearman's rank correlation of the scores; None where it is undefined.
+        smallest_margin: the frame whose reference score lies nearest to the threshold; None where no score is finite.
+        image_auroc: image AUROC of both on the data set, where it has both classes.
+        pixel_auroc: pixel AUROC of both on the data set, where it has masks.
+        aupro: AUPRO of both on the data set up to a false-positive rate of 0.3, where it has masks.
+        pixel_resolution: resolution at which maps and masks were compared for these two.
         mcnemar: paired test of the verdicts on the data set's frames; left is the reference, right the engine.
         image_auroc_difference: engine minus reference on them, with a paired bootstrap interval.
         worst_frames: up to ten frames whose maps differ most, the worst first: (file, largest |engine − reference|).
         skipped_frames: images that could not be compared, and why.
-        used: how many images of the data set could be compared; of none where none was given.
-        num_defective: how many of the images compared are labelled defective.
+        used: number of images of the data set that were compared, and the reasons for the others; 0 of 0 without one.
+        num_defective: number of images compared that are labelled defective.
         failures: why the engine failed, one sentence each; empty where it passed.
-        engine_details: what the engine says about itself.
-        environment: what this ran on.
+        engine_details: version, device and settings, as the engine describes itself.
+        environment: hardware and software on which this ran.
         conversions: what was done to the data set's images to make frames of them, in sentences.
-        part_note: how the data set differs from what the bundle was trained on, see ``check_same_part``; or "".
-        data: the data set in words.
+        part_note: one sentence on the difference between this data set and the one that the bundle was trained on, see
+            ``check_same_part``; "" where there is none.
+        data: description of the data set.
     """
 
     bundle: str
@@ -182,10 +188,10 @@ class ParityReport:
         """Raise ParityError unless the engine is proved.
 
         Args:
-            accept_undecided: take an undecided report for good enough.
+            accept_undecided: whether an undecided report is accepted.
 
         Raises:
-            ParityError: it failed, or it is undecided and that was not accepted.
+            ParityError: the engine failed, or the report is undecided and that is not accepted.
         """
         if self.passed or (accept_undecided and self.state == "undecided"):
             return
@@ -227,7 +233,7 @@ class ParityReport:
         return (*lines, *self._verdict_lines(), *self._number_lines())
 
     def _first_lines(self, *, lists_all: bool) -> list[str]:
-        """What the data set could not show."""
+        """Warnings about the data set: a class without images, and images that were not used."""
         if not self.used.num_total:
             return []
         num_good = self.used.num_used - self.num_defective
@@ -281,7 +287,7 @@ class ParityReport:
 
 
 def list_files(files: Sequence[str]) -> str:
-    """The first files of a list, and how many more there are."""
+    """The first files of a list, and the number of the others."""
     more = len(files) - _SHOWN
     return ", ".join(files[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 

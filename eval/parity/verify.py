@@ -1,4 +1,4 @@
-"""Does an engine give the verdicts of the PyTorch reference? On the golden frames always, on a data set if given."""
+"""Verification: compares an engine with the reference on the golden frames, and on a data set where one is given."""
 
 from __future__ import annotations
 
@@ -55,19 +55,20 @@ def verify(  # noqa: PLR0913 (the caller's choices, by name)
 
     Args:
         bundle: always compared on its golden frames, whose reference outputs are stored in it.
-        engine: engine under test, or ``"auto"``.
-        options: of the engine under test; the reference gets ``runtime.ranking.reference_options``.
-        dataset: its test split is compared as well, with ``reference`` run on the same frames; its contents were
-            checked, see ``check_contents``.
-        reference: engine that gives the reference on the data set; None for PyTorch.
-        batch: frames per call of both engines.
-        resolution: at which pixel AUROC and AUPRO are measured, see ``masks``.
-        other_data: accept a data set of another part than the bundle was trained on, see ``check_same_part``.
-        progress: told after each image.
+        engine: name of the engine under test, or ``"auto"``.
+        options: options of the engine under test; the reference gets ``runtime.ranking.reference_options``.
+        dataset: data set whose test images are compared as well, with ``reference`` run on the same frames; its
+            contents were checked, see ``check_contents``.
+        reference: name of the engine that gives the reference on the data set; None for PyTorch.
+        batch: number of frames per call of both engines.
+        resolution: resolution at which pixel AUROC and AUPRO are measured, see ``eval.masks``.
+        other_data: whether a data set of another part than the bundle's is accepted, see ``check_same_part``.
+        progress: called after each image.
 
     Raises:
-        UsageError, EnvironmentMissingError: no such engine or batch; an engine that cannot run here.
-        BadInputError: no image of the test split fits the bundle, or they are of another part.
+        UsageError: there is no such engine, the engine is its own reference, or the bundle does not take such a batch.
+        EnvironmentMissingError: the engine or the reference cannot run here.
+        BadInputError: no image of the test split fits the bundle, or the images show another part.
     """
     check_batch_size(bundle, batch)
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data) if dataset else ""
@@ -105,7 +106,7 @@ def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: Eng
 
 @final
 class _Trial:
-    """One engine under test, and what is known about it so far."""
+    """Runs the engine under test on all frames and collects the comparison with the reference."""
 
     def __init__(
         self,
@@ -137,8 +138,8 @@ class _Trial:
         for start in range(0, self._num_golden, self._batch):
             part = slice(start, start + self._batch)
             stored = Prediction(golden.reference.score[part], golden.reference.anomaly_map[part])
-            found = predict(self._under_test, golden.frames[part])
-            self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=found)
+            prediction = predict(self._under_test, golden.frames[part])
+            self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=prediction)
             self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
 
     def compare_images(self, dataset: Dataset, truth: Engine) -> None:
@@ -155,20 +156,20 @@ class _Trial:
             raise no_frames_left(self._skipped, what="images of the test split")
 
     def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
-        expected, found = predict(truth, item.frames), predict(self._under_test, item.frames)
+        expected, actual = predict(truth, item.frames), predict(self._under_test, item.frames)
         files = [relative(sample.path, root) for sample in item.samples]
         labels = [sample.label for sample in item.samples]
-        if not self._comparison.add(files, origin="data", reference=expected, engine=found, labels=labels):
+        if not self._comparison.add(files, origin="data", reference=expected, engine=actual, labels=labels):
             return
         for index, sample in enumerate(item.samples):
-            self._measure(sample, expected, found, index)
+            self._measure(sample, expected, actual, index)
 
-    def _measure(self, sample: Sample, expected: Prediction, found: Prediction, index: int) -> None:
-        """Count a labelled frame for both sides, or for neither where one gives no number."""
-        scores = float(expected.score[index]), float(found.score[index])
+    def _measure(self, sample: Sample, expected: Prediction, actual: Prediction, index: int) -> None:
+        """Count a labelled frame for both sides, or for neither where one gives a value that is not finite."""
+        scores = float(expected.score[index]), float(actual.score[index])
         if np.isfinite(scores).all():
             self._meter.update_score(*scores, label=sample.label)
-        maps = expected.anomaly_map[index], found.anomaly_map[index]
+        maps = expected.anomaly_map[index], actual.anomaly_map[index]
         mask = input_of(self._bundle.manifest.preprocessing).read_mask(sample)
         if mask is not None and all(np.isfinite(item).all() for item in maps):
             self._meter.update_map(*maps, mask=mask)

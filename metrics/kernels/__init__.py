@@ -1,1 +1,1 @@
-"""What the metrics are computed with: ranks, curves, components, bags of numbers, threads."""
+"""The arithmetic of the metrics: ranks, curves, connected components, pools of scores, threads."""

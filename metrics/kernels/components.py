@@ -33,10 +33,13 @@ def saturate(
     """Let only the highest scores of each component count, as many as saturate it; the others get area 0.
 
     Args:
-        scores: float32 (P,).
+        scores: float32 (P,), scores of the defect pixels.
         components: int64 (P,), component of each pixel.
-        areas: int64 (P,), size of that component.
-        saturation: share of a component, in (0, 1], that has to be found for it to count as found whole.
+        areas: int64 (P,), number of pixels of that component.
+        saturation: share of a component, in (0, 1], that has to be detected for it to count as detected whole.
+
+    Returns:
+        int64 (P,): the number of pixels that saturate the pixel's component; 0 for a pixel that does not count.
     """
     # Rounded first: 0.07 * 100 is 7.000000000000001, which must not become 8.
     enough = np.ceil(np.round(saturation * areas, 6)).astype(np.int64)

@@ -17,11 +17,11 @@ from .ranks import Ranking
 
 @dataclass(frozen=True)
 class Totals:
-    """Numbers that hold for the whole set.
+    """Counts of the whole set, and the limit of its PRO curve.
 
     Attributes:
-        num_positives: pixels or images with a defect.
-        num_negatives: pixels or images without one.
+        num_positives: number of defect pixels, or of images with a defect.
+        num_negatives: number of anomaly-free pixels, or of good images.
         fpr_limit: end of the integral of the PRO curve, in (0, 1].
     """
 
@@ -54,18 +54,18 @@ class Steps:
     """Distinct scores of a stretch of positives, ascending, and what lies at and above each.
 
     Attributes:
-        thresholds: the distinct scores.
-        starts: int64, index of the first positive of each score in the stretch.
-        counts: int64, number of positives with this score.
-        found: int64, number of positives with this score or a higher one.
-        above: int64, number of negatives with a higher score.
-        at_or_above: int64, number of negatives with this score or a higher one.
+        thresholds: (T,), the distinct scores, of the dtype of the scores.
+        starts: int64 (T,), index of the first positive of each score in the stretch.
+        counts: int64 (T,), number of positives with this score.
+        true_positives: int64 (T,), number of positives with this score or a higher one.
+        above: int64 (T,), number of negatives with a higher score.
+        at_or_above: int64 (T,), number of negatives with this score or a higher one.
     """
 
     thresholds: NDArray[np.floating]
     starts: NDArray[np.int64]
     counts: NDArray[np.int64]
-    found: NDArray[np.int64]
+    true_positives: NDArray[np.int64]
     above: NDArray[np.int64]
     at_or_above: NDArray[np.int64]
 
@@ -82,14 +82,14 @@ def find_steps(scores: NDArray[np.floating], ranking: Ranking, num_from_here: in
     counts = np.diff(starts, append=len(scores))
     thresholds = scores[starts]
     above, at_or_above = ranking.count(thresholds)
-    found = num_from_here - starts
+    true_positives = num_from_here - starts
     return Steps(
         thresholds=thresholds,
         starts=starts,
         counts=counts,
-        found=found,
-        above=above - (found - counts),
-        at_or_above=at_or_above - found,
+        true_positives=true_positives,
+        above=above - (true_positives - counts),
+        at_or_above=at_or_above - true_positives,
     )
 
 
@@ -103,15 +103,15 @@ def tally(steps: Steps, gains: NDArray[np.float64], totals: Totals) -> Tally:
     """
     equal = steps.at_or_above - steps.above
     below = totals.num_negatives - steps.at_or_above
-    called = steps.found + steps.at_or_above
-    f1 = 2 * steps.found / (called + totals.num_positives)
+    called = steps.true_positives + steps.at_or_above
+    f1 = 2 * steps.true_positives / (called + totals.num_positives)
     best = len(f1) - 1 - int(np.argmax(f1[::-1]))
     return Tally(
         twice_u=int(np.sum(steps.counts * (2 * below + equal))),
-        precision_sum=float(np.sum(steps.counts * (steps.found / called))),
+        precision_sum=float(np.sum(steps.counts * (steps.true_positives / called))),
         f1_max=float(f1[best]),
         f1_threshold=float(steps.thresholds[best]),
-        pro_area=float(np.sum(gains * _area_found(steps.above, equal, totals))),
+        pro_area=float(np.sum(gains * _area_detected(steps.above, equal, totals))),
     )
 
 
@@ -140,10 +140,10 @@ def metric_values(sums: Tally | None, totals: Totals, reasons: Mapping[str, str]
     return values
 
 
-def _area_found(above: NDArray[np.int64], equal: NDArray[np.int64], totals: Totals) -> NDArray[np.float64]:
+def _area_detected(above: NDArray[np.int64], equal: NDArray[np.int64], totals: Totals) -> NDArray[np.float64]:
     """Return the area under one positive's step below the limit, in units of 1 / num_negatives.
 
-    A positive is missed up to FPR = above, found from above + equal on, and rises linearly in between.
+    A positive is missed up to FPR = above, detected from above + equal on, and rises linearly in between.
     """
     limit = totals.fpr_limit * totals.num_negatives
     room = np.maximum(limit - above, 0.0)

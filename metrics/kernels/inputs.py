@@ -1,4 +1,4 @@
-"""Checks of what is handed to the metrics: anomaly maps, masks, scores, labels."""
+"""Checks of the arguments of the metrics: anomaly maps, masks, scores, labels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ...core.errors import BadInputError, UsageError
 
 
 def check_fraction(name: str, value: float) -> float:
-    """Return ``value`` if it lies in (0, 1], else raise UsageError."""
+    """Return ``value`` if it lies in (0, 1], else raise UsageError; ``name`` is the parameter's, for the message."""
     if not 0.0 < value <= 1.0:
         raise UsageError(f"{name} is {value}; expected a number in (0, 1], for example 0.3.")
     return float(value)
@@ -27,8 +27,8 @@ def check_maps(anomaly_map: ArrayLike) -> NDArray[np.float32]:
     maps = np.asarray(anomaly_map)
     if maps.dtype not in (np.float32, np.float16):
         raise BadInputError(
-            f"The anomaly map is {maps.dtype}; expected float32 (float16 is taken too). Rounding would make "
-            "ties, so it is left to you: pass anomaly_map.astype(np.float32)."
+            f"The anomaly map is {maps.dtype}; expected float32 or float16. Rounding makes ties, so it is "
+            "left to you: pass anomaly_map.astype(np.float32)."
         )
     if maps.ndim not in (2, 3) or not maps.size:
         raise BadInputError(
@@ -48,7 +48,7 @@ def check_masks(mask: ArrayLike, anomaly_map: ArrayLike) -> NDArray[np.bool_]:
 
     Args:
         mask: bool or integer, the shape of the map; any non-zero value is a defect.
-        anomaly_map: the maps it belongs to.
+        anomaly_map: the anomaly map or maps of the same images, (H, W) or (N, H, W).
 
     Raises:
         BadInputError: a floating mask, or one of another shape than the map.

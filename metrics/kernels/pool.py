@@ -1,4 +1,4 @@
-"""A growing bag of numbers: what a metric remembers of the images it has seen."""
+"""A growing pool of numbers: what a metric remembers of the images that it was updated with."""
 
 from typing import Any, Generic, TypeVar, final
 
@@ -40,9 +40,9 @@ class Pool(Generic[_Scalar]):
             if self._num_open == len(self._open):
                 self.reserve(max(_FIRST_BLOCK_LENGTH, len(self) // 2, len(values)))
             end = min(self._num_open + len(values), len(self._open))
-            taken = end - self._num_open
-            self._open[self._num_open : end] = values[:taken]
-            self._num_open, values = end, values[taken:]
+            num_fitting = end - self._num_open
+            self._open[self._num_open : end] = values[:num_fitting]
+            self._num_open, values = end, values[num_fitting:]
 
     def blocks(self) -> list[NDArray[_Scalar]]:
         """Return views of what has been appended so far, one per block, none empty."""

@@ -1,4 +1,4 @@
-"""Order of scores: exact keys for float32, and how many negatives lie above a score."""
+"""Order of scores: exact integer keys for float32, and the number of scores above each threshold."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -49,7 +49,7 @@ def spans(words: NDArray[np.uint64]) -> list[tuple[int, int]]:
 
 @final
 class Ranking:
-    """Scores of everything, positives included, each block sorted in ascending order."""
+    """All scores, of positives and negatives, in blocks that are each sorted in ascending order."""
 
     def __init__(self, sorted_blocks: Sequence[NDArray[Any]]) -> None:
         self._blocks = sorted_blocks

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ...core.errors import UsageError
 
 _Item = TypeVar("_Item")
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 def check_num_threads(num_threads: int | None) -> int:
@@ -22,8 +22,8 @@ def check_num_threads(num_threads: int | None) -> int:
     return num_threads or os.cpu_count() or 1
 
 
-def in_threads(task: Callable[[_Item], _Answer], items: Sequence[_Item], num_threads: int) -> list[_Answer]:
-    """Run ``task`` on every item and return the answers in order; no thread is made for a single item."""
+def in_threads(task: Callable[[_Item], _Result], items: Sequence[_Item], num_threads: int) -> list[_Result]:
+    """Run ``task`` on every item and return the results in that order; no thread is made for a single item."""
     if min(len(items), num_threads) < 2:
         return [task(item) for item in items]
     with ThreadPoolExecutor(min(len(items), num_threads)) as executor:

@@ -31,25 +31,29 @@ def good_folder(tmp_path):
 
 def test_threshold_is_stored_for_that_engine_only(tiny_bundle, good_folder, add_engine):
     add_engine("numpy", lambda score, anomaly_map: (2 * score, 2 * anomaly_map))
-    found = calibrate_bundle(
+    calibration = calibrate_bundle(
         tiny_bundle, good_images(good_folder), engine="numpy", source="held out", max_false_reject=0.1, batch=8
     )
-    np.testing.assert_allclose(found.threshold.value, 2 * 17.5 / 255, rtol=1e-6)
-    assert (found.threshold.num_rejected, found.threshold.num_good, found.threshold.engine) == (2, 20, "numpy")
-    assert found.previous == tiny_bundle.manifest.threshold
+    np.testing.assert_allclose(calibration.threshold.value, 2 * 17.5 / 255, rtol=1e-6)
+    assert (calibration.threshold.num_rejected, calibration.threshold.num_good, calibration.threshold.engine) == (
+        2,
+        20,
+        "numpy",
+    )
+    assert calibration.previous == tiny_bundle.manifest.threshold
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
-    changed = record_calibration(tiny_bundle, found.threshold, who="Ann")
+    changed = record_calibration(tiny_bundle, calibration.threshold, who="Ann")
     manifest = open_bundle(tiny_bundle.path).manifest
     assert manifest == changed.manifest
     entry = manifest.history[-1]
     assert (entry.action, entry.who, entry.engine, entry.reason) == ("calibrate", "Ann", "numpy", "held out")
-    assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, found.threshold.value)
+    assert (entry.previous, entry.value) == (tiny_bundle.manifest.threshold.value, calibration.threshold.value)
     assert manifest.is_decision_recorded
-    assert manifest.threshold_for("numpy") == found.threshold
+    assert manifest.threshold_for("numpy") == calibration.threshold
     assert manifest.threshold_for("torch") == manifest.threshold == tiny_bundle.manifest.threshold
-    assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in found.summary_lines()
-    assert found.warning == ""
-    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert "2 of 20 good parts rejected, 95 % interval 1.2%–31.7%." in calibration.summary_lines()
+    assert calibration.warning == ""
+    plain = json.loads(json.dumps(calibration.to_dict(), allow_nan=False))
     assert (plain["num_rejected"], plain["num_good"], plain["source"]) == (2, 20, "held out")
 
 
@@ -60,8 +64,8 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
     tiny_bundle.change(lambda manifest: manifest.with_parity("other", "passed", time=now()))
     for name in ("first", "second"):
         # The handle stays the old one: each change reads the manifest again.
-        found = calibrate_bundle(tiny_bundle, samples, engine=name, source="x", max_false_reject=0.1)
-        assert keep_calibration(tiny_bundle, found) == ""
+        calibration = calibrate_bundle(tiny_bundle, samples, engine=name, source="x", max_false_reject=0.1)
+        assert keep_calibration(tiny_bundle, calibration) == ""
     manifest = open_bundle(tiny_bundle.path).manifest
     assert set(manifest.engine_thresholds) == {"first", "second"}
     assert [entry.action for entry in manifest.history] == ["export", "calibrate", "calibrate"]
@@ -71,24 +75,24 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
 
 def test_a_threshold_of_another_model_is_not_set(tiny_bundle, good_folder, add_engine):
     add_engine("numpy")
-    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
+    calibration = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
 
     def other(folder):
         (folder / "model.onnx").write_bytes(tiny_bundle.model_path.read_bytes() + b"\0")
         (folder / "golden.npz").write_bytes((tiny_bundle.path / "golden.npz").read_bytes())
 
     write_bundle(tiny_bundle.path, replace(tiny_bundle.manifest, files={}, history=()), other)
-    assert "exchanged for another model while this ran" in keep_calibration(tiny_bundle, found)
+    assert "exchanged for another model while this ran" in keep_calibration(tiny_bundle, calibration)
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
 
 
 def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, good_folder, add_engine, tmp_path):
     add_engine("numpy")
-    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
-    warning = keep_calibration(tiny_bundle, found, folder=tmp_path / "kept")
+    calibration = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
+    warning = keep_calibration(tiny_bundle, calibration, folder=tmp_path / "kept")
     assert "The bundle was not changed" in warning
     (entry,) = json.loads((tmp_path / "kept" / "calibration.json").read_text())
-    assert entry["threshold"] == found.threshold.value
+    assert entry["threshold"] == calibration.threshold.value
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
 
 
@@ -99,19 +103,21 @@ def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, 
 def test_too_few_parts_are_said(tiny_bundle, good_folder, add_engine, rate, words):
     add_engine("numpy")
     samples = good_images(good_folder)
-    found = calibrate_bundle(tiny_bundle, samples, engine="numpy", source="x", max_false_reject=rate)
-    assert found.warning.startswith(words)
-    assert bool(found.warning) == bool(words)
-    assert (found.warning in found.summary_lines()) == bool(words)
+    calibration = calibrate_bundle(tiny_bundle, samples, engine="numpy", source="x", max_false_reject=rate)
+    assert calibration.warning.startswith(words)
+    assert bool(calibration.warning) == bool(words)
+    assert (calibration.warning in calibration.summary_lines()) == bool(words)
 
 
 def test_images_that_do_not_fit_are_named(tiny_bundle, good_folder, add_engine):
     add_engine("numpy")
     Image.new("RGB", (40, 12)).save(good_folder / "wide.png")
-    found = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x", max_false_reject=0.1)
-    assert found.threshold.num_good == 20
-    assert [item.sample.path.name for item in found.skipped_frames] == ["wide.png"]
-    assert any("wide.png: the image is 12x40 (height x width)" in line for line in found.summary_lines())
+    calibration = calibrate_bundle(
+        tiny_bundle, good_images(good_folder), engine="numpy", source="x", max_false_reject=0.1
+    )
+    assert calibration.threshold.num_good == 20
+    assert [item.sample.path.name for item in calibration.skipped_frames] == ["wide.png"]
+    assert any("wide.png: the image is 12x40 (height x width)" in line for line in calibration.summary_lines())
 
 
 def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset, tmp_path, add_engine):
@@ -158,12 +164,12 @@ def test_folder_without_images_is_refused(tmp_path):
 def test_a_threshold_from_bf16_scores_is_not_that_of_f32(tiny_bundle, tiny_dataset, add_engine):
     add_engine("numpy")
     bf16 = EngineOptions(compute_dtype="bf16")
-    found = calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", options=bf16)
-    changed = record_calibration(tiny_bundle, found.threshold)
+    calibration = calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", options=bf16)
+    changed = record_calibration(tiny_bundle, calibration.threshold)
     assert list(changed.manifest.engine_thresholds) == ["numpy:bf16"]
     assert changed.manifest.threshold_for("numpy") == tiny_bundle.manifest.threshold
     report = verify(changed, engine="numpy", options=bf16)
-    assert (report.threshold, report.threshold_engine) == (found.threshold.value, "numpy:bf16")
+    assert (report.threshold, report.threshold_engine) == (calibration.threshold.value, "numpy:bf16")
     assert "tiny on numpy:bf16 (fp32) against" in report.summary_lines()[0]
     assert verify(changed, engine="numpy").threshold == tiny_bundle.manifest.threshold.value
 

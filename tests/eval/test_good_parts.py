@@ -70,22 +70,22 @@ def test_nothing_there(tiny_bundle, tmp_path):
         calibration_samples(CalibrationSource(data=tmp_path / "empty"), tiny_bundle.manifest)
 
 
-def test_a_threshold_is_found_and_nothing_is_written(tiny_bundle, tmp_path):
+def test_a_threshold_is_calibrated_and_nothing_is_written(tiny_bundle, tmp_path):
     state = availability("ort-cpu")
     if not state.is_available:
         pytest.skip(state.found)
     for level in range(20):
         Image.fromarray(np.full((12, 16, 3), level, np.uint8)).save(tmp_path / f"{level:02d}.png")
     told = []
-    found = calibrate_on(
+    calibration = calibrate_on(
         tiny_bundle, CalibrationSource(data=tmp_path), engine="ort-cpu", max_false_reject=0.1, options=EngineOptions(),
         progress=lambda *item: told.append(item),
     )  # fmt: skip
-    np.testing.assert_allclose(found.threshold.value, 17.5 / 255, rtol=1e-6)
-    assert found.threshold.source == f"good images of {tmp_path}"
+    np.testing.assert_allclose(calibration.threshold.value, 17.5 / 255, rtol=1e-6)
+    assert calibration.threshold.source == f"good images of {tmp_path}"
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
     assert told
-    assert "older release, which did not record what it was fitted to" in found.warning
+    assert "older release, which did not record what it was fitted to" in calibration.warning
 
 
 def _fitted(dataset_folder, manifest):
@@ -202,7 +202,7 @@ def test_a_run_whose_data_was_moved(trained, own, sample_folder, tmp_path):
         calibration_samples(CalibrationSource(data=run), own)
     samples, _, _, _ = calibration_samples(CalibrationSource(data=run, root=data), own)
     assert all(sample.path.is_relative_to(data / "flange") for sample in samples)
-    with pytest.raises(UsageError, match=r"--root says where the data set of a run lies"):
+    with pytest.raises(UsageError, match=r"root \(--root\) says where the data set of a run lies"):
         calibration_samples(CalibrationSource(data=data / "flange/train/good", root=data), own)
 
 

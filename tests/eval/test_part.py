@@ -85,11 +85,11 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
     outputs = collect_outputs(bundle, tiny_dataset, engine="numpy", other_data=True)
     assert outputs.source.notices[0] == outputs.source.part_note
     choice = EvaluationRequest(data=tiny_dataset.root, engine="numpy", other_data=True)
-    found = evaluate([bundle.path], choice, save=tmp_path / "kept.npz")
-    assert found.notices == outputs.source.notices
-    assert found.to_dict()["evaluated"][0]["part_note"] == outputs.source.part_note
+    evaluation = evaluate([bundle.path], choice, save=tmp_path / "kept.npz")
+    assert evaluation.notices == outputs.source.notices
+    assert evaluation.to_dict()["evaluated"][0]["part_note"] == outputs.source.part_note
     again = evaluate([tmp_path / "kept.npz"], EvaluationRequest())
-    assert again.notices == found.notices
+    assert again.notices == evaluation.notices
     with pytest.raises(BadInputError, match=r"the images of .*parts are of parts"):
         evaluate([bundle.path], EvaluationRequest(data=tiny_dataset.root, engine="numpy"))
 
@@ -116,8 +116,8 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
     with pytest.raises(BadInputError, match=r"trained on hazelnut; the images of .*screws are of screw"):
         calibrate_on(bundle, CalibrationSource(data=screws), **options)
-    found = calibrate_on(bundle, CalibrationSource(data=screws, is_other_accepted=True), **options)
-    assert found.to_dict()["part_note"].startswith("Other data: ")
+    calibration = calibrate_on(bundle, CalibrationSource(data=screws, is_other_accepted=True), **options)
+    assert calibration.to_dict()["part_note"].startswith("Other data: ")
     own = make_run(tmp_path / "own", "renamed", "a" * 64, paths)
     assert calibrate_on(bundle, CalibrationSource(data=own), **options).part_note == ""
 

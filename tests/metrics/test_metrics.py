@@ -52,8 +52,8 @@ def naive_aupro(maps, masks, limit, saturation=1.0):
     fpr, pro = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:
         fpr.append(np.mean(good >= threshold))
-        found = [min(np.sum(c >= threshold) / s, 1.0) for c, s in zip(components, enough, strict=True)]
-        pro.append(np.mean(found))
+        overlaps = [min(np.sum(c >= threshold) / s, 1.0) for c, s in zip(components, enough, strict=True)]
+        pro.append(np.mean(overlaps))
     area = 0.0
     for x0, x1, y0, y1 in zip(fpr[:-1], fpr[1:], pro[:-1], pro[1:], strict=True):
         if x1 <= limit:

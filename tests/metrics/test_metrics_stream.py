@@ -235,12 +235,12 @@ def test_vertices_are_what_their_thresholds_give():
     labelled = [scipy_label(mask, np.ones((3, 3))) for mask in masks]
     for fpr, pro, threshold in zip(curve.fpr[:-1], curve.pro[:-1], curve.thresholds[:-1], strict=True):
         np.testing.assert_allclose(fpr, np.mean(maps[~masks] >= threshold), atol=1e-12)
-        found = [
+        overlaps = [
             np.mean(anomaly_map[labels == k] >= threshold)
             for anomaly_map, (labels, num) in zip(maps, labelled, strict=True)
             for k in range(1, num + 1)
         ]
-        np.testing.assert_allclose(pro, np.mean(found), atol=1e-12)
+        np.testing.assert_allclose(pro, np.mean(overlaps), atol=1e-12)
 
 
 def test_a_thin_curve_keeps_its_ends_and_only_true_vertices():

@@ -15,14 +15,14 @@ from lineproof.metrics.operating import SHARES, Share, operating_table
 def test_the_table_counts():
     good, defective = np.arange(40.0), np.arange(20.0, 60.0)
     scores, labels = np.concatenate([good, defective]), np.arange(80) >= 40
-    found = operating_table(scores, labels, threshold=50.0)
-    assert [point.allowed for point in found.points] == list(SHARES) == [0, 0.01, 0.05, 0.1]
-    assert [point.threshold for point in found.points] == [39.0, 39.0, 37.0, 35.0]
-    assert [point.rejected_good for point in found.points] == [Share(n, 40) for n in (0, 0, 2, 4)]
-    assert [point.passed_defective for point in found.points] == [Share(n, 40) for n in (20, 20, 18, 16)]
-    assert (found.calibrated.rejected_good, found.calibrated.passed_defective) == (Share(0, 40), Share(31, 40))
+    table = operating_table(scores, labels, threshold=50.0)
+    assert [point.allowed for point in table.points] == list(SHARES) == [0, 0.01, 0.05, 0.1]
+    assert [point.threshold for point in table.points] == [39.0, 39.0, 37.0, 35.0]
+    assert [point.rejected_good for point in table.points] == [Share(n, 40) for n in (0, 0, 2, 4)]
+    assert [point.passed_defective for point in table.points] == [Share(n, 40) for n in (20, 20, 18, 16)]
+    assert (table.calibrated.rejected_good, table.calibrated.passed_defective) == (Share(0, 40), Share(31, 40))
     expected = binomtest(18, 40).proportion_ci(method="exact")
-    np.testing.assert_allclose(found.points[2].passed_defective.interval, expected, atol=1e-9)
+    np.testing.assert_allclose(table.points[2].passed_defective.interval, expected, atol=1e-9)
 
 
 @given(
@@ -31,9 +31,9 @@ def test_the_table_counts():
 )
 def test_no_share_is_exceeded_and_no_lower_threshold_would_do(rows, threshold):
     scores, labels = (np.array(column) for column in zip(*rows, strict=True))
-    found = operating_table(scores / 7, labels, threshold=threshold)
+    table = operating_table(scores / 7, labels, threshold=threshold)
     good = scores[~labels] / 7
-    for point in found.points:
+    for point in table.points:
         if not len(good):
             assert point.threshold is None
             continue
@@ -47,18 +47,18 @@ def test_no_share_is_exceeded_and_no_lower_threshold_would_do(rows, threshold):
 def test_equal_scores_of_good_parts_are_rejected_together_or_not_at_all():
     """Five of forty tie at the top: 10 % would allow four, so none of the five is rejected."""
     scores = np.concatenate([np.zeros(35), np.ones(5), [1.0, 2.0]])
-    found = operating_table(scores, np.arange(42) >= 40, threshold=0.5)
-    assert [point.rejected_good.num for point in found.points] == [0, 0, 0, 0]
-    assert [point.passed_defective.num for point in found.points] == [1, 1, 1, 1]
+    table = operating_table(scores, np.arange(42) >= 40, threshold=0.5)
+    assert [point.rejected_good.num for point in table.points] == [0, 0, 0, 0]
+    assert [point.passed_defective.num for point in table.points] == [1, 1, 1, 1]
 
 
 def test_a_useless_detector_is_said_first():
     scores = np.concatenate([np.linspace(0, 1, 41), np.full(118, 0.5), [2.0]])
     labels = np.arange(160) >= 41
-    found = operating_table(scores, labels, threshold=1.1)
-    assert found.warnings() == ["Misses 118 of 119 defects at this threshold (1.1)."]
+    table = operating_table(scores, labels, threshold=1.1)
+    assert table.warnings() == ["Misses 118 of 119 defects at this threshold (1.1)."]
     assert operating_table(scores, labels, threshold=0.4).warnings() == []
-    assert found.to_dict()["warnings"] == found.warnings()
+    assert table.to_dict()["warnings"] == table.warnings()
 
 
 def test_half_of_the_defects_is_no_warning_and_one_more_is():
@@ -70,18 +70,18 @@ def test_half_of_the_defects_is_no_warning_and_one_more_is():
 
 @pytest.mark.parametrize(("label", "noun"), [(True, "good"), (False, "defective")])
 def test_without_a_class_it_is_said_and_shown_as_none(label, noun):
-    found = operating_table([1.0, 2.0], [label, label], threshold=0.0)
-    assert found.warnings()[0] == f'No {noun} test image: figures that need one are "-".'
-    rows = [point.cells() for point in found.points]
+    table = operating_table([1.0, 2.0], [label, label], threshold=0.0)
+    assert table.warnings()[0] == f'No {noun} test image: figures that need one are "-".'
+    rows = [point.cells() for point in table.points]
     assert {row[-1] if noun == "defective" else row[1] for row in rows} == {"-"}
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(table.to_dict(), allow_nan=False)
 
 
 def test_the_text_fits_a_terminal():
     rng = np.random.default_rng(0)
     scores = -1e-5 * rng.random(20_000)
-    found = operating_table(scores, rng.random(20_000) < 0.5, threshold=float(scores.max()))
-    lines = "\n".join(found.summary_lines()).splitlines()
+    table = operating_table(scores, rng.random(20_000) < 0.5, threshold=float(scores.max()))
+    lines = "\n".join(table.summary_lines()).splitlines()
     assert len(lines) == 8
     assert max(map(len, lines)) <= 110
     assert lines[-1] == "Thresholds but the calibrated one are read off the test images, for orientation only."
@@ -90,5 +90,5 @@ def test_the_text_fits_a_terminal():
 
 def test_scores_that_are_no_numbers_are_refused():
     for scores, labels in (([np.nan, 1.0], [True, False]), ([1.0], [True, False]), ([[1.0]], [[True]])):
-        with pytest.raises(BadInputError, match="An operating table needs one finite score per label"):
+        with pytest.raises(BadInputError, match="An operating table expects one finite score per label"):
             operating_table(scores, labels, threshold=0.0)

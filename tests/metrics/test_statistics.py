@@ -82,20 +82,20 @@ def test_mcnemar_is_the_binomial_test(only_left, only_right, both):
     label = np.zeros(num, np.bool_)
     left = np.arange(num) >= only_left
     right = ~((np.arange(num) >= only_left) & (np.arange(num) < only_left + only_right))
-    found = mcnemar(left, right, label)
-    assert (found.only_left_right, found.only_right_right) == (only_left, only_right)
-    assert found.num_flips == only_left + only_right
+    result = mcnemar(left, right, label)
+    assert (result.only_left_right, result.only_right_right) == (only_left, only_right)
+    assert result.num_flips == only_left + only_right
     differing = only_left + only_right
     expected = binomtest(only_left, differing).pvalue if differing else 1.0
-    np.testing.assert_allclose(found.p_value, expected, rtol=1e-9)
+    np.testing.assert_allclose(result.p_value, expected, rtol=1e-9)
 
 
 def test_no_flip_in_many_bounds_the_rate():
     """The rule of three, exactly: 1 − 0.05^(1/n)."""
     verdicts = np.zeros(160, np.bool_)
-    found = mcnemar(verdicts, verdicts, verdicts)
-    np.testing.assert_allclose(found.flip_rate_bound, 1 - 0.05 ** (1 / 160), rtol=1e-9)
-    assert (found.num_flips, found.p_value) == (0, 1.0)
+    result = mcnemar(verdicts, verdicts, verdicts)
+    np.testing.assert_allclose(result.flip_rate_bound, 1 - 0.05 ** (1 / 160), rtol=1e-9)
+    assert (result.num_flips, result.p_value) == (0, 1.0)
 
 
 def _scores(seed=0, num=80):
@@ -107,13 +107,13 @@ def _scores(seed=0, num=80):
 def test_the_interval_covers_a_true_difference():
     left, label = _scores(num=300)
     right = np.random.default_rng(1).normal(size=len(left)).astype(np.float32)
-    found = image_difference(left, right, label, how=Resampling())
+    difference = image_difference(left, right, label, resampling=Resampling())
     expected = image_metrics(right, label).auroc - image_metrics(left, label).auroc
-    np.testing.assert_allclose(found.value, expected, rtol=0, atol=1e-12)
-    assert found.low < found.value < found.high < 0
-    assert found.bound == -found.low
-    assert found == image_difference(left, right, label, how=Resampling())
-    assert found != image_difference(left, right, label, how=Resampling(seed=1))
+    np.testing.assert_allclose(difference.value, expected, rtol=0, atol=1e-12)
+    assert difference.low < difference.value < difference.high < 0
+    assert difference.bound == -difference.low
+    assert difference == image_difference(left, right, label, resampling=Resampling())
+    assert difference != image_difference(left, right, label, resampling=Resampling(seed=1))
 
 
 def test_no_difference_comes_with_a_bound_above_zero():
@@ -122,19 +122,19 @@ def test_no_difference_comes_with_a_bound_above_zero():
     label = np.arange(100) >= 50
     right = left.copy()
     right[0] += 0.05
-    found = image_difference(left, right, label, how=Resampling())
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    difference = image_difference(left, right, label, resampling=Resampling())
+    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
     gaps = left[label][:, None] - left[~label][None, :]
-    np.testing.assert_allclose(found.bound, (gaps <= 0.1).mean(), rtol=1e-6)
-    assert found.bound > 1 - 0.05 ** (1 / 2500)
-    assert f"a difference above {found.bound:.2g} is not compatible" in found.sentence("Image AUROC")
+    np.testing.assert_allclose(difference.bound, (gaps <= 0.1).mean(), rtol=1e-6)
+    assert difference.bound > 1 - 0.05 ** (1 / 2500)
+    assert f"a difference above {difference.bound:.2g} is not compatible" in difference.sentence("Image AUROC")
 
 
 def test_identical_sides_differ_by_nothing():
     left, label = _scores()
-    found = image_difference(left, left, label, how=Resampling())
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-    np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / (40 * 40)), rtol=1e-6)
+    difference = image_difference(left, left, label, resampling=Resampling())
+    assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+    np.testing.assert_allclose(difference.bound, 1 - 0.05 ** (1 / (40 * 40)), rtol=1e-6)
 
 
 def test_identical_maps_are_bounded_by_the_number_of_images():
@@ -142,15 +142,15 @@ def test_identical_maps_are_bounded_by_the_number_of_images():
     maps, masks = rng.random((6, 8, 8), np.float32), rng.random((6, 8, 8)) < 0.2
     masks[:2] = False
     evidence = evidence_of(maps, masks)
-    for found in pixel_differences((evidence, evidence), masks.any(axis=(1, 2)), how=Resampling(100)):
-        assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-        np.testing.assert_allclose(found.bound, 1 - 0.05 ** (1 / 8), rtol=1e-6)
+    for difference in pixel_differences((evidence, evidence), masks.any(axis=(1, 2)), resampling=Resampling(100)):
+        assert (difference.value, difference.low, difference.high) == (0.0, 0.0, 0.0)
+        np.testing.assert_allclose(difference.bound, 1 - 0.05 ** (1 / 8), rtol=1e-6)
 
 
 def test_where_a_class_is_absent_there_is_no_difference():
     left, label = _scores()
-    assert image_difference(left, left, np.zeros_like(label), how=Resampling()) is None
-    assert image_difference(left, left * np.nan, label, how=Resampling()) is None
+    assert image_difference(left, left, np.zeros_like(label), resampling=Resampling()) is None
+    assert image_difference(left, left * np.nan, label, resampling=Resampling()) is None
 
 
 def test_pixel_differences_are_those_of_the_metrics():
@@ -159,8 +159,8 @@ def test_pixel_differences_are_those_of_the_metrics():
     masks[:3] = False
     other = (maps + 0.3 * masks).astype(np.float32)
     label = masks.any(axis=(1, 2))
-    how = Resampling(200, 0, 0.3)
-    roc, pro = pixel_differences((evidence_of(maps, masks), evidence_of(other, masks)), label, how=how)
+    resampling = Resampling(200, 0, 0.3)
+    roc, pro = pixel_differences((evidence_of(maps, masks), evidence_of(other, masks)), label, resampling=resampling)
     before, after = pixel_metrics(maps, masks), pixel_metrics(other, masks)
     np.testing.assert_allclose(roc.value, after.auroc - before.auroc, rtol=0, atol=1e-12)
     np.testing.assert_allclose(pro.value, after.aupro - before.aupro, rtol=0, atol=1e-12)
@@ -169,5 +169,5 @@ def test_pixel_differences_are_those_of_the_metrics():
 
 
 def test_too_few_resamples_are_refused():
-    with pytest.raises(BadInputError, match="10 resamples were asked for"):
+    with pytest.raises(BadInputError, match=r"num_resamples \(--resamples\) is 10; .*at least 100"):
         Resampling(10)

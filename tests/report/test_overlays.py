@@ -89,7 +89,7 @@ def test_an_overlay_refuses_other_frames_and_shares() -> None:
         overlay(np.zeros((4, 4, 3)), RAMP, low=0, high=1)
     with pytest.raises(BadInputError, match=r"The frame is uint8 \(4, 4\); expected uint8 \(H, W, 3\)"):
         overlay(np.zeros((4, 4), dtype=np.uint8), RAMP, low=0, high=1)
-    with pytest.raises(UsageError, match=r"alpha=1\.5 was given; expected a share between 0 and 1"):
+    with pytest.raises(UsageError, match=r"alpha is 1\.5; expected a share between 0 and 1"):
         overlay(FRAME, RAMP, low=0, high=1, alpha=1.5)
 
 
@@ -113,7 +113,7 @@ def test_a_contour_refuses_other_masks() -> None:
         contour(FRAME, np.zeros((40, 59), dtype=np.bool_))
     with pytest.raises(BadInputError, match="The mask is uint8"):
         contour(FRAME, np.zeros((40, 60), dtype=np.uint8))
-    with pytest.raises(UsageError, match="width_px=0 was given"):
+    with pytest.raises(UsageError, match="width_px is 0; expected at least 1"):
         contour(FRAME, np.zeros((40, 60), dtype=np.bool_), width_px=0)
 
 

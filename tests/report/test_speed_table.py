@@ -26,41 +26,41 @@ def fastflow(tiny_bundle):
 def _engines():
     preferences = {name: engine_type(name).preference for name in cpu_engines()}
     ranked = sorted(filter(preferences.get, preferences), key=lambda name: -preferences[name])
-    found = [name for name in ranked if availability(name).is_available]
-    if not found:
+    names = [name for name in ranked if availability(name).is_available]
+    if not names:
         pytest.skip("no CPU engine is installed")
-    return found
+    return names
 
 
 def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     engines = _engines()
     monkeypatch.chdir(fastflow.path.parent)
-    found = measure_table(
+    speed = measure_table(
         "3", [open_named(path) for path in all_bundles()], ["auto"], request=EFFORT, options=EngineOptions()
     )
-    assert [report.engine for report in found.reports] == engines
-    names = [row[0] for row in found.table.rows]
+    assert [report.engine for report in speed.reports] == engines
+    names = [row[0] for row in speed.table.rows]
     place = names.index("FastFlow, published")
     ours = f"fastflow resnet18 12x16 px fp32 on {engines[0]} (tiny.bundle), measured"
     assert names[place + 1] == ours
-    published_row, row = found.table.rows[place], found.table.rows[place + 1]
+    published_row, row = speed.table.rows[place], speed.table.rows[place + 1]
     assert published_row[1:4] == ("21.80", "34.00", "41.30")
     assert row[3] == "1.23"
     assert float(row[1]) > 0
     methods = {"spade", "patchcore", "differnet", "cflow", "csflow", "fastflow"}
     assert set(published()["tables"]["3"]["paper"]) == methods
-    assert "medians of batch 1" in found.summary_lines()[-1]
-    json.dumps(found.to_dict(), allow_nan=False)
+    assert "medians of batch 1" in speed.summary_lines()[-1]
+    json.dumps(speed.to_dict(), allow_nan=False)
 
 
 def test_the_bundle_and_the_engine_named(fastflow):
     engine = _engines()[-1]
-    found = measure_table("3", [fastflow], [engine], request=EFFORT, options=EngineOptions())
-    assert [report.engine for report in found.reports] == [engine]
+    speed = measure_table("3", [fastflow], [engine], request=EFFORT, options=EngineOptions())
+    assert [report.engine for report in speed.reports] == [engine]
 
 
 def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"profile fills table 3\. Another: lineproof evaluate --table 1"):
+    with pytest.raises(UsageError, match=r"profile fills the paper's Table 3 .*Accuracy: lineproof evaluate --table 1"):
         check_table("1", EFFORT)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=r"no \*\.bundle"):
@@ -76,7 +76,7 @@ def test_every_option_is_honoured_or_refused(fastflow):
         bundle = open_named(fastflow.path, precision=precision)
         return measure_table("3", [bundle], [engine], request=request, options=EngineOptions())
 
-    with pytest.raises(UsageError, match=r"--batch is 1:4\. Leave out --batch or --table"):
+    with pytest.raises(UsageError, match=r"batches \(--batch\) is 1:4\. Leave out --batch or --table"):
         table(batches=(1, 4))
     with pytest.raises(UsageError, match="is fp32, not fp16"):
         table(precision="fp16")

@@ -63,8 +63,8 @@ def outputs():
 
 
 def test_each_kind_the_worst_first(outputs):
-    found = find_bad_cases(outputs)
-    kinds = [(case.kind, case.file) for case in found]
+    cases = find_bad_cases(outputs)
+    kinds = [(case.kind, case.file) for case in cases]
     assert kinds == [
         ("false accept", "9.png"),
         ("false accept", "8.png"),
@@ -72,9 +72,9 @@ def test_each_kind_the_worst_first(outputs):
         ("false reject", "0.png"),
         ("hot spot", "7.png"),
     ]
-    np.testing.assert_allclose([case.margin for case in found[:4]], [0.3, 0.2, 0.1, 0.05], atol=1e-6)
-    assert found[-1].box == (40, 50, 43, 52)
-    np.testing.assert_allclose(found[-1].margin, 0.75 - hot_level(outputs), atol=1e-6)
+    np.testing.assert_allclose([case.margin for case in cases[:4]], [0.3, 0.2, 0.1, 0.05], atol=1e-6)
+    assert cases[-1].box == (40, 50, 43, 52)
+    np.testing.assert_allclose(cases[-1].margin, 0.75 - hot_level(outputs), atol=1e-6)
 
 
 def test_at_most_so_many_of_each(outputs):

@@ -68,38 +68,38 @@ def saved(cpu, parts, tmp_path):
 
 
 def test_a_bundle_and_its_saved_outputs_give_the_same_figures(cpu, asked, saved, tmp_path):
-    found = evaluate([cpu.path], asked, save=tmp_path / "again.npz")
+    evaluation = evaluate([cpu.path], asked, save=tmp_path / "again.npz")
     later = evaluate([saved], EvaluationRequest())
-    assert found.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], EvaluationRequest()).to_dict()
-    (item,) = found.items
+    assert evaluation.to_dict() == later.to_dict() == evaluate([tmp_path / "again.npz"], EvaluationRequest()).to_dict()
+    (item,) = evaluation.items
     assert item.accuracy.value("image_auroc") == 1.0
-    text = "\n".join(found.summary_lines())
+    text = "\n".join(evaluation.summary_lines())
     assert "image AUROC" in text
     assert "0 of 4 good images rejected" in text
     assert "Data: carpet: " in text
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(evaluation.to_dict(), allow_nan=False)
 
 
 def test_what_is_wrong_comes_first(cpu, asked, parts):
     """A threshold above nearly every defect, and an image that does not fit."""
     Image.new("RGB", (20, 12)).save(parts / "carpet/test/good/large.png")
-    found = evaluate([cpu.path], dataclasses.replace(asked, threshold=0.8))
-    first, second, header = "\n".join(found.summary_lines()).splitlines()[:3]
+    evaluation = evaluate([cpu.path], dataclasses.replace(asked, threshold=0.8))
+    first, second, header = "\n".join(evaluation.summary_lines()).splitlines()[:3]
     assert first == "tiny (fp32) on ort-cpu: Misses 3 of 3 defects at this threshold (0.8)."
     words = "tiny (fp32) on ort-cpu: Only 7 of 8 images could be used (87.5%). Not used: test/good/large.png: the "
     assert second.startswith(words)
     assert header.split()[:2] == ["bundle", "engine"]
     with pytest.raises(BadInputError, match=r"Only 7 of 8 images .*expected at least 90%.*--min-used"):
-        found.check()
-    dataclasses.replace(found, request=dataclasses.replace(asked, min_used=0.8)).check()
-    (item,) = found.to_dict()["evaluated"]
+        evaluation.check()
+    dataclasses.replace(evaluation, request=dataclasses.replace(asked, min_used=0.8)).check()
+    (item,) = evaluation.to_dict()["evaluated"]
     assert item["used"]["num_used"] == 7
     assert item["operating"]["calibrated"]["passed_defective"]["num"] == 3
 
 
 def test_the_operating_table_is_part_of_the_result(cpu, asked):
-    found = evaluate([cpu.path], asked)
-    lines = "\n".join(found.summary_lines()).splitlines()
+    evaluation = evaluate([cpu.path], asked)
+    lines = "\n".join(evaluation.summary_lines()).splitlines()
     place = lines.index("Operating table on 4 good and 3 defective test images:")
     assert lines[place + 1].startswith("rejected good parts")
     assert lines[place + 2].split()[:3] == ["at", "most", "0%"]
@@ -110,19 +110,19 @@ def test_the_operating_table_is_part_of_the_result(cpu, asked):
 def test_without_good_images_it_is_said_first(cpu, asked, parts):
     for path in (parts / "carpet/test/good").iterdir():
         path.unlink()
-    found = evaluate([cpu.path], asked)
-    assert found.summary_lines()[0].endswith('No good test image: figures that need one are "-".')
-    assert found.items[0].rows()[0][3] == "-"
+    evaluation = evaluate([cpu.path], asked)
+    assert evaluation.summary_lines()[0].endswith('No good test image: figures that need one are "-".')
+    assert evaluation.items[0].rows()[0][3] == "-"
 
 
 @pytest.mark.parametrize("resolution", ["image", "map"])
 def test_the_resolution_is_said_everywhere(cpu, asked, resolution):
-    found = tabulate([cpu.path], dataclasses.replace(asked, resolution=resolution), table="2")
-    assert found.to_dict()["pixel_resolution"] == resolution
-    assert found.to_dict()["evaluated"][0]["accuracy"]["pixel_resolution"] == resolution
-    assert resolution in found.evaluation.items[0].rows()[0]
-    assert f"Pixel figures at the {resolution}'s resolution" in "\n".join(found.summary_lines())
-    assert f"Measured rows: pixels at the {resolution}'s resolution" in found.table.title
+    tabulated = tabulate([cpu.path], dataclasses.replace(asked, resolution=resolution), table="2")
+    assert tabulated.to_dict()["pixel_resolution"] == resolution
+    assert tabulated.to_dict()["evaluated"][0]["accuracy"]["pixel_resolution"] == resolution
+    assert resolution in tabulated.evaluation.items[0].rows()[0]
+    assert f"Pixel figures at the {resolution}'s resolution" in "\n".join(tabulated.summary_lines())
+    assert f"Measured rows: pixels at the {resolution}'s resolution" in tabulated.table.title
 
 
 def test_several_are_saved_into_a_folder(cpu, asked, tmp_path):
@@ -133,24 +133,24 @@ def test_several_are_saved_into_a_folder(cpu, asked, tmp_path):
 
 
 def test_the_papers_table_with_ours_beside_it(cpu, asked, tmp_path):
-    found = tabulate([cpu.path], asked, table="2")
-    rows = {row[0]: row for row in found.table.rows}
-    place = found.table.header.index("carpet")
+    tabulated = tabulate([cpu.path], asked, table="2")
+    rows = {row[0]: row for row in tabulated.table.rows}
+    place = tabulated.table.header.index("carpet")
     ours = rows["padim fp32 on ort-cpu, measured"]
     assert ours[place] == "100.0"
     assert set(ours[1:]) - {"100.0"} == {"-"}
-    names = [row[0] for row in found.table.rows]
+    names = [row[0] for row in tabulated.table.rows]
     assert names.index("padim fp32 on ort-cpu, measured") == names.index("PaDiM, published") + 1
     theirs = published()["tables"]["2"]["paper"]["padim"]
     assert float(rows["PaDiM, published"][place]) == theirs["categories"]["carpet"] == 99.1
-    assert max(len(line) for text in found.summary_lines() for line in text.splitlines()) <= 110
-    found.write_table(tmp_path / "t.md")
-    found.write_table(tmp_path / "t.csv")
+    assert max(len(line) for text in tabulated.summary_lines() for line in text.splitlines()) <= 110
+    tabulated.write_table(tmp_path / "t.md")
+    tabulated.write_table(tmp_path / "t.csv")
     assert (tmp_path / "t.md").read_text().count("| padim fp32 on ort-cpu, measured |") == 1
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert len(lines) == len(found.table.rows) + 1
-    assert all(line.count(",") >= len(found.table.header) - 1 for line in lines)
-    assert found.to_dict()["table"]["rows"][0]["method"]
+    assert len(lines) == len(tabulated.table.rows) + 1
+    assert all(line.count(",") >= len(tabulated.table.header) - 1 for line in lines)
+    assert tabulated.to_dict()["table"]["rows"][0]["method"]
 
 
 @pytest.mark.parametrize(("number", "groups"), [("1", 3), ("2", 3), ("5", 1), ("6", 1)])
@@ -166,7 +166,7 @@ def test_averages_appear_where_all_categories_do(number, groups):
 
 
 def test_tables_and_files_that_do_not_exist(cpu, asked, tmp_path):
-    with pytest.raises(UsageError, match=r"--table is '3'; expected 1, 2, 5, 6\. Table 3: lineproof profile"):
+    with pytest.raises(UsageError, match=r"table \(--table\) is '3'; expected 1, 2, 5, 6 .*Table 3: lineproof profile"):
         tabulate([cpu.path], asked, table="3")
     for path, number in ((tmp_path / "t.xls", "1"), (tmp_path / "t.md", None)):
         with pytest.raises(UsageError, match=r"ends in \.md or \.csv"):
@@ -182,8 +182,8 @@ def _corrections(folder):
 
 
 def test_corrections_and_a_threshold_are_a_number(saved, tmp_path):
-    found = evaluate([saved], EvaluationRequest(threshold=0.6, corrections=_corrections(tmp_path)))
-    (item,) = found.items
+    evaluation = evaluate([saved], EvaluationRequest(threshold=0.6, corrections=_corrections(tmp_path)))
+    (item,) = evaluation.items
     assert item.accuracy.verdicts.num_defective == 3
     assert item.corrected.verdicts.num_defective == 2
     assert any(row[0] == "  with corrections" for row in item.rows())
@@ -194,17 +194,17 @@ def test_two_engines_on_the_same_images(cpu, asked, tmp_path):
         pytest.skip("openvino is not installed")
     other = dataclasses.replace(asked, engine="openvino")
     page = tmp_path / "page.html"
-    found = compare(
-        cpu.path, cpu.path, (asked, other), how=Resampling(100), show=partial(write_compare_page, path=page)
+    comparison = compare(
+        cpu.path, cpu.path, (asked, other), resampling=Resampling(100), show=partial(write_compare_page, path=page)
     )
-    assert found.num_frames == 7
-    assert found.flips == ()
-    assert found.map_max_abs_error < 1e-6
-    assert found.image_auroc.value == found.pixel_auroc.value == found.aupro.value == 0.0
-    assert len(found.worst) == 7
+    assert comparison.num_frames == 7
+    assert comparison.flips == ()
+    assert comparison.map_max_abs_error < 1e-6
+    assert comparison.image_auroc.value == comparison.pixel_auroc.value == comparison.aupro.value == 0.0
+    assert len(comparison.worst) == 7
     assert page.read_text().count("<figure>") == 4 * 7
-    json.dumps(found.to_dict(), allow_nan=False)
-    assert "tiny (fp32) on ort-cpu" in found.summary_lines()[0]
+    json.dumps(comparison.to_dict(), allow_nan=False)
+    assert "tiny (fp32) on ort-cpu" in comparison.summary_lines()[0]
 
 
 def test_a_side_that_is_worse_shows(saved, tmp_path):
@@ -215,16 +215,18 @@ def test_a_side_that_is_worse_shows(saved, tmp_path):
     maps = np.where(masks, 0.0, outputs.anomaly_map).astype(np.float32)
     worse = dataclasses.replace(outputs, score=score, anomaly_map=maps)
     save_outputs(worse.take(np.arange(len(worse))[::-1]), tmp_path / "worse.npz")
-    found = compare(saved, tmp_path / "worse.npz", (EvaluationRequest(), EvaluationRequest()), how=Resampling(200))
-    (flip,) = found.flips
+    comparison = compare(
+        saved, tmp_path / "worse.npz", (EvaluationRequest(), EvaluationRequest()), resampling=Resampling(200)
+    )
+    (flip,) = comparison.flips
     assert str(flip).startswith("test/hole/001.png (hole): NG by ")
     assert "became OK by" in str(flip)
-    assert (found.mcnemar.only_left_right, found.mcnemar.only_right_right) == (1, 0)
-    np.testing.assert_allclose(found.image_auroc.value, -1 / 3)
-    assert found.image_auroc.high <= 0
-    assert found.pixel_auroc.value < -0.9
-    assert found.aupro.value < -0.9
-    assert found.worst[0][0].startswith("test/hole/")
+    assert (comparison.mcnemar.only_left_right, comparison.mcnemar.only_right_right) == (1, 0)
+    np.testing.assert_allclose(comparison.image_auroc.value, -1 / 3)
+    assert comparison.image_auroc.high <= 0
+    assert comparison.pixel_auroc.value < -0.9
+    assert comparison.aupro.value < -0.9
+    assert comparison.worst[0][0].startswith("test/hole/")
 
 
 def test_sides_that_cannot_be_compared(saved, tmp_path):
@@ -242,11 +244,11 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
 
 def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
     for threshold, origin in ((None, "calibrated"), (0.5, "given")):
-        found = evaluate([saved], EvaluationRequest(threshold=threshold))
-        rows = [line for line in found.summary_lines() if line.startswith(origin)]
+        evaluation = evaluate([saved], EvaluationRequest(threshold=threshold))
+        rows = [line for line in evaluation.summary_lines() if line.startswith(origin)]
         assert len(rows) == 1
-        assert f"Thresholds but the {origin} one are read off" in "\n".join(found.summary_lines())
-        assert found.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
+        assert f"Thresholds but the {origin} one are read off" in "\n".join(evaluation.summary_lines())
+        assert evaluation.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
 
 
 def test_images_of_two_categories_are_never_compared(saved, tmp_path):
@@ -276,13 +278,13 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
 def test_images_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
-    found = compare(saved, tmp_path / "fewer.npz", (EvaluationRequest(min_used=0.5), EvaluationRequest()))
-    assert found.summary_lines()[0] == (
+    comparison = compare(saved, tmp_path / "fewer.npz", (EvaluationRequest(min_used=0.5), EvaluationRequest()))
+    assert comparison.summary_lines()[0] == (
         f"Only 6 of 7 images could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
     )
-    found.check()
+    comparison.check()
     with pytest.raises(BadInputError, match="Only 6 of 7"):
-        dataclasses.replace(found, request=EvaluationRequest()).check()
+        dataclasses.replace(comparison, request=EvaluationRequest()).check()
 
 
 def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
@@ -301,12 +303,12 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
     masks[list(outputs.files).index("test/hole/001.png")] = 0
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "cut.npz")
     for path, num in ((saved, 0), (tmp_path / "cut.npz", 1)):
-        found = evaluate([path], EvaluationRequest())
-        (item,) = found.items
-        assert item.accuracy.num_unseen == found.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
+        evaluation = evaluate([path], EvaluationRequest())
+        (item,) = evaluation.items
+        assert item.accuracy.num_unseen == evaluation.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
         assert item.accuracy.pixel.num_components == 3 - num
         said = "Of 1 defective images the mask marks none of these pixels"
-        assert (said in "\n".join(found.summary_lines())) == bool(num)
+        assert (said in "\n".join(evaluation.summary_lines())) == bool(num)
 
 
 @pytest.mark.parametrize("change", [{"fit": "stretch"}, {"resize_height_px": 24, "crop_height_px": 12}])
@@ -317,9 +319,9 @@ def test_maps_of_other_places_are_not_subtracted(saved, tmp_path, change):
     spec = dataclasses.replace(outputs.source.preprocessing, **change)
     other = dataclasses.replace(outputs, source=dataclasses.replace(outputs.source, preprocessing=spec))
     save_outputs(other, tmp_path / "other.npz")
-    found = compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
-    assert found.map_max_abs_error is None
-    assert found.worst == ()
+    comparison = compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
+    assert comparison.map_max_abs_error is None
+    assert comparison.worst == ()
 
 
 def test_maps_of_another_size_are_left_out(saved, tmp_path):
@@ -329,34 +331,39 @@ def test_maps_of_another_size_are_left_out(saved, tmp_path):
         tmp_path / "half.npz",
     )
     small = EvaluationRequest(resolution="map")
-    found = compare(saved, tmp_path / "half.npz", (small, small))
-    assert (found.map_max_abs_error, found.pixel_auroc, found.aupro, found.worst) == (None, None, None, ())
+    comparison = compare(saved, tmp_path / "half.npz", (small, small))
+    assert (comparison.map_max_abs_error, comparison.pixel_auroc, comparison.aupro, comparison.worst) == (
+        None,
+        None,
+        None,
+        (),
+    )
     enlarged = compare(saved, tmp_path / "half.npz", (EvaluationRequest(), EvaluationRequest()))
     assert (enlarged.map_max_abs_error, enlarged.worst) == (None, ())
     assert enlarged.aupro.value < 0
-    assert found.image_auroc.value == 0.0
-    assert any("their sizes differ" in line for line in found.summary_lines())
+    assert comparison.image_auroc.value == 0.0
+    assert any("their sizes differ" in line for line in comparison.summary_lines())
 
 
 def test_a_gallery_of_bad_cases(cpu, asked, tmp_path):
     page = tmp_path / "gallery.html"
-    found = show_bad_cases(cpu.path, dataclasses.replace(asked, threshold=0.65), out=page)
-    kinds = {(case.kind, case.file) for case in found.cases}
+    gallery = show_bad_cases(cpu.path, dataclasses.replace(asked, threshold=0.65), out=page)
+    kinds = {(case.kind, case.file) for case in gallery.cases}
     assert ("false accept", "test/hole/000.png") in kinds
     text = page.read_text()
     assert "False accepts" in text
-    assert text.count("<figure>") == 4 * len(found.cases)
+    assert text.count("<figure>") == 4 * len(gallery.cases)
     assert "None." in text
-    json.dumps(found.to_dict(), allow_nan=False)
-    assert found.after is None
+    json.dumps(gallery.to_dict(), allow_nan=False)
+    assert gallery.after is None
 
 
 def test_a_gallery_with_corrections_and_without_images(saved, parts, tmp_path):
     (parts / "carpet/test/good/000.png").rename(tmp_path / "elsewhere.png")
     asked = EvaluationRequest(threshold=0.05, corrections=_corrections(tmp_path))
-    found = show_bad_cases(saved, asked, top=2, out=tmp_path / "g.html")
-    assert [case.kind for case in found.cases].count("false reject") == 2
-    assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in found.summary_lines())
+    gallery = show_bad_cases(saved, asked, top=2, out=tmp_path / "g.html")
+    assert [case.kind for case in gallery.cases].count("false reject") == 2
+    assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in gallery.summary_lines())
     with pytest.raises(UsageError, match="--top is 0"):
         show_bad_cases(saved, asked, top=0, out=tmp_path / "g.html")
 

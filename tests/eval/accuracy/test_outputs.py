@@ -42,13 +42,13 @@ def test_what_an_engine_said_and_the_truth_beside_it(outputs, tiny_bundle, tiny_
 def test_saved_outputs_are_mapped_and_the_same(outputs, tmp_path):
     path = tmp_path / "outputs.npz"
     save_outputs(outputs, path)
-    found = open_outputs(path)
-    assert isinstance(found.anomaly_map, np.memmap)
-    assert not found.anomaly_map.flags.writeable
-    assert (found.source, found.files, found.defects) == (outputs.source, outputs.files, outputs.defects)
+    reopened = open_outputs(path)
+    assert isinstance(reopened.anomaly_map, np.memmap)
+    assert not reopened.anomaly_map.flags.writeable
+    assert (reopened.source, reopened.files, reopened.defects) == (outputs.source, outputs.files, outputs.defects)
     for name in ("score", "label", "has_mask", "anomaly_map", "packed_mask"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(outputs, name))
-        assert getattr(found, name).dtype == getattr(outputs, name).dtype
+        np.testing.assert_array_equal(getattr(reopened, name), getattr(outputs, name))
+        assert getattr(reopened, name).dtype == getattr(outputs, name).dtype
     with np.load(path, allow_pickle=False) as plain:
         np.testing.assert_array_equal(plain["anomaly_map"], outputs.anomaly_map)
         masks = np.unpackbits(plain["packed_mask"], axis=2, count=16)
@@ -56,11 +56,11 @@ def test_saved_outputs_are_mapped_and_the_same(outputs, tmp_path):
 
 
 def test_maps_go_to_a_folder_where_one_is_given(tiny_bundle, tiny_dataset, outputs, tmp_path):
-    found = collect_outputs(tiny_bundle, tiny_dataset, engine="numpy", scratch=tmp_path)
-    assert isinstance(found.anomaly_map, np.memmap)
+    collected = collect_outputs(tiny_bundle, tiny_dataset, engine="numpy", scratch=tmp_path)
+    assert isinstance(collected.anomaly_map, np.memmap)
     assert (tmp_path / "anomaly_map.npy").stat().st_size > outputs.anomaly_map.nbytes
-    np.testing.assert_array_equal(found.anomaly_map, outputs.anomaly_map)
-    np.testing.assert_array_equal(found.packed_mask, outputs.packed_mask)
+    np.testing.assert_array_equal(collected.anomaly_map, outputs.anomaly_map)
+    np.testing.assert_array_equal(collected.packed_mask, outputs.packed_mask)
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None])
@@ -114,19 +114,21 @@ def test_nothing_is_measured_on_nan(tiny_bundle, tiny_dataset, add_engine):
 def test_images_that_do_not_fit_are_kept_by_name(tiny_bundle, tiny_dataset, add_engine):
     add_engine("numpy")
     Image.new("RGB", (32, 24)).save(tiny_dataset.root / "bad" / "large.png")
-    found = collect_outputs(tiny_bundle, open_dataset(tiny_dataset.root), engine="numpy")
-    ((file, reason),) = found.source.skipped
+    collected = collect_outputs(tiny_bundle, open_dataset(tiny_dataset.root), engine="numpy")
+    ((file, reason),) = collected.source.skipped
     assert file == "bad/large.png"
-    assert found.used.lines()[0].startswith("Only 6 of 7 images could be used (85.7%). Not used: bad/large.png: the ")
+    assert collected.used.lines()[0].startswith(
+        "Only 6 of 7 images could be used (85.7%). Not used: bad/large.png: the "
+    )
     assert "frames are 12x16" in reason
 
 
 def test_accuracy_is_that_of_the_metrics(outputs):
-    found = measure_accuracy(outputs, fpr_limit=0.05)
-    assert found.image == image_metrics(outputs.score, outputs.label)
+    accuracy = measure_accuracy(outputs, fpr_limit=0.05)
+    assert accuracy.image == image_metrics(outputs.score, outputs.label)
     masks = [outputs.mask_of(index) for index in range(6)]
-    assert found.pixel == pixel_metrics(outputs.anomaly_map, masks, fpr_limit=0.05)
-    assert found.value("image_auroc") == found.value("pixel_auroc") == found.value("aupro") == 1.0
+    assert accuracy.pixel == pixel_metrics(outputs.anomaly_map, masks, fpr_limit=0.05)
+    assert accuracy.value("image_auroc") == accuracy.value("pixel_auroc") == accuracy.value("aupro") == 1.0
 
 
 def test_another_threshold_needs_no_model(outputs):
@@ -159,26 +161,26 @@ def test_corrections_change_the_truth_and_nothing_else(outputs, tmp_path):
             "good/009.png": {"label": "defective", "mask": "m.png"},
         },
     )
-    found = correct(outputs, read_corrections(path))
-    assert found.files == ("bad/000.png", "bad/002.png", "bad/003.png", "good/004.png", "good/009.png")
-    np.testing.assert_array_equal(found.label, [False, True, True, True, True])
-    np.testing.assert_array_equal(found.has_mask, [True, True, True, False, True])
-    assert [int(found.mask_of(index).sum()) for index in range(5)] == [0, 1, 15, 0, 1]
-    assert found.defects == ("good", "bad", "bad", "corrected", "corrected")
-    np.testing.assert_array_equal(found.score, outputs.score[[0, 2, 3, 4, 5]])
+    corrected = correct(outputs, read_corrections(path))
+    assert corrected.files == ("bad/000.png", "bad/002.png", "bad/003.png", "good/004.png", "good/009.png")
+    np.testing.assert_array_equal(corrected.label, [False, True, True, True, True])
+    np.testing.assert_array_equal(corrected.has_mask, [True, True, True, False, True])
+    assert [int(corrected.mask_of(index).sum()) for index in range(5)] == [0, 1, 15, 0, 1]
+    assert corrected.defects == ("good", "bad", "bad", "corrected", "corrected")
+    np.testing.assert_array_equal(corrected.score, outputs.score[[0, 2, 3, 4, 5]])
     assert outputs.label.sum() == 4
-    assert measure_accuracy(found).image.auroc != measure_accuracy(outputs).image.auroc
+    assert measure_accuracy(corrected).image.auroc != measure_accuracy(outputs).image.auroc
 
 
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
         ({"bad/999.png": {"ignore": True}}, r"1 of 1 corrected images are not among these 6: bad/999\.png"),
-        ({"bad/000.png": {"label": "scrap"}}, r"bad/000\.png: label 'scrap'"),
-        ({"bad/000.png": {"why": "x"}}, "expected label, mask or ignore"),
+        ({"bad/000.png": {"label": "scrap"}}, r"bad/000\.png: label is 'scrap'"),
+        ({"bad/000.png": {"why": "x"}}, "expected an object with label, mask or ignore"),
         ({"bad/000.png": {"mask": "gone.png"}}, r"gone\.png does not exist"),
         ({"bad/000.png": {"label": "good", "mask": "gone.png"}}, "needs no mask"),
-        ({"bad/000.png": {"verdict": "good"}}, "expected label, mask or ignore"),
+        ({"bad/000.png": {"verdict": "good"}}, "expected an object with label, mask or ignore"),
     ],
 )
 def test_corrections_that_cannot_be(outputs, tmp_path, entries, message):

@@ -110,12 +110,12 @@ def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limi
         map_shape,
         seed,
     )
-    found = measure_accuracy(outputs, fpr_limit=limit)
+    accuracy = measure_accuracy(outputs, fpr_limit=limit)
     maps = enlarged_by_torch(outputs.anomaly_map, (HEIGHT, WIDTH)).astype(np.float32)
     expected = published_evaluation(maps, [outputs.mask_of(index) for index in range(len(outputs))], limit)
     assert 0.2 < expected < 1.0
-    np.testing.assert_allclose(found.pixel.aupro, expected, rtol=0, atol=5e-6)
-    assert found.pixel.num_pixels == len(outputs) * HEIGHT * WIDTH
+    np.testing.assert_allclose(accuracy.pixel.aupro, expected, rtol=0, atol=5e-6)
+    assert accuracy.pixel.num_pixels == len(outputs) * HEIGHT * WIDTH
 
 
 def test_ties_are_one_point_of_the_curve():
@@ -151,12 +151,12 @@ def test_with_a_crop_only_seen_pixels_count():
         ),
         (48, 48),
     )
-    found = measure_accuracy(outputs).pixel
+    accuracy = measure_accuracy(outputs).pixel
     part = np.s_[11:79, 15:105]
     masks = [outputs.mask_of(index)[part] for index in range(len(outputs))]
-    assert found.num_pixels == len(outputs) * 68 * 90
-    assert found.num_defect_pixels == sum(int(mask.sum()) for mask in masks)
-    assert found.num_components == sum(scipy_label(mask, np.ones((3, 3)))[1] for mask in masks)
+    assert accuracy.num_pixels == len(outputs) * 68 * 90
+    assert accuracy.num_defect_pixels == sum(int(mask.sum()) for mask in masks)
+    assert accuracy.num_components == sum(scipy_label(mask, np.ones((3, 3)))[1] for mask in masks)
 
 
 def test_shrinking_a_mask_can_split_a_defect():
@@ -223,11 +223,11 @@ def test_both_sides_of_a_verification_are_measured_alike(resolution):
         one = np.asarray(outputs.anomaly_map[index])
         meter.update_score(1.0, 1.0, label=int(outputs.label[index]))
         meter.update_map(one, 1 - one, mask=outputs.mask_of(index))
-    found = meter.compute()
+    result = meter.compute()
     expected = measure_accuracy(outputs, resolution=resolution).pixel
-    assert (found.pixel_auroc.reference, found.aupro.reference) == (expected.auroc, expected.aupro)
-    np.testing.assert_allclose(found.pixel_auroc.engine, 1 - expected.auroc, atol=1e-9)
-    assert found.pixel_resolution == resolution
+    assert (result.pixel_auroc.reference, result.aupro.reference) == (expected.auroc, expected.aupro)
+    np.testing.assert_allclose(result.pixel_auroc.engine, 1 - expected.auroc, atol=1e-9)
+    assert result.pixel_resolution == resolution
 
 
 def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
@@ -283,7 +283,7 @@ def test_outputs_whose_parts_do_not_belong_together_are_refused():
         (32, 32),
     )
     for change in ({"packed_mask": outputs.packed_mask[:, :45]}, {"label": outputs.label[:3]}):
-        with pytest.raises(BadInputError, match=r"Outputs of 8 images .*expected masks \(8, 90, 15\)"):
+        with pytest.raises(BadInputError, match=r"Outputs of 8 images .*expected packed masks \(8, 90, 15\)"):
             Outputs(**{**vars(outputs), **change})
 
 

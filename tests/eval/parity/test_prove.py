@@ -79,9 +79,9 @@ def test_a_proved_bundle_is_marked_passed(tiny_bundle, gate_says):
 
 def test_a_refused_graph_keeps_its_bundle_and_names_the_nodes(tiny_bundle, gate_says):
     gate_says(REFUSED)
-    with pytest.raises(ExportError) as found:
+    with pytest.raises(ExportError) as caught:
         prove(tiny_bundle, engine="onnx")
-    message = str(found.value)
+    message = str(caught.value)
     assert "TensorRT for RTX 1.5.0 refuses 2 nodes of" in message
     assert "head/warp/GridSample (GridSample): not supported" in message
     assert "post/Mod (Mod): fmod of floats" in message
@@ -161,7 +161,7 @@ def test_a_plan_that_cannot_run_here_is_verified_elsewhere_and_said(tiny_bundle,
 def test_what_cannot_be_is_refused(tiny_bundle):
     with pytest.raises(UsageError, match=r"--engine trt11: export knows onnx, ort-cpu, .*openvino, trt, trt-rtx"):
         prove(tiny_bundle, engine="trt11")
-    with pytest.raises(UsageError, match=r"--target goes with --engine trt-rtx"):
+    with pytest.raises(UsageError, match=r"targets go with trt-rtx only"):
         prove(tiny_bundle, engine="trt", targets=("sm_89",))
     for nothing in ("torch", "null"):
         with pytest.raises(UsageError, match=rf"--engine {nothing}: export knows onnx"):

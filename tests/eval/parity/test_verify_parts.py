@@ -29,11 +29,11 @@ def test_ranks_share_ties():
 def test_rank_correlation_equals_scipy(pairs):
     spearmanr = pytest.importorskip("scipy.stats").spearmanr
     first, second = np.array(pairs, dtype=np.float32).T
-    found = rank_correlation(first, second)
+    correlation = rank_correlation(first, second)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
-        assert found is None
+        assert correlation is None
     else:
-        np.testing.assert_allclose(found, spearmanr(first, second).statistic, atol=1e-12)
+        np.testing.assert_allclose(correlation, spearmanr(first, second).statistic, atol=1e-12)
 
 
 @pytest.mark.parametrize("first", [[1.0], [1.0, 1.0], [np.nan, 1.0], [np.inf, 1.0]])
@@ -61,22 +61,22 @@ def test_a_set_used_in_part_is_said_briefly():
     assert UsedShare(7).lines() == []
     size = "the image is 20x12 pixels; this bundle takes 16x12"
     skipped = tuple((f"bad/{index}.png", size) for index in range(5))
-    found = UsedShare(20, skipped)
-    (line,) = found.lines()
+    used = UsedShare(20, skipped)
+    (line,) = used.lines()
     names = "bad/0.png, bad/1.png, bad/2.png and 2 more"
     assert line == f"Only 15 of 20 images could be used (75.0%). Not used: {names}: {size}."
-    assert found.lines(lists_all=True)[1:] == [f"  bad/{index}.png: {size}" for index in range(5)]
+    assert used.lines(lists_all=True)[1:] == [f"  bad/{index}.png: {size}" for index in range(5)]
     mixed = UsedShare(20, (*skipped, ("x.png", "empty")))
     assert mixed.lines()[0].endswith("takes 16x12 (and 1 other reason; -v lists all).")
-    assert found.to_dict()["num_used"] == 15
-    assert len(found.to_dict()["skipped"]) == 5
+    assert used.to_dict()["num_used"] == 15
+    assert len(used.to_dict()["skipped"]) == 5
 
 
 def test_too_small_a_share_is_an_error():
-    found = UsedShare(10, (("a.png", "empty"),))
-    found.check(0.9)
+    used = UsedShare(10, (("a.png", "empty"),))
+    used.check(0.9)
     with pytest.raises(BadInputError, match=r"Only 9 of 10 images could be used \(90\.0%\); expected at least 95%"):
-        found.check(0.95)
+        used.check(0.95)
     UsedShare(0).check(1.0)
 
 
@@ -87,10 +87,10 @@ def test_equal_reasons_of_other_files_are_one(tiny_bundle, tiny_dataset):
         Sample(path=tiny_dataset.root / f"{name}.png", label=0, defect="good", split="test") for name in ("a", "b")
     ]
     items = list(read_batches(tiny_bundle, samples, batch=1))
-    found = used_of(items, num_total=2, root=tiny_dataset.root)
-    assert [file for file, _ in found.skipped] == ["a.png", "b.png"]
-    assert len({reason for _, reason in found.skipped}) == 1
-    assert "other reason" not in found.lines()[0]
+    used = used_of(items, num_total=2, root=tiny_dataset.root)
+    assert [file for file, _ in used.skipped] == ["a.png", "b.png"]
+    assert len({reason for _, reason in used.skipped}) == 1
+    assert "other reason" not in used.lines()[0]
 
 
 def test_batches_keep_the_order_and_name_what_does_not_fit(tiny_bundle, tiny_dataset):

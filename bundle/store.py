@@ -266,3 +266,8 @@ def _check_file(path: Path, name: str, record: FileRecord) -> None:
             f"{path}: {name} was altered: its sha256 is {seen[:12]}…, the manifest says {record.sha256[:12]}…. "
             "Copy the bundle again, or export it again."
         )
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path holds a bundle rather than a training run."""
+    return (path / MANIFEST).is_file()

@@ -15,7 +15,7 @@ def typed_line(context: Context, *, without: Collection[str] = ()) -> str:
 
     Args:
         context: typer's context of the running command.
-        without: Names of the parameters that are left out.
+        without: names of the parameters that are left out.
     """
     words = ["lineproof", str(context.info_name)]
     for parameter in context.command.params:

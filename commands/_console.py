@@ -42,8 +42,8 @@ class ConsoleProgress:
     """A ``core.progress.Progress`` for terminals; one bar per stage. On a pipe each stage is named once.
 
     Args:
-        is_quiet: Whether nothing is shown.
-        is_beside_results: Whether results are printed to stdout meanwhile. Then there is no bar where stdout and
+        is_quiet: whether nothing is shown.
+        is_beside_results: whether results are printed to stdout meanwhile. Then there is no bar where stdout and
             stderr are both terminals.
     """
 
@@ -68,10 +68,10 @@ class ConsoleProgress:
         """Show progress of a stage.
 
         Args:
-            stage: Name of the stage.
-            done: Number of steps that are done.
-            total: Number of steps in all; 0 where it is unknown.
-            detail: Text below the bar, on a terminal only.
+            stage: name of the stage.
+            done: number of steps that are done.
+            total: number of steps in all; 0 where it is unknown.
+            detail: text below the bar, on a terminal only.
         """
         if not self._is_live:
             if stage != self._current:
@@ -99,7 +99,7 @@ class Stream:
     """Values that are printed to stdout one by one: JSON lines, or with --json one object, complete at the end.
 
     Attributes:
-        summary: Entries of that object besides the values. Without --json they are not printed.
+        summary: entries of that object besides the values. Without --json they are not printed.
     """
 
     def __init__(self, name: str, *, as_json: bool) -> None:
@@ -162,9 +162,9 @@ class Ui:
     """Output of one command, by the options that all commands share: its result on stdout, all else on stderr.
 
     Args:
-        as_json: Whether results are printed as one JSON object instead of lines.
-        is_quiet: Whether progress and notes are left out.
-        is_verbose: Whether long lists are shown in full.
+        as_json: whether results are printed as one JSON object instead of lines.
+        is_quiet: whether progress and notes are left out.
+        is_verbose: whether long lists are shown in full.
     """
 
     def __init__(self, *, as_json: bool, is_quiet: bool, is_verbose: bool) -> None:
@@ -176,7 +176,7 @@ class Ui:
         """Check before the work that the files and folders named by options can be written.
 
         Args:
-            places: Path of a file or folder by the option that names it; None where the option was left out.
+            places: path of a file or folder by the option that names it; None where the option was left out.
 
         Raises:
             BadInputError: A path or the folder that it would be made in cannot be written, or a folder above it is a
@@ -196,7 +196,7 @@ class Ui:
         """Progress on stderr, as a context manager.
 
         Args:
-            is_beside_results: Whether a stream is printed to stdout meanwhile.
+            is_beside_results: whether a stream is printed to stdout meanwhile.
         """
         return ConsoleProgress(is_quiet=self._is_quiet, is_beside_results=is_beside_results)
 
@@ -204,7 +204,7 @@ class Ui:
         """Values that are printed one by one, as a context manager.
 
         Args:
-            name: Key of the values in the object of --json.
+            name: key of the values in the object of --json.
         """
         return Stream(name, as_json=self._as_json)
 
@@ -224,8 +224,8 @@ class Ui:
         """Print a result to stdout.
 
         Args:
-            lines: The result for people.
-            value: The result as JSON values, printed instead with --json.
+            lines: the result for people.
+            value: the result as JSON values, printed instead with --json.
         """
         print(json.dumps(value, indent=2) if self._as_json else "\n".join(lines), flush=True)  # noqa: T201
 
@@ -249,12 +249,12 @@ class Ui:
         """Show a report as ``show`` does, then raise its own error where the report is not good enough.
 
         Args:
-            report: The report.
+            report: the report.
             page: HTML file that gets the report as well, or None.
-            keep: Files the report, and returns warnings where that was not possible.
+            keep: files the report, and returns warnings where that was not possible.
 
         Raises:
-            LineproofError: The report's ``check`` failed.
+            LineproofError: the report's ``check`` failed.
         """
         self.show(report, report=page, keep=keep)
         report.check()
@@ -271,11 +271,11 @@ class Ui:
         """Print a result, then file it, then write it as a page. It is filed also where stdout's reader went away.
 
         Args:
-            result: The result.
+            result: the result.
             report: HTML file that gets the result as well, or None.
-            state: Word at the top of that page, such as ``"passed"``; "" for none.
-            keep: Files the result, and returns warnings where that was not possible.
-            lines: The result for people; None takes its summary lines.
+            state: word at the top of that page, such as ``"passed"``; "" for none.
+            keep: files the result, and returns warnings where that was not possible.
+            lines: the result for people; None takes its summary lines.
         """
         lines = result.summary_lines() if lines is None else lines
         try:

@@ -12,10 +12,10 @@ def newest_bundle(root: Path | None = None) -> Path:
     """The newest ``*.bundle`` folder directly below ``root``.
 
     Args:
-        root: Folder to search; None for the current one.
+        root: folder to search; None for the current one.
 
     Raises:
-        BadInputError: There is none.
+        BadInputError: there is none.
     """
     return all_bundles(root)[-1]
 
@@ -24,10 +24,10 @@ def all_bundles(root: Path | None = None) -> list[Path]:
     """The ``*.bundle`` folders directly below ``root``, the newest last.
 
     Args:
-        root: Folder to search; None for the current one.
+        root: folder to search; None for the current one.
 
     Raises:
-        BadInputError: There is none.
+        BadInputError: there is none.
     """
     root = root or Path()
     manifests = sorted(root.glob(f"*.bundle/{MANIFEST}"), key=lambda path: path.stat().st_mtime)
@@ -42,13 +42,13 @@ def open_named(path: Path | None, *, precision: str | None = None) -> Bundle:
     """Open a bundle.
 
     Args:
-        path: Folder of the bundle; None for the newest one in the current folder.
-        precision: Precision that the bundle's graph must have, or None for any.
+        path: folder of the bundle; None for the newest one in the current folder.
+        precision: precision that the bundle's graph must have, or None for any.
 
     Raises:
-        BadInputError: No bundle was named and the current folder holds none.
-        BundleError: The folder is not a bundle, or the bundle was altered.
-        UsageError: The bundle has another precision.
+        BadInputError: no bundle was named and the current folder holds none.
+        BundleError: the folder is not a bundle, or the bundle was altered.
+        UsageError: the bundle has another precision.
     """
     bundle = open_bundle(path or newest_bundle())
     if precision not in (None, bundle.manifest.precision):

@@ -16,7 +16,7 @@ def parse_frame(text: str) -> tuple[int, int, int]:
         Height and width in pixels, and the number of channels (3 where it was left out).
 
     Raises:
-        UsageError: The text has another form.
+        UsageError: the text has another form.
     """
     parts = text.lower().split("x")
     if len(parts) in (2, 3) and all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -35,7 +35,7 @@ def parse_frame_size(text: str) -> tuple[int, int]:
         Height and width in pixels.
 
     Raises:
-        UsageError: The text has another form, or names channels other than 3.
+        UsageError: the text has another form, or names channels other than 3.
     """
     height, width, channels = parse_frame(text)
     if channels != 3:
@@ -51,10 +51,10 @@ def parse_image_size(text: str, *, option: str) -> Size:
 
     Args:
         text: ``HEIGHTxWIDTH`` in pixels, or one number for a square.
-        option: Name of the option, for the message.
+        option: name of the option, for the message.
 
     Raises:
-        UsageError: The text has another form.
+        UsageError: the text has another form.
     """
     try:
         return parse_size(text)
@@ -66,7 +66,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
     """Read batch sizes: ``"1:4:8"`` gives (1, 4, 8).
 
     Raises:
-        UsageError: The text is not made of rising positive numbers.
+        UsageError: the text is not made of rising positive numbers.
     """
     parts = text.split(":")
     if all(part.isdecimal() and int(part) > 0 for part in parts):
@@ -80,7 +80,7 @@ def parse_share(text: str) -> float:
     """Read --max-false-reject: ``"1%"`` and ``"0.01"`` give 0.01.
 
     Raises:
-        UsageError: The text has another form, or is not in 0 ≤ share < 1.
+        UsageError: the text has another form, or is not in 0 ≤ share < 1.
     """
     share = _share(text)
     if not 0.0 <= share < 1.0:
@@ -92,7 +92,7 @@ def parse_min_used(text: str) -> float:
     """Read --min-used: ``"90%"`` and ``"0.9"`` give 0.9.
 
     Raises:
-        UsageError: The text has another form, or is not in 0 ≤ share ≤ 1.
+        UsageError: the text has another form, or is not in 0 ≤ share ≤ 1.
     """
     share = _share(text)
     if not 0.0 <= share <= 1.0:
@@ -113,7 +113,7 @@ def parse_settings(items: list[str]) -> dict[str, str]:
     """Read the parameters of --set: ``["key=value", …]`` gives {"key": "value"}.
 
     Raises:
-        UsageError: An item has no ``=``, or no key before it.
+        UsageError: an item has no ``=``, or no key before it.
     """
     pairs = [item.partition("=") for item in items]
     wrong = [item for item, (key, sign, _) in zip(items, pairs, strict=True) if not (key and sign)]

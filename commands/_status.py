@@ -43,9 +43,9 @@ class Failure:
     """Error that a command ended with.
 
     Attributes:
-        message: One sentence or several: what was seen, what was expected, what to do.
-        kind: Name of the error's class.
-        status: Exit status.
+        message: one sentence or several: what was seen, what was expected, what to do.
+        kind: name of the error's class.
+        status: exit status.
     """
 
     message: str
@@ -105,8 +105,8 @@ def failure_of(error: BaseException, *, has_result: bool = False) -> Failure | N
     """Message and exit status of an error; None for a bug of lineproof's own, which is shown with its traceback.
 
     Args:
-        error: Error that a command raised.
-        has_result: Whether the command had printed its result, or a part of it, before.
+        error: error that a command raised.
+        has_result: whether the command had printed its result, or a part of it, before.
     """
     so_far = "What is printed is complete up to here." if has_result else "It stopped before there was a result."
     if isinstance(error, LineproofError):

@@ -18,7 +18,7 @@ def needs_of(command: str) -> Needs:
     """Packages, engine and folder that a command needs, as its own file states them.
 
     Raises:
-        UsageError: There is no such command.
+        UsageError: there is no such command.
     """
     check_name(COMMANDS, command, kind="command")
     needs: Needs = import_module(COMMANDS[command].partition(":")[0]).NEEDS

@@ -40,11 +40,11 @@ def check_out(out: Path, *, append: bool) -> None:
     """Check before any work that a folder may take results.
 
     Args:
-        out: The folder; it need not exist.
-        append: Whether results may be added to those that it holds.
+        out: the folder; it need not exist.
+        append: whether results may be added to those that it holds.
 
     Raises:
-        BadInputError: The folder holds results and ``append`` is False, or a verdicts.jsonl of another program.
+        BadInputError: the folder holds results and ``append`` is False, or a verdicts.jsonl of another program.
     """
     verdicts, overlays = out / VERDICTS, out / OVERLAYS
     has_lines = verdicts.is_file() and verdicts.stat().st_size > 0
@@ -61,7 +61,7 @@ def judged_before(out: Path) -> dict[str, float]:
     """Times of the verdicts in a results folder.
 
     Args:
-        out: The folder.
+        out: the folder.
 
     Returns:
         Seconds since 1970 by the absolute path of every file that has a verdict other than ERR.
@@ -80,27 +80,27 @@ class Filing:
     When the disk is full or the folder cannot be written any more, filing stops and judging goes on.
 
     Attributes:
-        out: The folder.
-        notes: Sentences about what was repaired when the folder was opened.
-        num_before: Number of verdicts that the folder held before.
-        num_filed: Number of this run's verdicts on disk.
-        num_overlays: Number of this run's overlays on disk.
-        stopped: Why no more verdicts are filed; "" while they are.
-        overlays_stopped: Why no more overlays are filed; "" while they are.
+        out: the folder.
+        notes: sentences about what was repaired when the folder was opened.
+        num_before: number of verdicts that the folder held before.
+        num_filed: number of this run's verdicts on disk.
+        num_overlays: number of this run's overlays on disk.
+        stopped: why no more verdicts are filed; "" while they are.
+        overlays_stopped: why no more overlays are filed; "" while they are.
     """
 
     def __init__(self, out: Path, decision: Decided, *, append: bool = False) -> None:
         """Open the folder, create it where it is missing, and remove half-written results of a run that was killed.
 
         Args:
-            out: The folder.
-            decision: What decides this run's verdicts; every line of the folder must agree in ``SAME_DECISION``.
-            append: Whether to go on after the verdicts that the folder holds.
+            out: the folder.
+            decision: what decides this run's verdicts; every line of the folder must agree in ``SAME_DECISION``.
+            append: whether to go on after the verdicts that the folder holds.
 
         Raises:
-            BadInputError: The folder may not take results (``check_out``), or holds verdicts of another decision.
-            BusyError: Another run is writing to it.
-            OSError: It cannot be created or opened.
+            BadInputError: the folder may not take results (``check_out``), or holds verdicts of another decision.
+            BusyError: another run is writing to it.
+            OSError: it cannot be created or opened.
         """
         self.out = out
         self.notes: list[str] = []
@@ -125,8 +125,8 @@ class Filing:
         """Write the overlay of a verdict.
 
         Args:
-            image: Overlay, uint8 (H, W, 3).
-            entry: The verdict.
+            image: overlay, uint8 (H, W, 3).
+            entry: the verdict.
 
         Returns:
             Path of the overlay below the folder; "" where it could not be written.

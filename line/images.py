@@ -24,9 +24,9 @@ class Images:
     """Image files to inspect.
 
     Attributes:
-        files: Paths of the files, each once: in the order in which the caller named files and folders, within a
+        files: paths of the files, each once: in the order in which the caller named files and folders, within a
             folder by name.
-        notes: One sentence for each kind of thing that was left out, with the reason.
+        notes: one sentence for each kind of thing that was left out, with the reason.
     """
 
     files: tuple[str, ...]
@@ -40,8 +40,8 @@ def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
     links lead to counts once, under its own name where that is among them.
 
     Args:
-        paths: Image files, whatever their names end in, and folders.
-        out: Folder that will take the results, or None. It is left out of the search, as is every folder that holds
+        paths: image files, whatever their names end in, and folders.
+        out: folder that will take the results, or None. It is left out of the search, as is every folder that holds
             results of an earlier run.
 
     Raises:

@@ -34,16 +34,16 @@ class Inspection:
     """Summary of a run over files. The verdicts themselves were shown one by one and are not held.
 
     Attributes:
-        num_files: Number of files that were to be judged.
-        num_judged: Number of files that were processed, with or without a verdict.
-        num_errors: Number of those that gave no verdict.
-        num_skipped: Number of files left out because they were judged before.
-        is_stopped: Whether the run was stopped before the end.
-        next_file: The first file that was not judged; "" where all were.
-        out: Results folder; "" for none.
-        filed: What is on disk, in words; "" without a results folder.
-        unfiled: Which verdicts the results folder or a sink did not take, and why; "" where all were taken.
-        conversions: Sentences about what was done to the images to turn them into frames.
+        num_files: number of files that were to be judged.
+        num_judged: number of files that were processed, with or without a verdict.
+        num_errors: number of those that gave no verdict.
+        num_skipped: number of files left out because they were judged before.
+        is_stopped: whether the run was stopped before the end.
+        next_file: the first file that was not judged; "" where all were.
+        out: results folder; "" for none.
+        filed: what is on disk, in words; "" without a results folder.
+        unfiled: which verdicts the results folder or a sink did not take, and why; "" where all were taken.
+        conversions: sentences about what was done to the images to turn them into frames.
     """
 
     num_files: int
@@ -71,8 +71,8 @@ class Inspection:
         """Check that every file gave a verdict and that every verdict is on disk.
 
         Raises:
-            StoppedError: The run was stopped before the end.
-            BadInputError: Files gave no verdict, or verdicts could not be filed.
+            StoppedError: the run was stopped before the end.
+            BadInputError: files gave no verdict, or verdicts could not be filed.
         """
         if self.is_stopped:
             done = f"What was judged is printed, and {self.filed}." if self.out else "What was judged is printed."
@@ -104,8 +104,8 @@ def not_judged_yet(files: Sequence[str], out: Path) -> tuple[str, ...]:
     entry in the folder.
 
     Args:
-        files: Paths of image files.
-        out: The results folder.
+        files: paths of image files.
+        out: the results folder.
     """
     before = judged_before(out)
     return tuple(file for file in files if not _is_judged(file, before.get(os.path.abspath(file))))
@@ -137,16 +137,16 @@ def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)
     verdict is held in memory.
 
     Args:
-        line: Open line.
-        files: Paths of image files, as ``images.find_images`` collects them.
-        show: Called with each verdict; ``docs/run.md`` lists its keys.
-        filing: Open results folder; None files nothing.
-        paint: Draws the overlays that are filed; None files none.
-        sinks: Open sinks, which take each verdict as well.
-        num_skipped: Number of files that the caller left out, for the summary.
-        should_stop: Asked between two files whether to stop.
-        warn: Called with a sentence when filing or a sink stops.
-        progress: Called after each file.
+        line: open line.
+        files: paths of image files, as ``images.find_images`` collects them.
+        show: called with each verdict; ``docs/run.md`` lists its keys.
+        filing: open results folder; None files nothing.
+        paint: draws the overlays that are filed; None files none.
+        sinks: open sinks, which take each verdict as well.
+        num_skipped: number of files that the caller left out, for the summary.
+        should_stop: asked between two files whether to stop.
+        warn: called with a sentence when filing or a sink stops.
+        progress: called after each file.
     """
     conversions = line.input.conversions()
     takers = (*((filing,) if filing else ()), *sinks)

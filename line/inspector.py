@@ -36,11 +36,11 @@ class Verdict:
     """Verdict on one frame.
 
     Attributes:
-        score: Anomaly score; larger is more anomalous, always finite.
+        score: anomaly score; larger is more anomalous, always finite.
         verdict: ``"NG"`` where the score is above the threshold, else ``"OK"``.
-        threshold: Threshold that the score was compared with.
-        anomaly_map: Anomaly score of each pixel, float32 (h, w), always finite.
-        time_ns: Time in ns for upload, execution and download of the frame's batch.
+        threshold: threshold that the score was compared with.
+        anomaly_map: anomaly score of each pixel, float32 (h, w), always finite.
+        time_ns: time in ns for upload, execution and download of the frame's batch.
     """
 
     score: float
@@ -57,15 +57,15 @@ class Line:
     ``open_line`` opens one. A line is a context manager.
 
     Attributes:
-        bundle: The bundle.
-        engine_name: Name of the engine that computes.
-        engine: That engine, open.
-        input: Specification of the bundle's input, which reads, checks and fits frames.
-        threshold: Threshold in use, in units of the score.
-        options: Choices about the engine.
-        order: Order of the channels in the caller's frames: ``"rgb"``, ``"bgr"`` or ``"mono"`` for images.
-        decision: Digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
-        parity: State of this engine's proof for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
+        bundle: the bundle.
+        engine_name: name of the engine that computes.
+        engine: that engine, open.
+        input: specification of the bundle's input, which reads, checks and fits frames.
+        threshold: threshold in use, in units of the score.
+        options: choices about the engine.
+        order: order of the channels in the caller's frames: ``"rgb"``, ``"bgr"`` or ``"mono"`` for images.
+        decision: digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
+        parity: state of this engine's proof for that decision: ``passed``, ``failed``, ``undecided``, ``unverified``,
             or ``outdated`` where the proof is about another decision. With a threshold of the caller's, ``passed``
             becomes ``outdated``. With an engine that may fall back it becomes ``unverified``, since another engine
             than the proved one may compute.
@@ -115,12 +115,12 @@ class Line:
         """Inspect one frame.
 
         Args:
-            frame: Frame (H, W, C) as the camera gives it, of the size that the bundle takes; for images uint8, RGB or
+            frame: frame (H, W, C) as the camera gives it, of the size that the bundle takes; for images uint8, RGB or
                 mono.
 
         Raises:
-            BadInputError: The frame has another dtype, size or number of channels, or values that are not finite.
-            LineproofError: The engine failed, or its score or map is not finite.
+            BadInputError: the frame has another dtype, size or number of channels, or values that are not finite.
+            LineproofError: the engine failed, or its score or map is not finite.
         """
         return self.inspect_batch(np.asarray(frame)[None])[0]
 
@@ -128,11 +128,11 @@ class Line:
         """Inspect frames in order, in as many batches as the bundle's largest batch needs.
 
         Args:
-            frames: Frames (N, H, W, C), channels in the order that the line was opened with.
+            frames: frames (N, H, W, C), channels in the order that the line was opened with.
 
         Raises:
-            BadInputError: The frames have another dtype, size or number of channels, or values that are not finite.
-            LineproofError: The engine failed, or a score or map is not finite; no verdict of the call is returned.
+            BadInputError: the frames have another dtype, size or number of channels, or values that are not finite.
+            LineproofError: the engine failed, or a score or map is not finite; no verdict of the call is returned.
         """
         self.input.check(frames)
         frames = self.input.prepare(self.input.in_own_order(frames, order=self.order))
@@ -199,22 +199,22 @@ def open_line(  # noqa: PLR0913 (the caller's choices, by name)
     is refused.
 
     Args:
-        path: Folder of the bundle.
-        engine: Name of an engine. ``"auto"`` takes the preferred one of those that are proved and can run here, and
+        path: folder of the bundle.
+        engine: name of an engine. ``"auto"`` takes the preferred one of those that are proved and can run here, and
             where none is proved the preferred one that can run.
-        options: Choices about the engine; None for the defaults.
-        threshold: Threshold to use instead of the bundle's, in units of the score.
-        allow_failed: Whether an engine that failed ``verify`` opens nevertheless.
-        require_proof: Whether an engine is refused that is not proved for the decision that it would make.
-        order: Order of the channels in the caller's frames: ``"rgb"`` or ``"bgr"`` (OpenCV's, turned to RGB without
+        options: choices about the engine; None for the defaults.
+        threshold: threshold to use instead of the bundle's, in units of the score.
+        allow_failed: whether an engine that failed ``verify`` opens nevertheless.
+        require_proof: whether an engine is refused that is not proved for the decision that it would make.
+        order: order of the channels in the caller's frames: ``"rgb"`` or ``"bgr"`` (OpenCV's, turned to RGB without
             loss) for a colour bundle, ``"mono"`` for a mono one; None for the bundle's own.
 
     Raises:
-        BundleError: The folder is not a bundle, or the bundle was altered.
-        ParityError: The engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
+        BundleError: the folder is not a bundle, or the bundle was altered.
+        ParityError: the engine failed ``verify`` and ``allow_failed`` is False, or it is not proved and
             ``require_proof`` is True.
-        UsageError: There is no such engine, the threshold is not finite, or the bundle cannot take this order.
-        EnvironmentMissingError: The engine cannot run here.
+        UsageError: there is no such engine, the threshold is not finite, or the bundle cannot take this order.
+        EnvironmentMissingError: the engine cannot run here.
     """
     if threshold is not None:
         check_threshold(threshold)

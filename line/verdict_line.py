@@ -48,13 +48,13 @@ class FiledVerdict:
 
     Attributes:
         verdict: ``"OK"``, ``"NG"`` or ``"ERR"``.
-        path: Absolute path of the image.
-        time: Time at which it was judged, in UTC as ISO 8601.
-        threshold: Threshold that the score was compared with.
-        engine: Name of the engine that computed.
-        compute_dtype: Arithmetic that the engine was asked for: ``"f32"`` or ``"bf16"``.
-        order: Order of the channels: ``"rgb"``, ``"bgr"`` or ``"mono"``.
-        decision: Digest of the bundle's decision.
+        path: absolute path of the image.
+        time: time at which it was judged, in UTC as ISO 8601.
+        threshold: threshold that the score was compared with.
+        engine: name of the engine that computed.
+        compute_dtype: arithmetic that the engine was asked for: ``"f32"`` or ``"bf16"``.
+        order: order of the channels: ``"rgb"``, ``"bgr"`` or ``"mono"``.
+        decision: digest of the bundle's decision.
     """
 
     verdict: Literal["OK", "NG", "ERR"]

@@ -42,10 +42,10 @@ class Memory:
     """Peak memory of a fresh process up to and including this batch size.
 
     Attributes:
-        batch: Number of frames per call.
-        host_bytes: Largest resident set in bytes, interpreter and libraries included; None where the system does not
+        batch: number of frames per call.
+        host_bytes: largest resident set in bytes, interpreter and libraries included; None where the system does not
             report it.
-        device_bytes: Device memory that the engine holds in bytes; None for a CPU engine.
+        device_bytes: device memory that the engine holds in bytes; None for a CPU engine.
     """
 
     batch: int
@@ -59,12 +59,12 @@ class ColdStart:
     """One fresh process, from its start to the first verdict.
 
     Attributes:
-        total_ms: Time in ms from before the process was started to its first verdict, measured by the parent.
-        python_and_imports_ms: Time in ms for starting Python and importing lineproof: the rest of the total.
-        open_bundle_ms: Time in ms for reading the manifest and checking the hashes.
-        open_engine_ms: Time in ms for importing the engine's library, loading and compiling the model.
-        first_verdict_ms: Time in ms for the first frame.
-        memory: Peak memory per batch size, batch sizes ascending.
+        total_ms: time in ms from before the process was started to its first verdict, measured by the parent.
+        python_and_imports_ms: time in ms for starting Python and importing lineproof: the rest of the total.
+        open_bundle_ms: time in ms for reading the manifest and checking the hashes.
+        open_engine_ms: time in ms for importing the engine's library, loading and compiling the model.
+        first_verdict_ms: time in ms for the first frame.
+        memory: peak memory per batch size, batch sizes ascending.
     """
 
     total_ms: float
@@ -85,13 +85,13 @@ def measure_cold_start(
     """Start a fresh interpreter that judges one frame of the bundle, and time it from outside.
 
     Args:
-        bundle: Bundle to open.
-        engine: Name of the engine.
-        options: Choices about the engine.
-        batches: Batch sizes at which the peak memory is measured.
+        bundle: bundle to open.
+        engine: name of the engine.
+        options: choices about the engine.
+        batches: batch sizes at which the peak memory is measured.
 
     Raises:
-        LineproofError: The process failed; the message quotes the end of its output.
+        LineproofError: the process failed; the message quotes the end of its output.
     """
     arguments = [str(bundle.path), engine, json.dumps(dataclasses.asdict(options)), json.dumps(sorted(set(batches)))]
     command = [sys.executable, "-m", "lineproof.profiles.cold_start", *arguments]

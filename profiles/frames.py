@@ -22,14 +22,14 @@ def tiled_frames(bundle: Bundle, batch: int) -> Frames:
     """Golden frames, repeated in their order until the batch is full.
 
     Args:
-        bundle: Bundle whose golden frames are used.
-        batch: Number of frames, at least 1.
+        bundle: bundle whose golden frames are used.
+        batch: number of frames, at least 1.
 
     Returns:
         (batch, H, W, C), contiguous, of the dtype that the bundle takes (uint8 for images).
 
     Raises:
-        UsageError: The bundle does not take that many frames at once.
+        UsageError: the bundle does not take that many frames at once.
     """
     check_batch_size(bundle, batch)
     golden = bundle.golden().frames

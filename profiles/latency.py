@@ -28,14 +28,14 @@ class Latency:
     """Figures of one series of samples, in ms.
 
     Attributes:
-        min: The fastest sample.
-        mean: Arithmetic mean, outliers included.
-        p50: Median by nearest rank.
+        min: the fastest sample.
+        mean: arithmetic mean, outliers included.
+        p50: median by nearest rank.
         p90: 90th percentile by nearest rank.
         p95: 95th percentile by nearest rank.
         p99: 99th percentile by nearest rank.
         p999: 99.9th percentile by nearest rank.
-        max: The slowest sample.
+        max: the slowest sample.
     """
 
     min: float
@@ -56,8 +56,8 @@ def nearest_rank(ascending: NDArray[np.int64], *, per_mille: int) -> int:
     """A percentile by nearest rank.
 
     Args:
-        ascending: Samples (R,) in ascending order, at least one.
-        per_mille: Percentile in thousandths: 500 is the median, 999 the 99.9th percentile.
+        ascending: samples (R,) in ascending order, at least one.
+        per_mille: percentile in thousandths: 500 is the median, 999 the 99.9th percentile.
     """
     rank = -(-per_mille * len(ascending) // 1000)
     return int(ascending[max(rank, 1) - 1])
@@ -67,7 +67,7 @@ def summarise(samples_ns: NDArray[np.int64]) -> Latency:
     """Reduce samples (R,) in ns to figures in ms.
 
     Raises:
-        UsageError: There is no sample.
+        UsageError: there is no sample.
     """
     if not len(samples_ns):
         raise UsageError("There is no time sample to summarise; expected at least one. Ask for one run or more.")
@@ -106,8 +106,8 @@ class Samples:
     """Every timed call of one engine at one batch size.
 
     Attributes:
-        stages_ns: Times of upload, execute and download in ns, int64 (R, 3) for R calls.
-        device_ns: Time of ``execute`` in ns by the device's own events, int64 (R,); None where the device has none.
+        stages_ns: times of upload, execute and download in ns, int64 (R, 3) for R calls.
+        device_ns: time of ``execute`` in ns by the device's own events, int64 (R,); None where the device has none.
     """
 
     stages_ns: NDArray[np.int64]
@@ -135,9 +135,9 @@ class Deadline:
     """How often a call took longer than the line allows.
 
     Attributes:
-        deadline_ms: Time in ms that a call may take, copies included, whatever its batch size.
-        num_missed: Number of calls that took longer.
-        num_runs: Number of timed calls.
+        deadline_ms: time in ms that a call may take, copies included, whatever its batch size.
+        num_missed: number of calls that took longer.
+        num_runs: number of timed calls.
     """
 
     deadline_ms: float
@@ -171,7 +171,7 @@ def count_missed(samples: Samples, deadline_ms: float) -> Deadline:
     """Count the calls that took longer than ``deadline_ms``.
 
     Raises:
-        UsageError: The deadline is not a positive time.
+        UsageError: the deadline is not a positive time.
     """
     check_deadline_ms(deadline_ms)
     total_ns = samples.total_ns

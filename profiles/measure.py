@@ -21,12 +21,12 @@ class ProfileRequest:
     """What is measured, and how often.
 
     Attributes:
-        batches: Batch sizes.
-        num_runs: Number of timed calls per batch size.
-        num_warmup: Number of untimed calls before them.
-        num_cold_starts: Number of fresh processes per engine.
-        deadline_ms: Time in ms that a call may take, or None for no deadline.
-        with_samples: Whether a report's ``to_dict()`` holds the time of every call.
+        batches: batch sizes.
+        num_runs: number of timed calls per batch size.
+        num_warmup: number of untimed calls before them.
+        num_cold_starts: number of fresh processes per engine.
+        deadline_ms: time in ms that a call may take, or None for no deadline.
+        with_samples: whether a report's ``to_dict()`` holds the time of every call.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -42,9 +42,9 @@ class ProfileResult:
     """Profiles of one bundle on one or several engines, not yet filed.
 
     Attributes:
-        bundle: Bundle that was measured.
-        comparison: Reports of the engines, side by side.
-        with_samples: Whether ``to_dict()`` holds the time of every call.
+        bundle: bundle that was measured.
+        comparison: reports of the engines, side by side.
+        with_samples: whether ``to_dict()`` holds the time of every call.
     """
 
     bundle: Bundle
@@ -55,7 +55,7 @@ class ProfileResult:
         """File the reports.
 
         Args:
-            record: Folder that gets them; None files them in the bundle.
+            record: folder that gets them; None files them in the bundle.
 
         Returns:
             One warning per report that could not be filed.
@@ -95,15 +95,15 @@ def measure(
     """Profile a bundle on one or several engines. Nothing is filed: the result's ``keep`` does that.
 
     Args:
-        bundle: Bundle to profile.
-        engines: Names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
-        request: What is measured, and how often.
-        options: Choices about the engines, shared out as ``runtime.ranking.share_options`` says.
-        progress: Called after each block of calls.
+        bundle: bundle to profile.
+        engines: names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        request: what is measured, and how often.
+        options: choices about the engines, shared out as ``runtime.ranking.share_options`` says.
+        progress: called after each block of calls.
 
     Raises:
-        UsageError: There is no such engine, one is named twice, or the bundle does not take one of the batches.
-        EnvironmentMissingError: An engine cannot run here.
+        UsageError: there is no such engine, one is named twice, or the bundle does not take one of the batches.
+        EnvironmentMissingError: an engine cannot run here.
     """
     comparison = profile_many(
         bundle,

@@ -47,20 +47,20 @@ def profile(  # noqa: PLR0913 (the caller's choices, by name)
     """Profile one engine on the golden frames.
 
     Args:
-        bundle: Bundle to profile.
-        engine: Name of the engine, or ``"auto"``.
-        options: Choices about the engine; None for the defaults.
-        batches: Batch sizes.
-        num_runs: Number of timed calls per batch size.
-        num_warmup: Number of untimed calls before them.
-        num_cold_starts: Number of fresh processes; with 0 cold start and peak memory are not measured.
-        deadline_ms: Time in ms that a call may take, copies included; None for no deadline.
-        record: Whether the report is appended to the bundle's profile.json.
-        progress: Called after each block of calls.
+        bundle: bundle to profile.
+        engine: name of the engine, or ``"auto"``.
+        options: choices about the engine; None for the defaults.
+        batches: batch sizes.
+        num_runs: number of timed calls per batch size.
+        num_warmup: number of untimed calls before them.
+        num_cold_starts: number of fresh processes; with 0 cold start and peak memory are not measured.
+        deadline_ms: time in ms that a call may take, copies included; None for no deadline.
+        record: whether the report is appended to the bundle's profile.json.
+        progress: called after each block of calls.
 
     Raises:
-        UsageError: There is no such engine, no batch, or a batch that the bundle does not take.
-        EnvironmentMissingError: The engine cannot run here.
+        UsageError: there is no such engine, no batch, or a batch that the bundle does not take.
+        EnvironmentMissingError: the engine cannot run here.
     """
     comparison = profile_many(
         bundle,
@@ -92,22 +92,22 @@ def profile_many(  # noqa: PLR0913 (the caller's choices, by name)
     """Profile several engines side by side, on the golden frames.
 
     Args:
-        bundle: Bundle to profile.
-        engines: Names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
-        options: Choices about the engines, shared out as ``runtime.ranking.share_options`` says; None for the
+        bundle: bundle to profile.
+        engines: names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        options: choices about the engines, shared out as ``runtime.ranking.share_options`` says; None for the
             defaults.
-        batches: Batch sizes.
-        schedule: Numbers of timed and untimed calls, and the size of the blocks; None for the defaults.
-        num_cold_starts: Number of fresh processes per engine; with 0 cold start and peak memory are not measured.
-        deadline_ms: Time in ms that a call may take, copies included; None for no deadline.
-        record: Whether each report is appended to the bundle's profile.json. A command passes False, prints first and
+        batches: batch sizes.
+        schedule: numbers of timed and untimed calls, and the size of the blocks; None for the defaults.
+        num_cold_starts: number of fresh processes per engine; with 0 cold start and peak memory are not measured.
+        deadline_ms: time in ms that a call may take, copies included; None for no deadline.
+        record: whether each report is appended to the bundle's profile.json. A command passes False, prints first and
             then calls ``keep_profiles``.
-        progress: Called after each block of calls.
-        clock: Monotonic clock in ns.
+        progress: called after each block of calls.
+        clock: monotonic clock in ns.
 
     Raises:
-        UsageError: There is no such engine, one is named twice, there is no batch, or the bundle does not take one.
-        EnvironmentMissingError: An engine cannot run here.
+        UsageError: there is no such engine, one is named twice, there is no batch, or the bundle does not take one.
+        EnvironmentMissingError: an engine cannot run here.
     """
     request = _request(bundle, engines, options, batches, schedule, deadline_ms)
     reports = _measure(bundle, request, num_cold_starts, progress, clock)
@@ -121,9 +121,9 @@ def keep_profiles(bundle: Bundle, reports: Sequence[ProfileReport], *, record: P
     """File reports that were printed.
 
     Args:
-        bundle: Bundle that was measured.
-        reports: Reports to file.
-        record: Folder that gets them; None files them in the bundle's profile.json.
+        bundle: bundle that was measured.
+        reports: reports to file.
+        record: folder that gets them; None files them in the bundle's profile.json.
 
     Returns:
         The warnings of reports that could not be filed, each once.
@@ -158,11 +158,11 @@ class _Request:
     """A checked request.
 
     Attributes:
-        names: Names of the engines, ``"auto"`` resolved.
-        options: Options of each engine by its name, also of the one that measures the harness.
-        batches: Batch sizes.
-        schedule: Numbers of timed and untimed calls, and the size of the blocks.
-        deadline_ms: Time in ms that a call may take, or None.
+        names: names of the engines, ``"auto"`` resolved.
+        options: options of each engine by its name, also of the one that measures the harness.
+        batches: batch sizes.
+        schedule: numbers of timed and untimed calls, and the size of the blocks.
+        deadline_ms: time in ms that a call may take, or None.
     """
 
     names: tuple[str, ...]

@@ -23,8 +23,8 @@ class Sizes:
     """Sizes of a bundle's files for one engine, in bytes.
 
     Attributes:
-        model_bytes: Size of the graph, with its weights where those lie in a file of their own.
-        plan_bytes: Size of the plans built for this engine; 0 where it needs none.
+        model_bytes: size of the graph, with its weights where those lie in a file of their own.
+        plan_bytes: size of the plans built for this engine; 0 where it needs none.
     """
 
     model_bytes: int
@@ -43,12 +43,12 @@ class BatchProfile:
     """One engine at one batch size.
 
     Attributes:
-        batch: Number of frames per call.
-        samples: Times of every call.
-        harness: Times in ms of the engine that computes nothing, at this batch size in the same run: the cost of the
+        batch: number of frames per call.
+        samples: times of every call.
+        harness: times in ms of the engine that computes nothing, at this batch size in the same run: the cost of the
             harness itself.
-        deadline: How often a call was too slow; None where there was no deadline.
-        memory: Peak memory of a fresh process; None where none was started.
+        deadline: how often a call was too slow; None where there was no deadline.
+        memory: peak memory of a fresh process; None where none was started.
     """
 
     batch: int
@@ -117,24 +117,24 @@ class ProfileReport:
     """One engine on one bundle.
 
     Attributes:
-        bundle: Name of the bundle.
+        bundle: name of the bundle.
         model_sha256: SHA-256 digest of the graph.
-        decision: Digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
-        parity: State of the engine's proof for that decision when it was measured.
-        detector: Name of the detector.
-        engine: Name of the engine.
-        precision: Precision written in the graph: ``"fp32"``, ``"fp16"`` or ``"int8"``.
-        compute_dtype: Arithmetic asked of an engine that may choose it: ``"f32"`` or ``"bf16"``.
-        batches: One profile per batch size, in the order of the request.
-        cold_starts: One entry per fresh process.
-        sizes: Sizes of the bundle's files.
-        figures: Parameters, constants and operations, as counted at export.
-        method: How it was measured: runs, warm-up, blocks, definition of the percentiles.
-        engine_details: The engine's own description (``Engine.describe``).
+        decision: digest of the bundle's decision: model, preprocessing and thresholds (``Manifest.decision``).
+        parity: state of the engine's proof for that decision when it was measured.
+        detector: name of the detector.
+        engine: name of the engine.
+        precision: precision written in the graph: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        compute_dtype: arithmetic asked of an engine that may choose it: ``"f32"`` or ``"bf16"``.
+        batches: one profile per batch size, in the order of the request.
+        cold_starts: one entry per fresh process.
+        sizes: sizes of the bundle's files.
+        figures: parameters, constants and operations, as counted at export.
+        method: how it was measured: runs, warm-up, blocks, definition of the percentiles.
+        engine_details: the engine's own description (``Engine.describe``).
         environment: CPU, GPUs, system, package versions and load of the machine.
 
     Raises:
-        LineproofError: The environment or the engine's description is missing, or there is no batch.
+        LineproofError: the environment or the engine's description is missing, or there is no batch.
     """
 
     bundle: str
@@ -242,7 +242,7 @@ class ProfileComparison:
     """Several engines, timed in turn within one run.
 
     Attributes:
-        reports: One report per engine; the first engine is the baseline that the others are compared with.
+        reports: one report per engine; the first engine is the baseline that the others are compared with.
     """
 
     reports: tuple[ProfileReport, ...]
@@ -276,7 +276,7 @@ def check_deadlines(reports: Iterable[ProfileReport]) -> None:
     """Check that no call missed its deadline.
 
     Raises:
-        BudgetError: Calls missed it; the message names every such engine and batch size.
+        BudgetError: calls missed it; the message names every such engine and batch size.
     """
     missed = [
         f"{report.detector} on {report.engine} at batch {item.batch}: {item.deadline.num_missed} of "

@@ -42,7 +42,7 @@ def method_table(reports: Sequence[ProfileReport]) -> str:
     The columns are those that papers compare methods by. Time and FPS are those of each report's first batch size.
 
     Args:
-        reports: Reports of one machine; reports of several are not comparable.
+        reports: reports of one machine; reports of several are not comparable.
     """
     rows = [
         (

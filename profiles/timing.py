@@ -25,13 +25,13 @@ class Schedule:
     """Numbers of calls, and the rhythm in which engines take turns.
 
     Attributes:
-        num_runs: Number of timed calls per engine and batch size.
-        num_warmup: Number of untimed calls of each engine before the first timed one, at each batch size.
-        block_size: Number of timed calls of one engine before the next engine's turn.
-        pause_ms: Rest in ms before each block where engines take turns. Worker threads of the engine before go on
+        num_runs: number of timed calls per engine and batch size.
+        num_warmup: number of untimed calls of each engine before the first timed one, at each batch size.
+        block_size: number of timed calls of one engine before the next engine's turn.
+        pause_ms: rest in ms before each block where engines take turns. Worker threads of the engine before go on
             spinning for a while and take the cores from the next one: without a rest the first timed call of
             OpenVINO after ONNX Runtime was seen to take half as long again.
-        num_lead_in: Number of untimed calls between the rest and the block, since the caches hold the data of the
+        num_lead_in: number of untimed calls between the rest and the block, since the caches hold the data of the
             engine before.
 
     Raises:
@@ -73,11 +73,11 @@ def time_in_turn(
     Python's garbage collector is off while a block is timed and on between blocks.
 
     Args:
-        engines: Open engines by name.
-        frames: Frames (N, H, W, C), the same in every call.
-        schedule: Numbers of timed and untimed calls, and the size of the blocks.
-        progress: Called after each block.
-        clock: Monotonic clock in ns.
+        engines: open engines by name.
+        frames: frames (N, H, W, C), the same in every call.
+        schedule: numbers of timed and untimed calls, and the size of the blocks.
+        progress: called after each block.
+        clock: monotonic clock in ns.
 
     Returns:
         All samples by engine, in the order of the calls.

@@ -27,12 +27,12 @@ class AbstractEngine(ABC):
     a subclass must give ``name`` and ``precisions``, and those of the others whose default is wrong for it.
 
     Args:
-        bundle: Bundle whose hashes were checked.
-        options: Choices of the caller.
+        bundle: bundle whose hashes were checked.
+        options: choices of the caller.
 
     Raises:
-        UsageError: The engine cannot honour one of the options.
-        BundleError: The graph's inputs or outputs are not those that the manifest names.
+        UsageError: the engine cannot honour one of the options.
+        BundleError: the graph's inputs or outputs are not those that the manifest names.
     """
 
     name: ClassVar[str]
@@ -108,8 +108,8 @@ class AbstractEngine(ABC):
             frames: (N, H, W, C) of the dtype that the bundle takes, uint8 for images.
 
         Raises:
-            BadInputError: The frames have another dtype, size or number of channels than the bundle takes.
-            UsageError: There are more frames than the bundle takes or none, the engine is closed, or another
+            BadInputError: the frames have another dtype, size or number of channels than the bundle takes.
+            UsageError: there are more frames than the bundle takes or none, the engine is closed, or another
                 thread's call is running.
         """
         with self._inside("upload"):
@@ -122,8 +122,8 @@ class AbstractEngine(ABC):
         """Compute the uploaded batch, and return when the outputs are complete.
 
         Raises:
-            UsageError: Nothing was uploaded, another thread uploaded it, or the engine is closed.
-            LineproofError: The library failed; the message quotes it.
+            UsageError: nothing was uploaded, another thread uploaded it, or the engine is closed.
+            LineproofError: the library failed; the message quotes it.
         """
         with self._inside("execute"):
             self._require(is_ready=self._num_frames > 0, action="execute", before="upload")
@@ -138,9 +138,9 @@ class AbstractEngine(ABC):
             score (N,) and anomaly_map (N, h, w), both float32.
 
         Raises:
-            UsageError: Nothing was executed since the last upload, another thread uploaded the batch, or the engine
+            UsageError: nothing was executed since the last upload, another thread uploaded the batch, or the engine
                 is closed.
-            BundleError: The outputs have another dtype or shape than the manifest says.
+            BundleError: the outputs have another dtype or shape than the manifest says.
         """
         with self._inside("download"):
             self._require(is_ready=self._is_executed, action="download", before="execute")
@@ -166,7 +166,7 @@ class AbstractEngine(ABC):
         """Describe the engine for a report: library, version, provider, threads, device and arithmetic as JSON values.
 
         Raises:
-            UsageError: The engine is closed.
+            UsageError: the engine is closed.
         """
         if self._is_closed:
             raise UsageError(f"Engine {self.name} is closed, so it cannot describe itself. Ask before closing.")

@@ -17,9 +17,9 @@ class Diagnosis:
     """What works on this machine.
 
     Attributes:
-        engines: Every engine, whether it can run here, and what would make it run.
-        conflicts: One sentence for each pair of installed packages that harm each other.
-        can_train: Whether torch and timm are installed.
+        engines: every engine, whether it can run here, and what would make it run.
+        conflicts: one sentence for each pair of installed packages that harm each other.
+        can_train: whether torch and timm are installed.
         environment: CPU, GPUs, system and package versions, as ``host.environment`` gives them.
     """
 

@@ -29,11 +29,11 @@ class EngineOptions:
     """What a caller may choose about an engine.
 
     Attributes:
-        device: Index of the GPU in CUDA's order, from 0.
-        num_threads: Number of threads of a CPU engine; 0 leaves the engine's own default.
-        compute_dtype: Arithmetic of an engine that could choose it by itself: ``"f32"`` or, with OpenVINO only,
+        device: index of the GPU in CUDA's order, from 0.
+        num_threads: number of threads of a CPU engine; 0 leaves the engine's own default.
+        compute_dtype: arithmetic of an engine that could choose it by itself: ``"f32"`` or, with OpenVINO only,
             ``"bf16"``. It does not change the precision that is written in the graph.
-        allow_fallback: Whether the engine may run the graph, or a part of it, elsewhere than asked (on the CPU).
+        allow_fallback: whether the engine may run the graph, or a part of it, elsewhere than asked (on the CPU).
     """
 
     device: int = 0
@@ -47,11 +47,11 @@ class Availability:
     """Whether an engine can run here.
 
     Attributes:
-        name: Name of the engine.
-        is_available: Whether it can be opened.
-        looked_for: What the engine needs, in words.
-        found: What is here, in words: versions, or the error.
-        fix: The one command or step that would make it available; "" where it is.
+        name: name of the engine.
+        is_available: whether it can be opened.
+        looked_for: what the engine needs, in words.
+        found: what is here, in words: versions, or the error.
+        fix: the one command or step that would make it available; "" where it is.
     """
 
     name: str
@@ -72,16 +72,16 @@ class Engine(Protocol):
     The class attributes say what an engine can do. They can be read without the engine's library.
 
     Attributes:
-        name: Name of the engine: its key in ``ENGINES``.
-        uses_gpu: Whether it computes on a GPU, so that ``EngineOptions.device`` applies.
-        takes_threads: Whether the caller may choose the number of its CPU threads.
-        needs_plan: Whether it runs a plan that was built beforehand and lies in the bundle, not the graph itself.
+        name: name of the engine: its key in ``ENGINES``.
+        uses_gpu: whether it computes on a GPU, so that ``EngineOptions.device`` applies.
+        takes_threads: whether the caller may choose the number of its CPU threads.
+        needs_plan: whether it runs a plan that was built beforehand and lies in the bundle, not the graph itself.
         builds_ahead: whether that plan can be built for named targets on a machine without its device.
-        is_reference: Whether it is the reference that the others are compared with; exactly one engine is.
-        is_harness: Whether it computes nothing and only shows what the measuring costs; exactly one engine is.
-        precisions: Precisions of the graphs that it runs: ``"fp32"``, ``"fp16"``, ``"int8"``.
-        compute_dtypes: Values that ``EngineOptions.compute_dtype`` may have.
-        preference: Rank for ``auto``, which prefers the larger; 0 where ``auto`` never takes the engine.
+        is_reference: whether it is the reference that the others are compared with; exactly one engine is.
+        is_harness: whether it computes nothing and only shows what the measuring costs; exactly one engine is.
+        precisions: precisions of the graphs that it runs: ``"fp32"``, ``"fp16"``, ``"int8"``.
+        compute_dtypes: values that ``EngineOptions.compute_dtype`` may have.
+        preference: rank for ``auto``, which prefers the larger; 0 where ``auto`` never takes the engine.
     """
 
     name: ClassVar[str]
@@ -142,7 +142,7 @@ def engine_type(name: str) -> type[Engine]:
     """The class of the named engine; its attributes say what the engine can do.
 
     Raises:
-        UsageError: There is no engine of that name.
+        UsageError: there is no engine of that name.
     """
     engine: type[Engine] = resolve(ENGINES, name, kind="engine")
     return engine
@@ -187,14 +187,14 @@ def open_engine(bundle: Bundle, name: str, *, options: EngineOptions | None = No
     """Open a bundle with the named engine.
 
     Args:
-        bundle: Bundle whose hashes were checked.
-        name: Name of an engine. ``"auto"`` is none: ``runtime.ranking.resolve_auto`` turns it into a name.
-        options: Choices about the engine; None for the defaults.
+        bundle: bundle whose hashes were checked.
+        name: name of an engine. ``"auto"`` is none: ``runtime.ranking.resolve_auto`` turns it into a name.
+        options: choices about the engine; None for the defaults.
 
     Raises:
-        UsageError: There is no engine of that name, or it cannot honour one of the options.
-        EnvironmentMissingError: Its package, driver or GPU is missing, or the bundle holds no plan that fits here.
-        BundleError: It does not run the bundle's precision, or another bundle took this one's place meanwhile.
+        UsageError: there is no engine of that name, or it cannot honour one of the options.
+        EnvironmentMissingError: its package, driver or GPU is missing, or the bundle holds no plan that fits here.
+        BundleError: it does not run the bundle's precision, or another bundle took this one's place meanwhile.
     """
     engine = engine_type(name)
     check_precision(bundle, engine)
@@ -236,11 +236,11 @@ def check_deciding(engine: str, *, what: str) -> None:
     """Refuse the engine that computes nothing where an answer would decide about parts.
 
     Args:
-        engine: Name of the engine that was asked for.
-        what: What it was asked to do, in words for the message ("inspect parts").
+        engine: name of the engine that was asked for.
+        what: what it was asked to do, in words for the message ("inspect parts").
 
     Raises:
-        UsageError: The engine is the one that computes nothing.
+        UsageError: the engine is the one that computes nothing.
     """
     if is_harness(engine):
         raise UsageError(
@@ -258,8 +258,8 @@ def check_batch(bundle: Bundle, frames: Frames) -> None:
     """Check dtype, shape and number of frames (N, H, W, C) against a bundle.
 
     Raises:
-        BadInputError: The frames have another dtype, size or number of channels than the bundle takes.
-        UsageError: There are more frames than the bundle was exported for, or none.
+        BadInputError: the frames have another dtype, size or number of channels than the bundle takes.
+        UsageError: there are more frames than the bundle was exported for, or none.
     """
     bundle.manifest.inputs[0].check(frames)
     if not 1 <= len(frames) <= bundle.manifest.max_batch:

@@ -36,7 +36,7 @@ def import_onnxruntime() -> Any:
         The module.
 
     Raises:
-        EnvironmentMissingError: It is not installed, or a library that it links against is missing.
+        EnvironmentMissingError: it is not installed, or a library that it links against is missing.
     """
     try:
         import onnxruntime
@@ -52,7 +52,7 @@ def failures(ort: Any) -> tuple[type[Exception], ...]:
     """Exceptions that ONNX Runtime raises: it has no base class for them.
 
     Args:
-        ort: The module onnxruntime.
+        ort: the module onnxruntime.
     """
     state = ort.capi.onnxruntime_pybind11_state
     names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail"
@@ -63,17 +63,17 @@ def open_session(ort: Any, bundle: Bundle, providers: list[Provider], options: E
     """Open the bundle's model.onnx.
 
     Args:
-        ort: The module onnxruntime.
-        bundle: Bundle to open.
-        providers: Execution providers with their options; the first one is the one that was asked for.
-        options: Choices of the caller.
+        ort: the module onnxruntime.
+        bundle: bundle to open.
+        providers: execution providers with their options; the first one is the one that was asked for.
+        options: choices of the caller.
 
     Returns:
         An ``onnxruntime.InferenceSession``.
 
     Raises:
         BundleError: ONNX Runtime cannot read or run the graph.
-        EnvironmentMissingError: The session does not use the first provider, or leaves nodes that compute to the CPU,
+        EnvironmentMissingError: the session does not use the first provider, or leaves nodes that compute to the CPU,
             and ``options.allow_fallback`` is False.
     """
     provider = providers[0][0]
@@ -148,8 +148,8 @@ def stray_operators(assigned: dict[str, list[str]], provider: str) -> Counter[st
     """Count the operators that would compute elsewhere than asked; those that only compute shapes do not count.
 
     Args:
-        assigned: Operator types by provider.
-        provider: Provider that was asked for. Where it runs no node at all, every operator counts.
+        assigned: operator types by provider.
+        provider: provider that was asked for. Where it runs no node at all, every operator counts.
 
     Returns:
         Number of nodes by operator type.

@@ -17,11 +17,11 @@ class PlanKey:
 
     Attributes:
         engine: ``trt`` or ``trt-rtx``.
-        engine_version: Version of that library here; a plan is bound to it to the last digit.
-        gpu: The GPU here.
-        precision: Precision of the bundle's graph.
+        engine_version: version of that library here; a plan is bound to it to the last digit.
+        gpu: the GPU here.
+        precision: precision of the bundle's graph.
         model_sha256: SHA-256 digest of the bundle's model.
-        max_batch: Largest number of frames per call that the bundle takes.
+        max_batch: largest number of frames per call that the bundle takes.
     """
 
     engine: str
@@ -68,7 +68,7 @@ def select_plan(bundle: Bundle, key: PlanKey) -> PlanRecord:
     """The newest plan of a bundle that fits the key.
 
     Raises:
-        EnvironmentMissingError: No plan fits; the message says why each was refused and how to build one.
+        EnvironmentMissingError: no plan fits; the message says why each was refused and how to build one.
     """
     build = f"Build one here: lineproof export {bundle.path} --engine {key.engine}"
     plans = [plan for plan in bundle.manifest.plans if plan.engine == key.engine]
@@ -88,7 +88,7 @@ def read_plan(bundle: Bundle, record: PlanRecord) -> bytes:
     """Read a plan and check its hash first, since a plan is executable code.
 
     Raises:
-        BundleError: The file is missing, lies outside the bundle, or has another hash than the manifest says.
+        BundleError: the file is missing, lies outside the bundle, or has another hash than the manifest says.
     """
     path = bundle.path / record.file
     rebuild = f"Build it again: lineproof export {bundle.path} --engine {record.engine}"

@@ -40,8 +40,8 @@ def rank_engines(bundle: Bundle, *filters: Filter) -> tuple[str, ...]:
     """The engines that ``auto`` may take and that pass every filter, the preferred first.
 
     Args:
-        bundle: Bundle to run.
-        filters: Filters, asked in this order: those that cost little should come before ``is_here``.
+        bundle: bundle to run.
+        filters: filters, asked in this order: those that cost little should come before ``is_here``.
     """
     names = sorted(_candidates(), key=lambda name: -engine_type(name).preference)
     return tuple(name for name in names if all(passes(bundle, name) for passes in filters))
@@ -59,12 +59,12 @@ def resolve_auto(bundle: Bundle, name: str, *, options: EngineOptions | None = N
     holds one for it.
 
     Args:
-        bundle: Bundle to run; its proofs count.
-        name: Name of an engine, or ``"auto"``.
-        options: Choices about the engine, whose arithmetic the proof must be for; None for the defaults.
+        bundle: bundle to run; its proofs count.
+        name: name of an engine, or ``"auto"``.
+        options: choices about the engine, whose arithmetic the proof must be for; None for the defaults.
 
     Raises:
-        EnvironmentMissingError: The name is ``"auto"`` and no engine can run here.
+        EnvironmentMissingError: the name is ``"auto"`` and no engine can run here.
     """
     if name != AUTO:
         return name
@@ -87,11 +87,11 @@ def reference_options(name: str, options: EngineOptions) -> EngineOptions:
     them.
 
     Args:
-        name: Name of the reference engine.
-        options: Options of the engine under test.
+        name: name of the reference engine.
+        options: options of the engine under test.
 
     Raises:
-        UsageError: There is no engine of that name.
+        UsageError: there is no engine of that name.
     """
     return EngineOptions(num_threads=options.num_threads if engine_type(name).takes_threads else 0)
 
@@ -105,11 +105,11 @@ def share_options(engines: Sequence[str], options: EngineOptions) -> tuple[Engin
     nothing to choose, gets the defaults.
 
     Args:
-        engines: Names of the engines.
-        options: Choices of the caller.
+        engines: names of the engines.
+        options: choices of the caller.
 
     Raises:
-        UsageError: There is no engine of one of the names.
+        UsageError: there is no engine of one of the names.
     """
     types = [engine_type(name) for name in engines]
     has_gpu, has_threads = any(item.uses_gpu for item in types), any(item.takes_threads for item in types)

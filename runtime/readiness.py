@@ -21,10 +21,10 @@ class Need:
     """One thing that a command needs.
 
     Attributes:
-        what: The thing, in words.
-        is_met: Whether it is here.
-        found: What is here, in words.
-        fix: The command or step that brings it; "" where it is here.
+        what: the thing, in words.
+        is_met: whether it is here.
+        found: what is here, in words.
+        fix: the command or step that brings it; "" where it is here.
     """
 
     what: str
@@ -38,8 +38,8 @@ class Readiness:
     """Whether one command can work here.
 
     Attributes:
-        command: Name of the command.
-        needs: Everything that it needs, met or not.
+        command: name of the command.
+        needs: everything that it needs, met or not.
     """
 
     command: str
@@ -54,7 +54,7 @@ class Readiness:
         """Check that nothing is missing.
 
         Raises:
-            EnvironmentMissingError: Something is missing; the message names it.
+            EnvironmentMissingError: something is missing; the message names it.
         """
         if not self.is_ready:
             missing = ", ".join(need.what for need in self.needs if not need.is_met)
@@ -82,8 +82,8 @@ def examine_for(command: str, needs: Needs) -> Readiness:
     """Check everything that a command needs; nothing is opened or written.
 
     Args:
-        command: Name of the command.
-        needs: What the command states that it needs.
+        command: name of the command.
+        needs: what the command states that it needs.
     """
     checked = [*_packages(needs.modules)]
     if needs.has_engine:

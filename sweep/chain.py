@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ..bundle.place import bundle_folder, check_changeable, check_replaceable, check_space, occupy, reserved
 from ..bundle.runs.folder import is_finished, newest_run, read_record, refuse_unfinished, run_detector
-from ..bundle.store import Bundle, open_bundle
+from ..bundle.store import Bundle, is_bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.notes import DataNotes
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..detectors.training.operating import operation_of_run, recorded_dataset
-from ..eval.parity.prove import ExportResult, builds_plan, check_engine, check_environment, is_bundle, prove
 from ..export.options import ExportOptions
+from .acceptance import builds_plan, check_engine, check_environment, prove
+from .export_result import ExportResult
 from .placing import num_bytes, settle
 
 OPTION_NAMES = {
@@ -33,15 +34,15 @@ class ExportRequest:
     """What to export, and for which engine.
 
     Attributes:
-        source: Name of a detector, or path of a run folder or a bundle.
-        checkpoint: Run folder to export where ``source`` is a detector's name; None takes the newest one.
-        is_sample: Whether the detector is trained on the built-in sample first.
-        out: Folder of the bundle; None names it after category and detector.
-        engine: Name of the engine that the bundle is meant for; ``"onnx"`` for none in particular.
+        source: name of a detector, or path of a run folder or a bundle.
+        checkpoint: run folder to export where ``source`` is a detector's name; None takes the newest one.
+        is_sample: whether the detector is trained on the built-in sample first.
+        out: folder of the bundle; None names it after category and detector.
+        engine: name of the engine that the bundle is meant for; ``"onnx"`` for none in particular.
         targets: GPU architectures that a trt-rtx plan is built for, such as ``"sm_89"``.
-        is_verified: Whether the bundle is verified on its golden frames.
-        is_replacing: Whether a bundle that holds a calibration, proofs, plans, profiles or a history is replaced.
-        accept_undecided: Whether an undecided verification counts as good enough to replace another bundle.
+        is_verified: whether the bundle is verified on its golden frames.
+        is_replacing: whether a bundle that holds a calibration, proofs, plans, profiles or a history is replaced.
+        accept_undecided: whether an undecided verification counts as good enough to replace another bundle.
     """
 
     source: str
@@ -61,17 +62,17 @@ def export_and_prove(
     """Export a run and prove the bundle, or build a plan into a bundle that exists.
 
     Args:
-        request: What to export, and for which engine.
-        options: Choices about the bundle; None for the defaults.
-        progress: Called about every step.
+        request: what to export, and for which engine.
+        options: choices about the bundle; None for the defaults.
+        progress: called about every step.
 
     Raises:
-        UsageError: An option would have no effect, or export does not know the engine.
-        EnvironmentMissingError: No engine, or no TensorRT, is here for it. This and the next one are checked before
+        UsageError: an option would have no effect, or export does not know the engine.
+        EnvironmentMissingError: no engine, or no TensorRT, is here for it. This and the next one are checked before
             any work.
-        BundleError: The folder cannot be written, the disk is full, or the folder holds a bundle with records that may
+        BundleError: the folder cannot be written, the disk is full, or the folder holds a bundle with records that may
             not be replaced.
-        BadInputError: The run is unfinished, or its images are gone or changed.
+        BadInputError: the run is unfinished, or its images are gone or changed.
     """
     check_engine(request.engine, request.targets)
     options, conversions = options or ExportOptions(), list[str]()

@@ -17,7 +17,6 @@ from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..eval.parity.proof import record_parity
-from ..eval.parity.prove import ExportResult
 from ..eval.parity.report import ParityReport
 from ..eval.parity.verify import verify
 from ..host.environment import describe_environment
@@ -31,6 +30,7 @@ from ..report.overlays import contour, draw, map_limits
 from ..report.page import Page
 from ..runtime.engine import availability, cpu_engines
 from .chain import ExportRequest, export_and_prove
+from .export_result import ExportResult
 
 DEMO_DETECTORS = ("fastflow", "padim", "patchcore")
 _NUM_IMAGES = 6
@@ -41,11 +41,11 @@ class DemoStep:
     """One detector, carried through the chain.
 
     Attributes:
-        name: Name of the detector.
-        proof: Result of the export, with the TensorRT-RTX build and the verification on golden frames.
-        parity: One report per engine, on the sample's test images.
-        profile: Profiles of the engines, side by side.
-        seconds: Time of the whole step in s.
+        name: name of the detector.
+        proof: result of the export, with the TensorRT-RTX build and the verification on golden frames.
+        parity: one report per engine, on the sample's test images.
+        profile: profiles of the engines, side by side.
+        seconds: time of the whole step in s.
     """
 
     name: str
@@ -65,9 +65,9 @@ class Demo:
     """Result of the demo.
 
     Attributes:
-        steps: One step per detector.
-        page: Path of the HTML page.
-        seconds: Time of all steps in s.
+        steps: one step per detector.
+        page: path of the HTML page.
+        seconds: time of all steps in s.
     """
 
     steps: tuple[DemoStep, ...]
@@ -83,7 +83,7 @@ class Demo:
         """Check that every engine gave the reference's verdicts.
 
         Raises:
-            ParityError: An engine did not; the message names it.
+            ParityError: an engine did not; the message names it.
         """
         for step in self.steps:
             for report in step.parity:
@@ -124,12 +124,12 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
     """Train, export, verify and profile each detector on the built-in sample.
 
     Args:
-        out: Folder for the sample, the runs, the bundles and the page.
-        detectors: Names of the detectors.
-        progress: Called about every step.
+        out: folder for the sample, the runs, the bundles and the page.
+        detectors: names of the detectors.
+        progress: called about every step.
 
     Raises:
-        EnvironmentMissingError: No CPU engine is installed.
+        EnvironmentMissingError: no CPU engine is installed.
     """
     engines = tuple(name for name in cpu_engines() if availability(name).is_available)
     if not engines:
@@ -176,10 +176,10 @@ def verify_each(
     """Verify one engine after the other on a data set's test images, and file every report in the bundle.
 
     Args:
-        bundle: Bundle to verify.
-        engines: Names of the engines.
-        dataset: Data set whose test images are compared.
-        progress: Called about every step.
+        bundle: bundle to verify.
+        engines: names of the engines.
+        dataset: data set whose test images are compared.
+        progress: called about every step.
 
     Returns:
         The bundle as it is on disk afterwards, with its proofs, and one report per engine.

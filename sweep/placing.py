@@ -7,16 +7,16 @@ from pathlib import Path
 
 from ..bundle.place import Place, bundle_records, left_words, take_place
 from ..bundle.runs.folder import CHECKPOINT
-from ..eval.parity.prove import ExportResult
+from .export_result import ExportResult
 
 
 def num_bytes(run: Path, *, has_reference: bool, precision: str) -> int:
     """Smallest size of a run's bundle in bytes: its tensors in the graph, and once more as the reference.
 
     Args:
-        run: Run folder.
-        has_reference: Whether the bundle carries the PyTorch weights too.
-        precision: Precision of the graph; fp16 halves its part.
+        run: run folder.
+        has_reference: whether the bundle carries the PyTorch weights too.
+        precision: precision of the graph; fp16 halves its part.
     """
     num_bytes = (run / CHECKPOINT).stat().st_size
     return num_bytes // (2 if precision == "fp16" else 1) + has_reference * num_bytes
@@ -26,9 +26,9 @@ def settle(place: Place, proof: ExportResult, *, accept_undecided: bool) -> Expo
     """Move a new bundle to the place of the old one, unless its verification failed or is undecided.
 
     Args:
-        place: Place that the bundle was exported for.
-        proof: Result of the export.
-        accept_undecided: Whether an undecided verification is good enough.
+        place: place that the bundle was exported for.
+        proof: result of the export.
+        accept_undecided: whether an undecided verification is good enough.
 
     Returns:
         The result with the bundle's final path, and notes about what became of the old and the new bundle.

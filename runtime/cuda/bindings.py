@@ -232,10 +232,10 @@ def open_cuda(device: int) -> AbstractCuda:
     """Open a GPU with pycuda where it is installed, else with cuda-python.
 
     Args:
-        device: Index of the GPU in CUDA's order.
+        device: index of the GPU in CUDA's order.
 
     Raises:
-        EnvironmentMissingError: No binding is installed, or the driver or the GPU is missing.
+        EnvironmentMissingError: no binding is installed, or the driver or the GPU is missing.
     """
     library = cuda_library()
     if not library:

@@ -17,8 +17,8 @@ class CudaBuffers:
     """Named tensors for the largest batch, on the GPU and page-locked on the host, with one stream.
 
     Args:
-        cuda: An open GPU, which is closed together with the buffers.
-        shapes: Shape at the largest batch (the batch comes first) and dtype of every tensor, by its name.
+        cuda: an open GPU, which is closed together with the buffers.
+        shapes: shape at the largest batch (the batch comes first) and dtype of every tensor, by its name.
 
     Raises:
         LineproofError: CUDA failed; whatever was allocated before is freed.

@@ -24,18 +24,18 @@ from lineproof.detectors.training.operating import (
 )
 from lineproof.detectors.training.options import TrainOptions
 from lineproof.detectors.training.trained import TrainingResult
-from lineproof.eval.parity.prove import ExportResult
 from lineproof.export.options import ExportOptions
 from lineproof.metrics.operating import RunOperation
 from lineproof.sweep import chain as chain_module
 from lineproof.sweep.chain import ExportRequest, export_and_prove
+from lineproof.sweep.export_result import ExportResult
 
 SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": "64", "crop_px": "64", "num_features": "12"}
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No gate and no verification, which test_prove.py is about: proofs are what ``prove`` was asked for."""
+    """No gate and no verification, which test_acceptance.py is about: proofs are what ``prove`` was asked for."""
     asked = []
 
     def prove(bundle, **options):
@@ -160,10 +160,13 @@ def test_without_a_run_the_message_holds_the_commands():
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (ExportRequest(source="padimm"), r"'padimm' is no detector, run folder or bundle\. Detectors: .*padim"),
+        (
+            ExportRequest(source="padimm"),
+            r"'padimm' is no detector, run folder or bundle\. Name one; .*padim",
+        ),
         (ExportRequest(source="padim", engine="trt11"), "--engine trt11: export knows"),
         (ExportRequest(source="padim", is_sample=True, engine="trt11"), "--engine trt11: export knows"),
-        (ExportRequest(source="padim", targets=("sm_89",)), "--target goes with"),
+        (ExportRequest(source="padim", targets=("sm_89",)), "targets go with trt-rtx only"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_done(here, request_, words):

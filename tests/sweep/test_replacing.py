@@ -62,7 +62,7 @@ def test_what_cannot_be_built_here_is_asked_before_anything_is_done(trained, pro
     def missing(*_words):
         raise EnvironmentMissingError("no TensorRT")
 
-    monkeypatch.setattr("lineproof.eval.parity.prove.check_build", missing)
+    monkeypatch.setattr("lineproof.sweep.acceptance.check_build", missing)
     monkeypatch.setattr("lineproof.export.bundle.export_bundle", pytest.fail)
     monkeypatch.setattr(chain_module, "train_on_sample", pytest.fail)
     before = contents(proved)

@@ -7,12 +7,12 @@ import pytest
 
 from lineproof.bundle.atomic import file_sha256
 from lineproof.bundle.manifest import FileRecord
-from lineproof.bundle.store import GOLDEN, open_bundle
+from lineproof.bundle.store import GOLDEN, is_bundle, open_bundle
 from lineproof.core.errors import EnvironmentMissingError, ExportError, ParityError, UsageError
-from lineproof.eval.parity import prove as prove_module
-from lineproof.eval.parity.prove import builds_plan, export_engines, is_bundle, prove
 from lineproof.export.tensorrt.build import GateReport
 from lineproof.runtime.engine import Availability, availability
+from lineproof.sweep import acceptance as prove_module
+from lineproof.sweep.acceptance import builds_plan, export_engines, prove
 
 PASSED = GateReport(
     passed=True,

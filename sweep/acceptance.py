@@ -2,105 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
-from ...bundle.store import MANIFEST, Bundle, now
-from ...core.errors import EnvironmentMissingError, ExportError, UsageError
-from ...core.progress import Progress, silent
-from ...data.content import holdout_lines
-from ...data.notes import NO_DATA, DataNotes
-from ...export.tensorrt.build import GateReport, build_plan, check_build, gate
-from ...host.extras import install
-from ...host.tensorrt import TENSORRT_RTX
-from ...metrics.operating import RunOperation
-from ...runtime.engine import availability, cpu_engines, engine_type, names_of
-from .proof import record_parity
-from .report import ParityReport
-from .verify import verify
+from ..bundle.store import Bundle, now
+from ..core.errors import EnvironmentMissingError, ExportError, UsageError
+from ..core.progress import Progress, silent
+from ..eval.parity.proof import record_parity
+from ..eval.parity.verify import verify
+from ..export.tensorrt.build import GateReport, build_plan, check_build, gate
+from ..host.extras import install
+from ..host.tensorrt import TENSORRT_RTX
+from ..runtime.engine import availability, cpu_engines, engine_type, names_of
+from .export_result import ExportResult
 
 #: The value of export's ``--engine`` for a bundle that is meant for no engine in particular.
 ANY_ENGINE = "onnx"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportResult:
-    """Result of an export.
-
-    Attributes:
-        bundle: the bundle as it is on disk.
-        gate: report of TensorRT for RTX on the graph; None where it is not installed.
-        parity: report of the verification on the golden frames; None where the bundle was not verified.
-        notes: the steps that were left out, and why, in sentences.
-        operation: operating table on the test images of the training run; None where there is no run.
-        conversions: what was done to images to make frames of them, in sentences.
-        data: description of the data set of the training run, where that is still there.
-    """
-
-    bundle: Bundle
-    gate: GateReport | None
-    parity: ParityReport | None
-    notes: tuple[str, ...]
-    operation: RunOperation | None = None
-    conversions: tuple[str, ...] = ()
-    data: DataNotes = NO_DATA
-
-    def check(self, *, accept_undecided: bool = False) -> None:
-        """Raise ParityError where the verification failed, or is undecided and ``accept_undecided`` is False."""
-        if self.parity:
-            self.parity.check(accept_undecided=accept_undecided)
-
-    def warnings(self) -> list[str]:
-        """Warnings that stand above the result."""
-        training = self.bundle.manifest.training
-        return [
-            *(self.operation.warnings() if self.operation else []),
-            *holdout_lines(training.fitted, training.held_out),
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        manifest = self.bundle.manifest
-        return {
-            "bundle": str(self.bundle.path),
-            "detector": manifest.detector.name,
-            "precision": manifest.precision,
-            "nodes_per_dtype": manifest.figures.nodes_per_dtype,
-            "threshold": dataclasses.asdict(manifest.threshold),
-            "tensorrt_rtx": None if self.gate is None else dataclasses.asdict(self.gate),
-            "parity": None if self.parity is None else self.parity.to_dict(),
-            "plans": [dataclasses.asdict(plan) for plan in manifest.plans],
-            "notes": list(self.notes),
-            "warnings": self.warnings(),
-            "operating": None if self.operation is None else self.operation.to_dict(),
-            "conversions": list(self.conversions),
-            "data": self.data.to_dict(),
-        }
-
-    def summary_lines(self) -> tuple[str, ...]:
-        """The result for people, a line each."""
-        manifest = self.bundle.manifest
-        frames = " × ".join(map(str, manifest.inputs[0].shape))
-        lines = [
-            *self.warnings(),
-            f"Bundle: {self.bundle.path} ({manifest.detector.name}, {manifest.precision}, frames {frames}).",
-            f"Threshold {manifest.threshold.value:.6g}: {manifest.threshold.sentence()}.",
-        ]
-        if self.gate:
-            lines.append(
-                f"TensorRT for RTX {self.gate.engine_version} parsed and built it for {', '.join(self.gate.targets)}: "
-                f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
-            )
-        lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
-        lines += [*(self.parity.summary_lines() if self.parity else ()), *self.notes]
-        return (*lines, *(self.operation.summary_lines() if self.operation else ()))
-
-
-def _counts(counted: dict[str, int]) -> str:
-    return ", ".join(f"{count} {dtype}" for dtype, count in counted.items()) or "layers not counted"
 
 
 def export_engines() -> tuple[str, ...]:
@@ -169,7 +85,7 @@ def prove(
 
     Raises:
         UsageError: there is no such engine.
-        ExportError: TensorRT for RTX refuses the graph; the message lists every node.
+        ExportError: tensorRT for RTX refuses the graph; the message lists every node.
         EnvironmentMissingError: no engine here can verify the bundle, or a plan cannot be built here.
     """
     check_engine(engine, targets)
@@ -226,8 +142,3 @@ def _verifier(engine: str) -> str:
         f"{first.looked_for}. Found: {first.found}. To fix: {first.fix}. Or export without proof: --no-verify, and run "
         "lineproof verify where an engine is."
     )
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a path holds a bundle rather than a training run."""
-    return (path / MANIFEST).is_file()

@@ -1,1 +1,1 @@
-"""Reports for people: HTML pages, overlays, and the tables of Zheng et al. 2022 with measured rows."""
+"""Reports for people: HTML pages, overlays, and the published tables with measured rows."""

@@ -65,7 +65,7 @@ def test_a_gpu_that_the_library_does_not_serve_is_said(monkeypatch):
 
 @pytest.mark.usefixtures("rtx", "pretend_gpu")
 def test_a_gpu_index_that_does_not_exist_is_said(tiny_bundle):
-    with pytest.raises(EnvironmentMissingError, match=r"asked for GPU 3\. Found: NVIDIA A10 sm_86"):
+    with pytest.raises(EnvironmentMissingError, match=r"asked for GPU 3 \(--device\)\. Found: NVIDIA A10 sm_86"):
         _open(tiny_bundle, device=3)
 
 

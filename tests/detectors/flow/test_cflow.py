@@ -209,7 +209,7 @@ def test_a_channel_that_never_varies_is_only_centred():
     module = CFlow(make_config("cflow", SMALL | {"num_levels": 1, "is_standardised": True})).standardise
     vectors = torch.randn(2, 64, 128, generator=torch.Generator().manual_seed(0)) * 3.0 + 1.0
     vectors[:, :, 5] = 0.25
-    module.take([vectors])
+    module.learn([vectors])
     assert float(module.scale0[5]) == 1.0
     assert float(module.centre0[5]) == 0.25
     np.testing.assert_array_equal(vectors[:, :, 5], 0.0)

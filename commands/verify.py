@@ -1,7 +1,7 @@
 """``lineproof verify``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
@@ -26,12 +26,6 @@ from ._options import (
     Threads,
     Verbose,
 )
-
-if TYPE_CHECKING:
-    from ..bundle.store import Bundle
-    from ..data.dataset import Dataset
-    from ._console import Ui
-
 
 NEEDS = Needs(has_engine=True)
 
@@ -70,10 +64,9 @@ def verify(
     """Prove that an engine gives the reference's verdicts."""
     from ..bundle.reports import check_record
     from ..eval.masks import check_resolution
-    from ..eval.parity.proof import pick_reference, record_parity
-    from ..eval.parity.verify import verify as compare
+    from ..eval.parity.proof import record_parity
+    from ..eval.parity.request import ParityRequest, verify_as_asked
     from ..runtime.engine import EngineOptions
-    from ..runtime.ranking import resolve_auto
     from ._console import Ui
     from ._find import open_named
     from ._parse import parse_min_used
@@ -86,17 +79,12 @@ def verify(
     check_record(record)
     least_used = parse_min_used(min_used)
     opened = open_named(bundle, precision=precision)
-    name = resolve_auto(opened, engine, options=options)
-    dataset, reference_name = None, None
-    if data:
-        dataset = _read(data, category, opened, ui)
-        reference_name, notice = pick_reference(opened, reference, engine=name)
-        ui.warn(notice)
+    request = ParityRequest(
+        engine=engine, options=options, data=data, category=category, reference=reference, batch=batch,
+        resolution=check_resolution(resolution), other_data=other_data,
+    )  # fmt: skip
     with ui.progress() as progress:
-        parity = compare(
-            opened, engine=name, options=options, dataset=dataset, reference=reference_name, batch=batch,
-            resolution=check_resolution(resolution), other_data=other_data, progress=progress,
-        )  # fmt: skip
+        parity = verify_as_asked(opened, request, say_data=ui.data, warn=ui.warn, progress=progress)
     ui.notice(parity.notices)
     ui.show(
         parity, report=report, state=parity.state, lines=parity.summary_lines(lists_all=verbose),
@@ -104,13 +92,3 @@ def verify(
     )  # fmt: skip
     parity.check(accept_undecided=accept_undecided)
     parity.used.check(least_used)
-
-
-def _read(data: Path, category: str | None, bundle: "Bundle", ui: "Ui") -> "Dataset":
-    """Open the data set, check its masks, and say on stderr what it holds and what it lacks."""
-    from ..data.dataset import check_contents, open_category
-    from ..data.notes import DataNotes
-
-    dataset = check_contents(open_category(data, category, own=bundle.manifest.training.category))
-    ui.data(DataNotes.of(dataset))
-    return dataset

@@ -1,0 +1,93 @@
+"""A verification as it is asked for: which engine, and where images are given, which data set and which reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+from ...bundle.store import Bundle
+from ...core.progress import Progress, silent
+from ...data.dataset import Dataset, check_contents, open_category
+from ...data.notes import DataNotes
+from ...runtime.engine import EngineOptions
+from ...runtime.ranking import AUTO, resolve_auto
+from ..masks import Resolution
+from .proof import pick_reference
+from .report import ParityReport
+from .verify import verify
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ParityRequest:
+    """What is compared with what.
+
+    Attributes:
+        engine: name of the engine under test, or ``"auto"``.
+        options: options of the engine under test; the reference gets ``runtime.ranking.reference_options``.
+        data: folder of a data set whose test images are compared besides the golden frames; None for those alone.
+        category: its category; None for the one that the bundle was trained on.
+        reference: engine that gives the reference on the data set; None for PyTorch, or where it is missing an engine
+            that is proved.
+        batch: number of frames per call.
+        resolution: resolution at which pixel AUROC and AUPRO are measured, see ``eval.masks``.
+        other_data: whether a data set of another part than the bundle's is accepted.
+    """
+
+    engine: str = AUTO
+    options: EngineOptions = field(default_factory=EngineOptions)
+    data: Path | None = None
+    category: str | None = None
+    reference: str | None = None
+    batch: int = 1
+    resolution: Resolution = "image"
+    other_data: bool = False
+
+
+def verify_as_asked(
+    bundle: Bundle,
+    request: ParityRequest,
+    *,
+    say_data: Callable[[DataNotes], None] = lambda _: None,
+    warn: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
+) -> ParityReport:
+    """Verify a bundle as a request says; see ``eval.parity.verify.verify``. Nothing is written.
+
+    Args:
+        bundle: the bundle.
+        request: what is compared with what.
+        say_data: called with what the data set holds and lacks, before the images are run.
+        warn: called with a sentence where another engine than PyTorch is the reference; "" where none is needed.
+        progress: called after each image.
+
+    Raises:
+        UsageError: there is no such engine, it is its own reference, or the bundle does not take such a batch.
+        EnvironmentMissingError: the engine or a reference cannot run here.
+        BadInputError: no such data set, no image of it fits the bundle, or it shows another part.
+    """
+    engine = resolve_auto(bundle, request.engine, options=request.options)
+    dataset, reference = None, None
+    if request.data:
+        dataset = _open(request.data, request.category, bundle)
+        say_data(DataNotes.of(dataset))
+        reference, notice = pick_reference(bundle, request.reference, engine=engine)
+        warn(notice)
+    return verify(
+        bundle,
+        engine=engine,
+        options=request.options,
+        dataset=dataset,
+        reference=reference,
+        batch=request.batch,
+        resolution=request.resolution,
+        other_data=request.other_data,
+        progress=progress,
+    )
+
+
+def _open(data: Path, category: str | None, bundle: Bundle) -> Dataset:
+    """The data set, its masks looked at, so that a mask that says nothing is none."""
+    return check_contents(open_category(data, category, own=bundle.manifest.training.category))

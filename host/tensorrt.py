@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, final
 
 from .extras import install
@@ -68,7 +68,7 @@ class ErrorLog:
         return text
 
 
-@lru_cache(maxsize=2)
+@cache
 def tensorrt_logger(trt: Any) -> tuple[Any, ErrorLog]:
     """The logger of a TensorRT module and where its errors go.
 

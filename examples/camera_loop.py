@@ -11,6 +11,7 @@ The camera here is a fake that shows the bundle's golden frames. Yours replaces 
 """
 
 import queue
+import signal
 import sys
 import threading
 from collections import Counter
@@ -48,11 +49,12 @@ def judge(line, number, frame):
 
 
 def main(bundle, num_frames):
-    """Inspect until the camera ends or Ctrl-C is pressed; every frame that the camera gave is counted."""
+    """Inspect until the camera ends or Ctrl-C; every frame that was taken gets an answer."""
     waiting, late, stop, counted = queue.Queue(maxsize=QUEUE_FRAMES), [], threading.Event(), Counter()
+    # Not KeyboardInterrupt, which could fall between a frame and its answer: stop the camera, and judge what it took.
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
     with open_line(bundle, engine="auto") as line:
-        frames = line.bundle.golden().frames
-        camera = threading.Thread(target=watch, args=(frames, num_frames, waiting, late, stop))
+        camera = threading.Thread(target=watch, args=(line.bundle.golden().frames, num_frames, waiting, late, stop))
         camera.start()
         try:
             while camera.is_alive() or not waiting.empty():
@@ -61,16 +63,15 @@ def main(bundle, num_frames):
                 except queue.Empty:
                     continue
                 counted[judge(line, number, frame)] += 1
-        except KeyboardInterrupt:
-            print("stopped by Ctrl-C")
         finally:  # whatever happened, the camera must not go on alone
+            is_stopped = stop.is_set()
             stop.set()
             camera.join()
-    unjudged = [*late, *(number for number, _ in waiting.queue)]
-    for number in unjudged:
-        print(f"{number:5d} ERR not judged: the line was too slow, or was stopped")
-    counted["ERR"] += len(unjudged)
-    print(f"{counted.total()} frames: {counted['OK']} OK, {counted['NG']} NG, {counted['ERR']} ERR")
+    for number in late:
+        print(f"{number:5d} ERR not judged: the queue was full")
+    counted["ERR"] += len(late)
+    words = ", ".join(f"{counted[answer]} {answer}" for answer in ("OK", "NG", "ERR"))
+    print(f"{'stopped by Ctrl-C after' if is_stopped else 'judged'} {counted.total()} frames: {words}")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def test_camera_loop(tiny_bundle, tmp_path):
     # Golden frames 0 to 3 are good, 4 to 7 are not, and each tenth is spoiled; a slow machine may be late for some.
     wanted = {number: "ERR" if number % 10 == 9 else ("OK", "NG")[number % 8 > 3] for number in range(40)}
     assert all(answer in ("ERR", wanted[number]) for number, answer in answers.items())
-    num_ok, num_ng, num_err = map(int, re.fullmatch(r"40 frames: (\d+) OK, (\d+) NG, (\d+) ERR", last).groups())
+    num_ok, num_ng, num_err = map(int, re.fullmatch(r"judged 40 frames: (\d+) OK, (\d+) NG, (\d+) ERR", last).groups())
     assert num_ok > 0
     assert num_ng > 0
     assert num_err >= 4
@@ -68,8 +68,9 @@ def test_camera_loop_is_stopped_by_ctrl_c(tiny_bundle, tmp_path):
     assert process.returncode == 0, err
     assert err == ""
     *lines, last = "".join([*first, out]).splitlines()
-    lines.remove("stopped by Ctrl-C")
-    assert last.startswith(f"{len(lines)} frames: ")
+    numbers = [int(line.split()[0]) for line in lines]
+    assert sorted(numbers) == list(range(len(numbers))), "every frame that was taken has one answer"
+    assert last.startswith(f"stopped by Ctrl-C after {len(lines)} frames: ")
 
 
 @pytest.mark.slow

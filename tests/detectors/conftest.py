@@ -66,9 +66,9 @@ def fit(dataset, tmp_path_factory):
 
 
 def _fits(sizes):
-    """Parameters: every detector at every size that it takes."""
+    """Parameters: every detector at every size that it takes; a fast run has squares alone."""
     return [
-        pytest.param((name, size), id=f"{name}-{size_text(size)}")
+        pytest.param((name, size), id=f"{name}-{size_text(size)}", marks=[] if size == SQUARE else pytest.mark.slow)
         for name in sorted(DETECTORS)
         for size in sizes
         if size[0] == size[1] or resolve(DETECTORS, name, kind="detector").takes_rectangles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -23,6 +24,17 @@ def _openvino() -> Any:
     except (ImportError, OSError) as error:
         raise EnvironmentMissingError(f"openvino cannot be imported ({error}). Install: {_FIX}.") from error
     return openvino
+
+
+@cache
+def _core(openvino: Any) -> Any:
+    """The one core of an imported openvino, which is never given back.
+
+    On a CPU with AMX the plugin gives the thread that loads it a larger stack for signal handlers, and unmaps it when
+    the last core or model goes, in whatever thread. Loaded in one thread and unloaded in another, it would leave the
+    first without a stack: the next signal that Python handles there, a Ctrl-C or a child that ended, kills the process.
+    """
+    return openvino.Core()
 
 
 @final
@@ -46,7 +58,7 @@ class OpenVinoEngine(AbstractEngine):
         looked_for = "the package openvino and its CPU plugin"
         try:
             openvino = _openvino()
-            devices = openvino.Core().available_devices
+            devices = _core(openvino).available_devices
         except (EnvironmentMissingError, RuntimeError) as error:
             return Availability(name=cls.name, is_available=False, looked_for=looked_for, found=str(error), fix=_FIX)
         versions = f"openvino {openvino.__version__} with {', '.join(devices) or 'no device'}"
@@ -60,7 +72,7 @@ class OpenVinoEngine(AbstractEngine):
 
     def _open(self) -> None:
         openvino = _openvino()
-        core = openvino.Core()
+        core = _core(openvino)
         self._version = str(openvino.__version__)
         self._cpu = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         self._refuse_missing_bf16(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

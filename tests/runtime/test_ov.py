@@ -1,5 +1,8 @@
 """OpenVINO: the arithmetic is what was asked, and is said."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -52,3 +55,34 @@ def test_an_fp16_graph_is_computed_in_f32_and_said_so(half_bundle):
     assert record["graph_precision"] == "fp16"
     assert record["arithmetic"] == "f32"
     assert "f16" not in record["nodes_per_dtype"]
+
+
+#: Closes an engine in another thread than the one that opened it; then a signal that Python handles arrives there.
+CLOSED_ELSEWHERE = """
+import gc, os, signal, sys, threading
+from lineproof.bundle.store import open_bundle
+from lineproof.runtime.engine import open_engine, predict
+
+bundle = open_bundle(sys.argv[1])
+engines = [open_engine(bundle, "openvino")]
+predict(engines[0], bundle.golden().frames[:1])
+
+def close():
+    engines.pop().close()
+    gc.collect()
+
+closing = threading.Thread(target=close)
+closing.start()
+closing.join()
+seen = []
+signal.signal(signal.SIGTERM, lambda *_: seen.append("seen"))
+os.kill(os.getpid(), signal.SIGTERM)
+print(*seen)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_an_engine_closed_in_another_thread_leaves_the_process_able_to_take_a_signal(tiny_bundle):
+    command = [sys.executable, "-c", CLOSED_ELSEWHERE, str(tiny_bundle.path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (answer.returncode, answer.stdout.strip()) == (0, "seen"), answer.stderr

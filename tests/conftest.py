@@ -1,5 +1,6 @@
 """Fixtures shared by all folders: a tiny bundle made without PyTorch, and the real data sets where present."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lineproof.bundle.manifest import DetectorRecord, Figures, Manifest, Tolerance, TrainingRecord
+from lineproof.bundle.manifest import DetectorRecord, Figures, Manifest, PlanRecord, Tolerance, TrainingRecord
 from lineproof.bundle.store import GOLDEN, MODEL, Bundle, now, write_bundle
 from lineproof.core.spec import Preprocessing, TensorSpec
 from lineproof.core.threshold import calibrate
@@ -107,15 +108,7 @@ def tiny_manifest(scores, *, name="tiny"):
             TensorSpec("score", "float32", ("N",)),
             TensorSpec("anomaly_map", "float32", ("N", height, width)),
         ),
-        preprocessing=Preprocessing(
-            frame_height_px=height,
-            frame_width_px=width,
-            frame_channels=3,
-            resize_height_px=height,
-            resize_width_px=width,
-            crop_height_px=height,
-            crop_width_px=width,
-        ),
+        preprocessing=Preprocessing.of((height, width, 3), (height, width), (height, width)),
         max_batch=TINY_MAX_BATCH,
         threshold=calibrate(sorted(scores.tolist())[:4], max_false_reject=0.0, engine="torch", source="test"),
         engine_thresholds={},
@@ -210,3 +203,24 @@ def images(tmp_path):
         frame[4:6, 5:8] += 180 * (index == 2)
         Image.fromarray(frame).save(folder / f"{index}.png")
     return folder
+
+
+@pytest.fixture
+def make_plan():
+    """A function to a record of a TensorRT plan; words change its fields."""
+
+    def make(**changes):
+        record = PlanRecord(
+            file="plans/a.plan",
+            sha256="0" * 64,
+            num_bytes=4,
+            engine="trt",
+            engine_version="11.4",
+            target="sm_89",
+            precision="fp32",
+            model_sha256="0" * 64,
+            max_batch=8,
+        )
+        return dataclasses.replace(record, **changes)
+
+    return make

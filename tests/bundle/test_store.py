@@ -11,7 +11,7 @@ import pytest
 
 from lineproof.bundle import store
 from lineproof.bundle.decide import set_threshold
-from lineproof.bundle.manifest import FileRecord, PlanRecord
+from lineproof.bundle.manifest import FileRecord
 from lineproof.bundle.parse import parse_manifest
 from lineproof.bundle.store import check_place, now, open_bundle, write_bundle
 from lineproof.core.errors import BundleError, UsageError
@@ -118,18 +118,8 @@ def test_reports_are_appended(tiny_bundle):
     open_bundle(tiny_bundle.path)
 
 
-def test_a_plan_is_recorded_with_its_hash(tiny_bundle):
-    record = PlanRecord(
-        file="plans/a.plan",
-        sha256="0" * 64,
-        num_bytes=4,
-        engine="trt",
-        engine_version="11.4",
-        target="sm_89",
-        precision="fp32",
-        model_sha256=tiny_bundle.model_sha256,
-        max_batch=8,
-    )
+def test_a_plan_is_recorded_with_its_hash(tiny_bundle, make_plan):
+    record = make_plan(model_sha256=tiny_bundle.model_sha256)
     bundle = tiny_bundle.add_plan(b"plan", record).add_plan(b"plan", record)
     assert open_bundle(bundle.path).manifest.plans == (record,)
 
@@ -272,21 +262,11 @@ def test_a_threshold_is_not_set_without_number_or_reason(tiny_bundle, value, rea
     assert open_bundle(tiny_bundle.path).manifest == tiny_bundle.manifest
 
 
-def test_a_new_plan_makes_its_engine_unverified(tiny_bundle):
+def test_a_new_plan_makes_its_engine_unverified(tiny_bundle, make_plan):
     tiny_bundle.change(
         lambda manifest: manifest.with_parity("trt", "passed", time="t").with_parity("ort-cpu", "passed", time="t")
     )
-    record = PlanRecord(
-        file="plans/a.plan",
-        sha256="0" * 64,
-        num_bytes=4,
-        engine="trt",
-        engine_version="11.4",
-        target="sm_89",
-        precision="fp32",
-        model_sha256=tiny_bundle.model_sha256,
-        max_batch=8,
-    )
+    record = make_plan(model_sha256=tiny_bundle.model_sha256)
     manifest = tiny_bundle.add_plan(b"plan", record).manifest
     assert (manifest.parity_of("trt"), manifest.parity_of("ort-cpu")) == ("unverified", "passed")
 

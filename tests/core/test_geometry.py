@@ -62,15 +62,7 @@ def test_without_a_crop_a_map_is_enlarged_as_torch_does(size, map_size):
 
 
 def test_with_a_crop_each_pixel_takes_the_value_at_its_own_centre():
-    spec = Preprocessing(
-        frame_height_px=45,
-        frame_width_px=90,
-        frame_channels=3,
-        resize_height_px=16,
-        resize_width_px=16,
-        crop_height_px=11,
-        crop_width_px=8,
-    )
+    spec = Preprocessing.of((45, 90, 3), (16, 16), (11, 8))
     anomaly_map = np.random.default_rng(0).random((22, 5), np.float32)
     enlarged = enlarge_map(anomaly_map, spec)
     rows, columns = seen_part(spec)
@@ -92,17 +84,7 @@ def test_what_the_graph_saw_of_a_spot_comes_back_to_its_place():
     torch = pytest.importorskip("torch")
     from lineproof.detectors.nn.graph import Preprocess
 
-    spec = Preprocessing(
-        frame_height_px=900,
-        frame_width_px=900,
-        frame_channels=1,
-        resize_height_px=256,
-        resize_width_px=256,
-        crop_height_px=225,
-        crop_width_px=225,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
-    )
+    spec = Preprocessing.of((900, 900, 1), (256, 256), (225, 225), normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     rows, columns = np.mgrid[:900, :900] + 0.5
     frame = 255 * np.exp(-0.5 * ((rows - 200.3) ** 2 + (columns - 701.8) ** 2) / 12**2)
     with torch.no_grad():
@@ -121,30 +103,14 @@ def test_a_map_of_the_frames_size_is_handed_on():
     assert (
         enlarge_map(
             anomaly_map,
-            Preprocessing(
-                frame_height_px=12,
-                frame_width_px=16,
-                frame_channels=3,
-                resize_height_px=12,
-                resize_width_px=16,
-                crop_height_px=12,
-                crop_width_px=16,
-            ),
+            Preprocessing.of((12, 16, 3), (12, 16), (12, 16)),
         )
         is anomaly_map
     )
     # Resized to twice the size and cropped back, the map covers a quarter of the frame.
     assert enlarge_map(
         anomaly_map,
-        Preprocessing(
-            frame_height_px=12,
-            frame_width_px=16,
-            frame_channels=3,
-            resize_height_px=24,
-            resize_width_px=32,
-            crop_height_px=12,
-            crop_width_px=16,
-        ),
+        Preprocessing.of((12, 16, 3), (24, 32), (12, 16)),
     ).shape == (6, 8)
 
 
@@ -156,15 +122,7 @@ def test_equal_values_stay_equal():
         np.unique(
             enlarge_map(
                 anomaly_map,
-                Preprocessing(
-                    frame_height_px=301,
-                    frame_width_px=333,
-                    frame_channels=3,
-                    resize_height_px=256,
-                    resize_width_px=256,
-                    crop_height_px=256,
-                    crop_width_px=256,
-                ),
+                Preprocessing.of((301, 333, 3), (256, 256), (256, 256)),
             )[130:190, 150:200]
         )
     ) == {np.float32(0.7)}
@@ -172,15 +130,7 @@ def test_equal_values_stay_equal():
 
 def test_mask_of_the_frame_size_stays_as_it_is():
     mask = np.random.default_rng(0).random((12, 16)) > 0.5
-    same = Preprocessing(
-        frame_height_px=12,
-        frame_width_px=16,
-        frame_channels=3,
-        resize_height_px=12,
-        resize_width_px=16,
-        crop_height_px=12,
-        crop_width_px=16,
-    )
+    same = Preprocessing.of((12, 16, 3), (12, 16), (12, 16))
     np.testing.assert_array_equal(mask_on_map(mask, same, map_shape=(12, 16)), mask)
 
 
@@ -189,14 +139,6 @@ def test_mask_follows_resize_and_crop():
     mask = np.zeros((8, 8), dtype=bool)
     mask[2:4, 4:6] = True
     mask[0, 0] = True
-    spec = Preprocessing(
-        frame_height_px=8,
-        frame_width_px=8,
-        frame_channels=3,
-        resize_height_px=4,
-        resize_width_px=4,
-        crop_height_px=2,
-        crop_width_px=2,
-    )
+    spec = Preprocessing.of((8, 8, 3), (4, 4), (2, 2))
     np.testing.assert_array_equal(mask_on_map(mask, spec, map_shape=(2, 2)), [[False, True], [False, False]])
     np.testing.assert_array_equal(mask_on_map(mask, spec, map_shape=(4, 4)), mask[2:6, 2:6])

@@ -10,16 +10,7 @@ from lineproof.export.golden import NUM_GOOD, NUM_MARKED, apart_from, golden_fra
 
 
 def make_spec(height=12, width=18, channels=3, fit="none"):
-    return Preprocessing(
-        frame_height_px=height,
-        frame_width_px=width,
-        frame_channels=channels,
-        resize_height_px=6,
-        resize_width_px=6,
-        crop_height_px=6,
-        crop_width_px=6,
-        fit=fit,
-    )
+    return Preprocessing.of((height, width, channels), (6, 6), (6, 6), fit=fit)
 
 
 @pytest.fixture

@@ -13,15 +13,7 @@ from lineproof.core.spec import Preprocessing  # noqa: E402
 from lineproof.detectors.base import Deployed  # noqa: E402
 from lineproof.export.to_onnx import OPSET, export_onnx, output_specs  # noqa: E402
 
-SPEC = Preprocessing(
-    frame_height_px=8,
-    frame_width_px=8,
-    frame_channels=3,
-    resize_height_px=8,
-    resize_width_px=8,
-    crop_height_px=8,
-    crop_width_px=8,
-)
+SPEC = Preprocessing.of((8, 8, 3), (8, 8), (8, 8))
 
 
 class Post(torch.nn.Module):
@@ -94,15 +86,5 @@ def test_export_is_quiet_and_leaves_logging_alone(capfd):
 
 
 def test_outputs_have_the_crops_size():
-    score, anomaly_map = output_specs(
-        Preprocessing(
-            frame_height_px=50,
-            frame_width_px=60,
-            frame_channels=3,
-            resize_height_px=40,
-            resize_width_px=44,
-            crop_height_px=32,
-            crop_width_px=36,
-        )
-    )
+    score, anomaly_map = output_specs(Preprocessing.of((50, 60, 3), (40, 44), (32, 36)))
     assert (score.shape, anomaly_map.shape) == (("N",), ("N", 32, 36))

@@ -283,15 +283,7 @@ def test_maps_are_shown_where_no_part_is_good():
 
 def test_an_overlay_lies_where_the_graph_saw_it(tiny_bundle):
     """Frame 900, resized to 256, the middle 225 kept: a spot of the map is drawn over its own spot of the frame."""
-    spec = Preprocessing(
-        frame_height_px=900,
-        frame_width_px=900,
-        frame_channels=3,
-        resize_height_px=256,
-        resize_width_px=256,
-        crop_height_px=225,
-        crop_width_px=225,
-    )
+    spec = Preprocessing.of((900, 900, 3), (256, 256), (225, 225))
     bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, preprocessing=spec))
     anomaly_map = np.zeros((225, 225), np.float32)
     anomaly_map[10:13, 100:103] = 1.0

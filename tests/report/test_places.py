@@ -14,28 +14,8 @@ from lineproof.report.overlays import draw
 torch = pytest.importorskip("torch")
 
 #: The crop of 225 of 256 begins at row 15.5, which is rounded to even: 16.
-UNEVEN = Preprocessing(
-    frame_height_px=900,
-    frame_width_px=900,
-    frame_channels=3,
-    resize_height_px=256,
-    resize_width_px=256,
-    crop_height_px=225,
-    crop_width_px=225,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
-TALL = Preprocessing(
-    frame_height_px=900,
-    frame_width_px=500,
-    frame_channels=3,
-    resize_height_px=301,
-    resize_width_px=160,
-    crop_height_px=224,
-    crop_width_px=149,
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-)
+UNEVEN = Preprocessing.of((900, 900, 3), (256, 256), (225, 225), normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+TALL = Preprocessing.of((900, 500, 3), (301, 160), (224, 149), normalisation=((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
 
 
 def lit_frame(spec, place):

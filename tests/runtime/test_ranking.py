@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from lineproof.bundle.manifest import PlanRecord
 from lineproof.core.errors import EnvironmentMissingError, UsageError
 from lineproof.runtime import ranking
 from lineproof.runtime.engine import Availability, EngineOptions, engine_type, names_of
@@ -32,20 +31,10 @@ def test_auto_takes_the_first_that_is_available(tiny_bundle, monkeypatch):
     assert resolve_auto(tiny_bundle, "auto") == "ort-cpu"
 
 
-def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, monkeypatch):
+def test_auto_takes_tensorrt_only_with_a_plan(tiny_bundle, make_plan, monkeypatch):
     monkeypatch.setattr(ranking, "availability", _only("trt", "ort-cpu"))
     assert resolve_auto(tiny_bundle, "auto") == "ort-cpu"
-    record = PlanRecord(
-        file="plans/a.plan",
-        sha256="0" * 64,
-        num_bytes=1,
-        engine="trt",
-        engine_version="11.4",
-        target="L4 sm_89",
-        precision="fp32",
-        model_sha256="0" * 64,
-        max_batch=8,
-    )
+    record = make_plan(num_bytes=1, target="L4 sm_89")
     assert (
         resolve_auto(tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, plans=(record,))), "auto")
         == "trt"

@@ -27,24 +27,8 @@ DEPTH = {**SIZE, "resize_height_px": 11, "resize_width_px": 13, "near_m": 0.4, "
 BOX = {"box_low_m": (-0.05, -0.04, 0.42), "box_high_m": (0.05, 0.04, 0.6), "num_cells": 8}
 #: Two of each kind, with colours and without; of voxels one with fewer cells than pixels, and one with more.
 SPECS = {
-    "rgb": Preprocessing(
-        frame_height_px=HEIGHT,
-        frame_width_px=WIDTH,
-        frame_channels=3,
-        resize_height_px=13,
-        resize_width_px=17,
-        crop_height_px=12,
-        crop_width_px=14,
-    ),
-    "mono": Preprocessing(
-        frame_height_px=HEIGHT,
-        frame_width_px=WIDTH,
-        frame_channels=1,
-        resize_height_px=10,
-        resize_width_px=13,
-        crop_height_px=10,
-        crop_width_px=13,
-    ),
+    "rgb": Preprocessing.of((HEIGHT, WIDTH, 3), (13, 17), (12, 14)),
+    "mono": Preprocessing.of((HEIGHT, WIDTH, 1), (10, 13), (10, 13)),
     "range": DepthPreprocessing(**DEPTH, quantity="range"),
     "z and rgb": DepthPreprocessing(**DEPTH, quantity="z", has_rgb=True, holes="near"),
     "voxel": VoxelPreprocessing(**SIZE, **BOX),

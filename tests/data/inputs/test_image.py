@@ -28,8 +28,8 @@ def test_a_image_of_the_frames_size_is_never_touched():
     image = image_of(9, 12)
     mask = image[:, :, 0] > 128
     for fit in ("none", "stretch", "pad", "crop"):
-        assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit(image) is image
-        assert input_of(FrameRule(frame_height_px=9, frame_width_px=12, fit=fit)).fit_mask(mask) is mask
+        assert input_of(FrameRule.of((9, 12), fit=fit)).fit(image) is image
+        assert input_of(FrameRule.of((9, 12), fit=fit)).fit_mask(mask) is mask
 
 
 def test_pad_repeats_the_border_around_the_unscaled_image():
@@ -57,7 +57,7 @@ def test_crop_takes_the_centre_of_the_unscaled_image():
 @pytest.mark.parametrize(("height", "width"), [(24, 30), (5, 7), (12, 9)])
 def test_stretch_is_the_antialiased_bilinear_resize(height, width):
     image = image_of(12, 18)
-    frame = input_of(FrameRule(frame_height_px=height, frame_width_px=width, fit="stretch")).fit(image)
+    frame = input_of(FrameRule.of((height, width), fit="stretch")).fit(image)
     exact = np.einsum("ah,bw,hwc->abc", antialias_matrix(12, height), antialias_matrix(18, width), image.astype(float))
     # Pillow works in fixed point and rounds to grey levels after each axis.
     np.testing.assert_allclose(frame, exact, atol=1.01)
@@ -70,11 +70,9 @@ def test_stretch_is_the_antialiased_bilinear_resize(height, width):
 def test_crop_undoes_pad(sizes):
     (height, width), (taller, wider) = sizes
     image = image_of(height, width)
-    padded = input_of(FrameRule(frame_height_px=taller, frame_width_px=wider, fit="pad")).fit(image)
+    padded = input_of(FrameRule.of((taller, wider), fit="pad")).fit(image)
     assert padded.shape == (taller, wider, 3)
-    np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=height, frame_width_px=width, fit="crop")).fit(padded), image
-    )
+    np.testing.assert_array_equal(input_of(FrameRule.of((height, width), fit="crop")).fit(padded), image)
 
 
 @pytest.mark.parametrize(
@@ -104,17 +102,17 @@ def test_a_mask_stays_on_its_defect(fit, height, width):
 def test_a_padded_border_is_not_defective_though_it_repeats_a_defect():
     mask = np.zeros((4, 4), bool)
     mask[0] = True
-    marked = input_of(FrameRule(frame_height_px=8, frame_width_px=4, fit="pad")).fit_mask(mask)
+    marked = input_of(FrameRule.of((8, 4), fit="pad")).fit_mask(mask)
     np.testing.assert_array_equal(np.flatnonzero(marked.any(axis=1)), [2])
 
 
 def test_a_stretched_mask_takes_the_pixel_under_each_centre():
     mask = np.array([[True, False, False, True, False]])
     np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=1, frame_width_px=3, fit="stretch")).fit_mask(mask), [[True, False, False]]
+        input_of(FrameRule.of((1, 3), fit="stretch")).fit_mask(mask), [[True, False, False]]
     )  # centres at 0.83, 2.5, 4.17
     np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=2, frame_width_px=4, fit="stretch")).fit_mask(mask[:, :2]),
+        input_of(FrameRule.of((2, 4), fit="stretch")).fit_mask(mask[:, :2]),
         [[True, True, False, False]] * 2,
     )
 
@@ -130,7 +128,7 @@ def test_a_stretched_mask_takes_the_pixel_under_each_centre():
     ],
 )
 def test_a_image_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, words):
-    rule = FrameRule(frame_height_px=12, frame_width_px=16, fit=fit)
+    rule = FrameRule.of((12, 16), fit=fit)
     path = save(tmp_path / "a.png", image_of(*size))
     with pytest.raises(BadInputError, match=rf"^{path}: the image is .*{words}" if size != (8, 17) else words):
         input_of(rule).read(path)
@@ -141,18 +139,7 @@ def test_a_image_that_the_rule_does_not_take_is_refused(tmp_path, fit, size, wor
 @pytest.mark.parametrize("channels", [1, 3])
 def test_read_frame_decodes_then_fits(tmp_path, channels):
     path = save(tmp_path / "a.png", image_of(8, 10))
-    frame = input_of(
-        Preprocessing(
-            frame_height_px=12,
-            frame_width_px=16,
-            frame_channels=channels,
-            resize_height_px=12,
-            resize_width_px=16,
-            crop_height_px=12,
-            crop_width_px=16,
-            fit="pad",
-        )
-    ).read(path)
+    frame = input_of(Preprocessing.of((12, 16, channels), (12, 16), (12, 16), fit="pad")).read(path)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(8, 10, channels)
     np.testing.assert_array_equal(frame, np.pad(pixels, [(2, 2), (3, 3), (0, 0)], mode="edge"))
@@ -163,7 +150,7 @@ def test_read_frame_decodes_then_fits(tmp_path, channels):
 
 
 def test_conversions_are_told_once_per_image_that_was_read(tmp_path):
-    rule = FrameRule(frame_height_px=12, frame_width_px=16)
+    rule = FrameRule.of((12, 16))
     conversions = input_of(rule).conversions()
     for index in range(3):
         input_of(rule).read(save(tmp_path / f"{index}.png", image_of(12, 16)[:, :, 0]), conversions=conversions)
@@ -177,12 +164,8 @@ def test_twelve_bits_in_sixteen_are_read_by_the_rules_depth(tmp_path):
     values = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 21
     path = save(tmp_path / "wide.png", values)
     expected = np.repeat((values >> 4).astype(np.uint8)[:, :, None], 3, axis=2)
-    np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16, bit_depth=12)).read(path), expected
-    )
-    np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16)).read(path)[:, :, 0], values >> 8
-    )
+    np.testing.assert_array_equal(input_of(FrameRule.of((12, 16), bit_depth=12)).read(path), expected)
+    np.testing.assert_array_equal(input_of(FrameRule.of((12, 16))).read(path)[:, :, 0], values >> 8)
     said = " ".join(survey([path]).conversions.summary_lines())
     assert "12 bits in 16" in said
     assert "give --bit-depth 12" in said
@@ -257,35 +240,17 @@ def test_one_size_needs_no_fit_and_another_frame_does():
 @pytest.mark.parametrize("fit", ["", "Pad", "letterbox"])
 def test_an_unknown_fit_is_refused(fit):
     with pytest.raises(UsageError, match=rf"--fit is '{fit}'; expected stretch, pad, crop"):
-        FrameRule(frame_height_px=10, frame_width_px=12, fit=fit)
+        FrameRule.of((10, 12), fit=fit)
     with pytest.raises(UsageError, match="--fit is"):
-        Preprocessing(
-            frame_height_px=8,
-            frame_width_px=8,
-            frame_channels=3,
-            resize_height_px=8,
-            resize_width_px=8,
-            crop_height_px=8,
-            crop_width_px=8,
-            fit=fit,
-        )
+        Preprocessing.of((8, 8, 3), (8, 8), (8, 8), fit=fit)
 
 
 @pytest.mark.parametrize("bit_depth", [0, 7, 17, -12])
 def test_an_impossible_bit_depth_is_refused(bit_depth):
     with pytest.raises(UsageError, match=rf"--bit-depth is {bit_depth}; expected 8 to 16"):
-        FrameRule(frame_height_px=10, frame_width_px=12, bit_depth=bit_depth)
+        FrameRule.of((10, 12), bit_depth=bit_depth)
     with pytest.raises(UsageError, match="--bit-depth is"):
-        Preprocessing(
-            frame_height_px=8,
-            frame_width_px=8,
-            frame_channels=3,
-            resize_height_px=8,
-            resize_width_px=8,
-            crop_height_px=8,
-            crop_width_px=8,
-            bit_depth=bit_depth,
-        )
+        Preprocessing.of((8, 8, 3), (8, 8), (8, 8), bit_depth=bit_depth)
 
 
 def test_masks_are_read_at_their_images_size_and_brought_to_the_frame(tmp_path):
@@ -296,20 +261,16 @@ def test_masks_are_read_at_their_images_size_and_brought_to_the_frame(tmp_path):
     bad = Sample(path=path, label=1, defect="dent", mask_paths=(mask_path,), split="test")
     expected = np.zeros((12, 16), bool)
     expected[3:6, 4:10] = True
-    np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad), expected
-    )
+    np.testing.assert_array_equal(input_of(FrameRule.of((12, 16), fit="pad")).read_mask(bad), expected)
     with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its image 16x12"):
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16)).read_mask(bad)
+        input_of(FrameRule.of((12, 16))).read_mask(bad)
     save(tmp_path / "a.png", image_of(9, 14))
     with pytest.raises(BadInputError, match=r"the mask is 14x10 pixels, its image 14x9"):
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)
+        input_of(FrameRule.of((12, 16), fit="pad")).read_mask(bad)
     unmarked = Sample(path=path, label=1, defect="dent", mask_paths=(), split="test")
-    assert input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(unmarked) is None
+    assert input_of(FrameRule.of((12, 16), fit="pad")).read_mask(unmarked) is None
     good = Sample(path=path, label=0, defect="good", mask_paths=(), split="test")
-    np.testing.assert_array_equal(
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(good), np.zeros((12, 16), bool)
-    )
+    np.testing.assert_array_equal(input_of(FrameRule.of((12, 16), fit="pad")).read_mask(good), np.zeros((12, 16), bool))
     path.write_bytes(b"no image at all")
     with pytest.raises(BadInputError, match="this is no image that can be read"):
-        input_of(FrameRule(frame_height_px=12, frame_width_px=16, fit="pad")).read_mask(bad)
+        input_of(FrameRule.of((12, 16), fit="pad")).read_mask(bad)

@@ -146,15 +146,7 @@ def test_it_equals_torchvision_on_real_frames(resize, crop, channels, shared_dat
     paths = sorted((shared_data / "mvtec_ad" / "screw" / "train" / "good").glob("*.png"))[:2]
     frames = np.stack([decode_image(path, channels=channels) for path in paths])
     height, width = frames.shape[1:3]
-    spec = Preprocessing(
-        frame_height_px=height,
-        frame_width_px=width,
-        frame_channels=channels,
-        resize_height_px=resize,
-        resize_width_px=resize,
-        crop_height_px=crop,
-        crop_width_px=crop,
-    )
+    spec = Preprocessing.of((height, width, channels), (resize, resize), (crop, crop))
     want = torchvision_reference(frames, spec)
     np.testing.assert_allclose(Preprocess(spec)(torch.from_numpy(frames)).numpy(), want, rtol=0, atol=ATOL)
     content = to_onnx([spec])

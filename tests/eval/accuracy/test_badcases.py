@@ -8,18 +8,15 @@ from scipy.ndimage import binary_dilation
 
 from lineproof.core.spec import Preprocessing
 from lineproof.eval.accuracy.badcases import find_bad_cases, grow, hot_level
-from lineproof.eval.accuracy.outputs import Outputs, Source
-from lineproof.eval.masks import pack_mask
 
 SIDE = 64
 
 
 @pytest.fixture
-def outputs():
+def outputs(outputs_of):
     """Six good and four defective images; image 7 has a spot outside its mask."""
     maps = np.full((10, SIDE, SIDE), 0.1, np.float32)
     masks = np.zeros((10, SIDE, SIDE), np.bool_)
-    label = np.arange(10) >= 6
     masks[6:, 10:14, 10:14] = True
     maps[6:, 10:14, 10:14] = np.array([0.9, 0.8, 0.3, 0.2], np.float32)[:, None, None]
     maps[0, 0, 0], maps[1, 0, 0] = 0.55, 0.6
@@ -27,39 +24,8 @@ def outputs():
     maps[7, 41, 51] = 0.75
     # The blur of the defect itself: far outside its mask, but in one piece with it.
     maps[6, 14:34, 10:14] = 0.88
-    spec = Preprocessing(
-        frame_height_px=SIDE,
-        frame_width_px=SIDE,
-        frame_channels=3,
-        resize_height_px=SIDE,
-        resize_width_px=SIDE,
-        crop_height_px=SIDE,
-        crop_width_px=SIDE,
-    )
-    source = Source(
-        bundle="b",
-        model_sha256="0",
-        detector="d",
-        engine="e",
-        precision="fp32",
-        threshold=0.5,
-        dataset="folder",
-        category="c",
-        root="/nowhere",
-        preprocessing=spec,
-    )
-    files = tuple(f"{i}.png" for i in range(10))
-    defects = tuple("cut" if is_bad else "good" for is_bad in label)
-    return Outputs(
-        source=source,
-        files=files,
-        defects=defects,
-        score=maps.max(axis=(1, 2)),
-        label=label,
-        has_mask=np.ones(10, np.bool_),
-        anomaly_map=maps,
-        packed_mask=pack_mask(masks),
-    )
+    spec = Preprocessing.of((SIDE, SIDE, 3), (SIDE, SIDE), (SIDE, SIDE))
+    return outputs_of(maps, masks, spec, threshold=0.5)
 
 
 def test_each_kind_the_worst_first(outputs):
@@ -95,46 +61,14 @@ def test_growing_is_dilation_by_a_square(num_px):
     np.testing.assert_array_equal(grow(mask, num_px), expected)
 
 
-def test_a_hot_spot_is_placed_on_the_image_or_on_the_map():
+def test_a_hot_spot_is_placed_on_the_image_or_on_the_map(outputs_of):
     """A map of 16 x 16 over the middle 448 of an image of 512: each of its pixels is 28 pixels of the image."""
-    spec = Preprocessing(
-        frame_height_px=512,
-        frame_width_px=512,
-        frame_channels=3,
-        resize_height_px=256,
-        resize_width_px=256,
-        crop_height_px=224,
-        crop_width_px=224,
-    )
+    spec = Preprocessing.of((512, 512, 3), (256, 256), (224, 224))
     maps = np.full((4, 16, 16), 0.1, np.float32)
     maps[3, 10:12, 4:6] = 0.9
     masks = np.zeros((4, 512, 512), np.bool_)
     masks[3, 60:80, 300:330] = True
-    label = np.arange(4) >= 3
-    source = Source(
-        bundle="b",
-        model_sha256="0",
-        detector="d",
-        engine="e",
-        precision="fp32",
-        threshold=0.5,
-        dataset="folder",
-        category="c",
-        root="/nowhere",
-        preprocessing=spec,
-    )
-    files = tuple(f"{i}.png" for i in range(4))
-    defects = tuple("cut" if is_bad else "good" for is_bad in label)
-    outputs = Outputs(
-        source=source,
-        files=files,
-        defects=defects,
-        score=maps.max((1, 2)),
-        label=label,
-        has_mask=np.ones(4, np.bool_),
-        anomaly_map=maps,
-        packed_mask=pack_mask(masks),
-    )
+    outputs = outputs_of(maps, masks, spec, threshold=0.5)
     (on_map,) = find_bad_cases(outputs, resolution="map")
     assert on_map.box == (10, 4, 12, 6)
     (on_image,) = find_bad_cases(outputs)

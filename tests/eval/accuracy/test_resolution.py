@@ -9,7 +9,7 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import Sample, open_dataset
 from lineproof.data.inputs.table import input_of
-from lineproof.eval.accuracy.outputs import Outputs, Source
+from lineproof.eval.accuracy.outputs import Outputs
 from lineproof.eval.accuracy.report import measure_accuracy
 from lineproof.eval.masks import check_resolution, judged_pixels, pack_mask, unpack_mask
 from lineproof.eval.parity.paired import PairedMeter
@@ -45,46 +45,28 @@ def published_evaluation(maps, masks, limit=0.3):
     return np.trapezoid(np.append(pro[kept], at_limit), np.append(fpr[kept], limit)) / limit
 
 
-def make_outputs(spec, map_shape, seed=0, num=8):
+@pytest.fixture(scope="session")
+def make_outputs(outputs_of):
     """Blobs on maps, and masks drawn at the size of the frames: compact ones, thin lines, several per image."""
-    rng = np.random.default_rng(seed)
-    maps = rng.random((num, *map_shape)).astype(np.float32)
-    maps += np.roll(maps, 1, 1) + np.roll(maps, 1, 2)
-    masks = np.zeros((num, spec.frame_height_px, spec.frame_width_px), np.bool_)
-    for index in range(3, num):
-        for _ in range(3):
-            top, left = rng.integers(0, spec.frame_height_px - 9), rng.integers(0, spec.frame_width_px - 9)
-            masks[index, top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)] = True
-        masks[index, np.arange(30), np.arange(40, 70)] = True
-    label = masks.any(axis=(1, 2))
-    for index in np.flatnonzero(label):
-        rows, columns = np.nonzero(masks[index])
-        scale = np.array(map_shape) / masks.shape[1:]
-        maps[index, (rows * scale[0]).astype(int), (columns * scale[1]).astype(int)] += 0.7
-    source = Source(
-        bundle="b",
-        model_sha256="0",
-        detector="d",
-        engine="e",
-        precision="fp32",
-        threshold=2.0,
-        dataset="folder",
-        category="c",
-        root="/nowhere",
-        preprocessing=spec,
-    )
-    names = tuple(f"{index}.png" for index in range(num))
-    kinds = tuple("cut" if is_bad else "good" for is_bad in label)
-    return Outputs(
-        source=source,
-        files=names,
-        defects=kinds,
-        score=maps.max(axis=(1, 2)),
-        label=label,
-        has_mask=np.ones(num, np.bool_),
-        anomaly_map=maps,
-        packed_mask=pack_mask(masks),
-    )
+
+    def build(spec, map_shape, seed=0, num=8):
+        rng = np.random.default_rng(seed)
+        maps = rng.random((num, *map_shape)).astype(np.float32)
+        maps += np.roll(maps, 1, 1) + np.roll(maps, 1, 2)
+        masks = np.zeros((num, spec.frame_height_px, spec.frame_width_px), np.bool_)
+        for index in range(3, num):
+            for _ in range(3):
+                top, left = rng.integers(0, spec.frame_height_px - 9), rng.integers(0, spec.frame_width_px - 9)
+                masks[index, top : top + rng.integers(1, 9), left : left + rng.integers(1, 9)] = True
+            masks[index, np.arange(30), np.arange(40, 70)] = True
+        label = masks.any(axis=(1, 2))
+        for index in np.flatnonzero(label):
+            rows, columns = np.nonzero(masks[index])
+            scale = np.array(map_shape) / masks.shape[1:]
+            maps[index, (rows * scale[0]).astype(int), (columns * scale[1]).astype(int)] += 0.7
+        return outputs_of(maps, masks, spec, threshold=2.0)
+
+    return build
 
 
 def enlarged_by_torch(maps, size):
@@ -96,17 +78,9 @@ def enlarged_by_torch(maps, size):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("map_shape", [(32, 32), (28, 40), (90, 120)])
 @pytest.mark.parametrize("limit", [0.05, 0.3])
-def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit):
+def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit, make_outputs):
     outputs = make_outputs(
-        Preprocessing(
-            frame_height_px=HEIGHT,
-            frame_width_px=WIDTH,
-            frame_channels=3,
-            resize_height_px=64,
-            resize_width_px=64,
-            crop_height_px=64,
-            crop_width_px=64,
-        ),
+        Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (64, 64)),
         map_shape,
         seed,
     )
@@ -118,17 +92,9 @@ def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limi
     assert accuracy.pixel.num_pixels == len(outputs) * HEIGHT * WIDTH
 
 
-def test_ties_are_one_point_of_the_curve():
+def test_ties_are_one_point_of_the_curve(make_outputs):
     outputs = make_outputs(
-        Preprocessing(
-            frame_height_px=HEIGHT,
-            frame_width_px=WIDTH,
-            frame_channels=3,
-            resize_height_px=HEIGHT,
-            resize_width_px=WIDTH,
-            crop_height_px=HEIGHT,
-            crop_width_px=WIDTH,
-        ),
+        Preprocessing.of((HEIGHT, WIDTH, 3), (HEIGHT, WIDTH), (HEIGHT, WIDTH)),
         (HEIGHT, WIDTH),
     )
     coarse = np.round(np.asarray(outputs.anomaly_map) * 4) / np.float32(4)
@@ -137,18 +103,10 @@ def test_ties_are_one_point_of_the_curve():
     np.testing.assert_allclose(measure_accuracy(tied).pixel.aupro, expected, rtol=0, atol=5e-6)
 
 
-def test_with_a_crop_only_seen_pixels_count():
+def test_with_a_crop_only_seen_pixels_count(make_outputs):
     """Rows and columns whose centres lie in the cropped region, counted by hand: 90 · 8/64 = 11.25 to 78.75."""
     outputs = make_outputs(
-        Preprocessing(
-            frame_height_px=HEIGHT,
-            frame_width_px=WIDTH,
-            frame_channels=3,
-            resize_height_px=64,
-            resize_width_px=64,
-            crop_height_px=48,
-            crop_width_px=48,
-        ),
+        Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (48, 48)),
         (48, 48),
     )
     accuracy = measure_accuracy(outputs).pixel
@@ -159,17 +117,9 @@ def test_with_a_crop_only_seen_pixels_count():
     assert accuracy.num_components == sum(scipy_label(mask, np.ones((3, 3)))[1] for mask in masks)
 
 
-def test_shrinking_a_mask_can_split_a_defect():
+def test_shrinking_a_mask_can_split_a_defect(make_outputs):
     """A thin line leaves the row on which the map's centres lie, and comes back: one defect, or two."""
-    spec = Preprocessing(
-        frame_height_px=HEIGHT,
-        frame_width_px=WIDTH,
-        frame_channels=3,
-        resize_height_px=15,
-        resize_width_px=20,
-        crop_height_px=15,
-        crop_width_px=20,
-    )
+    spec = Preprocessing.of((HEIGHT, WIDTH, 3), (15, 20), (15, 20))
     outputs = make_outputs(spec, (15, 20))
     masks = np.zeros((8, HEIGHT, WIDTH), np.bool_)
     masks[5, 9, 3:51] = masks[5, 10, 51:71] = masks[5, 9, 71:111] = True
@@ -183,17 +133,9 @@ def test_shrinking_a_mask_can_split_a_defect():
     assert (image.num_pixels, shrunk.num_pixels) == (8 * HEIGHT * WIDTH, 8 * 15 * 20)
 
 
-def test_every_result_says_its_resolution():
+def test_every_result_says_its_resolution(make_outputs):
     outputs = make_outputs(
-        Preprocessing(
-            frame_height_px=HEIGHT,
-            frame_width_px=WIDTH,
-            frame_channels=3,
-            resize_height_px=64,
-            resize_width_px=64,
-            crop_height_px=64,
-            crop_width_px=64,
-        ),
+        Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (64, 64)),
         (32, 32),
     )
     image, shrunk = measure_accuracy(outputs), measure_accuracy(outputs, resolution="map")
@@ -207,16 +149,8 @@ def test_every_result_says_its_resolution():
 
 
 @pytest.mark.parametrize("resolution", ["image", "map"])
-def test_both_sides_of_a_verification_are_measured_alike(resolution):
-    spec = Preprocessing(
-        frame_height_px=HEIGHT,
-        frame_width_px=WIDTH,
-        frame_channels=3,
-        resize_height_px=64,
-        resize_width_px=64,
-        crop_height_px=48,
-        crop_width_px=48,
-    )
+def test_both_sides_of_a_verification_are_measured_alike(resolution, make_outputs):
+    spec = Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (48, 48))
     outputs = make_outputs(spec, (48, 48))
     meter = PairedMeter(spec, resolution=resolution)
     for index in range(len(outputs)):
@@ -231,31 +165,13 @@ def test_both_sides_of_a_verification_are_measured_alike(resolution):
 
 
 def test_a_mask_is_read_as_it_was_drawn_or_refused(tmp_path):
-    spec = Preprocessing(
-        frame_height_px=12,
-        frame_width_px=16,
-        frame_channels=3,
-        resize_height_px=12,
-        resize_width_px=16,
-        crop_height_px=12,
-        crop_width_px=16,
-    )
+    spec = Preprocessing.of((12, 16, 3), (12, 16), (12, 16))
     drawn = np.random.default_rng(0).random((12, 16)) < 0.3
     Image.fromarray(drawn.astype(np.uint8) * 255).save(tmp_path / "m.png")
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", mask_paths=(tmp_path / "m.png",), split="test")
     np.testing.assert_array_equal(input_of(spec).read_mask(bad), drawn)
     with pytest.raises(BadInputError, match="16x12"):
-        input_of(
-            Preprocessing(
-                frame_height_px=24,
-                frame_width_px=32,
-                frame_channels=3,
-                resize_height_px=12,
-                resize_width_px=16,
-                crop_height_px=12,
-                crop_width_px=16,
-            )
-        ).read_mask(bad)
+        input_of(Preprocessing.of((24, 32, 3), (12, 16), (12, 16))).read_mask(bad)
     with pytest.raises(BadInputError, match="The mask is 8x8 pixels, the frames 16x12"):
         judged_pixels(np.zeros((4, 4), np.float32), np.zeros((8, 8), np.bool_), spec, resolution="image")
 
@@ -269,17 +185,9 @@ def test_masks_are_bits_and_come_back(width):
     assert unpack_mask(packed, width).dtype == np.bool_
 
 
-def test_outputs_whose_parts_do_not_belong_together_are_refused():
+def test_outputs_whose_parts_do_not_belong_together_are_refused(make_outputs):
     outputs = make_outputs(
-        Preprocessing(
-            frame_height_px=HEIGHT,
-            frame_width_px=WIDTH,
-            frame_channels=3,
-            resize_height_px=64,
-            resize_width_px=64,
-            crop_height_px=64,
-            crop_width_px=64,
-        ),
+        Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (64, 64)),
         (32, 32),
     )
     for change in ({"packed_mask": outputs.packed_mask[:, :45]}, {"label": outputs.label[:3]}):
@@ -290,15 +198,7 @@ def test_outputs_whose_parts_do_not_belong_together_are_refused():
 @pytest.mark.realdata
 def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
-    spec = Preprocessing(
-        frame_height_px=512,
-        frame_width_px=512,
-        frame_channels=3,
-        resize_height_px=256,
-        resize_width_px=256,
-        crop_height_px=256,
-        crop_width_px=256,
-    )
+    spec = Preprocessing.of((512, 512, 3), (256, 256), (256, 256))
     counted = {"image": 0, "map": 0}
     for sample in (sample for sample in dataset.test if sample.label):
         mask = input_of(spec).read_mask(sample)
@@ -309,46 +209,16 @@ def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
 
 
 @pytest.mark.realdata
-def test_real_masks_are_evaluated_as_published(shared_data):
+def test_real_masks_are_evaluated_as_published(shared_data, outputs_of):
     """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
-    spec = Preprocessing(
-        frame_height_px=512,
-        frame_width_px=512,
-        frame_channels=3,
-        resize_height_px=256,
-        resize_width_px=256,
-        crop_height_px=256,
-        crop_width_px=256,
-    )
+    spec = Preprocessing.of((512, 512, 3), (256, 256), (256, 256))
     masks = np.stack([input_of(spec).read_mask(sample) for sample in dataset.test[::8]])
     rng = np.random.default_rng(0)
     maps = rng.random((len(masks), 64, 64)).astype(np.float32)
     maps += masks.reshape(len(masks), 64, 8, 64, 8).mean((2, 4), dtype=np.float32)
     label = masks.any(axis=(1, 2))
     assert 10 < label.sum() < len(label)
-    source = Source(
-        bundle="b",
-        model_sha256="0",
-        detector="d",
-        engine="e",
-        precision="fp32",
-        threshold=2.0,
-        dataset="mvtec-ad",
-        category="screw",
-        root="/nowhere",
-        preprocessing=spec,
-    )
-    names, score, has_mask = tuple(map(str, range(len(masks)))), maps.max((1, 2)), np.ones(len(masks), np.bool_)
-    outputs = Outputs(
-        source=source,
-        files=names,
-        defects=names,
-        score=score,
-        label=label,
-        has_mask=has_mask,
-        anomaly_map=maps,
-        packed_mask=pack_mask(masks),
-    )
+    outputs = outputs_of(maps, masks, spec, threshold=2.0)
     expected = published_evaluation(enlarged_by_torch(maps, (512, 512)).astype(np.float32), masks)
     np.testing.assert_allclose(measure_accuracy(outputs).pixel.aupro, expected, rtol=0, atol=5e-6)

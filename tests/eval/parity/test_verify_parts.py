@@ -42,15 +42,7 @@ def test_rank_correlation_is_none_where_undefined(first):
 
 
 def test_defective_image_without_a_mask_has_unknown_pixels(tmp_path):
-    preprocessing = Preprocessing(
-        frame_height_px=12,
-        frame_width_px=16,
-        frame_channels=3,
-        resize_height_px=12,
-        resize_width_px=16,
-        crop_height_px=12,
-        crop_width_px=16,
-    )
+    preprocessing = Preprocessing.of((12, 16, 3), (12, 16), (12, 16))
     bad = Sample(path=tmp_path / "x.png", label=1, defect="dent", split="test")
     good = Sample(path=tmp_path / "y.png", label=0, defect="good", split="test")
     assert input_of(preprocessing).read_mask(bad) is None
@@ -111,15 +103,7 @@ def test_mono_bundle_gets_mono_frames(tiny_bundle, tiny_dataset):
     bundle = tiny_bundle.change(
         lambda manifest: dataclasses.replace(
             manifest,
-            preprocessing=Preprocessing(
-                frame_height_px=12,
-                frame_width_px=16,
-                frame_channels=1,
-                resize_height_px=12,
-                resize_width_px=16,
-                crop_height_px=12,
-                crop_width_px=16,
-            ),
+            preprocessing=Preprocessing.of((12, 16, 1), (12, 16), (12, 16)),
         )
     )
     (item,) = read_batches(bundle, tiny_dataset.test[:1], batch=1)

@@ -37,11 +37,10 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.batch_norm import fold_batch_norm
 from ..nn.graph import SmoothUpsample
-from ..training.features import feature_task
+from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import Optimisation
-from ..training.trainer import Trainer
 from .cross_scale import CrossScale, LoweredCrossScale
 from .glow import (
     NUM_SCALES,
@@ -148,16 +147,16 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
             self.standardise.learn(fit_features)
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
         optimiser = torch.optim.Adam(parameters, config.learning_rate, eps=1e-4, weight_decay=config.weight_decay)
-        task = feature_task(
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = train_on_features(
             self.flow,
             Optimisation(optimiser=optimiser, largest_norm=LARGEST_NORM),
             loss=lambda features: glow_loss(self.flow, self.standardise(features[0])),
             fit_features=[fit_features],
             holdout_features=[holdout_features],
-            batch_size=config.batch_size,
+            schedule=schedule,
+            context=context,
         )
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
-        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 

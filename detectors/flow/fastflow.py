@@ -23,11 +23,10 @@ from torch import Tensor, nn
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
-from ..training.features import feature_task
+from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import Optimisation
-from ..training.trainer import Trainer
 from .flows import LoweredFlow, build_flow
 
 _STRIDES = (4, 8, 16)
@@ -114,21 +113,21 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
         )
 
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        task = feature_task(
-            self.flows,
-            Optimisation(optimiser=optimiser),
-            loss=self.loss,
-            fit_features=fit_features,
-            holdout_features=holdout_features,
-            batch_size=config.batch_size,
-        )
         schedule = Schedule(
             epochs=config.epochs,
             batch_size=config.batch_size,
             patience=config.patience,
             precision="bf16" if device.type == "cuda" else "fp32",
         )
-        report = Trainer(task, schedule=schedule, context=context).run()
+        report = train_on_features(
+            self.flows,
+            Optimisation(optimiser=optimiser),
+            loss=self.loss,
+            fit_features=fit_features,
+            holdout_features=holdout_features,
+            schedule=schedule,
+            context=context,
+        )
         self.cpu()
         return report
 

@@ -36,11 +36,10 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
-from ..training.features import feature_task
+from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import Optimisation
-from ..training.trainer import Trainer
 from .vgg import VggBackbone
 
 _STRIDES = (4, 8, 16)
@@ -195,16 +194,16 @@ class Dfr(AbstractDetector[DfrConfig]):
         latent = config.latent_size or num_components(fit_features[0][: config.pca_images], config.variance)
         self.autoencoder = Autoencoder(self.num_channels, latent).to(device)
         optimiser = torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate)
-        task = feature_task(
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = train_on_features(
             self.autoencoder,
             Optimisation(optimiser=optimiser),
             loss=lambda features: F.mse_loss(self.autoencoder(features[0]), features[0]),
             fit_features=fit_features,
             holdout_features=holdout_features,
-            batch_size=config.batch_size,
+            schedule=schedule,
+            context=context,
         )
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
-        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return {**report, "latent_size": latent, "num_channels": self.num_channels}
 

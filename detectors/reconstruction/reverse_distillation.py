@@ -34,11 +34,10 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.blocks import ConvNorm, conv_norm, fold
 from ..nn.graph import SmoothUpsample
-from ..training.features import feature_task
+from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
 from ..training.task import Optimisation
-from ..training.trainer import Trainer
 
 _STRIDES = (4, 8, 16)
 _SIGMA = 4.0
@@ -206,16 +205,16 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
         num_steps = config.epochs * -(-len(images) // config.batch_size)
         scheduler = WarmCosine(optimiser, num_steps=num_steps) if config.anneals else None
-        task = feature_task(
+        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        report = train_on_features(
             self.student,
             Optimisation(optimiser=optimiser, scheduler=scheduler),
             loss=lambda maps: distillation_loss(maps, self.student(maps)),
             fit_features=fit_features,
             holdout_features=holdout_features,
-            batch_size=config.batch_size,
+            schedule=schedule,
+            context=context,
         )
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
-        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 

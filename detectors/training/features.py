@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from ..base import FitContext
 from ..nn.calibration import calibration_parts, recalibrate
+from .schedules import Schedule
 from .task import BatchSource, Draw, LossTask, Optimisation
+from .trainer import Trainer
 
 Features = tuple[Tensor, ...]
 
@@ -49,16 +52,17 @@ def mean_loss(loss: Callable[[Features], Tensor], holdout_features: CachedFeatur
         return sum(float(loss(holdout_features.at(part))) * len(part) for part in parts) / len(holdout_features)
 
 
-def feature_task(
+def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
     module: nn.Module,
     optimisation: Optimisation,
     *,
     loss: Callable[[Features], Tensor],
     fit_features: Sequence[Tensor],
     holdout_features: Sequence[Tensor],
-    batch_size: int,
-) -> LossTask[Features]:
-    """Return the task of minimising a loss over cached features.
+    schedule: Schedule,
+    context: FitContext,
+) -> dict[str, Any]:
+    """Minimise a loss over cached features.
 
     Before each validation the statistics of batch normalisations are computed anew for the weights of that epoch.
 
@@ -68,7 +72,11 @@ def feature_task(
         loss: maps the features of a batch, on the module's device, to the mean loss over its images.
         fit_features: features of the images to fit on, float32 (num_images, …) each, on the CPU.
         holdout_features: features of the held-out good images, of the same shapes and on the CPU.
-        batch_size: images per step.
+        schedule: length and batches of the training.
+        context: seed, device, progress, run folder.
+
+    Returns:
+        See ``Trainer.run``.
     """
     source, holdout_source = CachedFeatures(fit_features), CachedFeatures(holdout_features)
     device = next(module.parameters()).device
@@ -79,8 +87,9 @@ def feature_task(
 
     def holdout_loss() -> float:
         if is_normalised:
-            parts = calibration_parts(len(source), batch_size)
+            parts = calibration_parts(len(source), schedule.batch_size)
             recalibrate(module, moved, batches=(source.at(part) for part in parts))
-        return mean_loss(moved, holdout_source, batch_size=batch_size)
+        return mean_loss(moved, holdout_source, batch_size=schedule.batch_size)
 
-    return LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss)
+    task = LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss)
+    return Trainer(task, schedule=schedule, context=context).run()

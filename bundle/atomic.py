@@ -54,12 +54,23 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; ``filename`` is ``path`` and not the temporary name.
     """
+    with new_file(path) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A name to write a file under, which takes the place of ``path`` in one step when the block ends.
+
+    For libraries that write files by name; an error in the block leaves what was there.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is ``path`` and not the temporary name.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -112,6 +123,12 @@ def _exchange(first: Path, second: Path) -> bool:
         if code not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(code, os.strerror(code), str(second))
     return False
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of the bytes to a file descriptor, which may take them in pieces."""
+    while data:
+        data = data[os.write(handle, data) :]
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..bundle.atomic import write_all
 from ..bundle.lock import exclusive
 from ..core.errors import BadInputError
 from ..core.os_errors import os_error_words
@@ -211,10 +212,8 @@ class Filing:
 
     def _write(self, line: bytes) -> None:
         """Append a whole line, or nothing of it."""
-        rest = line
         try:
-            while rest:
-                rest = rest[os.write(self._handle, rest) :]
+            write_all(self._handle, line)
         except OSError:
             os.ftruncate(self._handle, self._end)
             raise

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ...bundle.atomic import new_file
 from ...bundle.manifest import DetectorRecord
 from ...core.errors import BadInputError, LineproofError
 from ...core.inputs import InputSpec
@@ -35,9 +36,8 @@ def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
             f"The fit ended in weights that are not finite, and was not saved: {not_finite}. Look for images that are "
             "all of one value, lower the learning rate where the method has one, and train again, into a new --out."
         )
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(state, temporary)
-    temporary.replace(path)
+    with new_file(path) as file:
+        save_file(state, file)
 
 
 def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any]:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ...bundle.atomic import new_file
 from ...bundle.runs.folder import STATE, STATES
 from ...core.errors import BadInputError, LineproofError
 from ..nn.finite import describe_not_finite
@@ -68,9 +69,8 @@ def write_state(path: Path, state: TrainerState) -> None:
         "epochs": str(state.epochs),
         "others": json.dumps(others),
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: item.detach().cpu().contiguous().clone() for name, item in tensors.items()}, temporary, metadata)
-    temporary.replace(path)
+    with new_file(path) as file:
+        save_file({name: item.detach().cpu().contiguous().clone() for name, item in tensors.items()}, file, metadata)
 
 
 def read_state(path: Path) -> TrainerState:

@@ -8,6 +8,7 @@ import os
 import stat
 from typing import final, get_type_hints
 
+from ...bundle.atomic import write_all
 from ...core.errors import UsageError
 from ..verdict_line import VerdictLine
 from .base import AbstractSink
@@ -44,7 +45,7 @@ class CsvSink(AbstractSink):
     def write(self, entry: VerdictLine) -> None:
         """Append one row; a value that the verdict does not have is an empty cell."""
         row = _row([entry.get(column) for column in COLUMNS])
-        _write(self._handle, row if self._has_header else _row(COLUMNS) + row)
+        write_all(self._handle, row if self._has_header else _row(COLUMNS) + row)
         self._has_header = True
 
     def close(self) -> None:
@@ -57,9 +58,3 @@ def _row(cells: tuple[str, ...] | list[object]) -> bytes:
     csv.writer(text).writerow(["" if cell is None else cell for cell in cells])
     # A file's name may hold bytes that are no UTF-8: they come back as they were.
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _write(handle: int, data: bytes) -> None:
-    """All of the bytes; a disk that takes only some of them is full."""
-    while data:
-        data = data[os.write(handle, data) :]

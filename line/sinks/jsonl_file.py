@@ -6,6 +6,7 @@ import json
 import os
 from typing import final
 
+from ...bundle.atomic import write_all
 from ..verdict_line import VerdictLine
 from .base import AbstractSink
 
@@ -19,9 +20,7 @@ class JsonlSink(AbstractSink):
 
     def write(self, entry: VerdictLine) -> None:
         """Append one line."""
-        line = (json.dumps(entry) + "\n").encode()
-        while line:
-            line = line[os.write(self._handle, line) :]
+        write_all(self._handle, (json.dumps(entry) + "\n").encode())
 
     def close(self) -> None:
         """Close the file."""

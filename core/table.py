@@ -72,3 +72,9 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
     cells = [first.ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))]
     yield (" " * _GAP).join(cells).rstrip()
     yield from more
+
+
+def first_few(items: Sequence[object], *, num: int = 3) -> str:
+    """The first items by name, and how many more there are: ``"a, b, c and 4 more"``."""
+    named = ", ".join(map(str, items[:num]))
+    return f"{named} and {len(items) - num} more" if len(items) > num else named

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..bundle.runs.record import RunRecord
 from ..core.errors import BadInputError
 from ..core.progress import Progress, silent
+from ..core.table import first_few
 from .content import content_hashes
 from .dataset import open_dataset
-
-_NUM_NAMED = 3
 
 
 def held_out_images(
@@ -47,8 +45,8 @@ def held_out_images(
     gone = [path for path in paths if not path.is_file()]
     if gone:
         raise BadInputError(
-            f"{run}: {len(gone)} of {len(paths)} held-out images are not where they were: {_named(gone)}. Put the data "
-            f"back, or say where it lies now: {option} ROOT."
+            f"{run}: {len(gone)} of {len(paths)} held-out images are not where they were: {first_few(gone)}. Put the "
+            f"data back, or say where it lies now: {option} ROOT."
         )
     if record.training.held_out:
         seen = content_hashes(paths, progress=progress)
@@ -56,7 +54,7 @@ def held_out_images(
         if changed:
             raise BadInputError(
                 f"{run}: {len(changed)} of {len(paths)} held-out images have other content than when the run was "
-                f"trained: {_named(changed)}. Put the original data back or say where it lies ({option} ROOT), or "
+                f"trained: {first_few(changed)}. Put the original data back or say where it lies ({option} ROOT), or "
                 "train again."
             )
     elif data is not None and open_dataset(root).fingerprint() != record.training.fingerprint:
@@ -74,9 +72,3 @@ def data_root(record: RunRecord, data: Path | None) -> Path:
     below = data / record.training.category
     is_above = not any((data / name).is_file() for name in record.holdout) and below.is_dir()
     return below if is_above else data
-
-
-def _named(paths: Sequence[Path]) -> str:
-    """The first few paths, and how many more."""
-    named = ", ".join(map(str, paths[:_NUM_NAMED]))
-    return f"{named} and {len(paths) - _NUM_NAMED} more" if len(paths) > _NUM_NAMED else named

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from ..core.errors import BadInputError
+from ..core.table import first_few
 from .decoding.decode import IMAGE_SUFFIXES
 from .layouts.names import GOOD_WORDS
 
@@ -149,9 +150,8 @@ class Dataset:
             if len(problems) == 1:
                 brief.append(str(problems[0]))
                 continue
-            places = ", ".join(problem.where for problem in problems[:most_names])
-            more = f" and {len(problems) - most_names} more" if len(problems) > most_names else ""
-            brief.append(f"{kind} ({len(problems)}): {places}{more}.")
+            places = first_few([problem.where for problem in problems], num=most_names)
+            brief.append(f"{kind} ({len(problems)}): {places}.")
         lines = [self._head(), *self.lacking, *self.remarks, *brief]
         return [" ".join(line.splitlines()) for line in lines]
 

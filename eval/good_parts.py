@@ -13,16 +13,15 @@ from ..bundle.runs.folder import is_finished, read_record, refuse_unfinished
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
+from ..core.table import first_few
 from ..data.content import content_hash
-from ..data.dataset import Dataset, Sample, check_contents, enclosing_dataset, open_category
+from ..data.dataset import Dataset, Sample, enclosing_dataset
 from ..data.held_out import held_out_images
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions
 from .calibrate import Calibration, calibrate_bundle, good_images, held_out
-from .part import check_same_category, check_same_part
-
-_NUM_NAMED = 3
+from .part import check_same_category, check_same_part, open_part_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +76,7 @@ def calibration_samples(
             note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
         words = f"good images of {source.data}"
     else:
-        dataset = check_contents(open_category(source.data, source.category, own=manifest.training.category))
+        dataset = open_part_data(manifest, source.data, source.category)
         notes = DataNotes.of(dataset)
         samples = held_out(dataset, manifest)
         note = check_same_part(manifest, dataset, other_data=source.is_other_accepted)
@@ -109,17 +108,15 @@ def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Prog
         seen.add(content)
         progress("comparing images", number, len(samples))
     if known:
-        more = f" and {len(known) - _NUM_NAMED} more" if len(known) > _NUM_NAMED else ""
         raise BadInputError(
             f"{len(known)} of {len(samples)} images show what {manifest.name} was fitted to, pixel by pixel: "
-            f"{', '.join(known[:_NUM_NAMED])}{more}. A threshold set on them would reject too many parts on the line. "
+            f"{first_few(known)}. A threshold set on them would reject too many parts on the line. "
             "Leave them out, or give the bundle's own run, which holds the images held out: --data RUN."
         )
     if copies:
-        more = f" and {len(copies) - _NUM_NAMED} more" if len(copies) > _NUM_NAMED else ""
         raise BadInputError(
             f"{len(copies)} of {len(samples)} images are copies of others among them, pixel by pixel: "
-            f"{', '.join(copies[:_NUM_NAMED])}{more}. Each would count as a part of its own, and the interval of the "
+            f"{first_few(copies)}. Each would count as a part of its own, and the interval of the "
             "threshold would be too narrow. Leave them out."
         )
 

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..bundle.manifest import Manifest, TrainingRecord
 from ..core.errors import BadInputError
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, check_contents, open_category
+
+
+def open_part_data(manifest: Manifest, data: Path, category: str | None = None) -> Dataset:
+    """Open a data set for a bundle, its masks looked at, so that an image with an empty mask counts as one without.
+
+    Args:
+        manifest: of the bundle.
+        data: folder of the data set, or of one category.
+        category: category asked for; None for the one that the bundle was trained on, where the folder has it.
+
+    Raises:
+        BadInputError: the folder holds no known layout.
+        UsageError: it holds no such category.
+    """
+    return check_contents(open_category(data, category, own=manifest.training.category))
 
 
 def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:

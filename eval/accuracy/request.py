@@ -14,9 +14,10 @@ from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ...core.threshold import check_threshold
 from ...core.used import MIN_USED
-from ...data.dataset import check_contents, open_category
 from ...runtime.engine import EngineOptions
+from ...runtime.ranking import AUTO
 from ..masks import Resolution
+from ..part import open_part_data
 from .outputs import Outputs, collect_outputs
 from .outputs_file import open_outputs
 
@@ -46,7 +47,7 @@ class EvaluationRequest:
 
     data: Path | None = None
     category: str | None = None
-    engine: str = "auto"
+    engine: str = AUTO
     options: EngineOptions = field(default_factory=EngineOptions)
     batch: int = 1
     threshold: float | None = None
@@ -82,8 +83,7 @@ def _load(target: Path, request: EvaluationRequest, scratch: Path, progress: Pro
     bundle = open_bundle(target)
     if request.data is None:
         raise UsageError(f"{target} is a bundle, and no images were given to run it on. Give --data DIR.")
-    # The masks are read here, so that a defective image with an empty mask counts as one without a mask.
-    dataset = check_contents(open_category(request.data, request.category, own=bundle.manifest.training.category))
+    dataset = open_part_data(bundle.manifest, request.data, request.category)
     return collect_outputs(
         bundle,
         dataset,

@@ -9,11 +9,11 @@ from typing import final
 
 from ...bundle.store import Bundle
 from ...core.progress import Progress, silent
-from ...data.dataset import Dataset, check_contents, open_category
 from ...data.notes import DataNotes
 from ...runtime.engine import EngineOptions
 from ...runtime.ranking import AUTO, resolve_auto
 from ..masks import Resolution
+from ..part import open_part_data
 from .proof import pick_reference
 from .report import ParityReport
 from .verify import verify
@@ -71,7 +71,7 @@ def verify_as_asked(
     engine = resolve_auto(bundle, request.engine, options=request.options)
     dataset, reference = None, None
     if request.data:
-        dataset = _open(request.data, request.category, bundle)
+        dataset = open_part_data(bundle.manifest, request.data, request.category)
         say_data(DataNotes.of(dataset))
         reference, notice = pick_reference(bundle, request.reference, engine=engine)
         warn(notice)
@@ -86,8 +86,3 @@ def verify_as_asked(
         other_data=request.other_data,
         progress=progress,
     )
-
-
-def _open(data: Path, category: str | None, bundle: Bundle) -> Dataset:
-    """The data set, its masks looked at, so that a mask that says nothing is none."""
-    return check_contents(open_category(data, category, own=bundle.manifest.training.category))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...bundle.lock import LOCK
-from ...bundle.runs.folder import new_run_folder, read_record
+from ...bundle.runs.folder import new_run_folder
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
-from ...core.threshold import MAX_FALSE_REJECT, calibrate
+from ...core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, calibrate
 from ...data.dataset import Dataset, check_contents, open_dataset
 from ...data.notes import DataNotes
 from ...data.sample.write import write_sample
@@ -66,13 +66,12 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         say_data(notes)
     run = out or new_run_folder(name, dataset.category)
     try:
-        trained = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
+        record = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
     finally:
         if out is None:
             _remove_empty(run)
-    record = read_record(run)
     operation = _operation(run, dataset, record.holdout_scores, progress)
-    return TrainingResult(run=run, record=record, data=notes, operation=operation, beginning=trained.beginning)
+    return TrainingResult(run=run, record=record, data=notes, operation=operation)
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
@@ -82,7 +81,7 @@ def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], pro
         return RunOperation(
             reason=f"{dataset.root} has no defective test image that can be read.", lacking=lacking_lines(dataset)
         )
-    threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine="torch", source="held out")
+    threshold = calibrate(holdout_scores, max_false_reject=MAX_FALSE_REJECT, engine=REFERENCE_ENGINE, source="held out")
     return test_scores.at(threshold.value)
 
 

@@ -24,14 +24,12 @@ class TrainingResult:
         record: content of checkpoint.json.
         data: notes on the data set.
         operation: operating table of the test images, at the threshold that ``export`` sets by default.
-        beginning: a sentence on whether the run was resumed or finished already; "" for a new run.
     """
 
     run: Path
     record: RunRecord
     data: DataNotes
     operation: RunOperation
-    beginning: str = ""
 
     @property
     def conversions(self) -> tuple[str, ...]:
@@ -50,7 +48,6 @@ class TrainingResult:
             "conversions": list(self.conversions),
             "data": self.data.to_dict(),
             "operating": self.operation.to_dict(),
-            "beginning": self.beginning,
             "warnings": self.warnings(),
         }
         return {"run": str(self.run), **dataclasses.asdict(self.record), **derived}
@@ -58,9 +55,10 @@ class TrainingResult:
     def summary_lines(self) -> tuple[str, ...]:
         """Return the result for people, one line each."""
         detector, training, fit = self.record.detector, self.record.training, self.record.fit
+        beginning = self.record.beginning
         short = {key: value for key, value in fit.items() if not isinstance(value, list)}
         return (
-            *((f"{self.beginning[:1].upper()}{self.beginning[1:]}",) if self.beginning else ()),
+            *((f"{beginning[:1].upper()}{beginning[1:]}",) if beginning else ()),
             *self.warnings(),
             f"Trained {detector.name} on {training.num_images} good images of "
             f"{training.dataset} {training.category}; {training.num_holdout} held out.",

@@ -16,19 +16,13 @@ from numpy.typing import NDArray
 from ...core.inputs import DepthPreprocessing
 from ...core.spec import Frames
 from ..decoding.conversions import ImageFacts
-from .base import AbstractInput, nearest_resize
-from .scan import grey_of, read_scan
+from .scan import AbstractScanInput, grey_of, read_scan
 
 
 @final
 @dataclass(frozen=True)
-class DepthInput(AbstractInput[DepthPreprocessing]):
+class DepthInput(AbstractScanInput[DepthPreprocessing]):
     """Depth in metres, float32 (H, W, 1), 0 for none; with RGB (H, W, 4), colours from 0 to 255."""
-
-    @property
-    def dtype(self) -> str:
-        """NumPy name of a frame's element type."""
-        return "float32"
 
     @property
     def orders(self) -> tuple[str, ...]:
@@ -45,12 +39,6 @@ class DepthInput(AbstractInput[DepthPreprocessing]):
         points = scan[:, :, :3].astype(np.float64)
         depth = np.sqrt(np.square(points).sum(axis=2)) if self.spec.quantity == "range" else points[:, :, 2]
         return np.concatenate([depth[:, :, None].astype(np.float32), scan[:, :, 3:]], axis=2), facts
-
-    def _stretch(self, image: Frames) -> Frames:
-        return np.asarray(nearest_resize(image, self.frame_size), np.float32)
-
-    def _pad(self, image: Frames, widths: tuple[tuple[int, int], ...]) -> Frames:
-        return np.pad(image, widths)
 
     def _distorted(self, patch: Frames) -> Frames:
         """Measured depths mirrored between near and far, colours inverted."""

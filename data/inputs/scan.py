@@ -9,15 +9,21 @@ A point counts as no measurement where it is (0, 0, 0) or holds NaN or infinity;
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.errors import BadInputError
+from ...core.inputs import DepthPreprocessing, VoxelPreprocessing
 from ...core.size import size_text
+from ...core.spec import Frames
 from ..decoding.conversions import ImageFacts
 from ..decoding.decode import decode_with_facts
 from ..decoding.xyz import read_xyz
+from .base import AbstractInput, nearest_resize
+
+ScanSpec_co = TypeVar("ScanSpec_co", bound=DepthPreprocessing | VoxelPreprocessing, covariant=True)
 
 
 def scan_files(path: Path) -> tuple[Path, Path]:
@@ -75,3 +81,21 @@ def grey_of(values: NDArray[np.float32], *, near: float, far: float) -> NDArray[
     place = np.clip((values.astype(np.float64) - near) / max(far - near, 1e-12), 0.0, 1.0)
     grey = np.where(values == 0.0, 0.0, 255.0 - 191.0 * place)
     return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+class AbstractScanInput(AbstractInput[ScanSpec_co]):
+    """An input that is read from scans: float32 frames in which 0 is no measurement.
+
+    ``stretch`` takes the nearest pixel, so that nothing is invented between a measurement and a hole; ``pad`` adds 0.
+    """
+
+    @property
+    def dtype(self) -> str:
+        """NumPy name of a frame's element type."""
+        return "float32"
+
+    def _stretch(self, image: Frames) -> Frames:
+        return np.asarray(nearest_resize(image, self.frame_size), np.float32)
+
+    def _pad(self, image: Frames, widths: tuple[tuple[int, int], ...]) -> Frames:
+        return np.pad(image, widths)

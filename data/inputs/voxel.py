@@ -21,19 +21,13 @@ from numpy.typing import NDArray
 from ...core.inputs import VoxelPreprocessing
 from ...core.spec import Frames
 from ..decoding.conversions import ImageFacts
-from .base import AbstractInput, nearest_resize
-from .scan import grey_of, is_measured, read_scan
+from .scan import AbstractScanInput, grey_of, is_measured, read_scan
 
 
 @final
 @dataclass(frozen=True)
-class VoxelInput(AbstractInput[VoxelPreprocessing]):
+class VoxelInput(AbstractScanInput[VoxelPreprocessing]):
     """x, y, z in metres, float32 (H, W, 3), (0, 0, 0) for none; with RGB (H, W, 6), colours from 0 to 255."""
-
-    @property
-    def dtype(self) -> str:
-        """NumPy name of a frame's element type."""
-        return "float32"
 
     @property
     def orders(self) -> tuple[str, ...]:
@@ -82,12 +76,6 @@ class VoxelInput(AbstractInput[VoxelPreprocessing]):
 
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
         return read_scan(path, has_rgb=self.spec.has_rgb)
-
-    def _stretch(self, image: Frames) -> Frames:
-        return np.asarray(nearest_resize(image, self.frame_size), np.float32)
-
-    def _pad(self, image: Frames, widths: tuple[tuple[int, int], ...]) -> Frames:
-        return np.pad(image, widths)
 
     def _distorted(self, patch: Frames) -> Frames:
         """Measured points mirrored at the middle of the box's depth, colours inverted."""

@@ -85,7 +85,7 @@ def prove(
 
     Raises:
         UsageError: there is no such engine.
-        ExportError: tensorRT for RTX refuses the graph; the message lists every node.
+        ExportError: TensorRT for RTX refuses the graph; the message lists every node.
         EnvironmentMissingError: no engine here can verify the bundle, or a plan cannot be built here.
     """
     check_engine(engine, targets)

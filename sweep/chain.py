@@ -16,7 +16,7 @@ from ..data.notes import DataNotes
 from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
 from ..detectors.training.operating import operation_of_run, recorded_dataset
 from ..export.options import ExportOptions
-from .acceptance import builds_plan, check_engine, check_environment, prove
+from .acceptance import ANY_ENGINE, builds_plan, check_engine, check_environment, prove
 from .export_result import ExportResult
 from .placing import num_bytes, settle
 
@@ -49,7 +49,7 @@ class ExportRequest:
     checkpoint: Path | None = None
     is_sample: bool = False
     out: Path | None = None
-    engine: str = "onnx"
+    engine: str = ANY_ENGINE
     targets: tuple[str, ...] = ()
     is_verified: bool = True
     is_replacing: bool = False

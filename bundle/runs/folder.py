@@ -25,6 +25,8 @@ from ...core.errors import BadInputError
 from ...core.strict import read_as
 from .record import RunRecord, StartedRun
 
+#: Where runs lie that nobody named a folder for.
+RUNS = Path("runs")
 STARTED = "train.json"
 STATE = "trainer.safetensors"
 #: Of a fit that trains several things, one after the other, each has a state of its own.
@@ -179,9 +181,6 @@ def refuse_run(path: Path) -> None:
             f"{path} is a training run ({run_detector(path)}), not a bundle; {path / RECORD} says all about it. Make a "
             f"bundle of it: lineproof export {shlex.quote(str(path))}"
         )
-
-
-RUNS = Path("runs")
 
 
 def new_run_folder(detector: str, category: str) -> Path:

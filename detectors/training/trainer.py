@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Generic, final
 
 import torch
@@ -97,7 +97,7 @@ class Trainer(Generic[BatchT]):
         return self._report(reason)
 
     def _report(self, reason: str) -> dict[str, Any]:
-        at, schedule = self._at, self._schedule
+        at = self._at
         report: dict[str, Any] = {
             "epochs": at.epoch,
             "best_epoch": at.best_epoch,
@@ -105,11 +105,9 @@ class Trainer(Generic[BatchT]):
             "seconds": round(at.seconds, 1),
             "stopped": reason,
         }
-        usual = Schedule(epochs=1, batch_size=1, patience=0)
-        for name in ("keeps", "ema_decay", "precision"):
-            if getattr(schedule, name) != getattr(usual, name):
-                report[name] = getattr(schedule, name)
-        return report
+        defaults = {item.name: item.default for item in fields(Schedule) if item.default is not MISSING}
+        chosen = {name: getattr(self._schedule, name) for name in defaults}
+        return report | {name: value for name, value in chosen.items() if value != defaults[name]}
 
     def _reason_to_stop(self) -> str:
         if self._schedule.patience and self._at.epoch - 1 - self._at.best_epoch >= self._schedule.patience:
@@ -205,19 +203,17 @@ class Trainer(Generic[BatchT]):
     def _save(self) -> None:
         if self._context.run is None:
             return
-        device, others = (
-            self._context.device,
-            {
-                "optimisers": {name: item.optimiser.state_dict() for name, item in self._optimisations.items()},
-                "schedulers": {
-                    name: item.scheduler.state_dict() for name, item in self._optimisations.items() if item.scheduler
-                },
-                "scaler": self._scaler.state_dict(),
-                "generators": {"cpu": torch.get_rng_state()},
-            },
-        )
+        device, generators = self._context.device, {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
-            others["generators"]["cuda"] = torch.cuda.get_rng_state(device)
+            generators["cuda"] = torch.cuda.get_rng_state(device)
+        others = {
+            "optimisers": {name: item.optimiser.state_dict() for name, item in self._optimisations.items()},
+            "schedulers": {
+                name: item.scheduler.state_dict() for name, item in self._optimisations.items() if item.scheduler
+            },
+            "scaler": self._scaler.state_dict(),
+            "generators": generators,
+        }
         state = TrainerState(
             progress=asdict(self._at),
             epochs=self._schedule.epochs,

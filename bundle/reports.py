@@ -29,9 +29,13 @@ def check_record(record: Path | None) -> None:
     try:
         record.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInputError(f"--record {record} cannot take a report. {os_error_words(error)}") from error
+        raise BadInputError(
+            f"record (--record) is {record}, which cannot take a report. {os_error_words(error)}"
+        ) from error
     if not os.access(record, os.W_OK | os.X_OK):
-        raise BadInputError(f"--record {record} cannot take a report: it is not writable. Name another folder.")
+        raise BadInputError(
+            f"record (--record) is {record}, which cannot take a report: it is not writable. Name another folder."
+        )
 
 
 def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record: Path | None = None) -> str:

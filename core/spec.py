@@ -99,15 +99,17 @@ def check_fit(fit: str) -> Fit:
     for known in FITS:
         if fit == known:
             return known
-    raise UsageError(f"--fit is {fit!r}; expected {', '.join(FITS[1:])}; leave it out where all images have one size.")
+    raise UsageError(
+        f"fit (--fit) is {fit!r}; expected {', '.join(FITS[1:])}; leave it out where all images have one size."
+    )
 
 
 def check_bit_depth(bit_depth: int | None) -> None:
     """Raise UsageError unless ``bit_depth`` is None or 8 to 16."""
     if bit_depth is not None and not 8 <= bit_depth <= 16:
         raise UsageError(
-            f"--bit-depth is {bit_depth}; expected 8 to 16: how many bits of a 16-bit image the camera used, for "
-            "example 12. Leave it out for 8-bit images, and where the values reach up to 65535."
+            f"bit_depth (--bit-depth) is {bit_depth}; expected 8 to 16: how many bits of a 16-bit image the camera "
+            "used, for example 12. Leave it out for 8-bit images, and where the values reach up to 65535."
         )
 
 

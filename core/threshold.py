@@ -86,7 +86,8 @@ def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, 
     """
     if not 0.0 <= max_false_reject < 1.0:
         raise UsageError(
-            f"--max-false-reject is {max_false_reject}; expected a share from 0 up to below 1 (or 0% to 99%)."
+            f"max_false_reject (--max-false-reject) is {max_false_reject}; expected a share from 0 up to below 1 (or "
+            "0% to 99%)."
         )
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     if ordered.size < 2 or not np.isfinite(ordered).all():

@@ -38,8 +38,8 @@ def held_out_images(
     root = data_root(record, data)
     if data is not None and not record.root:
         raise BadInputError(
-            f"{run} was trained by an older release, which kept its images by absolute path: {option} cannot replace "
-            "their folder. Put the data back, or train again."
+            f"{run} was trained by an older release, which kept its images by absolute path: {data} ({option}) cannot "
+            "stand in for their folder. Put the data back, or train again."
         )
     paths = tuple(root / name for name in record.holdout)
     gone = [path for path in paths if not path.is_file()]

@@ -95,15 +95,15 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
     chosen = frame or _default_frame(sizes, fit)
     if fit == "none" and chosen not in sizes:
         raise UsageError(
-            f"--frame is {size_text(chosen)}. {seen} (height x width), and images are never resized silently. Leave "
-            "--frame out, or say how images become frames: --fit stretch, pad or crop."
+            f"frame (--frame) is {size_text(chosen)}. {seen} (height x width), and images are never resized silently. "
+            "Leave it out, or say how images become frames: --fit stretch, pad or crop."
         )
     outside = {size: num for size, num in sizes.items() if size != chosen and not takes(fit, size, chosen)}
     if outside:
         raise BadInputError(
-            f"--frame is {size_text(chosen)} (height x width), and fit {fit} cannot bring {sum(outside.values())} of "
-            f"the {sum(sizes.values())} training images to it: {describe_sizes(outside)}. Leave --frame out, name a "
-            f"{'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
+            f"frame (--frame) is {size_text(chosen)} (height x width), and fit {fit} cannot bring "
+            f"{sum(outside.values())} of the {sum(sizes.values())} training images to it: {describe_sizes(outside)}. "
+            f"Leave it out, name a {'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
         )
     return chosen
 

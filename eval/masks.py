@@ -33,7 +33,7 @@ def check_resolution(name: str) -> Resolution:
     for known in RESOLUTIONS:
         if name == known:
             return known
-    raise UsageError(f"--resolution is {name!r}; expected {' or '.join(RESOLUTIONS)}.")
+    raise UsageError(f"resolution (--resolution) is {name!r}; expected {' or '.join(RESOLUTIONS)}.")
 
 
 def judged_pixels(

@@ -75,7 +75,7 @@ def check_same_category(manifest: Manifest, category: str, *, other_data: bool, 
             f"{seen}, and none of them is known from its training. Give images of {trained} (a plain folder is "
             "called by its own name), or accept these with --other-data where they show the same part."
         )
-    return f"Other data: {seen}; accepted by --other-data."
+    return f"Other data: {seen}; accepted as asked (--other-data)."
 
 
 def _images_sentence(training: TrainingRecord, dataset: Dataset) -> str:

@@ -132,15 +132,15 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
     learned = record.frame_fit or "none"
     if options.fit is not None and learned not in ("none", options.fit):
         raise UsageError(
-            f"{trained} with fit {learned}, and --fit {options.fit} was asked for: images would become "
-            f"other frames than in training. Leave --fit out, or train again with --fit {options.fit}."
+            f"{trained} with fit {learned}, and fit (--fit) is {options.fit}: images would become other frames than in "
+            f"training. Leave it out, or train again with --fit {options.fit}."
         )
     fit = learned if options.fit is None else check_fit(options.fit)
     if options.frame is not None and options.frame[:2] != record.frame and fit == "none":
         raise UsageError(
-            f"{trained}; --frame {options.frame[0]}x{options.frame[1]} differs, and images are never resized "
-            "silently. Leave --frame out, say how images become such frames with --fit stretch, pad or crop, or "
-            "train on images of the new camera."
+            f"{trained}; frame (--frame) is {options.frame[0]}x{options.frame[1]}, and images are never resized "
+            "silently. Leave it out, say how images become such frames with --fit stretch, pad or crop, or train on "
+            "images of the new camera."
         )
     return fit
 

@@ -139,7 +139,7 @@ class _Walk:
         place = path.absolute()
         if path.is_dir() and os.path.realpath(path) == self._out:
             raise BadInputError(
-                f"--out {path} is the folder of the images: results would lie among them. Name another folder."
+                f"out (--out) is {path}, the folder of the images: results would lie among them. Name another folder."
             )
         above = [item.parent for item in (place, place.parent) if item.name == OVERLAYS]
         for folder in [place, *above] if path.is_dir() else above:

@@ -13,7 +13,7 @@ def check_batch_size(bundle: Bundle, batch: int) -> None:
     """Raise UsageError unless the bundle takes ``batch`` frames at once."""
     if not 1 <= batch <= bundle.manifest.max_batch:
         raise UsageError(
-            f"--batch is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
+            f"batch (--batch) is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
             "Give batches in that range, or export again with a larger --batch."
         )
 

@@ -139,7 +139,7 @@ def show_bad_cases(
         UsageError: ``top`` is below 1.
     """
     if top < 1:
-        raise UsageError(f"--top is {top}; expected at least 1.")
+        raise UsageError(f"top (--top) is {top}; expected at least 1.")
     with target_outputs(target, request, progress=progress) as outputs:
         before, after = _measure(outputs, request), None
         used = outputs.used

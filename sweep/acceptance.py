@@ -32,7 +32,7 @@ def builds_plan(engine: str) -> bool:
 def check_engine(engine: str, targets: tuple[str, ...]) -> None:
     """Raise UsageError unless ``prove`` knows the engine and the targets go with it."""
     if engine not in export_engines():
-        raise UsageError(f"--engine {engine}: export knows {', '.join(export_engines())}.")
+        raise UsageError(f"engine (--engine) is {engine!r}; export knows {', '.join(export_engines())}.")
     if targets and not _builds_ahead(engine):
         able = ", ".join(names_of(lambda item: item.builds_ahead))
         raise UsageError(
@@ -104,7 +104,7 @@ def prove(
             bundle=bundle,
             gate=report,
             parity=None,
-            notes=(*notes, "Not verified: --no-verify was given."),
+            notes=(*notes, "Not verified, as asked (--no-verify)."),
             conversions=conversions,
         )
     if verifier != engine and _builds_ahead(engine):

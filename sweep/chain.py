@@ -20,7 +20,8 @@ from .acceptance import ANY_ENGINE, builds_plan, check_engine, check_environment
 from .export_result import ExportResult
 from .placing import num_bytes, settle
 
-OPTION_NAMES = {
+#: The flags that are not spelled like their parameter.
+_FLAGS = {
     "max_batch": "--batch",
     "max_false_reject": "--max-false-reject",
     "has_reference": "--no-reference",
@@ -126,7 +127,7 @@ def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
     ]
     ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
     if ignored:
-        names = ", ".join(OPTION_NAMES.get(key, f"--{key}") for key in ignored)
+        names = ", ".join(f"{key} ({_FLAGS.get(key, f'--{key}')})" for key in ignored)
         raise UsageError(
             f"{bundle.path} is a bundle already ({bundle.manifest.precision}): {names} would change nothing in it. "
             "Export its training run again with that."
@@ -141,7 +142,8 @@ def _run(request: ExportRequest) -> Path | None:
     if is_finished(source):
         if request.checkpoint or request.is_sample:
             raise UsageError(
-                f"{source} is a run already; --checkpoint and --sample go with a detector's name. Leave them out."
+                f"{source} is a run already; checkpoint (--checkpoint) and is_sample (--sample) go with a detector's "
+                "name. Leave them out."
             )
         return source
     from ..detectors.table import DETECTORS
@@ -153,11 +155,11 @@ def _run(request: ExportRequest) -> Path | None:
         )
     if request.checkpoint is not None:
         refuse_unfinished(request.checkpoint)
+        given = f"checkpoint (--checkpoint) is {request.checkpoint}"
+        if request.is_sample:
+            raise UsageError(f"{given}, and is_sample (--sample) trains anew. Leave one of them out.")
         detector = run_detector(request.checkpoint)
-        if detector != request.source or request.is_sample:
-            raise UsageError(
-                f"--checkpoint {request.checkpoint} holds {detector or 'no finished run'}, not {request.source}"
-                f"{'; --sample trains anew and takes no checkpoint' if request.is_sample else ''}."
-            )
+        if detector != request.source:
+            raise UsageError(f"{given} and holds {detector or 'no finished run'}; expected a run of {request.source}.")
         return request.checkpoint
     return None if request.is_sample else newest_run(request.source)

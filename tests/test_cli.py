@@ -219,7 +219,7 @@ def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
         (["verify", "TINY", "--engine", "ort-cpu", "--batch", "9"], "9"),
         (["profile", "TINY", "--batch", "8:1"], "expected rising numbers"),
         (["export", "fastflw"], "no detector, run folder or bundle"),
-        (["export", "TINY", "--engine", "tensorrt"], "--engine tensorrt: export knows onnx"),
+        (["export", "TINY", "--engine", "tensorrt"], "engine (--engine) is 'tensorrt'; export knows onnx"),
         (["export", "TINY", "--precision", "fp16"], "is a bundle already (fp32)"),
         (["export", "fastflow", "--frame", "1024"], "expected HEIGHTxWIDTH"),
         (["calibrate", "TINY", "--data", ".", "--max-false-reject", "5 percent"], "expected a share"),
@@ -479,7 +479,7 @@ def test_run_says_once_what_was_converted_and_swaps_the_channels_where_asked(lin
     assert [item["verdict"] for item in only_json(out)["verdicts"]] == ["OK", "NG"]
     status, out, err = lineproof(*words, "--order", "grb")
     assert status == 2
-    assert "--order is 'grb'; this bundle takes rgb frames: expected rgb or bgr." in err
+    assert "order (--order) is 'grb'; this bundle takes rgb frames: expected rgb or bgr." in err
 
 
 def test_other_data_must_be_accepted(lineproof, tiny_bundle, tmp_path):
@@ -935,10 +935,18 @@ def test_places_are_asked_before_the_work(lineproof, monkeypatch, words, option)
         (("evaluate", "gone.bundle", "--data", "."), 1, "gone.bundle is not a bundle"),
         (("evaluate", "gone.npz", "--table", "3"), 2, "Table 3: lineproof profile"),
         (("evaluate", "gone.npz", "--table-file", "t.md"), 2, "the number of a table"),
-        (("compare", "a.npz", "b.npz", "--engine", "x", "--engine", "y", "--engine", "z"), 2, "given 3 times"),
+        (
+            ("compare", "a.npz", "b.npz", "--engine", "x", "--engine", "y", "--engine", "z"),
+            2,
+            "engines (--engine) is x y z, 3 names",
+        ),
         (("compare", "a.npz", "b.npz", "--resamples", "5"), 1, "at least 100"),
-        (("badcases", "a.npz", "--top", "0"), 2, "--top is 0"),
-        (("evaluate", "gone.npz", "--resolution", "frame"), 2, "--resolution is 'frame'; expected image or map"),
+        (("badcases", "a.npz", "--top", "0"), 2, "top (--top) is 0"),
+        (
+            ("evaluate", "gone.npz", "--resolution", "frame"),
+            2,
+            "resolution (--resolution) is 'frame'; expected image or map",
+        ),
         (("badcases", "gone.npz", "--min-used", "2"), 2, "--min-used is '2'; expected a share"),
         (("profile", "--table", "2"), 2, "lineproof evaluate --table 2"),
     ],

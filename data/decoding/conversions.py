@@ -106,8 +106,8 @@ class Conversions:
             )
         if self.bit_depth is not None and self.num_images and not self._num_by_depth:
             said.append(
-                f"--bit-depth {self.bit_depth} changed nothing: none of the {self.num_images} images is an integer "
-                "image deeper than 8 bits."
+                f"bit_depth (--bit-depth) is {self.bit_depth} and changed nothing: none of the {self.num_images} "
+                "images is an integer image deeper than 8 bits."
             )
         return tuple(said)
 

@@ -196,7 +196,8 @@ class AbstractInput(ABC, Generic[Spec_co]):
         """
         if order is not None and order not in self.orders:
             raise UsageError(
-                f"--order is {order!r}; this bundle takes {self.orders[0]} frames: expected {' or '.join(self.orders)}."
+                f"order (--order) is {order!r}; this bundle takes {self.orders[0]} frames: expected "
+                f"{' or '.join(self.orders)}."
             )
         return order or self.orders[0]
 

@@ -129,7 +129,8 @@ def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:
     path = Path(weights)
     if not path.is_file():
         raise BadInputError(
-            f"--weights {weights}: no such file. Give 'imagenet', a .safetensors or .pth file, or '{LITE0_PACKAGE}'."
+            f"weights (--weights) is {weights}: no such file. Give 'imagenet', a .safetensors or .pth file, or "
+            f"'{LITE0_PACKAGE}'."
         )
     try:
         if path.suffix == ".safetensors":

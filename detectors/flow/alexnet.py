@@ -77,7 +77,7 @@ def _create(weights: str) -> Any:
 def _load(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise BadInputError(
-            f"--weights {path}: no such file. For alexnet give 'imagenet', or a .safetensors or .pth file."
+            f"weights (--weights) is {path}: no such file. For alexnet give 'imagenet', or a .safetensors or .pth file."
         )
     expectation = "Expected torchvision's whole state dict, classifier included, as .safetensors or .pth."
     try:

@@ -239,7 +239,7 @@ def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], lis
     held_out = [sample.path for sample in dataset.validation if sample.label == 0]
     if not held_out:
         if not 0.0 < options.holdout < 1.0:
-            raise UsageError(f"--holdout is {options.holdout}; expected a share between 0 and 1.")
+            raise UsageError(f"holdout (--holdout) is {options.holdout}; expected a share between 0 and 1.")
         count = max(2, round(options.holdout * len(good)))
         drawn = set(random.Random(options.seed).sample(range(len(good)), min(count, len(good))))  # noqa: S311
         held_out = [path for i, path in enumerate(good) if i in drawn]

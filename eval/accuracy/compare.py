@@ -174,7 +174,9 @@ def one_each(engines: Sequence[str]) -> tuple[str, str]:
         UsageError: more than two engines are given.
     """
     if len(engines) > 2:
-        raise UsageError(f"--engine was given {len(engines)} times; expected once, or twice for left and right.")
+        raise UsageError(
+            f"engines (--engine) is {' '.join(engines)}, {len(engines)} names; expected one, or two for left and right."
+        )
     return engines[0], engines[-1]
 
 

@@ -102,12 +102,13 @@ def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tup
     if others:
         return (
             others[0],
-            f"The reference on --data is {others[0]}, which is proved for this bundle: PyTorch cannot run ({why}).",
+            f"The reference on the data set is {others[0]}, which is proved for this bundle: PyTorch cannot run "
+            f"({why}).",
         )
     raise EnvironmentMissingError(
-        f"The reference for --data cannot run: PyTorch cannot ({why}), and no other engine than {engine} is proved for "
+        f"No reference for a data set can run: PyTorch cannot ({why}), and no other engine than {engine} is proved for "
         "this bundle and available here. Verify another engine on the golden frames first, install PyTorch, or leave "
-        "out --data: the golden frames need no reference engine."
+        "the data set (--data) out: the golden frames need no reference engine."
     )
 
 

@@ -95,7 +95,8 @@ def open_sinks(words: Sequence[str]) -> Iterator[tuple[Outlet, ...]]:
             kind, equals, place = word.partition("=")
             if not (kind and equals and place):
                 raise UsageError(
-                    f"--sink is {word!r}; expected KIND=PLACE, such as csv=verdicts.csv. Kinds: {', '.join(SINKS)}."
+                    f"A sink (--sink) is {word!r}; expected KIND=PLACE, such as csv=verdicts.csv. Kinds: "
+                    f"{', '.join(SINKS)}."
                 )
             sink_class: type[AbstractSink] = resolve(SINKS, kind, kind="sink")
             sink = sink_class(place)

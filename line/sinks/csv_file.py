@@ -37,7 +37,7 @@ class CsvSink(AbstractSink):
         first = os.pread(self._handle, len(header), 0)
         if first and first != header:
             raise UsageError(
-                f"--sink csv={place}: the file begins with {first[:60]!r}; expected the columns "
+                f"The sink csv={place} is a file that begins with {first[:60]!r}; expected the columns "
                 f"{','.join(COLUMNS[:4])},… of a file that a run began. Name another file."
             )
         return bool(first)

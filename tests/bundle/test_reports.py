@@ -79,7 +79,9 @@ def test_what_is_no_list_is_left_as_it_is(tiny_bundle, tmp_path, content):
 
 def test_the_folder_is_asked_before_the_work(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(BadInputError, match=r"--record .*file cannot take a report\. .*: file exists"):
+    with pytest.raises(
+        BadInputError, match=r"record \(--record\) is .*file, which cannot take a report\. .*: file exists"
+    ):
         check_record(tmp_path / "file")
     with pytest.raises(BadInputError, match=r"not a directory\. A part of the path is a file"):
         check_record(tmp_path / "file" / "below")

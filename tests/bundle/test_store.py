@@ -367,7 +367,7 @@ def test_a_manifest_written_before_the_rules_for_images_is_read_with_their_defau
     ("change", "message"),
     [
         ({"fit": "squeeze"}, r"preprocessing\.fit is 'squeeze', expected one of 'none', 'stretch', 'pad', 'crop'"),
-        ({"bit_depth": 40}, "--bit-depth is 40; expected 8 to 16"),
+        ({"bit_depth": 40}, r"bit_depth \(--bit-depth\) is 40; expected 8 to 16"),
         ({"channel_order": "bgr"}, "channel_order is 'bgr' for 3 channels; expected 'rgb'"),
         ({"channel_order": "mono"}, "channel_order is 'mono' for 3 channels"),
     ],

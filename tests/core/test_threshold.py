@@ -53,7 +53,7 @@ def test_float32_scores_are_judged_in_float64():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(UsageError, match=r"max-false-reject is 1\.0"):
+    with pytest.raises(UsageError, match=r"max_false_reject \(--max-false-reject\) is 1\.0"):
         threshold([1.0, 2.0], 1.0)
     with pytest.raises(BadInputError, match="at least two finite scores"):
         threshold([1.0, float("nan")], 0.0)

@@ -129,7 +129,7 @@ def test_none_left_nan_and_defective_parts_are_refused(tiny_bundle, tiny_dataset
         calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x")
     with pytest.raises(BadInputError, match="4 of 6 images are labelled defective"):
         calibrate_bundle(tiny_bundle, tiny_dataset.test, engine="numpy", source="x")
-    with pytest.raises(UsageError, match=r"max-false-reject is 1\.5"):
+    with pytest.raises(UsageError, match=r"max_false_reject \(--max-false-reject\) is 1\.5"):
         calibrate_bundle(tiny_bundle, tiny_dataset.train, engine="numpy", source="x", max_false_reject=1.5)
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
 

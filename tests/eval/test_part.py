@@ -35,7 +35,7 @@ def test_another_category_is_refused_unless_accepted(tiny_bundle, tiny_dataset):
         check_same_part(manifest, tiny_dataset, other_data=False)
     said = check_same_part(manifest, tiny_dataset, other_data=True)
     assert said.startswith("Other data: tiny was trained on hazelnut; the images of ")
-    assert said.endswith("are of parts; accepted by --other-data.")
+    assert said.endswith("are of parts; accepted as asked (--other-data).")
 
 
 @pytest.mark.parametrize("name", ["parts", "Parts", "PARTS"])

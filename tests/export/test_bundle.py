@@ -222,7 +222,7 @@ def test_the_threshold_is_for_frames_of_this_size(bundle_of, run_folder):
         ({"precision": "half"}, r"precision \(--precision\) is half"),
         ({"max_batch": 0}, r"max_batch \(--batch\) is 0; expected at least 1"),
         ({"frame": (96, 96, 4)}, "A frame has 4 channels; expected 3"),
-        ({"max_false_reject": 1.0}, "--max-false-reject is 1.0"),
+        ({"max_false_reject": 1.0}, r"max_false_reject \(--max-false-reject\) is 1\.0"),
     ],
 )
 def test_what_cannot_be_is_refused(run_folder, tmp_path, options, words):

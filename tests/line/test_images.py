@@ -105,10 +105,10 @@ def test_results_given_as_images_are_refused(tmp_path, monkeypatch, name):
 
 
 def test_results_among_the_images_are_refused(images, monkeypatch):
-    with pytest.raises(BadInputError, match=r"--out .* is the folder of the images"):
+    with pytest.raises(BadInputError, match=r"out \(--out\) is .*, the folder of the images"):
         find_images([images], out=images)
     monkeypatch.chdir(images)
-    with pytest.raises(BadInputError, match=r"--out \. is the folder of the images"):
+    with pytest.raises(BadInputError, match=r"out \(--out\) is \., the folder of the images"):
         find_images([Path()], out=images)
 
 

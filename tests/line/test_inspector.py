@@ -294,7 +294,9 @@ def test_an_order_that_the_bundle_cannot_take_is_refused(tiny_bundle, channels, 
     spec = dataclasses.replace(tiny_bundle.manifest.preprocessing, frame_channels=channels, channel_order="")
     bundle = dataclasses.replace(tiny_bundle, manifest=dataclasses.replace(tiny_bundle.manifest, preprocessing=spec))
     own, known = ("rgb", "rgb or bgr") if channels == 3 else ("mono", "mono")
-    with pytest.raises(UsageError, match=rf"--order is '{order}'; this bundle takes {own} frames: expected {known}\."):
+    with pytest.raises(
+        UsageError, match=rf"order \(--order\) is '{order}\'; this bundle takes {own} frames: expected {known}\."
+    ):
         Line(bundle, Scripted([0.0]), engine_name="x", order=order)
 
 
@@ -304,7 +306,7 @@ def test_open_line_swaps_exactly(cpu):
         want = [verdict.score for verdict in line.inspect_batch(frames)]
         got = [verdict.score for verdict in swapped.inspect_batch(frames[..., ::-1])]
     assert want == got
-    with pytest.raises(UsageError, match="--order is 'mono'"):
+    with pytest.raises(UsageError, match=r"order \(--order\) is 'mono'"):
         open_line(cpu.path, engine="ort-cpu", order="mono")
 
 

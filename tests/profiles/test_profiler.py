@@ -168,7 +168,7 @@ def test_reports_are_appended(compare, tiny_bundle):
         (("steady", "steady"), {}, "steady, steady; expected one or more, each once"),
         (("steady",), {"batches": ()}, r"Batch sizes to profile: \[\]"),
         (("steady",), {"batches": (1, 1)}, r"Batch sizes to profile: \[1, 1\]"),
-        (("steady",), {"batches": (1, 9)}, "--batch is 9; this bundle takes 1 to 8"),
+        (("steady",), {"batches": (1, 9)}, r"batch \(--batch\) is 9; this bundle takes 1 to 8"),
         (("steady",), {"deadline_ms": 0.0}, r"deadline_ms \(--deadline-ms\) is 0\.0"),
     ],
 )

@@ -115,7 +115,7 @@ def test_without_verification_it_is_said(tiny_bundle, gate_says):
     proof = prove(tiny_bundle, engine="onnx", is_verified=False)
     proof.check()
     assert proof.parity is None
-    assert "Not verified: --no-verify was given." in proof.summary_lines()
+    assert "Not verified, as asked (--no-verify)." in proof.summary_lines()
     assert open_bundle(tiny_bundle.path).manifest.parity == {}
 
 
@@ -159,12 +159,14 @@ def test_a_plan_that_cannot_run_here_is_verified_elsewhere_and_said(tiny_bundle,
 
 
 def test_what_cannot_be_is_refused(tiny_bundle):
-    with pytest.raises(UsageError, match=r"--engine trt11: export knows onnx, ort-cpu, .*openvino, trt, trt-rtx"):
+    with pytest.raises(
+        UsageError, match=r"engine \(--engine\) is 'trt11'; export knows onnx, ort-cpu, .*openvino, trt, trt-rtx"
+    ):
         prove(tiny_bundle, engine="trt11")
     with pytest.raises(UsageError, match=r"targets go with trt-rtx only"):
         prove(tiny_bundle, engine="trt", targets=("sm_89",))
     for nothing in ("torch", "null"):
-        with pytest.raises(UsageError, match=rf"--engine {nothing}: export knows onnx"):
+        with pytest.raises(UsageError, match=rf"engine \(--engine\) is '{nothing}'; export knows onnx"):
             prove(tiny_bundle, engine=nothing)
 
 

@@ -159,12 +159,12 @@ def test_a_image_that_the_fit_does_not_take_is_skipped_by_name(carried, uneven, 
 def test_a_run_with_a_fit_keeps_it(carried, tmp_path):
     run, _ = carried("pad")
     with pytest.raises(
-        UsageError, match=r"frames of 65x80 \(height x width\) with fit pad, and --fit crop was asked for"
+        UsageError, match=r"frames of 65x80 \(height x width\) with fit pad, and fit \(--fit\) is crop: images"
     ):
         export_and_prove(
             ExportRequest(source=str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="crop")
         )
-    with pytest.raises(UsageError, match=r"--fit is 'squeeze'; expected stretch, pad, crop"):
+    with pytest.raises(UsageError, match=r"fit \(--fit\) is 'squeeze'; expected stretch, pad, crop"):
         export_and_prove(
             ExportRequest(source=str(run.run), out=tmp_path / "a.bundle"), options=ExportOptions(fit="squeeze")
         )
@@ -186,7 +186,7 @@ def test_another_frame_at_export_needs_a_fit_and_the_graph_knows_nothing_of_it(t
         return export_and_prove(request, options=ExportOptions(**options))
 
     with pytest.raises(
-        UsageError, match=r"trained on frames of 96x96 .*; --frame 128x96 differs, and images are never"
+        UsageError, match=r"trained on frames of 96x96 .*; frame \(--frame\) is 128x96, and images are never"
     ):
         export("no.bundle", frame=(128, 96, 3))
     assert list(tmp_path.iterdir()) == []

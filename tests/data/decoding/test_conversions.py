@@ -116,7 +116,8 @@ def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
 
 def test_a_bit_depth_without_effect_is_said() -> None:
     assert sentences_of(some(4), channels=1, bit_depth=12) == (
-        "--bit-depth 12 changed nothing: none of the 4 images is an integer image deeper than 8 bits.",
+        "bit_depth (--bit-depth) is 12 and changed nothing: none of the 4 images is an integer image deeper than 8 "
+        "bits.",
     )
 
 

@@ -327,7 +327,8 @@ def test_colours_are_turned_round_and_nothing_else(spec, scan):
     assert handler.check_order(None) == handler.orders[0]
     assert handler.in_own_order(frames, order=handler.orders[0]) is frames
     with pytest.raises(
-        UsageError, match=rf"--order is 'gbr'; this bundle takes .* expected {handler.orders[0]}".replace("+", r"\+")
+        UsageError,
+        match=rf"order \(--order\) is 'gbr'; this bundle takes .* expected {handler.orders[0]}".replace("+", r"\+"),
     ):
         handler.check_order("gbr")
     for other in handler.orders[1:]:

@@ -224,7 +224,9 @@ def test_a_named_frame_must_take_every_image():
     assert choose_frame(HEIGHTS, fit="stretch", frame=(600, 500)) == (600, 500)
     with pytest.raises(BadInputError, match=r"cannot bring 6 of the 44 .* to it: 1300x1000 \(4\), 1275x1000 \(2\)\."):
         choose_frame(HEIGHTS, fit="pad", frame=(1260, 1000))
-    with pytest.raises(BadInputError, match=r"--frame is 1201x1000 .* cannot bring 3 of .*name a smaller one"):
+    with pytest.raises(
+        BadInputError, match=r"frame \(--frame\) is 1201x1000 .* cannot bring 3 of .*name a smaller one"
+    ):
         choose_frame(HEIGHTS, fit="crop", frame=(1201, 1000))
 
 
@@ -232,24 +234,26 @@ def test_one_size_needs_no_fit_and_another_frame_does():
     assert choose_frame({(10, 12): 4}) == (10, 12)
     assert choose_frame({(10, 12): 4}, frame=(10, 12)) == (10, 12)
     assert frame_sentence({(10, 12): 4}, (10, 12), fit="none") == ""
-    with pytest.raises(UsageError, match=r"--frame is 20x24\. The 4 training images have 1 size: 10x12 \(4\)"):
+    with pytest.raises(
+        UsageError, match=r"frame \(--frame\) is 20x24\. The 4 training images have 1 size: 10x12 \(4\)"
+    ):
         choose_frame({(10, 12): 4}, frame=(20, 24))
     assert choose_frame({(10, 12): 4}, fit="pad", frame=(20, 24)) == (20, 24)
 
 
 @pytest.mark.parametrize("fit", ["", "Pad", "letterbox"])
 def test_an_unknown_fit_is_refused(fit):
-    with pytest.raises(UsageError, match=rf"--fit is '{fit}'; expected stretch, pad, crop"):
+    with pytest.raises(UsageError, match=rf"fit \(--fit\) is '{fit}'; expected stretch, pad, crop"):
         FrameRule.of((10, 12), fit=fit)
-    with pytest.raises(UsageError, match="--fit is"):
+    with pytest.raises(UsageError, match=r"fit \(--fit\) is"):
         Preprocessing.of((8, 8, 3), (8, 8), (8, 8), fit=fit)
 
 
 @pytest.mark.parametrize("bit_depth", [0, 7, 17, -12])
 def test_an_impossible_bit_depth_is_refused(bit_depth):
-    with pytest.raises(UsageError, match=rf"--bit-depth is {bit_depth}; expected 8 to 16"):
+    with pytest.raises(UsageError, match=rf"bit_depth \(--bit-depth\) is {bit_depth}; expected 8 to 16"):
         FrameRule.of((10, 12), bit_depth=bit_depth)
-    with pytest.raises(UsageError, match="--bit-depth is"):
+    with pytest.raises(UsageError, match=r"bit_depth \(--bit-depth\) is"):
         Preprocessing.of((8, 8, 3), (8, 8), (8, 8), bit_depth=bit_depth)
 
 

@@ -171,7 +171,7 @@ def test_holdout_is_drawn_by_the_seed(dataset):
 
 @pytest.mark.parametrize("holdout", [0.0, 1.0, -0.1, 1.5])
 def test_a_share_outside_zero_and_one_is_refused(dataset, holdout):
-    with pytest.raises(UsageError, match=rf"--holdout is {holdout}; expected a share between 0 and 1"):
+    with pytest.raises(UsageError, match=rf"holdout \(--holdout\) is {holdout}; expected a share between 0 and 1"):
         split_good(dataset, TrainOptions(holdout=holdout))
 
 

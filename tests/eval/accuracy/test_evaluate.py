@@ -237,7 +237,7 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
     save_outputs(dataclasses.replace(outputs, label=~outputs.label), tmp_path / "b.npz")
     with pytest.raises(BadInputError, match="7 images are labelled differently"):
         compare(saved, tmp_path / "b.npz", (EvaluationRequest(), EvaluationRequest()))
-    with pytest.raises(UsageError, match="--engine was given 3 times"):
+    with pytest.raises(UsageError, match=r"engines \(--engine\) is a b c, 3 names"):
         one_each(["a", "b", "c"])
     assert one_each(["a"]) == ("a", "a")
 
@@ -364,7 +364,7 @@ def test_a_gallery_with_corrections_and_without_images(saved, parts, tmp_path):
     gallery = show_bad_cases(saved, asked, top=2, out=tmp_path / "g.html")
     assert [case.kind for case in gallery.cases].count("false reject") == 2
     assert any(line.startswith("Corrected ground truth: image AUROC 1.0000 -> ") for line in gallery.summary_lines())
-    with pytest.raises(UsageError, match="--top is 0"):
+    with pytest.raises(UsageError, match=r"top \(--top\) is 0"):
         show_bad_cases(saved, asked, top=0, out=tmp_path / "g.html")
 
 

@@ -144,7 +144,7 @@ def test_every_result_says_its_resolution(make_outputs):
     assert shrunk.pixel_sentence().startswith("Pixel figures at the map's resolution (masks shrunk to the map)")
     assert image.pixel.aupro != shrunk.pixel.aupro
     assert check_resolution("map") == "map"
-    with pytest.raises(UsageError, match=r"--resolution is 'frame'; expected image or map"):
+    with pytest.raises(UsageError, match=r"resolution \(--resolution\) is 'frame'; expected image or map"):
         check_resolution("frame")
 
 

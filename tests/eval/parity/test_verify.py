@@ -356,7 +356,7 @@ def test_the_reference_on_data_is_torch_or_a_proved_engine(tiny_bundle, add_engi
         record_parity(tiny_bundle, verify(tiny_bundle, engine=name))
     name, sentence = pick_reference(open_bundle(tiny_bundle.path), None, engine="numpy")
     assert name == "truth"
-    assert "The reference on --data is truth, which is proved for this bundle" in sentence
+    assert "The reference on the data set is truth, which is proved for this bundle" in sentence
 
 
 def test_a_reference_that_failed_is_refused_and_an_unproved_one_is_named(tiny_bundle):
@@ -507,7 +507,7 @@ def test_missing_reference_says_what_else_can_be_done(tiny_bundle, tiny_dataset,
 
 
 def test_batch_is_checked_before_anything_is_opened(tiny_bundle):
-    with pytest.raises(UsageError, match="--batch is 9; this bundle takes 1 to 8 frames"):
+    with pytest.raises(UsageError, match=r"batch \(--batch\) is 9; this bundle takes 1 to 8 frames"):
         verify(tiny_bundle, engine="no such engine", batch=9)
 
 

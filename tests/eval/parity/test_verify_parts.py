@@ -123,7 +123,7 @@ def test_predictions_stream_one_batch_at_a_time(tiny_bundle, tiny_dataset, add_e
 
 @pytest.mark.parametrize("batch", [0, 9])
 def test_batch_outside_the_bundles_range_is_refused(tiny_bundle, tiny_dataset, batch):
-    with pytest.raises(UsageError, match=f"--batch is {batch}; this bundle takes 1 to 8"):
+    with pytest.raises(UsageError, match=rf"batch \(--batch\) is {batch}; this bundle takes 1 to 8"):
         next(read_batches(tiny_bundle, tiny_dataset.test, batch=batch))
 
 

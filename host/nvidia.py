@@ -60,11 +60,11 @@ class GpuSearch:
 
     Attributes:
         gpus: the GPUs in the order that device indices mean; empty without a driver or without a GPU.
-        found: the GPUs in words, or why there is none.
+        description: the GPUs in words, or why there is none.
     """
 
     gpus: tuple[Gpu, ...]
-    found: str
+    description: str
 
 
 def find_gpus() -> GpuSearch:

@@ -129,9 +129,8 @@ class AbstractOrtGpuEngine(AbstractOrtEngine):
                 name=cls.name, is_available=False, looked_for=looked_for, found=str(error), fix=_GPU_FIX
             )
         search, library, providers = find_gpus(), cuda_library(), ort.get_available_providers()
-        versions = (
-            f"onnxruntime {ort.__version__} with {', '.join(providers)}; {library or 'no CUDA binding'}; {search.found}"
-        )
+        here = (library or "no CUDA binding", search.description)
+        versions = f"onnxruntime {ort.__version__} with {', '.join(providers)}; {'; '.join(here)}"
         fix = ""
         if cls.wanted_provider not in providers:
             fix = _GPU_FIX

@@ -39,11 +39,11 @@ class AbstractTensorRtEngine(AbstractEngine):
                 name=cls.name,
                 is_available=False,
                 looked_for=looked_for,
-                found=f"{error}; {find_gpus().found}",
+                found=f"{error}; {find_gpus().description}",
                 fix=library.fix,
             )
         search, binding = find_gpus(), cuda_library()
-        versions = f"{library.module} {trt.__version__}; {binding or 'no CUDA binding'}; {search.found}"
+        versions = f"{library.module} {trt.__version__}; {binding or 'no CUDA binding'}; {search.description}"
         fix = ""
         if not search.gpus:
             fix = _NO_GPU
@@ -79,8 +79,8 @@ class AbstractTensorRtEngine(AbstractEngine):
         search, index = find_gpus(), self._options.device
         if index >= len(search.gpus):
             raise EnvironmentMissingError(
-                f"Engine {self.name} was asked for GPU {index} (--device). Found: {search.found}. To fix: {_NO_GPU}; "
-                "or choose another GPU."
+                f"Engine {self.name} was asked for GPU {index} (--device). Found: {search.description}. To fix: "
+                f"{_NO_GPU}; or choose another GPU."
             )
         return search.gpus[index]
 

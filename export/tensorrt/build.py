@@ -181,7 +181,7 @@ def _open_workshop(library: TensorRtLibrary) -> _Workshop:
     if builder is None:
         raise EnvironmentMissingError(
             f"{library.title} {trt.__version__} cannot start its builder. It said: {errors.take()}. Found: "
-            f"{find_gpus().found}."
+            f"{find_gpus().description}."
         )
     # TensorRT 10 types the network by this flag; 11 and RTX always do and accept the flag.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -198,7 +198,7 @@ def _resolve_targets(trt: Any, library: TensorRtLibrary, targets: tuple[str, ...
             hint = " Or build ahead of time: give the targets (sm_86, sm_89, …)." if library.builds_ahead else ""
             raise EnvironmentMissingError(
                 f"A plan for {library.engine} is built on the GPU that will run it. Looked for: an NVIDIA GPU. Found: "
-                f"{search.found}. To fix: run the export on that machine.{hint}"
+                f"{search.description}. To fix: run the export on that machine.{hint}"
             )
         if not library.builds_ahead:
             return (), search.gpus[0].target

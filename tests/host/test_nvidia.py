@@ -169,7 +169,7 @@ def test_a_machine_without_a_driver_is_said(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", no_library)
     search = find_gpus()
     assert search.gpus == ()
-    assert search.found.startswith("no NVIDIA driver")
+    assert search.description.startswith("no NVIDIA driver")
 
 
 def test_a_driver_without_a_gpu_is_said(machine):
@@ -184,7 +184,7 @@ def test_gpus_are_named_in_cudas_order(machine):
         Gpu(name=RTX.name, sm="sm_120", uuid=RTX.uuid, pci_bus_id="0000:CA:00.0"),
         Gpu(name=L4.name, sm="sm_89", uuid=L4.uuid, pci_bus_id="0000:17:00.0"),
     )
-    assert search.found == "NVIDIA GeForce RTX 5090 sm_120, NVIDIA L4 sm_89"
+    assert search.description == "NVIDIA GeForce RTX 5090 sm_120, NVIDIA L4 sm_89"
 
 
 @pytest.mark.parametrize("source", ["pynvml", "nvidia-smi"])

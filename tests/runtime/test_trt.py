@@ -37,7 +37,7 @@ def test_without_a_gpu_it_says_what_was_looked_for_and_found(rtx):
     state = availability("trt-rtx")
     assert not state.is_available
     assert rtx.__version__ in state.found
-    assert find_gpus().found in state.found
+    assert find_gpus().description in state.found
     assert "NVIDIA GPU" in state.fix
 
 

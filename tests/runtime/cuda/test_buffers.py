@@ -95,7 +95,7 @@ def test_a_missing_driver_is_said_in_plain_words():
 @pytest.mark.gpu
 def test_a_round_trip_over_a_real_gpu_from_two_threads():
     if not find_gpus().gpus or not cuda_library():
-        pytest.skip(f"{find_gpus().found}; {cuda_library() or 'no CUDA binding'}")
+        pytest.skip(f"{find_gpus().description}; {cuda_library() or 'no CUDA binding'}")
     buffers = CudaBuffers(open_cuda(0), {"frames": ((4, 1000), "uint8")})
     frames = np.random.default_rng(0).integers(0, 256, (3, 1000)).astype(np.uint8)
     buffers.upload("frames", frames)

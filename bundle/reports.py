@@ -12,7 +12,7 @@ from .store import WAIT_S, Bundle, now
 from .transaction import append_json
 
 #: What a command advises where a bundle cannot be written to.
-ELSEWHERE = "`--record DIR` names a folder that takes it."
+RECORD_ADVICE = "`--record DIR` names a folder that takes it."
 
 
 def check_record(record: Path | None) -> None:
@@ -61,11 +61,11 @@ def file_report(bundle: Bundle, file: str, report: Mapping[str, Any], *, record:
             with exclusive(record, what="a report", wait_s=WAIT_S):
                 append_json(path, {"time": now(), **report})
     except (OSError, LineproofError) as error:
-        return not_kept(error, place=str(path), is_elsewhere=record is not None)
+        return not_kept_warning(error, place=str(path), is_elsewhere=record is not None)
     return ""
 
 
-def not_kept(error: OSError | LineproofError, *, place: str = "", is_elsewhere: bool = False) -> str:
+def not_kept_warning(error: OSError | LineproofError, *, place: str = "", is_elsewhere: bool = False) -> str:
     """The warning that a report was not kept, with the reason and what to do.
 
     Args:
@@ -74,6 +74,6 @@ def not_kept(error: OSError | LineproofError, *, place: str = "", is_elsewhere: 
         is_elsewhere: whether it was to be kept in a folder of its own already.
     """
     if isinstance(error, OSError):
-        fix = "" if is_elsewhere else f" {ELSEWHERE}"
+        fix = "" if is_elsewhere else f" {RECORD_ADVICE}"
         return f"The report was not kept. {os_error_words(error, place=place)}{fix}"
     return f"The report was not kept. {error} Or name a folder: --record DIR."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict, final
 
 from ..bundle.manifest import Manifest
-from ..bundle.reports import ELSEWHERE, file_report
+from ..bundle.reports import RECORD_ADVICE, file_report
 from ..bundle.store import Bundle, now
 from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
@@ -228,7 +228,7 @@ def keep_calibration(bundle: Bundle, calibration: Calibration, *, who: str = "",
     try:
         record_calibration(bundle, calibration.threshold, who=who)
     except OSError as error:
-        return f"The threshold was not set. {os_error_words(error)} {ELSEWHERE}"
+        return f"The threshold was not set. {os_error_words(error)} {RECORD_ADVICE}"
     except BundleError as error:
         return f"The threshold was not set. {error}"
     return ""

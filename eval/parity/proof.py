@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ...bundle.reports import file_report, not_kept
+from ...bundle.reports import file_report, not_kept_warning
 from ...bundle.store import PROOF, REFERENCE, Bundle, now
 from ...core.errors import EnvironmentMissingError, LineproofError, ParityError
 from ...runtime.engine import availability, is_harness, is_reference, reference_engine
@@ -52,7 +52,7 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
     try:
         return _record_in_bundle(bundle, report)
     except (OSError, LineproofError) as error:
-        return Recorded(bundle=bundle, warning=not_kept(error))
+        return Recorded(bundle=bundle, warning=not_kept_warning(error))
 
 
 def _record_in_bundle(bundle: Bundle, report: ParityReport) -> Recorded:

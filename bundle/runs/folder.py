@@ -117,8 +117,8 @@ def epochs_kept(run: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def kept_words(run: Path) -> str:
-    """``"epoch 12 of 30"``, of a later training of the same fit ``"… of its encoder"``, or "" where none is kept."""
+def epochs_kept_words(run: Path) -> str:
+    """``epochs_kept`` in words: ``"epoch 12 of 30"``, of a later training ``"… of its encoder"``; "" for none."""
     done, total = epochs_kept(run)
     _, _, name = newest_state(run).stem.partition("-")
     return f"epoch {done}{f' of {total}' if total else ''}{f' of its {name}' if name else ''}" if done else ""
@@ -136,7 +136,7 @@ def finish_command(run: Path) -> str:
 def unfinished_words(run: Path) -> str:
     """A sentence about an unfinished run: its detector, the last epoch that is kept, and how to finish it."""
     command, started = finish_command(run), read_started(run)
-    epoch = kept_words(run)
+    epoch = epochs_kept_words(run)
     return (
         f"{run} is an unfinished training run of {started.detector if started else 'no known detector'} "
         f"({f'kept up to {epoch}' if epoch else 'no epoch is kept yet'}). Finish it: "

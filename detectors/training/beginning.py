@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...bundle.atomic import file_sha256, write_json
 from ...bundle.lock import LOCK
-from ...bundle.runs.folder import STARTED, is_finished, kept_words, read_started
+from ...bundle.runs.folder import STARTED, epochs_kept_words, is_finished, read_started
 from ...bundle.runs.record import StartedRun
 from ...core.errors import BadInputError
 from ..base import DetectorConfig
@@ -78,7 +78,7 @@ def begin(run: Path, planned: StartedRun, *, command: str) -> str:
         _compare_images(run, read_started(run), planned)
         if is_finished(run):
             return f"{run} is finished already, with the same images and settings: nothing was trained."
-        done = kept_words(run)
+        done = epochs_kept_words(run)
         words = f"goes on with run {run} after {done}" if done else f"begins run {run} again: no epoch was kept"
     line = f"{command} --out {shlex.quote(os.path.abspath(run))}" if command else ""
     write_json(run / STARTED, dataclasses.asdict(dataclasses.replace(planned, command=line)))

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.optim.lr_scheduler import ExponentialLR  # noqa: E402
 
-from lineproof.bundle.runs.folder import kept_words  # noqa: E402
+from lineproof.bundle.runs.folder import epochs_kept_words  # noqa: E402
 from lineproof.core.errors import LineproofError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
 from lineproof.detectors.training.schedules import Schedule, WarmCosine  # noqa: E402
@@ -156,7 +156,7 @@ def test_a_fit_of_two_trainings_goes_on_to_the_same_bits(tmp_path, stage, done):
     with pytest.raises(KilledError):
         whole_fit(0, FitContext(seed=3, run=tmp_path, progress=killing(stage, done)))
     epoch = (done - 1) // 3
-    assert kept_words(tmp_path) == f"epoch {epoch} of {EPOCHS}{' of its encoder' if stage == 'encoder' else ''}"
+    assert epochs_kept_words(tmp_path) == f"epoch {epoch} of {EPOCHS}{' of its encoder' if stage == 'encoder' else ''}"
     told = []
     resumed = whole_fit(8, FitContext(seed=3, run=tmp_path, progress=lambda *item: told.append(item[:2])))
     assert told[0] == (stage, 3 * epoch + 1)

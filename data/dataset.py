@@ -167,18 +167,18 @@ def _seen(root: Path) -> str:
     return f"no known layout: found {', '.join(names)}{more}"
 
 
-def open_category(data: Path, category: str | None, *, own: str) -> Dataset:
+def open_category(data: Path, category: str | None, *, bundle_category: str) -> Dataset:
     """Open the category named, else the bundle's own, else the one that the folder is, whose name is checked later.
 
     Args:
         data: a category's folder, or a folder of several.
         category: name of the category, or None.
-        own: category that the bundle was trained on; "" where it is not known.
+        bundle_category: category that the bundle was trained on; "" where it is not known.
     """
-    if category or not own:
+    if category or not bundle_category:
         return open_dataset(data, category=category)
     try:
-        return open_dataset(data, category=own)
+        return open_dataset(data, category=bundle_category)
     except UsageError as error:
         try:
             return open_dataset(data)

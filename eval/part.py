@@ -21,7 +21,7 @@ def open_part_data(manifest: Manifest, data: Path, category: str | None = None) 
         BadInputError: the folder holds no known layout.
         UsageError: it holds no such category.
     """
-    return check_contents(open_category(data, category, own=manifest.training.category))
+    return check_contents(open_category(data, category, bundle_category=manifest.training.category))
 
 
 def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:

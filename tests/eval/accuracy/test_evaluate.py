@@ -370,15 +370,15 @@ def test_a_gallery_with_corrections_and_without_images(saved, parts, tmp_path):
 
 def test_the_category_is_the_bundles_own_unless_another_is_named(parts):
     (parts / "carpet").rename(parts / "rug")
-    assert open_category(parts, None, own="").category == "rug"
-    assert open_category(parts, None, own="rug").category == "rug"
+    assert open_category(parts, None, bundle_category="").category == "rug"
+    assert open_category(parts, None, bundle_category="rug").category == "rug"
     # One category alone is taken, and its name is checked where the bundle's is known.
-    assert open_category(parts, None, own="carpet").category == "rug"
+    assert open_category(parts, None, bundle_category="carpet").category == "rug"
     shutil.copytree(parts / "rug", parts / "wood")
-    assert open_category(parts, None, own="wood").category == "wood"
-    assert open_category(parts, "rug", own="wood").category == "rug"
+    assert open_category(parts, None, bundle_category="wood").category == "wood"
+    assert open_category(parts, "rug", bundle_category="wood").category == "rug"
     with pytest.raises(UsageError, match="holds 2 categories and 'carpet' is not among them"):
-        open_category(parts, None, own="carpet")
+        open_category(parts, None, bundle_category="carpet")
 
 
 def test_each_side_gets_the_options_that_its_engine_can_honour(cpu, parts, add_engine):

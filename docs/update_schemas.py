@@ -97,17 +97,17 @@ def fields_of(kind: type[Any]) -> Iterator[tuple[str, Any, bool]]:
 def attributes(kind: type[Any]) -> dict[str, str]:
     """Each attribute's description in a class's docstring."""
     _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
         if not line.startswith("    "):
             break
         if line.startswith("     "):
-            found[name] += f" {line.strip()}"
+            texts[name] += f" {line.strip()}"
         else:
             name, _, text = line.strip().partition(": ")
-            found[name] = text
-    return {key: text.replace("``", "") for key, text in found.items()}
+            texts[name] = text
+    return {key: text.replace("``", "") for key, text in texts.items()}
 
 
 def schemas() -> dict[str, dict[str, Any]]:

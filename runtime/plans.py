@@ -1,4 +1,4 @@
-"""Choice of a TensorRT plan: only one that was built for this model, library version and GPU may be loaded."""
+"""The TensorRT plan that fits: only one that was built for this model, library version and GPU may be loaded."""
 
 from __future__ import annotations
 

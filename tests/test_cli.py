@@ -287,15 +287,15 @@ def test_status_5_a_deadline_is_missed(lineproof, tiny_bundle):
 def test_verify_prints_one_object(lineproof, tiny_bundle):
     needs("ort-cpu")
     status, out, _ = lineproof("verify", tiny_bundle.path, "--engine", "ort-cpu", "--json", "--batch", "4")
-    found = only_json(out)
+    shown = only_json(out)
     assert status == 0
-    assert set(found) >= VERIFY_KEYS
-    assert found["passed"] is True
-    assert (found["engine"], found["precision"], found["num_frames"], found["verdict_flips"]) == (
+    assert set(shown) >= VERIFY_KEYS
+    assert shown["passed"] is True
+    assert (shown["engine"], shown["precision"], shown["num_frames"], shown["verdict_flips"]) == (
         "ort-cpu", "fp32", 8, [],
     )  # fmt: skip
-    assert set(found["image_auroc"]) == set(found["pixel_auroc"]) == set(found["aupro"]) == PAIR
-    assert found["score_max_abs_error"] < 1e-6
+    assert set(shown["image_auroc"]) == set(shown["pixel_auroc"]) == set(shown["aupro"]) == PAIR
+    assert shown["score_max_abs_error"] < 1e-6
 
 
 def test_profile_prints_one_object(lineproof, tiny_bundle):
@@ -304,16 +304,16 @@ def test_profile_prints_one_object(lineproof, tiny_bundle):
         "profile", tiny_bundle.path, "--engine", "ort-cpu", "--runs", 5, "--warmup", 1, "--batch", "1:4", "--json",
         "--cold-starts", 1,
     )  # fmt: skip
-    found = only_json(out)
+    shown = only_json(out)
     assert status == 0
-    assert set(found) >= PROFILE_KEYS
-    assert set(found["latency_ms"]) >= PERCENTILES
-    assert found["batch"] == 1
-    assert [item["batch"] for item in found["batches"]] == [1, 4]
-    assert found["fps"] > 0
-    assert found["cold_start_ms"] > found["latency_ms"]["p50"]
-    assert found["peak_host_mb"] > 1
-    assert {"cpu", "os", "packages"} <= set(found["environment"])
+    assert set(shown) >= PROFILE_KEYS
+    assert set(shown["latency_ms"]) >= PERCENTILES
+    assert shown["batch"] == 1
+    assert [item["batch"] for item in shown["batches"]] == [1, 4]
+    assert shown["fps"] > 0
+    assert shown["cold_start_ms"] > shown["latency_ms"]["p50"]
+    assert shown["peak_host_mb"] > 1
+    assert {"cpu", "os", "packages"} <= set(shown["environment"])
 
 
 def test_a_profile_is_printed_before_it_is_filed(lineproof, tiny_bundle, monkeypatch, tmp_path):
@@ -357,10 +357,10 @@ def test_several_engines_side_by_side(lineproof, tiny_bundle):
         "profile", tiny_bundle.path, "--engine", "ort-cpu", "--engine", "null", "--runs", 3, "--warmup", 1,
         "--cold-starts", 0, "--json",
     )  # fmt: skip
-    found = only_json(out)
+    shown = only_json(out)
     assert status == 0
-    assert [item["engine"] for item in found["reports"]] == ["ort-cpu", "null"]
-    assert found["ratios"][0]["baseline"] == "ort-cpu"
+    assert [item["engine"] for item in shown["reports"]] == ["ort-cpu", "null"]
+    assert shown["ratios"][0]["baseline"] == "ort-cpu"
 
 
 @pytest.mark.parametrize("words", [["inspect", "TINY"], ["doctor"], ["models"], ["sample", "PLACE"]])
@@ -386,9 +386,9 @@ def test_run_prints_verdicts_and_writes_overlays(lineproof, tiny_bundle, images,
     assert [json.loads(line)["verdict"] for line in out.splitlines()] == ["NG", "OK"]
     assert (tmp_path / "out" / "verdicts.jsonl").read_text() == out
     status, out, _ = lineproof(*words, "--threshold", "1000", "--json")
-    found = only_json(out)
-    assert [item["verdict"] for item in found["verdicts"]] == ["OK", "OK"]
-    assert (found["num_files"], found["num_errors"]) == (2, 0)
+    shown = only_json(out)
+    assert [item["verdict"] for item in shown["verdicts"]] == ["OK", "OK"]
+    assert (shown["num_files"], shown["num_errors"]) == (2, 0)
 
 
 def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bundle, images, tmp_path):
@@ -421,16 +421,16 @@ def test_run_in_json_is_one_object_also_where_files_give_no_verdict(lineproof, t
     tiny_bundle.change(lambda manifest: manifest.with_parity("ort-cpu", "passed", time=now()))
     (images / "cut.png").write_bytes(b"x")
     status, out, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--json", "--quiet")
-    found = only_json(out)
-    assert status == found["status"] == 1
-    assert [item["verdict"] for item in found["verdicts"]] == ["NG", "ERR", "OK"]
-    assert found["kind"] == "BadInputError"
-    assert err == f"error: {found['error']}\n" == "error: 1 of 3 files gave no verdict; see the ERR lines.\n"
+    shown = only_json(out)
+    assert status == shown["status"] == 1
+    assert [item["verdict"] for item in shown["verdicts"]] == ["NG", "ERR", "OK"]
+    assert shown["kind"] == "BadInputError"
+    assert err == f"error: {shown['error']}\n" == "error: 1 of 3 files gave no verdict; see the ERR lines.\n"
     (tmp_path / "o").mkdir()
     words = ("run", tiny_bundle.path, images / "bad.png", "--engine", "ort-cpu", "--json", "--out", tmp_path / "o")
     assert only_json(lineproof(*words)[1])["num_judged"] == 1
-    found = only_json(lineproof(*words, "--append", "--skip-judged")[1])
-    assert found == {
+    shown = only_json(lineproof(*words, "--append", "--skip-judged")[1])
+    assert shown == {
         "verdicts": [],
         "num_files": 0,
         "num_judged": 0,
@@ -591,13 +591,13 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_every_error_is_a_sentence_and_in_json_an_object(lineproof, monkeypatch, error, status, kind, said):
     fail_with(monkeypatch, error)
-    found, out, err = lineproof("doctor")
-    assert (found, out) == (status, "")
+    code, out, err = lineproof("doctor")
+    assert (code, out) == (status, "")
     assert err.startswith(f"error: {said}")
     assert "Traceback" not in err
     assert err.count("\n") == 1
-    found, out, err = lineproof("doctor", "--json")
-    assert found == status
+    code, out, err = lineproof("doctor", "--json")
+    assert code == status
     value = only_json(out)
     assert (value["kind"], value["status"]) == (kind, status)
     assert err == f"error: {value['error']}\n"
@@ -625,10 +625,10 @@ def test_a_mistake_of_ours_is_seen_whole_and_still_an_object(monkeypatch, capsys
 )
 def test_errors_in_json_are_one_object(lineproof, words, said):
     status, out, err = lineproof(*words, "--json")
-    found = only_json(out)
-    assert said in found["error"]
-    assert found["status"] == status == (1 if "x.bundle" in words else 2)
-    assert found["kind"] == ("BundleError" if "x.bundle" in words else "UsageError")
+    shown = only_json(out)
+    assert said in shown["error"]
+    assert shown["status"] == status == (1 if "x.bundle" in words else 2)
+    assert shown["kind"] == ("BundleError" if "x.bundle" in words else "UsageError")
     assert said in " ".join(err.split())
     assert lineproof(*words)[1] == ""
 
@@ -704,9 +704,9 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     assert exported["nodes_per_dtype"]["float16"] > 0
     status, out, err = lineproof("verify", "--data", "data", "--category", "flange", "--json", "--precision", "fp16")
     assert status == 0, err
-    found = only_json(out)
-    assert found["image_auroc"]["reference"] is not None
-    assert abs(found["aupro"]["reference"] - found["aupro"]["engine"]) < 0.02
+    shown = only_json(out)
+    assert shown["image_auroc"]["reference"] is not None
+    assert abs(shown["aupro"]["reference"] - shown["aupro"]["engine"]) < 0.02
     status, out, err = lineproof("run", "flange-padim-fp16.bundle", "data/flange/test/good", "--out", "seen", "--quiet")
     assert status == 0, err
     assert len(out.splitlines()) == len(list(Path("seen/overlays").iterdir())) == 2
@@ -742,9 +742,9 @@ def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bun
     assert (status, err.count("\n")) == (0, 2)
     assert err.startswith("note: The training images of ")
     assert "ort-cpu is not proved for this decision (unverified)" in err.splitlines()[1]
-    found = only_json(out)
-    assert found["evaluated"][0]["parity"] == "unverified"
-    assert found["evaluated"][0]["accuracy"]["image"]["auroc"] == 1.0
+    shown = only_json(out)
+    assert shown["evaluated"][0]["parity"] == "unverified"
+    assert shown["evaluated"][0]["accuracy"]["image"]["auroc"] == 1.0
     assert Path("table.md").read_text().startswith("Table 1:")
     status, out, err = lineproof("evaluate", "kept.npz", "--threshold", "0.0", "--quiet")
     assert (status, err.count("\n")) == (0, 2)
@@ -814,8 +814,8 @@ def test_every_command_says_what_the_data_set_lacks(lineproof, tiny_bundle, tmp_
         for sentence in (head, *problems):
             assert err.count(f"note: {sentence}\n") == 1, (command, sentence)
         data = only_json(lineproof(command, *given, "--json")[1])
-        found = data["evaluated"][0]["data"] if "evaluated" in data else data["data"]
-        assert (found[0] if isinstance(found, list) else found)["problems"] == problems
+        notes = data["evaluated"][0]["data"] if "evaluated" in data else data["data"]
+        assert (notes[0] if isinstance(notes, list) else notes)["problems"] == problems
         assert f"note: {problems[0]}\n" in lineproof(command, *given, "--quiet")[2]
     assert "note: good holds the good training images.\n" in lineproof("evaluate", *words, "-v")[2]
     out = lineproof("evaluate", *words, "--json")[1]
@@ -952,6 +952,6 @@ def test_places_are_asked_before_the_work(lineproof, monkeypatch, words, option)
     ],
 )
 def test_what_cannot_be_evaluated(lineproof, words, status, said):
-    found, out, err = lineproof(*words)
-    assert (found, out) == (status, "")
+    code, out, err = lineproof(*words)
+    assert (code, out) == (status, "")
     assert said in err

@@ -56,11 +56,11 @@ def test_there_is_something_to_check():
 
 def loose_signatures(path, name):
     """Public functions that take ``**kwargs``, and any function that takes a bool by position."""
-    found = []
+    offences = []
     for node in functions(path):
         arguments = node.args
         if arguments.kwarg and is_public(node.name):
-            found.append(f"{name}:{node.name} takes **{arguments.kwarg.arg}")
+            offences.append(f"{name}:{node.name} takes **{arguments.kwarg.arg}")
         positional = [*arguments.posonlyargs, *arguments.args]
         defaults = dict(zip(reversed(positional), reversed(arguments.defaults), strict=False))
         for argument in positional:
@@ -70,15 +70,15 @@ def loose_signatures(path, name):
             # torch's own interface: Module.train(mode=True) is called so by every library.
             is_torchs = node.name == "train" and argument.arg == "mode"
             if (by_default or by_type) and not is_torchs:
-                found.append(f"{name}:{node.name} takes {argument.arg} by position")
-    return found
+                offences.append(f"{name}:{node.name} takes {argument.arg} by position")
+    return offences
 
 
 def test_signatures_are_strict():
-    found = []
+    offences = []
     for path in package_sources():
-        found += loose_signatures(path, relative(path))
-    assert found == []
+        offences += loose_signatures(path, relative(path))
+    assert offences == []
 
 
 def test_loose_signatures_are_seen(tmp_path):
@@ -122,15 +122,15 @@ def offending_lines(path, pattern):
 
 
 def test_no_machine_no_maker_and_nothing_unfinished_in_the_files():
-    found = []
+    offences = []
     for path in tracked():
         if path == Path(__file__).resolve():
             continue
-        found += offending_lines(path, BANNED_WORDS)
+        offences += offending_lines(path, BANNED_WORDS)
         # Tests name places that do not exist on purpose.
         if "tests" not in path.parts:
-            found += offending_lines(path, ABSOLUTE_PATHS) + offending_lines(path, UNFINISHED)
-    assert found == []
+            offences += offending_lines(path, ABSOLUTE_PATHS) + offending_lines(path, UNFINISHED)
+    assert offences == []
 
 
 @pytest.mark.parametrize(
@@ -149,28 +149,28 @@ def test_offending_lines_are_seen(tmp_path, pattern, text):
 
 
 def test_imports_inside_the_package_are_relative_and_at_most_two_steps_up():
-    found = []
+    offences = []
     for path in package_sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.level > 3 or (node.module or "").startswith("lineproof")):
-                found.append(f"{relative(path)}:{node.lineno}")
+                offences.append(f"{relative(path)}:{node.lineno}")
             if isinstance(node, ast.Import) and any(item.name.startswith("lineproof") for item in node.names):
-                found.append(f"{relative(path)}:{node.lineno}")
+                offences.append(f"{relative(path)}:{node.lineno}")
     # Run as a script from the root, cli.py hands over to the installed package.
-    assert [item for item in found if not item.startswith("cli.py:")] == []
-    assert len(found) <= 1
+    assert [item for item in offences if not item.startswith("cli.py:")] == []
+    assert len(offences) <= 1
 
 
 def broad_excepts(path):
     """Lines where everything is caught; a handler that cleans up and raises again catches nothing."""
-    found = []
+    offences = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ExceptHandler) or ast.unparse(node.body[-1]) == "raise":
             continue
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         if any(item is None or ast.unparse(item) in ("Exception", "BaseException") for item in caught):
-            found.append(node.lineno)
-    return found
+            offences.append(node.lineno)
+    return offences
 
 
 def test_no_broad_except(tmp_path):
@@ -179,8 +179,8 @@ def test_no_broad_except(tmp_path):
         "try: x\nexcept BaseException:\n    y\n    raise\ntry: x\nexcept OSError: pass\n"
     )
     assert broad_excepts(tmp_path / "a.py") == [2, 4, 6]
-    found = {relative(path): lines for path in package_sources() if (lines := broad_excepts(path))}
-    assert found == {}
+    offences = {relative(path): lines for path in package_sources() if (lines := broad_excepts(path))}
+    assert offences == {}
 
 
 def dataclass_options(node):

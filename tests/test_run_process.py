@@ -116,10 +116,10 @@ def test_ctrl_c_in_json_is_one_object(here, tiny_bundle):
     first = [process.stdout.readline() for _ in range(4)]
     process.send_signal(signal.SIGINT)
     out, _ = finish(process)
-    found = json.loads("".join([*first, out]))
-    assert (found["kind"], found["status"]) == ("StoppedError", 130)
-    assert found["num_judged"] == len(found["verdicts"]) < found["num_files"] == 40
-    assert "The first one not judged is images/" in found["error"]
+    shown = json.loads("".join([*first, out]))
+    assert (shown["kind"], shown["status"]) == ("StoppedError", 130)
+    assert shown["num_judged"] == len(shown["verdicts"]) < shown["num_files"] == 40
+    assert "The first one not judged is images/" in shown["error"]
 
 
 def test_a_kill_loses_at_most_one_line(here, tiny_bundle):

@@ -48,12 +48,12 @@ def test_a_manifest_that_holds_one_is_no_manifest(tiny_bundle, written, place):
     else:
         raw[place]["value"] = "HERE"
     (tiny_bundle.path / MANIFEST).write_text(json.dumps(raw).replace('"HERE"', written))
-    with pytest.raises(BundleError, match=r"manifest\.json (is not JSON|does not follow)") as found:
+    with pytest.raises(BundleError, match=r"manifest\.json (is not JSON|does not follow)") as raised:
         open_bundle(tiny_bundle.path)
     if written in ("NaN", "Infinity", "-Infinity"):
-        assert f"it holds {written}, which is no number of JSON" in str(found.value)
+        assert f"it holds {written}, which is no number of JSON" in str(raised.value)
     if written == "1e999":
-        assert "value is inf, expected a finite float" in str(found.value)
+        assert "value is inf, expected a finite float" in str(raised.value)
 
 
 @pytest.mark.parametrize("value", VALUES)

@@ -1,4 +1,4 @@
-"""What a command found is filed also where nobody reads what it prints."""
+"""The result of a command is filed also where nobody reads what it prints."""
 
 import io
 import os
@@ -74,7 +74,7 @@ def test_a_terminal_shows_the_bar_and_below_it_the_detail_as_long_as_the_stage_l
 
 
 def test_a_report_is_shown_before_it_says_that_it_is_not_good_enough(capsys, tmp_path, monkeypatch):
-    class Found:
+    class Refused:
         def summary_lines(self):
             return ("one", "two")
 
@@ -88,7 +88,7 @@ def test_a_report_is_shown_before_it_says_that_it_is_not_good_enough(capsys, tmp
     kept = []
     with pytest.raises(ParityError, match="not good enough"):
         Ui(as_json=False, is_quiet=False, is_verbose=False).conclude(
-            Found(), page=tmp_path / "r.html", keep=lambda: kept.append(1) or ["not filed"]
+            Refused(), page=tmp_path / "r.html", keep=lambda: kept.append(1) or ["not filed"]
         )
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("one\ntwo\n", "warning: not filed\n")

@@ -30,9 +30,9 @@ def test_newest_run_of_a_detector(here):
     make_run(here / "runs" / "broken", "", 1, content="{")
     assert newest_run("fastflow").name == "a-new"
     assert newest_run("padim").name == "newest"
-    with pytest.raises(BadInputError) as found:
+    with pytest.raises(BadInputError) as raised:
         newest_run("patchcore")
-    message = str(found.value)
+    message = str(raised.value)
     assert "There is no trained patchcore under ./runs (4 finished runs of other detectors)" in message
     assert "lineproof train patchcore --data DIR --category NAME" in message
     assert "lineproof export patchcore --sample" in message

@@ -84,8 +84,8 @@ def test_outputs_carry_what_was_said(tiny_bundle, tiny_dataset, add_engine, tmp_
         collect_outputs(bundle, tiny_dataset, engine="numpy")
     outputs = collect_outputs(bundle, tiny_dataset, engine="numpy", other_data=True)
     assert outputs.source.notices[0] == outputs.source.part_note
-    choice = EvaluationRequest(data=tiny_dataset.root, engine="numpy", other_data=True)
-    evaluation = evaluate([bundle.path], choice, save=tmp_path / "kept.npz")
+    request = EvaluationRequest(data=tiny_dataset.root, engine="numpy", other_data=True)
+    evaluation = evaluate([bundle.path], request, save=tmp_path / "kept.npz")
     assert evaluation.notices == outputs.source.notices
     assert evaluation.to_dict()["evaluated"][0]["part_note"] == outputs.source.part_note
     again = evaluate([tmp_path / "kept.npz"], EvaluationRequest())

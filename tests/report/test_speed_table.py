@@ -12,7 +12,7 @@ from lineproof.report.published import published
 from lineproof.report.speed_table import check_table, measure_table
 from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, engine_type
 
-EFFORT = ProfileRequest(num_runs=3, num_warmup=1, num_cold_starts=0)
+REQUEST = ProfileRequest(num_runs=3, num_warmup=1, num_cold_starts=0)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     engines = _engines()
     monkeypatch.chdir(fastflow.path.parent)
     speed = measure_table(
-        "3", [open_named(path) for path in all_bundles()], ["auto"], request=EFFORT, options=EngineOptions()
+        "3", [open_named(path) for path in all_bundles()], ["auto"], request=REQUEST, options=EngineOptions()
     )
     assert [report.engine for report in speed.reports] == engines
     names = [row[0] for row in speed.table.rows]
@@ -55,13 +55,13 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
 
 def test_the_bundle_and_the_engine_named(fastflow):
     engine = _engines()[-1]
-    speed = measure_table("3", [fastflow], [engine], request=EFFORT, options=EngineOptions())
+    speed = measure_table("3", [fastflow], [engine], request=REQUEST, options=EngineOptions())
     assert [report.engine for report in speed.reports] == [engine]
 
 
 def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"profile fills the paper's Table 3 .*Accuracy: lineproof evaluate --table 1"):
-        check_table("1", EFFORT)
+        check_table("1", REQUEST)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInputError, match=r"no \*\.bundle"):
         all_bundles()
@@ -71,7 +71,7 @@ def test_every_option_is_honoured_or_refused(fastflow):
     engine = _engines()[-1]
 
     def table(precision=None, **request):
-        request = dataclasses.replace(EFFORT, **request)
+        request = dataclasses.replace(REQUEST, **request)
         check_table("3", request)
         bundle = open_named(fastflow.path, precision=precision)
         return measure_table("3", [bundle], [engine], request=request, options=EngineOptions())

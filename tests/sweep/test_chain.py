@@ -114,8 +114,8 @@ def test_scores_of_other_weights_are_not_taken(trained, here):
     assert stored_scores(run) is None
     started = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
-    found = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
-    assert found.summary_lines()[0].startswith("No operating table: no labelled test images are at hand.")
+    operation = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
+    assert operation.summary_lines()[0].startswith("No operating table: no labelled test images are at hand.")
 
 
 def test_a_test_image_that_cannot_be_read_costs_no_training(trained, sample_folder, here):
@@ -124,21 +124,21 @@ def test_a_test_image_that_cannot_be_read_costs_no_training(trained, sample_fold
     dataset.test[0].path.write_bytes(b"")
     run = here / "run"
     shutil.copytree(trained.run, run)
-    found = score_test_split(run, dataset)
-    ((file, reason),) = found.skipped
+    measured = score_test_split(run, dataset)
+    ((file, reason),) = measured.skipped
     assert file == relative(dataset.test[0].path, dataset.root)
     assert "empty" in reason
-    assert found.scores == pytest.approx(stored_scores(trained.run).scores[1:])
+    assert measured.scores == pytest.approx(stored_scores(trained.run).scores[1:])
 
 
 def test_a_run_without_a_name_goes_under_runs(sample_folder, here):
     pytest.importorskip("timm")
     settings = {"backbone": "test_resnet", "weights": "random", "resize_px": 32, "crop_px": None, "num_features": 3}
     settings["crop_px"] = 32
-    found = train_detector("padim", sample_folder, category="flange", settings=settings, out=None)
-    assert found.run.parent.name == "runs"
-    assert found.run.name.startswith("padim-flange-")
-    assert (here / found.run / "checkpoint.json").is_file()
+    result = train_detector("padim", sample_folder, category="flange", settings=settings, out=None)
+    assert result.run.parent.name == "runs"
+    assert result.run.name.startswith("padim-flange-")
+    assert (here / result.run / "checkpoint.json").is_file()
 
 
 def test_export_takes_the_newest_run(trained, here, quick):
@@ -268,16 +268,16 @@ def test_training_without_defective_test_images_says_so_first(quick, sample_fold
     def progress(*_stage):
         assert len(said) == 1
 
-    found = train_detector(
+    result = train_detector(
         "padim", data, category=None, settings=SETTINGS, out=here / "run", say_data=said.append,
         progress=progress,
     )  # fmt: skip
     first = 'No defective test image: figures that need one are "-".'
-    assert found.summary_lines()[0] == first
-    assert found.to_dict()["operating"]["warnings"] == [first]
-    assert said == [found.data]
-    assert "No defective test image. Whether defects are found cannot be measured." in found.data.brief
-    assert export_and_prove(ExportRequest(source=str(found.run), out=here / "x.bundle")).summary_lines()[0] == first
+    assert result.summary_lines()[0] == first
+    assert result.to_dict()["operating"]["warnings"] == [first]
+    assert said == [result.data]
+    assert "No defective test image. Whether defects are found cannot be measured." in result.data.brief
+    assert export_and_prove(ExportRequest(source=str(result.run), out=here / "x.bundle")).summary_lines()[0] == first
     assert len(quick) == 1
 
 
@@ -306,10 +306,10 @@ def test_copies_among_the_training_images_are_said_first(sample_folder, here):
     shutil.copytree(sample_folder / "flange", here / "flange")
     for path in sorted((here / "flange" / "train" / "good").iterdir()):
         shutil.copy(path, path.with_name(f"copy-{path.name}"))
-    found = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run")
-    (line,) = (line for line in found.warnings() if "what the detector was fitted to" in line)
+    result = train_detector("padim", here / "flange", category=None, settings=SETTINGS, out=here / "run")
+    (line,) = (line for line in result.warnings() if "what the detector was fitted to" in line)
     assert " of 4 held-out images show, pixel by pixel, what" in line
-    assert line in found.summary_lines()[:3]
-    assert line in found.to_dict()["warnings"]
-    proof = export_and_prove(ExportRequest(source=str(found.run), out=here / "x.bundle"))
+    assert line in result.summary_lines()[:3]
+    assert line in result.to_dict()["warnings"]
+    proof = export_and_prove(ExportRequest(source=str(result.run), out=here / "x.bundle"))
     assert line in proof.summary_lines()[:3]

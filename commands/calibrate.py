@@ -56,9 +56,10 @@ def calibrate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Set the threshold of one engine from held-out good parts."""
+    from functools import partial
+
     from ..bundle.reports import check_record
-    from ..eval.calibrate import keep_calibration
-    from ..eval.good_parts import CalibrationSource, calibrate_on
+    from ..eval.good_parts import CalibrationRequest, calibrate_on
     from ..host.environment import user_name
     from ..runtime.engine import EngineOptions
     from ._console import Ui
@@ -69,22 +70,15 @@ def calibrate(
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    share, least_used = parse_share(max_false_reject), parse_min_used(min_used)
+    request = CalibrationRequest(
+        data=data, category=category, root=root, engine=engine, options=options,
+        max_false_reject=parse_share(max_false_reject), min_used=parse_min_used(min_used), lists_all=verbose,
+        other_data=other_data,
+    )  # fmt: skip
     check_record(record)
     opened = open_named(bundle)
-    source = CalibrationSource(data=data, category=category, root=root, is_other_accepted=other_data)
     with ui.progress() as progress:
-        calibration = calibrate_on(
-            opened, source, engine=engine, max_false_reject=share, options=options, progress=progress
-        )
+        calibration = calibrate_on(opened, request, progress=progress)
     ui.data(calibration.data)
     ui.notice(calibration.notices)
-    # With too few of the images the threshold is shown and not set; `check` says so at the end.
-    is_enough = calibration.used.share >= least_used
-    ui.show(
-        calibration, lines=calibration.summary_lines(lists_all=verbose),
-        keep=lambda: [
-            keep_calibration(opened, calibration, who=who or user_name(), folder=record)
-        ] if is_enough else [],
-    )  # fmt: skip
-    calibration.check(min_used=least_used)
+    ui.conclude(calibration, keep=partial(calibration.keep, who=who or user_name(), record=record))

@@ -51,11 +51,11 @@ class CalibrationJson(TypedDict):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Result of a calibration.
+    """Result of a calibration, not yet kept.
 
     Attributes:
         bundle: the bundle whose engine was calibrated.
-        threshold: the new threshold; ``record_calibration`` writes it into the bundle.
+        threshold: the new threshold; ``keep`` writes it into the bundle.
         previous: the threshold that the engine used before.
         skipped_frames: images that could not be used, and why.
         warning: what the number of good parts is too small to show; "" where it is large enough.
@@ -63,6 +63,8 @@ class Calibration:
         part_note: one sentence on the difference between the images' data set and the one that the bundle was trained
             on; "" where there is none.
         data: description of the data set whose validation split the images are.
+        min_used: share of the images that must have been used for the threshold to be set, 0 to 1.
+        lists_all: whether the text names every image that was not used; the JSON always does.
     """
 
     bundle: Bundle
@@ -73,18 +75,44 @@ class Calibration:
     conversions: tuple[str, ...] = ()
     part_note: str = ""
     data: DataNotes = NO_DATA
+    min_used: float = MIN_USED
+    lists_all: bool = False
 
     @property
     def used(self) -> UsedShare:
         """How many of the images could be used."""
         return used_of(self.skipped_frames, num_total=self.threshold.num_good + len(self.skipped_frames))
 
-    def check(self, *, min_used: float = MIN_USED) -> None:
-        """Raise BadInputError where less than ``min_used`` (0 to 1) of the images was used: nothing is set then."""
+    def check(self) -> None:
+        """Raise BadInputError where less than ``min_used`` of the images was used: nothing is set then."""
         try:
-            self.used.check(min_used)
+            self.used.check(self.min_used)
         except BadInputError as error:
             raise BadInputError(f"The threshold was not set. {error}") from None
+
+    def keep(self, *, who: str = "", record: Path | None = None) -> tuple[str, ...]:
+        """Write the threshold into the bundle, or into a folder beside it; not where ``check`` fails.
+
+        Args:
+            who: name of the person who calibrated, for the history.
+            record: folder for calibration.json where the bundle cannot be changed; its thresholds then stay as they
+                are.
+
+        Returns:
+            A warning where the threshold should have been set in the bundle and was not.
+        """
+        if self.used.share < self.min_used:
+            return ()
+        if record is not None:
+            warning = file_report(self.bundle, CALIBRATION, self.to_dict(), record=record)
+            return (warning or f"The bundle was not changed: the threshold stands in {record / CALIBRATION} only.",)
+        try:
+            record_calibration(self.bundle, self.threshold, who=who)
+        except OSError as error:
+            return (f"The threshold was not set. {os_error_words(error)} {RECORD_ADVICE}",)
+        except BundleError as error:
+            return (f"The threshold was not set. {error}",)
+        return ()
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -111,10 +139,10 @@ class Calibration:
             "part_note": self.part_note,
         }
 
-    def summary_lines(self, *, lists_all: bool = False) -> tuple[str, ...]:
-        """The result for people, a line each; ``lists_all`` names every image that was not used."""
+    def summary_lines(self) -> tuple[str, ...]:
+        """The result for people, a line each."""
         lines = [
-            *self.used.lines(lists_all=lists_all),
+            *self.used.lines(lists_all=self.lists_all),
             f"Threshold of {self.threshold.engine}: {self.threshold.value:.6g} (before: {self.previous.value:.6g}, "
             f"on the scores of {self.previous.engine}).",
             f"{self.threshold.sentence()}.",
@@ -136,7 +164,7 @@ def calibrate_bundle(  # noqa: PLR0913 (the caller's choices, by name)
     batch: int = 1,
     progress: Progress = silent,
 ) -> Calibration:
-    """Find the threshold of one engine. Nothing is written: print it, then keep it with ``record_calibration``.
+    """Find the threshold of one engine. Nothing is written: print it, then ``keep`` it.
 
     Args:
         bundle: bundle to run.
@@ -208,30 +236,6 @@ def record_calibration(bundle: Bundle, threshold: Threshold, *, who: str = "") -
         )
 
     return bundle.change(edit)
-
-
-def keep_calibration(bundle: Bundle, calibration: Calibration, *, who: str = "", folder: Path | None = None) -> str:
-    """Write a calibration that was printed into its bundle, or into a folder beside it.
-
-    Args:
-        bundle: the bundle to change.
-        calibration: the calibration to keep.
-        who: name of the person who calibrated, for the history.
-        folder: folder for calibration.json where the bundle cannot be changed; its thresholds then stay as they are.
-
-    Returns:
-        A warning where the bundle's threshold was not set, else "".
-    """
-    if folder is not None:
-        warning = file_report(bundle, CALIBRATION, calibration.to_dict(), record=folder)
-        return warning or f"The bundle was not changed: the threshold stands in {folder / CALIBRATION} only."
-    try:
-        record_calibration(bundle, calibration.threshold, who=who)
-    except OSError as error:
-        return f"The threshold was not set. {os_error_words(error)} {RECORD_ADVICE}"
-    except BundleError as error:
-        return f"The threshold was not set. {error}"
-    return ""
 
 
 def _without_maps(items: Iterable[ImagePrediction | Skipped]) -> Iterator[float | Skipped]:

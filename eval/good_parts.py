@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import final
 
 from ..bundle.manifest import Manifest
 from ..bundle.runs.folder import is_finished, read_record, refuse_unfinished
@@ -14,35 +15,49 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..core.table import first_few
+from ..core.threshold import MAX_FALSE_REJECT
+from ..core.used import MIN_USED
 from ..data.content import content_hash
 from ..data.dataset import Dataset, Sample, enclosing_dataset
 from ..data.held_out import held_out_images
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
 from ..runtime.engine import EngineOptions
+from ..runtime.ranking import AUTO
 from .calibrate import Calibration, calibrate_bundle, good_images, held_out
 from .part import check_same_category, check_same_part, open_part_data
 
 
+@final
 @dataclass(frozen=True, kw_only=True)
-class CalibrationSource:
-    """Source of the good images of a calibration.
+class CalibrationRequest:
+    """The good images of a calibration, the engine that scores them, and what is asked of the threshold.
 
     Attributes:
         data: a folder of good images, a training run (its held-out images), or a data set with a validation split.
         category: category, of a data set that holds several.
         root: folder in which the data set of a run lies now; None where it has not moved.
-        is_other_accepted: whether parts of another category than the bundle's are accepted.
+        engine: name of the engine whose scores count, or ``"auto"``.
+        options: options of the engine.
+        max_false_reject: share of good parts that may be rejected, 0 ≤ share < 1.
+        min_used: share of the images that must be usable for the threshold to be set, 0 to 1.
+        lists_all: whether the text names every image that was not used; the JSON always does.
+        other_data: whether parts of another category than the bundle's are accepted.
     """
 
     data: Path
     category: str | None = None
     root: Path | None = None
-    is_other_accepted: bool = False
+    engine: str = AUTO
+    options: EngineOptions = field(default_factory=EngineOptions)
+    max_false_reject: float = MAX_FALSE_REJECT
+    min_used: float = MIN_USED
+    lists_all: bool = False
+    other_data: bool = False
 
 
 def calibration_samples(
-    source: CalibrationSource, manifest: Manifest, *, progress: Progress = silent
+    request: CalibrationRequest, manifest: Manifest, *, progress: Progress = silent
 ) -> tuple[tuple[Sample, ...], str, str, DataNotes]:
     """Good images that may set the threshold of a bundle.
 
@@ -50,7 +65,7 @@ def calibration_samples(
     images are refused with it: which ones may be used is for people to say.
 
     Args:
-        source: where the images lie.
+        request: where the images lie.
         manifest: manifest of the bundle.
         progress: called after each image.
 
@@ -62,36 +77,38 @@ def calibration_samples(
         BadInputError: the source holds no image that may set a threshold, or one that may not.
         UsageError: ``root`` is set, and ``data`` is no run.
     """
-    refuse_unfinished(source.data)
+    refuse_unfinished(request.data)
     note, notes = "", DataNotes()
-    if is_finished(source.data):
-        samples, note = _of_run(source, manifest, progress)
-        words = f"held-out images of {source.data}"
-    elif source.root is not None:
-        raise UsageError(f"root (--root) says where the data set of a run lies; {source.data} is no run. Leave it out.")
-    elif source.data.is_dir() and any(is_image(item) for item in visible(source.data)):
-        samples = good_images(source.data)
+    if is_finished(request.data):
+        samples, note = _of_run(request, manifest, progress)
+        words = f"held-out images of {request.data}"
+    elif request.root is not None:
+        raise UsageError(
+            f"root (--root) says where the data set of a run lies; {request.data} is no run. Leave it out."
+        )
+    elif request.data.is_dir() and any(is_image(item) for item in visible(request.data)):
+        samples = good_images(request.data)
         _refuse_used(samples, manifest)
-        if enclosing := enclosing_dataset(source.data):
-            note = check_same_part(manifest, enclosing, other_data=source.is_other_accepted)
-        words = f"good images of {source.data}"
+        if enclosing := enclosing_dataset(request.data):
+            note = check_same_part(manifest, enclosing, other_data=request.other_data)
+        words = f"good images of {request.data}"
     else:
-        dataset = open_part_data(manifest, source.data, source.category)
+        dataset = open_part_data(manifest, request.data, request.category)
         notes = DataNotes.of(dataset)
         samples = held_out(dataset, manifest)
-        note = check_same_part(manifest, dataset, other_data=source.is_other_accepted)
+        note = check_same_part(manifest, dataset, other_data=request.other_data)
         words = f"validation split of {dataset.name} {dataset.category}".strip()
     _refuse_fitted(samples, manifest, progress)
     return samples, words, note, notes
 
 
-def _of_run(source: CalibrationSource, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
-    record = read_record(source.data)
+def _of_run(request: CalibrationRequest, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
+    record = read_record(request.data)
     note = ""
     if record.training.fingerprint != manifest.training.fingerprint:
-        where, other_data = str(source.data), source.is_other_accepted
+        where, other_data = str(request.data), request.other_data
         note = check_same_category(manifest, record.training.category, other_data=other_data, where=where)
-    paths = held_out_images(record, source.data, data=source.root, option="--root", progress=progress)
+    paths = held_out_images(record, request.data, data=request.root, option="--root", progress=progress)
     return tuple(Sample(path=path, label=0, defect="good", split="validation") for path in paths), note
 
 
@@ -154,44 +171,40 @@ def _was_fitted(dataset: Dataset, inside: Sequence[Sample], manifest: Manifest) 
     return any(s.split == "train" for s in inside) and dataset.fingerprint() == manifest.training.fingerprint
 
 
-def calibrate_on(
-    bundle: Bundle,
-    source: CalibrationSource,
-    *,
-    engine: str,
-    max_false_reject: float,
-    options: EngineOptions,
-    progress: Progress = silent,
-) -> Calibration:
+def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progress = silent) -> Calibration:
     """Find the good images and calibrate the engine's threshold on them. Nothing is written.
 
     Args:
         bundle: bundle to run.
-        source: where the good images lie.
-        engine: name of the engine whose scores count, or ``"auto"``.
-        max_false_reject: share of good parts that may be rejected, 0 ≤ share < 1.
-        options: options of the engine.
+        request: where the good images lie, whose scores count, and what is asked of the threshold.
         progress: called after each image.
 
     Raises:
         BadInputError: an image may not set a threshold, or fewer than two fit.
         UsageError: the share is not in [0, 1), or there is no such engine.
     """
-    samples, words, part_note, data = calibration_samples(source, bundle.manifest, progress=progress)
+    samples, words, part_note, data = calibration_samples(request, bundle.manifest, progress=progress)
     calibration = calibrate_bundle(
         bundle,
         samples,
-        engine=engine,
+        engine=request.engine,
         source=words,
-        max_false_reject=max_false_reject,
-        options=options,
+        max_false_reject=request.max_false_reject,
+        options=request.options,
         progress=progress,
     )
-    calibration = dataclasses.replace(calibration, part_note=part_note, data=data)
-    if bundle.manifest.training.fitted:
-        return calibration
-    unknown = (
-        f"{bundle.path} was exported by an older release, which did not record what it was fitted to: whether these "
-        "images are among that could not be checked by content."
+    warning = calibration.warning
+    if not bundle.manifest.training.fitted:
+        unknown = (
+            f"{bundle.path} was exported by an older release, which did not record what it was fitted to: whether "
+            "these images are among that could not be checked by content."
+        )
+        warning = " ".join(filter(None, (warning, unknown)))
+    return dataclasses.replace(
+        calibration,
+        warning=warning,
+        part_note=part_note,
+        data=data,
+        min_used=request.min_used,
+        lists_all=request.lists_all,
     )
-    return dataclasses.replace(calibration, warning=" ".join(filter(None, (calibration.warning, unknown))))

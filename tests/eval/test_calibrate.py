@@ -12,7 +12,6 @@ from lineproof.eval.calibrate import (
     calibrate_bundle,
     good_images,
     held_out,
-    keep_calibration,
     record_calibration,
 )
 from lineproof.eval.parity.verify import verify
@@ -65,7 +64,7 @@ def test_a_second_engine_keeps_the_first(tiny_bundle, good_folder, add_engine):
     for name in ("first", "second"):
         # The handle stays the old one: each change reads the manifest again.
         calibration = calibrate_bundle(tiny_bundle, samples, engine=name, source="x", max_false_reject=0.1)
-        assert keep_calibration(tiny_bundle, calibration) == ""
+        assert calibration.keep() == ()
     manifest = open_bundle(tiny_bundle.path).manifest
     assert set(manifest.engine_thresholds) == {"first", "second"}
     assert [entry.action for entry in manifest.history] == ["export", "calibrate", "calibrate"]
@@ -82,14 +81,14 @@ def test_a_threshold_of_another_model_is_not_set(tiny_bundle, good_folder, add_e
         (folder / "golden.npz").write_bytes((tiny_bundle.path / "golden.npz").read_bytes())
 
     write_bundle(tiny_bundle.path, replace(tiny_bundle.manifest, files={}, history=()), other)
-    assert "exchanged for another model while this ran" in keep_calibration(tiny_bundle, calibration)
+    assert "exchanged for another model while this ran" in calibration.keep()[0]
     assert open_bundle(tiny_bundle.path).manifest.engine_thresholds == {}
 
 
 def test_a_threshold_can_be_kept_beside_a_bundle_that_is_read_only(tiny_bundle, good_folder, add_engine, tmp_path):
     add_engine("numpy")
     calibration = calibrate_bundle(tiny_bundle, good_images(good_folder), engine="numpy", source="x")
-    warning = keep_calibration(tiny_bundle, calibration, folder=tmp_path / "kept")
+    (warning,) = calibration.keep(record=tmp_path / "kept")
     assert "The bundle was not changed" in warning
     (entry,) = json.loads((tmp_path / "kept" / "calibration.json").read_text())
     assert entry["threshold"] == calibration.threshold.value

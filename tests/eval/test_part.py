@@ -10,11 +10,10 @@ from lineproof.core.errors import BadInputError
 from lineproof.data.dataset import open_dataset
 from lineproof.eval.accuracy.evaluate import EvaluationRequest, evaluate
 from lineproof.eval.accuracy.outputs import collect_outputs
-from lineproof.eval.good_parts import CalibrationSource, calibrate_on
+from lineproof.eval.good_parts import CalibrationRequest, calibrate_on
 from lineproof.eval.parity.proof import record_parity
 from lineproof.eval.parity.verify import verify
 from lineproof.eval.part import check_same_category, check_same_part
-from lineproof.runtime.engine import EngineOptions
 
 
 def of_part(bundle, category, fingerprint="f" * 64):
@@ -112,14 +111,13 @@ def test_calibrate_refuses_the_run_of_another_part(tiny_bundle, tiny_dataset, ad
     add_engine("numpy")
     bundle = of_part(tiny_bundle, "hazelnut", "a" * 64)
     paths = [sample.path for sample in tiny_dataset.train]
-    options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     screws = make_run(tmp_path / "screws", "screw", "b" * 64, paths)
     with pytest.raises(BadInputError, match=r"trained on hazelnut; the images of .*screws are of screw"):
-        calibrate_on(bundle, CalibrationSource(data=screws), **options)
-    calibration = calibrate_on(bundle, CalibrationSource(data=screws, is_other_accepted=True), **options)
+        calibrate_on(bundle, CalibrationRequest(data=screws, engine="numpy"))
+    calibration = calibrate_on(bundle, CalibrationRequest(data=screws, engine="numpy", other_data=True))
     assert calibration.to_dict()["part_note"].startswith("Other data: ")
     own = make_run(tmp_path / "own", "renamed", "a" * 64, paths)
-    assert calibrate_on(bundle, CalibrationSource(data=own), **options).part_note == ""
+    assert calibrate_on(bundle, CalibrationRequest(data=own, engine="numpy")).part_note == ""
 
 
 def test_calibrate_refuses_good_images_inside_a_data_set_of_another_part(
@@ -131,11 +129,10 @@ def test_calibrate_refuses_good_images_inside_a_data_set_of_another_part(
     for split in ("train", "validation", "test"):
         shutil.copytree(tiny_dataset.root / "good", root / split / "good")
     shutil.copytree(tiny_dataset.root / "bad", root / "test" / "bad")
-    options = {"engine": "numpy", "max_false_reject": 0.01, "options": EngineOptions()}
     assert open_dataset(root).category == "screw"
     for data in (root, root / "validation" / "good"):
         with pytest.raises(BadInputError, match="trained on hazelnut"):
-            calibrate_on(bundle, CalibrationSource(data=data), **options)
+            calibrate_on(bundle, CalibrationRequest(data=data, engine="numpy"))
     # Of images outside any data set nothing is known but the caller's word.
     loose = shutil.copytree(tiny_dataset.root / "good", tmp_path / "loose")
-    assert calibrate_on(bundle, CalibrationSource(data=loose), **options).part_note == ""
+    assert calibrate_on(bundle, CalibrationRequest(data=loose, engine="numpy")).part_note == ""

@@ -76,6 +76,17 @@ def parse_batches(text: str) -> tuple[int, ...]:
     raise UsageError(f"--batch is {text!r}; expected rising numbers such as 1, 8 or 1:4:8.")
 
 
+def parse_engine_pair(engines: list[str]) -> tuple[str, str]:
+    """Read --engine of a comparison: the engines of the left and of the right side, the one given for both or one each.
+
+    Raises:
+        UsageError: more than two engines are given.
+    """
+    if len(engines) > 2:
+        raise UsageError(f"--engine was given {len(engines)} times; expected once, or twice for left and right.")
+    return engines[0], engines[-1]
+
+
 def parse_share(text: str) -> float:
     """Read --max-false-reject: ``"1%"`` and ``"0.01"`` give 0.01.
 

@@ -57,33 +57,32 @@ def compare(
     """Compare two engines or two bundles on a data set, with confidence intervals and tests."""
     from functools import partial
 
+    from ..eval.accuracy.compare import ComparisonRequest
     from ..eval.accuracy.compare import compare as compare_sides
-    from ..eval.accuracy.compare import one_each
     from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..metrics.statistics import Resampling
     from ..report.compare_page import write_compare_page
     from ..runtime.engine import EngineOptions
     from ._console import Ui
-    from ._parse import parse_min_used
+    from ._parse import parse_engine_pair, parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     ui.check_places({"--report": report})
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
-    engines, resampling = one_each(engine), Resampling(resamples, seed, fpr_limit)
-    first, second = (
-        EvaluationRequest(
-            data=data, category=category, engine=name, options=options, batch=batch,
-            resolution=check_resolution(resolution), min_used=parse_min_used(min_used), lists_all=verbose,
-            other_data=other_data,
-        )
-        for name in engines
+    left_engine, right_engine = parse_engine_pair(engine)
+    resampling = Resampling(resamples, seed, fpr_limit)
+    shared = EvaluationRequest(
+        data=data, category=category, engine=left_engine, options=options, batch=batch,
+        resolution=check_resolution(resolution), min_used=parse_min_used(min_used), lists_all=verbose,
+        other_data=other_data,
     )  # fmt: skip
+    request = ComparisonRequest(left=left, right=right, shared=shared, right_engine=right_engine, resampling=resampling)
     page = partial(write_compare_page, path=report) if report else None
     with ui.progress() as progress:
-        result = compare_sides(left, right, (first, second), resampling=resampling, show=page, progress=progress)
+        result = compare_sides(request, show=page, progress=progress)
     ui.data(*result.data)
     ui.notice(result.notices)
     ui.conclude(result)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bundle.store import open_bundle
-from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ...core.used import UsedShare
 from ...data.notes import DataNotes
@@ -82,7 +81,7 @@ class ComparisonResult:
         resampling: number of resamples, seed and limit behind the intervals.
         pixel_resolution: resolution at which maps and masks were compared.
         used: number of images that were compared, of those of either side, and the reasons for the others.
-        request: the request of the left side; it says what share must be used, and whether all others are named.
+        request: the request that both sides share; it says what share must be used, and whether all others are named.
         data: descriptions of the data sets of both sides, each once.
         num_defective: number of images that are labelled defective.
         notices: what a person should know about the images, in sentences.
@@ -167,35 +166,51 @@ class ComparisonResult:
 Show = Callable[[ComparisonResult, Outputs, Outputs], None]
 
 
-def one_each(engines: Sequence[str]) -> tuple[str, str]:
-    """The engines of the left and the right side: the one given for both, or one for each.
+@final
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRequest:
+    """Two sides, and the data set and the settings that they share.
 
-    Raises:
-        UsageError: more than two engines are given.
+    Attributes:
+        left: bundle, or file of saved outputs.
+        right: bundle, or file of saved outputs; may be the left one, run on another engine.
+        shared: data set and settings of both sides, and the engine of the left one.
+        right_engine: engine of the right side; None for the left one's.
+        resampling: number of resamples, seed and limit behind the intervals.
     """
-    if len(engines) > 2:
-        raise UsageError(
-            f"engines (--engine) is {' '.join(engines)}, {len(engines)} names; expected one, or two for left and right."
-        )
-    return engines[0], engines[-1]
+
+    left: Path
+    right: Path
+    shared: EvaluationRequest = field(default_factory=EvaluationRequest)
+    right_engine: str | None = None
+    resampling: Resampling = field(default_factory=Resampling)
+
+    def sides(self) -> tuple[tuple[Path, EvaluationRequest], tuple[Path, EvaluationRequest]]:
+        """What to run, and how, for the left and for the right side: each with the options that its engine can honour.
+
+        Raises:
+            UsageError: an option that the engine of neither side can honour.
+        """
+        first = self.shared
+        second = dataclasses.replace(first, engine=self.right_engine or first.engine)
+        # Saved outputs need no options.
+        if first.options != EngineOptions() and not (self.left.is_file() or self.right.is_file()):
+            first, second = (
+                dataclasses.replace(side, engine=resolve_auto(open_bundle(target), side.engine, options=side.options))
+                for target, side in ((self.left, first), (self.right, second))
+            )
+            options = share_options((first.engine, second.engine), self.shared.options)
+            first, second = (
+                dataclasses.replace(side, options=own) for side, own in zip((first, second), options, strict=True)
+            )
+        return (self.left, first), (self.right, second)
 
 
-def compare(
-    left: Path,
-    right: Path,
-    requests: tuple[EvaluationRequest, EvaluationRequest],
-    *,
-    resampling: Resampling | None = None,
-    show: Show | None = None,
-    progress: Progress = silent,
-) -> ComparisonResult:
+def compare(request: ComparisonRequest, *, show: Show | None = None, progress: Progress = silent) -> ComparisonResult:
     """Compare two sides on the images that both can judge.
 
     Args:
-        left: bundle, or file of saved outputs.
-        right: bundle, or file of saved outputs; may be the left one, run on another engine.
-        requests: what to run for the left and for the right side.
-        resampling: number of resamples, seed and limit; None for 1000 resamples, seed 0 and limit 0.3.
+        request: the two sides, and what they share.
         show: called with the result and the outputs of both sides while their maps are still on disk.
         progress: called at every step.
 
@@ -203,33 +218,16 @@ def compare(
         BadInputError: fewer than two images are on both sides, or they are labelled differently.
         UsageError: an option that the engine of neither side can honour.
     """
-    requests = _share(left, right, requests)
     with ExitStack() as stack:
-        sides = [
-            stack.enter_context(target_outputs(target, request, progress=progress))
-            for target, request in zip((left, right), requests, strict=True)
+        outputs = [
+            stack.enter_context(target_outputs(target, side, progress=progress)) for target, side in request.sides()
         ]
-        first, second = in_step(*sides)
-        used = used_share(*sides, num_compared=len(first))
-        result = _compare(first, second, resampling or Resampling(), request=requests[0], used=used, progress=progress)
+        first, second = in_step(*outputs)
+        used = used_share(*outputs, num_compared=len(first))
+        result = _compare(first, second, request.resampling, request=request.shared, used=used, progress=progress)
         if show:
             show(result, first, second)
     return result
-
-
-def _share(
-    left: Path, right: Path, requests: tuple[EvaluationRequest, EvaluationRequest]
-) -> tuple[EvaluationRequest, EvaluationRequest]:
-    """The request of each side with the options that its engine can honour; saved outputs need none."""
-    options = requests[0].options
-    if options == EngineOptions() or options != requests[1].options or left.is_file() or right.is_file():
-        return requests
-    first, second = (
-        dataclasses.replace(request, engine=resolve_auto(open_bundle(target), request.engine, options=request.options))
-        for target, request in zip((left, right), requests, strict=True)
-    )
-    shared = share_options((first.engine, second.engine), options)
-    return dataclasses.replace(first, options=shared[0]), dataclasses.replace(second, options=shared[1])
 
 
 def _compare(

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lineproof.commands._parse import parse_batches, parse_frame, parse_min_used, parse_settings, parse_share
+from lineproof.commands._parse import (
+    parse_batches,
+    parse_engine_pair,
+    parse_frame,
+    parse_min_used,
+    parse_settings,
+    parse_share,
+)
 from lineproof.core.errors import UsageError
 
 
@@ -63,3 +70,10 @@ def test_settings():
     for wrong in ("a", "=1", ""):
         with pytest.raises(UsageError, match=rf"--set {wrong}: expected KEY=VALUE"):
             parse_settings(["ok=1", wrong])
+
+
+def test_one_engine_is_both_sides_and_two_are_one_each():
+    assert parse_engine_pair(["a"]) == ("a", "a")
+    assert parse_engine_pair(["a", "b"]) == ("a", "b")
+    with pytest.raises(UsageError, match="--engine was given 3 times; expected once, or twice for left and right"):
+        parse_engine_pair(["a", "b", "c"])

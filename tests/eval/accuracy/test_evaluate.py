@@ -11,7 +11,7 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import open_category, open_dataset
-from lineproof.eval.accuracy.compare import compare, one_each
+from lineproof.eval.accuracy.compare import ComparisonRequest, compare
 from lineproof.eval.accuracy.evaluate import evaluate
 from lineproof.eval.accuracy.outputs import collect_outputs
 from lineproof.eval.accuracy.outputs_file import open_outputs, save_outputs
@@ -192,11 +192,11 @@ def test_corrections_and_a_threshold_are_a_number(saved, tmp_path):
 def test_two_engines_on_the_same_images(cpu, asked, tmp_path):
     if not availability("openvino").is_available:
         pytest.skip("openvino is not installed")
-    other = dataclasses.replace(asked, engine="openvino")
     page = tmp_path / "page.html"
-    comparison = compare(
-        cpu.path, cpu.path, (asked, other), resampling=Resampling(100), show=partial(write_compare_page, path=page)
+    request = ComparisonRequest(
+        left=cpu.path, right=cpu.path, shared=asked, right_engine="openvino", resampling=Resampling(100)
     )
+    comparison = compare(request, show=partial(write_compare_page, path=page))
     assert comparison.num_frames == 7
     assert comparison.flips == ()
     assert comparison.map_max_abs_error < 1e-6
@@ -215,9 +215,7 @@ def test_a_side_that_is_worse_shows(saved, tmp_path):
     maps = np.where(masks, 0.0, outputs.anomaly_map).astype(np.float32)
     worse = dataclasses.replace(outputs, score=score, anomaly_map=maps)
     save_outputs(worse.take(np.arange(len(worse))[::-1]), tmp_path / "worse.npz")
-    comparison = compare(
-        saved, tmp_path / "worse.npz", (EvaluationRequest(), EvaluationRequest()), resampling=Resampling(200)
-    )
+    comparison = compare(ComparisonRequest(left=saved, right=tmp_path / "worse.npz", resampling=Resampling(200)))
     (flip,) = comparison.flips
     assert str(flip).startswith("test/hole/001.png (hole): NG by ")
     assert "became OK by" in str(flip)
@@ -233,13 +231,10 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(dataclasses.replace(outputs, files=tuple(f"x/{f}" for f in outputs.files)), tmp_path / "a.npz")
     with pytest.raises(BadInputError, match="Only 0 images are on both sides"):
-        compare(saved, tmp_path / "a.npz", (EvaluationRequest(), EvaluationRequest()))
+        compare(ComparisonRequest(left=saved, right=tmp_path / "a.npz"))
     save_outputs(dataclasses.replace(outputs, label=~outputs.label), tmp_path / "b.npz")
     with pytest.raises(BadInputError, match="7 images are labelled differently"):
-        compare(saved, tmp_path / "b.npz", (EvaluationRequest(), EvaluationRequest()))
-    with pytest.raises(UsageError, match=r"engines \(--engine\) is a b c, 3 names"):
-        one_each(["a", "b", "c"])
-    assert one_each(["a"]) == ("a", "a")
+        compare(ComparisonRequest(left=saved, right=tmp_path / "b.npz"))
 
 
 def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
@@ -257,7 +252,7 @@ def test_images_of_two_categories_are_never_compared(saved, tmp_path):
     other = dataclasses.replace(outputs.source, category="grid", root="elsewhere/grid")
     save_outputs(dataclasses.replace(outputs, source=other), tmp_path / "grid.npz")
     with pytest.raises(BadInputError, match=r"Left judged images of carpet .* right of grid .elsewhere/grid."):
-        compare(saved, tmp_path / "grid.npz", (EvaluationRequest(), EvaluationRequest()))
+        compare(ComparisonRequest(left=saved, right=tmp_path / "grid.npz"))
 
 
 def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
@@ -278,7 +273,9 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
 def test_images_on_one_side_only_are_named(saved, tmp_path):
     outputs = open_outputs(saved)
     save_outputs(outputs.take(np.arange(1, len(outputs))), tmp_path / "fewer.npz")
-    comparison = compare(saved, tmp_path / "fewer.npz", (EvaluationRequest(min_used=0.5), EvaluationRequest()))
+    comparison = compare(
+        ComparisonRequest(left=saved, right=tmp_path / "fewer.npz", shared=EvaluationRequest(min_used=0.5))
+    )
     assert comparison.summary_lines()[0] == (
         f"Only 6 of 7 images could be used (85.7%). Not used: {outputs.files[0]}: not on the right side."
     )
@@ -293,7 +290,7 @@ def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
     masks[list(outputs.files).index("test/hole/001.png"), 0, 0] = 255
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
     with pytest.raises(BadInputError, match=r"1 images have another mask on the two sides, first test/hole/001\.png"):
-        compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
+        compare(ComparisonRequest(left=saved, right=tmp_path / "other.npz"))
 
 
 def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
@@ -315,11 +312,11 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
 def test_maps_of_other_places_are_not_subtracted(saved, tmp_path, change):
     """Equal shapes are not equal places: one side stretches or crops what the other takes whole."""
     outputs = open_outputs(saved)
-    assert compare(saved, saved, (EvaluationRequest(), EvaluationRequest())).map_max_abs_error == 0.0
+    assert compare(ComparisonRequest(left=saved, right=saved)).map_max_abs_error == 0.0
     spec = dataclasses.replace(outputs.source.preprocessing, **change)
     other = dataclasses.replace(outputs, source=dataclasses.replace(outputs.source, preprocessing=spec))
     save_outputs(other, tmp_path / "other.npz")
-    comparison = compare(saved, tmp_path / "other.npz", (EvaluationRequest(), EvaluationRequest()))
+    comparison = compare(ComparisonRequest(left=saved, right=tmp_path / "other.npz"))
     assert comparison.map_max_abs_error is None
     assert comparison.worst == ()
 
@@ -331,14 +328,14 @@ def test_maps_of_another_size_are_left_out(saved, tmp_path):
         tmp_path / "half.npz",
     )
     small = EvaluationRequest(resolution="map")
-    comparison = compare(saved, tmp_path / "half.npz", (small, small))
+    comparison = compare(ComparisonRequest(left=saved, right=tmp_path / "half.npz", shared=small))
     assert (comparison.map_max_abs_error, comparison.pixel_auroc, comparison.aupro, comparison.worst) == (
         None,
         None,
         None,
         (),
     )
-    enlarged = compare(saved, tmp_path / "half.npz", (EvaluationRequest(), EvaluationRequest()))
+    enlarged = compare(ComparisonRequest(left=saved, right=tmp_path / "half.npz"))
     assert (enlarged.map_max_abs_error, enlarged.worst) == (None, ())
     assert enlarged.aupro.value < 0
     assert comparison.image_auroc.value == 0.0
@@ -385,8 +382,8 @@ def test_each_side_gets_the_options_that_its_engine_can_honour(cpu, parts, add_e
     on_gpu = add_engine("gpu", uses_gpu=True, takes_threads=False)
     on_cpu = add_engine("cpu")
     asked = EngineOptions(device=1, num_threads=2)
-    sides = tuple(EvaluationRequest(data=parts, engine=name, options=asked) for name in ("gpu", "cpu"))
-    assert not compare(cpu.path, cpu.path, sides).flips
+    shared = EvaluationRequest(data=parts, engine="gpu", options=asked)
+    assert not compare(ComparisonRequest(left=cpu.path, right=cpu.path, shared=shared, right_engine="cpu")).flips
     assert on_gpu.opened == [EngineOptions(device=1)]
     assert on_cpu.opened == [EngineOptions(num_threads=2)]
 
@@ -395,6 +392,6 @@ def test_an_option_that_no_engine_can_honour_is_refused_by_name(cpu, asked):
     asked = dataclasses.replace(asked, options=EngineOptions(device=1))
     message = r"Engine ort-cpu runs on the CPU and has no device 1\. Leave --device away"
     with pytest.raises(UsageError, match=message):
-        compare(cpu.path, cpu.path, (asked, asked))
+        compare(ComparisonRequest(left=cpu.path, right=cpu.path, shared=asked))
     with pytest.raises(UsageError, match=message):
         evaluate([cpu.path], asked)

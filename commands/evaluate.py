@@ -60,6 +60,8 @@ def evaluate(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Measure accuracy on a data set, beside the paper's tables."""
+    from functools import partial
+
     from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..report.accuracy_table import check_table_file, tabulate
@@ -82,7 +84,4 @@ def evaluate(
         result = tabulate(targets, request, table=table, save=save_outputs, progress=progress)
     ui.data(*result.evaluation.data)
     ui.notice(result.evaluation.notices)
-    ui.show(result, report=report)
-    if table_file:
-        result.write_table(table_file)
-    result.check()
+    ui.conclude(result, page=report, keep=partial(result.keep, table_file=table_file))

@@ -64,10 +64,21 @@ class TabulatedEvaluation:
         warnings, lines = (map(wrapped, part) for part in (self.evaluation.warnings(), self.evaluation.verdict_lines()))
         return (*warnings, self.evaluation.figures(), *lines, "", self.table.text())
 
-    def write_table(self, path: Path) -> None:
-        """Write the paper's table as Markdown or CSV, by the file's name; see ``check_table_file``."""
-        if self.table:
-            write_atomic(path, _WRITERS[path.suffix](self.table).encode())
+    def keep(self, *, table_file: Path | None = None) -> tuple[str, ...]:
+        """Write the paper's table to a file.
+
+        Args:
+            table_file: Markdown or CSV, by the file's name, see ``check_table_file``; None writes nothing.
+
+        Returns:
+            No warning: a table that cannot be written is an error.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if table_file and self.table:
+            write_atomic(table_file, _WRITERS[table_file.suffix](self.table).encode())
+        return ()
 
 
 def tabulate(

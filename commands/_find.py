@@ -57,3 +57,15 @@ def open_named(path: Path | None, *, precision: str | None = None) -> Bundle:
             f"export it again with --precision {precision}."
         )
     return bundle
+
+
+def open_bundles(path: Path | None, *, precision: str | None = None, takes_all: bool) -> list[Bundle]:
+    """Open the bundle that was named, see ``open_named``; where none was, the newest one or all in the current folder.
+
+    Args:
+        path: folder of the bundle, or None.
+        precision: precision that every graph must have, or None for any.
+        takes_all: whether all bundles of the current folder are meant where none was named.
+    """
+    paths = all_bundles() if path is None and takes_all else [path]
+    return [open_named(item, precision=precision) for item in paths]

@@ -58,11 +58,11 @@ def profile(
 ) -> None:
     """Measure latency, throughput, memory, cold start and parameters."""
     from ..bundle.reports import check_record
-    from ..profiles.measure import ProfileRequest, ProfileResult, measure
-    from ..report.speed_table import SpeedTable, check_table, measure_table
+    from ..profiles.measure import ProfileRequest
+    from ..report.speed_table import check_table, profile_bundles
     from ..runtime.engine import EngineOptions
     from ._console import Ui
-    from ._find import all_bundles, open_named
+    from ._find import open_bundles
     from ._parse import parse_batches
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -71,6 +71,8 @@ def profile(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
     request = ProfileRequest(
+        engines=tuple(engine),
+        options=options,
         batches=parse_batches(batch),
         num_runs=runs,
         num_warmup=warmup,
@@ -79,13 +81,8 @@ def profile(
         with_samples=samples,
     )
     check_record(record)
-    result: ProfileResult | SpeedTable
+    check_table(table, request)
+    opened = open_bundles(bundle, precision=precision, takes_all=bool(table))
     with ui.progress() as progress:
-        if table:
-            check_table(table, request)
-            bundles = [open_named(path, precision=precision) for path in ([bundle] if bundle else all_bundles())]
-            result = measure_table(table, bundles, engine, request=request, options=options, progress=progress)
-        else:
-            opened = open_named(bundle, precision=precision)
-            result = measure(opened, engine, request=request, options=options, progress=progress)
+        result = profile_bundles(opened, request, table=table, progress=progress)
     ui.conclude(result, page=report, keep=partial(result.keep, record=record))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..bundle.store import Bundle
 from ..core.progress import Progress, silent
 from ..runtime.engine import EngineOptions
+from ..runtime.ranking import AUTO
 from .profiler import keep_profiles, profile_many
 from .report import ProfileComparison, check_deadlines
 from .table import latency_table, method_table
@@ -18,9 +19,11 @@ from .timing import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileRequest:
-    """What is measured, and how often.
+    """What is measured, on which engines, and how often.
 
     Attributes:
+        engines: names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
+        options: choices about the engines, shared out as ``runtime.ranking.share_options`` says.
         batches: batch sizes.
         num_runs: number of timed calls per batch size.
         num_warmup: number of untimed calls before them.
@@ -29,6 +32,8 @@ class ProfileRequest:
         with_samples: whether a report's ``to_dict()`` holds the time of every call.
     """
 
+    engines: tuple[str, ...] = (AUTO,)
+    options: EngineOptions = field(default_factory=EngineOptions)
     batches: tuple[int, ...] = (1,)
     num_runs: int = 200
     num_warmup: int = 20
@@ -84,21 +89,12 @@ class ProfileResult:
         return (*lines, "", latency_table(self.comparison), "", method_table(reports))
 
 
-def measure(
-    bundle: Bundle,
-    engines: Sequence[str],
-    *,
-    request: ProfileRequest,
-    options: EngineOptions,
-    progress: Progress = silent,
-) -> ProfileResult:
+def measure(bundle: Bundle, request: ProfileRequest, *, progress: Progress = silent) -> ProfileResult:
     """Profile a bundle on one or several engines. Nothing is filed: the result's ``keep`` does that.
 
     Args:
         bundle: bundle to profile.
-        engines: names of the engines; the first is the baseline of the ratios. ``"auto"`` is allowed.
-        request: what is measured, and how often.
-        options: choices about the engines, shared out as ``runtime.ranking.share_options`` says.
+        request: what is measured, on which engines, and how often.
         progress: called after each block of calls.
 
     Raises:
@@ -107,8 +103,8 @@ def measure(
     """
     comparison = profile_many(
         bundle,
-        engines,
-        options=options,
+        request.engines,
+        options=request.options,
         batches=request.batches,
         schedule=Schedule(num_runs=request.num_runs, num_warmup=request.num_warmup),
         num_cold_starts=request.num_cold_starts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..profiles.measure import ProfileRequest, ProfileResult, measure
 from ..profiles.report import ProfileReport, check_deadlines
-from ..runtime.engine import EngineOptions
 from ..runtime.ranking import AUTO, fits, is_here, rank_engines
 from .published import PaperTable, speed_table
 
@@ -57,8 +57,10 @@ class SpeedTable:
         return (self.table.text(), where)
 
 
-def check_table(number: str, request: ProfileRequest) -> None:
-    """Raise UsageError unless ``number`` is "3" and the request measures batch 1 alone, as the paper's Table 3 does."""
+def check_table(number: str | None, request: ProfileRequest) -> None:
+    """Raise UsageError unless ``number`` names no table, or Table 3, and then the request measures batch 1 alone."""
+    if not number:
+        return
     if number != "3":
         raise UsageError(
             f"table (--table) is {number!r}; profile fills the paper's Table 3 (Zheng et al. 2022). Accuracy: "
@@ -72,38 +74,36 @@ def check_table(number: str, request: ProfileRequest) -> None:
         )
 
 
-def measure_table(
-    number: str,
-    bundles: Sequence[Bundle],
-    engines: Sequence[str],
-    *,
-    request: ProfileRequest,
-    options: EngineOptions,
-    progress: Progress = silent,
-) -> SpeedTable:
-    """Profile bundles one after the other and put them into the paper's Table 3.
+def profile_bundles(
+    bundles: Sequence[Bundle], request: ProfileRequest, *, table: str | None = None, progress: Progress = silent
+) -> ProfileResult | SpeedTable:
+    """Profile a bundle, or put several into the paper's Table 3. Nothing is filed: the result's ``keep`` does that.
 
     Args:
-        number: ``"3"``, the table about speed.
-        bundles: bundles to measure, at least one.
-        engines: names of engines; ``["auto"]`` measures every engine that can run here.
-        request: batches, number of calls and deadline of the measurement.
-        options: options of the engines.
+        bundles: bundles to measure: exactly one without a table, at least one with it.
+        request: engines, batches, number of calls and deadline of the measurement. In the table, ``"auto"`` alone
+            measures every engine that can run here.
+        table: ``"3"``, the table about speed; None for the bundle's own figures.
         progress: called after each block of calls.
 
     Raises:
-        UsageError: ``number`` is another table, or the request measures other batches than 1.
+        UsageError: ``table`` is another table, the request measures other batches than 1 for it, there is no such
+            engine, one is named twice, or a bundle does not take one of the batches.
+        EnvironmentMissingError: an engine cannot run here.
     """
-    check_table(number, request)
+    check_table(table, request)
+    if not table:
+        (bundle,) = bundles
+        return measure(bundle, request, progress=progress)
     rows: dict[str, ProfileReport] = {}
     measured = []
     for bundle in bundles:
-        names = rank_engines(bundle, fits, is_here) if list(engines) == [AUTO] else engines
-        result = measure(bundle, names, request=request, options=options, progress=progress)
+        names = tuple(rank_engines(bundle, fits, is_here)) if request.engines == (AUTO,) else request.engines
+        result = measure(bundle, dataclasses.replace(request, engines=names), progress=progress)
         measured.append(result)
         rows |= {_row(bundle, report): report for report in result.comparison.reports}
-    table = speed_table({name: _figures(report) for name, report in rows.items()})
-    return SpeedTable(tuple(measured), table, request.with_samples)
+    filled = speed_table({name: _figures(report) for name, report in rows.items()})
+    return SpeedTable(tuple(measured), filled, request.with_samples)
 
 
 def _row(bundle: Bundle, report: ProfileReport) -> str:

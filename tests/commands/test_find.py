@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,7 @@ from lineproof.bundle.place import bundle_folder
 from lineproof.bundle.runs import folder as find_module
 from lineproof.bundle.runs.folder import is_finished, new_run_folder, newest_run, run_detector
 from lineproof.bundle.store import MANIFEST
-from lineproof.commands._find import newest_bundle, open_named
+from lineproof.commands._find import newest_bundle, open_bundles, open_named
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 
 
@@ -106,6 +107,23 @@ def test_open_named_checks_the_precision(tiny_bundle, here, monkeypatch):
     assert open_named(None).path.name == "tiny.bundle"
     with pytest.raises(BundleError, match="is not a bundle"):
         open_named(here)
+
+
+def test_open_bundles_opens_the_named_the_newest_or_all(tiny_bundle, monkeypatch):
+    folder = tiny_bundle.path.parent
+    shutil.copytree(tiny_bundle.path, folder / "older.bundle")
+    os.utime(folder / "older.bundle" / MANIFEST, (1e9, 1e9))
+    monkeypatch.chdir(folder)
+
+    def names(path, **options):
+        return [bundle.path.name for bundle in open_bundles(path, **options)]
+
+    assert names(None, takes_all=True) == ["older.bundle", "tiny.bundle"]
+    assert names(None, takes_all=False) == ["tiny.bundle"]
+    for takes_all in (False, True):
+        assert names(folder / "older.bundle", takes_all=takes_all) == ["older.bundle"]
+        with pytest.raises(UsageError, match="is fp32, not fp16"):
+            open_bundles(None, precision="fp16", takes_all=takes_all)
 
 
 def test_bundle_folder():

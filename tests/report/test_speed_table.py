@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from lineproof.commands._find import all_bundles, open_named
+from lineproof.commands._find import all_bundles, open_bundles, open_named
 from lineproof.core.errors import BadInputError, BudgetError, UsageError
 from lineproof.profiles.measure import ProfileRequest
 from lineproof.report.published import published
-from lineproof.report.speed_table import check_table, measure_table
-from lineproof.runtime.engine import EngineOptions, availability, cpu_engines, engine_type
+from lineproof.report.speed_table import check_table, profile_bundles
+from lineproof.runtime.engine import availability, cpu_engines, engine_type
 
 REQUEST = ProfileRequest(num_runs=3, num_warmup=1, num_cold_starts=0)
 
@@ -35,9 +35,7 @@ def _engines():
 def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
     engines = _engines()
     monkeypatch.chdir(fastflow.path.parent)
-    speed = measure_table(
-        "3", [open_named(path) for path in all_bundles()], ["auto"], request=REQUEST, options=EngineOptions()
-    )
+    speed = profile_bundles(open_bundles(None, takes_all=True), REQUEST, table="3")
     assert [report.engine for report in speed.reports] == engines
     names = [row[0] for row in speed.table.rows]
     place = names.index("FastFlow, published")
@@ -55,8 +53,11 @@ def test_every_bundle_here_on_every_engine_here(fastflow, monkeypatch):
 
 def test_the_bundle_and_the_engine_named(fastflow):
     engine = _engines()[-1]
-    speed = measure_table("3", [fastflow], [engine], request=REQUEST, options=EngineOptions())
+    request = dataclasses.replace(REQUEST, engines=(engine,))
+    speed = profile_bundles([fastflow], request, table="3")
     assert [report.engine for report in speed.reports] == [engine]
+    alone = profile_bundles([fastflow], request)
+    assert [report.engine for report in alone.comparison.reports] == [engine]
 
 
 def test_other_tables_and_an_empty_folder(tmp_path, monkeypatch):
@@ -71,10 +72,8 @@ def test_every_option_is_honoured_or_refused(fastflow):
     engine = _engines()[-1]
 
     def table(precision=None, **request):
-        request = dataclasses.replace(REQUEST, **request)
-        check_table("3", request)
-        bundle = open_named(fastflow.path, precision=precision)
-        return measure_table("3", [bundle], [engine], request=request, options=EngineOptions())
+        request = dataclasses.replace(REQUEST, engines=(engine,), **request)
+        return profile_bundles([open_named(fastflow.path, precision=precision)], request, table="3")
 
     with pytest.raises(UsageError, match=r"batches \(--batch\) is 1:4\. Leave out --batch or --table"):
         table(batches=(1, 4))

@@ -63,12 +63,13 @@ class InspectionRequest:
             check_threshold(self.threshold)
         if self.append and self.out is None:
             raise UsageError(
-                "--append was given without --out; it goes on in a folder of results: name that with --out."
+                "append (--append) was given without out (--out); it goes on in a folder of results: name that with "
+                "--out."
             )
         if self.skip_judged and not self.append:
             raise UsageError(
-                "--skip-judged was given without --append; it leaves out the images that have a verdict in --out: give "
-                "both, or neither."
+                "skip_judged (--skip-judged) was given without append (--append); it leaves out the images that have a "
+                "verdict in --out: give both, or neither."
             )
 
 

@@ -227,8 +227,8 @@ def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
         (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
         (["run", "TINY", "IMAGES", "--threshold", "nan"], "expected a finite number"),
-        (["run", "TINY", "IMAGES", "--append"], "--append was given without --out"),
-        (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "--skip-judged was given without --append"),
+        (["run", "TINY", "IMAGES", "--append"], "(--append) was given without out (--out)"),
+        (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "(--skip-judged) was given without append"),
     ],
 )
 def test_status_2_usage(lineproof, tiny_bundle, images, words, said):
@@ -938,7 +938,7 @@ def test_places_are_asked_before_the_work(lineproof, monkeypatch, words, option)
         (
             ("compare", "a.npz", "b.npz", "--engine", "x", "--engine", "y", "--engine", "z"),
             2,
-            "engines (--engine) is x y z, 3 names",
+            "--engine was given 3 times",
         ),
         (("compare", "a.npz", "b.npz", "--resamples", "5"), 1, "at least 100"),
         (("badcases", "a.npz", "--top", "0"), 2, "top (--top) is 0"),

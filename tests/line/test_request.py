@@ -36,8 +36,8 @@ def inspected(request, **options):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"append": True}, "--append was given without --out"),
-        ({"out": Path("out"), "skip_judged": True}, "--skip-judged was given without --append"),
+        ({"append": True}, r"\(--append\) was given without out"),
+        ({"out": Path("out"), "skip_judged": True}, r"\(--skip-judged\) was given without append"),
         ({"threshold": float("nan")}, "threshold"),
     ],
 )
@@ -104,7 +104,7 @@ def test_each_refusal_comes_before_what_stands_behind_it(asked, tmp_path):
     with pytest.raises(BadInputError, match="No such file or folder"), open_inspection(asked(**wrong)):
         pass
     del wrong["paths"]
-    with pytest.raises(UsageError, match="--sink is 'nosuch'"), open_inspection(asked(**wrong)):
+    with pytest.raises(UsageError, match=r"\(--sink\) is 'nosuch'"), open_inspection(asked(**wrong)):
         pass
     del wrong["sinks"]
     with pytest.raises(BundleError, match="gone is not a bundle"), open_inspection(asked(**wrong)):

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,28 @@ class DetectorConfig:
     weights: str = "imagenet"
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig(DetectorConfig):
+    """Parameters of every detector that is trained by gradient; by default all epochs run and the last one is kept.
+
+    Attributes:
+        keep: epoch whose weights are kept: ``"last"``, or ``"best"`` for the one with the lowest held-out loss.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+
+    Raises:
+        UsageError: ``keep`` is another word, or ``patience`` is negative.
+    """
+
+    keep: Literal["last", "best"] = "last"
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if self.keep not in ("last", "best"):
+            raise UsageError(f"keep is {self.keep!r}; expected last or best: the epoch whose weights are kept.")
+        if self.patience < 0:
+            raise UsageError(f"patience is {self.patience}; expected a number of epochs, or 0 to run all of them.")
 
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)

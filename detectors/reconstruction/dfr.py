@@ -10,8 +10,8 @@ What differs, and why:
   the paper; any other timm CNN at strides 4, 8 and 16.
 - Each map is resized to the image and averaged over cells of ``cell_px``: a fixed linear map ``A F Aᵀ`` per layer, and
   computed so. The paper's form unfolds a tensor of 906 MB per image.
-- At most 700 epochs (the authors' figure for MVTec AD), stopped early on held-out good images; the epoch with the
-  lowest held-out loss is kept. Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
+- 700 epochs (the authors' figure for MVTec AD), of which the last is kept; 150 in their code. Batch statistics belong
+  to the weights of the evaluated epoch (see ``calibration``).
 
 The image score is the maximum of the map. The latent size is the number of principal components that carry 90 % of
 the variance of the first ten images' features; the fit reports it, and a checkpoint carries it in its weights' shapes.
@@ -33,7 +33,7 @@ from ...core.errors import UsageError
 from ...core.linear import bilinear_matrix
 from ...core.size import Size, size_text
 from ..backbones.features import Backbone, cache_features
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
 from ..training.features import train_on_features
@@ -47,7 +47,7 @@ _SHAPE_OF_LATENT = "autoencoder.rest.1.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DfrConfig(DetectorConfig):
+class DfrConfig(TrainedConfig):
     """Parameters of DFR.
 
     Attributes:
@@ -55,8 +55,7 @@ class DfrConfig(DetectorConfig):
         latent_size: channels of the autoencoder's narrowest layer; 0 chooses it by principal components.
         variance: share of the variance that the chosen components carry.
         pca_images: number of images whose features the components are computed from.
-        epochs: largest number of epochs.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+        epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         batch_size: images per step.
         learning_rate: Adam's learning rate.
     """
@@ -67,7 +66,6 @@ class DfrConfig(DetectorConfig):
     variance: float = 0.9
     pca_images: int = 10
     epochs: int = 700
-    patience: int = 20
     batch_size: int = 4
     learning_rate: float = 1e-4
 
@@ -168,7 +166,7 @@ class Dfr(AbstractDetector[DfrConfig]):
     def quick_settings(cls) -> dict[str, Any]:
         """The paper's size, which small defects need; single images, whose 4096 positions are a batch of their own."""
         size = {"resize_px": 256, "crop_px": 256}
-        fast = {"batch_size": 1, "epochs": 45, "patience": 10, "learning_rate": 2e-3}
+        fast = {"batch_size": 1, "epochs": 45, "keep": "best", "patience": 10, "learning_rate": 2e-3}
         return {**super().quick_settings(), **size, **fast}
 
     def backbone_parameters(self) -> list[nn.Parameter]:
@@ -194,7 +192,9 @@ class Dfr(AbstractDetector[DfrConfig]):
         latent = config.latent_size or num_components(fit_features[0][: config.pca_images], config.variance)
         self.autoencoder = Autoencoder(self.num_channels, latent).to(device)
         optimiser = torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate)
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        schedule = Schedule(
+            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
+        )
         report = train_on_features(
             self.autoencoder,
             Optimisation(optimiser=optimiser),

@@ -11,8 +11,8 @@ What differs, and why:
   bottlenecks of half width, three of them in the OCBE and 3, 4, 6 in the student, as for wide_resnet50_2; elsewhere
   basic blocks, two each, as for resnet18. Where the teacher's map has negative values (EfficientNet's blocks end
   without an activation) the student's last block has no ReLU, with which it could not restore them.
-- The paper's 200 epochs are the upper bound; training stops early on held-out good images and keeps the epoch with
-  the lowest held-out loss. The authors' code evaluates on the test images every ten epochs.
+- All 200 epochs of the paper run and the last one is kept. The authors' code evaluates on the test images every ten
+  epochs; no epoch is picked on them here.
 - Batch statistics are computed over training images under the weights of each evaluated epoch (see ``calibration``),
   not as running means, which lag behind at this learning rate.
 - The teacher's features are computed once and kept: nothing is augmented.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ...core.size import size_text
 from ..backbones.features import Backbone, cache_features
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import ConvNorm, conv_norm, fold
 from ..nn.graph import SmoothUpsample
 from ..training.features import train_on_features
@@ -45,19 +45,17 @@ _SMALLEST_NORM_SQUARED = 1e-16
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseDistillationConfig(DetectorConfig):
+class ReverseDistillationConfig(TrainedConfig):
     """Parameters of Reverse Distillation.
 
     Attributes:
-        epochs: largest number of epochs.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+        epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         batch_size: images per step.
         learning_rate: Adam's learning rate; its betas are the paper's (0.5, 0.999).
         anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
     """
 
     epochs: int = 200
-    patience: int = 20
     batch_size: int = 16
     learning_rate: float = 5e-3
     anneals: bool = False
@@ -191,7 +189,7 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
     def quick_settings(cls) -> dict[str, Any]:
         """Small batches and a falling learning rate: a few hundred steps on a few dozen images."""
         size = {"resize_px": 192, "crop_px": 192}
-        return {**super().quick_settings(), **size, "batch_size": 4, "epochs": 32, "patience": 0, "anneals": True}
+        return {**super().quick_settings(), **size, "batch_size": 4, "epochs": 32, "keep": "best", "anneals": True}
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Teach the student to restore the good images' features."""
@@ -205,7 +203,9 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         optimiser = torch.optim.Adam(self.student.parameters(), config.learning_rate, betas=(0.5, 0.999))
         num_steps = config.epochs * -(-len(images) // config.batch_size)
         scheduler = WarmCosine(optimiser, num_steps=num_steps) if config.anneals else None
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        schedule = Schedule(
+            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
+        )
         report = train_on_features(
             self.student,
             Optimisation(optimiser=optimiser, scheduler=scheduler),

@@ -9,8 +9,8 @@ What differs, and why:
   without one, textures are drawn from noise (see ``synthetic``), so that nothing has to be downloaded.
 - Channels stay in the order RGB. The authors' code reads BGR, which makes no difference to networks trained from
   scratch. Pixels are in [0, 1], not normalised further, as in the paper.
-- The learning rate falls by 0.2 at 80 % and 90 % of the epochs, as in the paper. The epoch with the lowest loss on
-  held-out good images, with synthetic anomalies that never change, is kept. No epoch is picked on test images.
+- The learning rate falls by 0.2 at 80 % and 90 % of the epochs, as in the paper, and the last epoch is kept, as in the
+  authors' code. The held-out loss is that of good images with synthetic anomalies that never change.
 - Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
 - Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
 - Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
@@ -35,7 +35,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ...bundle.manifest import Tolerance
 from ...core.errors import UsageError
 from ...core.size import size_text
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold, plain_conv
 from ..nn.calibration import calibration_parts, recalibrate
 from ..training.images import ImageSet
@@ -47,7 +47,7 @@ from .pairs import CALIBRATION, HELD_OUT, DrawnPairs, PairMaker
 
 
 @dataclass(frozen=True, kw_only=True)
-class DraemConfig(DetectorConfig):
+class DraemConfig(TrainedConfig):
     """Parameters of DRAEM.
 
     Attributes:
@@ -61,8 +61,7 @@ class DraemConfig(DetectorConfig):
         clean_share: share of training images that stay without an anomaly.
         draws_per_image: anomalies drawn for every image in an epoch. More make epochs longer, and so the statistics
             and the held-out loss, taken once per epoch, cheaper.
-        epochs: largest number of epochs; the learning rate falls after 80 % and 90 % of them.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+        epochs: number of epochs; the learning rate falls after 80 % and 90 % of them.
         batch_size: images per step.
         learning_rate: Adam's learning rate.
     """
@@ -77,7 +76,6 @@ class DraemConfig(DetectorConfig):
     clean_share: float = 0.5
     draws_per_image: int = 1
     epochs: int = 700
-    patience: int = 0
     batch_size: int = 8
     learning_rate: float = 1e-4
 
@@ -101,7 +99,14 @@ class Draem(AbstractDetector[DraemConfig]):
         Hundreds of steps find strong defects only, thin ones in the plain maximum of the map alone.
         """
         small = {"resize_px": 128, "crop_px": 128, "reconstructive_width": 8, "discriminative_width": 8, "window_px": 1}
-        fast = {"clean_share": 0.2, "draws_per_image": 4, "epochs": 20, "batch_size": 4, "learning_rate": 3e-3}
+        fast = {
+            "clean_share": 0.2,
+            "draws_per_image": 4,
+            "epochs": 20,
+            "keep": "best",
+            "batch_size": 4,
+            "learning_rate": 3e-3,
+        }
         return small | fast
 
     @property
@@ -146,7 +151,9 @@ class Draem(AbstractDetector[DraemConfig]):
             loss=lambda pairs: self.loss(*moved(pairs)),
             holdout_loss=holdout_loss,
         )
-        schedule = Schedule(epochs=config.epochs, batch_size=config.batch_size, patience=config.patience)
+        schedule = Schedule(
+            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
+        )
         report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu().to(memory_format=torch.contiguous_format)
         return {**report, "textures": maker.source}

@@ -17,10 +17,19 @@ from lineproof.bundle.runs.folder import CHECKPOINT, RECORD  # noqa: E402
 from lineproof.core.errors import ExportError, UsageError  # noqa: E402
 from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import Preprocessing  # noqa: E402
-from lineproof.detectors.base import DETECTORS, AbstractDetector, DetectorConfig, build_detector, make_config  # noqa: E402
+from lineproof.detectors.base import (  # noqa: E402
+    DETECTORS,
+    AbstractDetector,
+    DetectorConfig,
+    FitContext,
+    TrainedConfig,
+    build_detector,
+    make_config,
+)
 from lineproof.detectors.nn.graph import FrameGraph  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_reference  # noqa: E402
-from lineproof.detectors.training.train import train  # noqa: E402
+from lineproof.detectors.training.train import image_set, train  # noqa: E402
+from lineproof.detectors.training.trainer import Trainer  # noqa: E402
 from lineproof.export.bundle import _save_model  # noqa: E402
 from lineproof.export.figures import STAGES, count_figures, nodes_per_dtype, prove_precision  # noqa: E402
 from lineproof.export.passes.fp16 import SAFE_OPERATORS, to_half  # noqa: E402
@@ -256,6 +265,44 @@ def test_quick_settings_need_no_hub(name):
     detector = resolve(DETECTORS, name, kind="detector")
     assert detector.quick_settings().get("weights") != "imagenet"
     assert build_detector(name, make_config(name, detector.quick_settings())).config.backbone
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_every_epoch_runs_and_the_last_is_kept_unless_the_user_says_otherwise(name):
+    config_class = resolve(DETECTORS, name, kind="detector").config_class
+    if "epochs" not in {field.name for field in dataclasses.fields(config_class)}:
+        pytest.skip(f"{name} has no epochs")
+    assert issubclass(config_class, TrainedConfig)
+    config = make_config(name, {})
+    assert (config.keep, config.patience) == ("last", 0)
+    assert make_config(name, {"keep": "best", "patience": "7"}).patience == 7
+    with pytest.raises(UsageError, match="keep is 'first'; expected last or best"):
+        make_config(name, {"keep": "first"})
+    with pytest.raises(UsageError, match="patience is -1; expected a number of epochs, or 0 to run all of them"):
+        make_config(name, {"patience": -1})
+
+
+class _AtTheStartError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_the_trainer_is_told_what_to_keep(name, fit, dataset, monkeypatch):
+    small = fit(name).detector.config
+    if not isinstance(small, TrainedConfig):
+        pytest.skip(f"{name} is not trained by gradient")
+    seen = []
+
+    def noted(trainer):
+        seen.append(trainer._schedule)
+        raise _AtTheStartError
+
+    monkeypatch.setattr(Trainer, "run", noted)
+    detector = build_detector(name, dataclasses.replace(small, keep="last", patience=3))
+    paths = [sample.path for sample in dataset.train]
+    with pytest.raises(_AtTheStartError):
+        detector.fit(image_set(detector, paths[:8]), image_set(detector, paths[8:]), context=FitContext())
+    assert [(item.keeps, item.patience) for item in seen] == [("last", 3)]
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))

@@ -71,6 +71,8 @@ class Optimisation:
         optimiser: optimiser of the parameters that its loss trains.
         scheduler: scheduler of its learning rate, made with the same optimiser; None keeps the rate constant.
         scheduler_unit: whether the scheduler advances after each step of this optimiser or after each epoch.
+        factor: what is minimised is the loss times this; progress and the run's record show the loss itself. It matters
+            where something is added to the gradient, such as weight decay, or where gradients are clipped.
         largest_norm: gradients are scaled down to this norm, over all parameters of the optimiser, where they exceed
             it; infinity for no clipping.
     """
@@ -78,6 +80,7 @@ class Optimisation:
     optimiser: torch.optim.Optimizer
     scheduler: LRScheduler | None = None
     scheduler_unit: Literal["step", "epoch"] = "step"
+    factor: float = 1.0
     largest_norm: float = math.inf
 
     def parameters(self) -> list[Tensor]:

@@ -151,7 +151,7 @@ class Trainer(Generic[BatchT]):
     def _descend(self, optimisation: Optimisation, loss: Tensor) -> None:
         optimiser = optimisation.optimiser
         optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        self._scaler.scale(optimisation.factor * loss).backward()
         if math.isfinite(optimisation.largest_norm):
             self._scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(optimisation.parameters(), optimisation.largest_norm)

@@ -1,5 +1,7 @@
 """Lowered FastFlow flows equal FrEIA's, away from the initialisation where many folds would be invisible."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -8,9 +10,11 @@ pytest.importorskip("FrEIA")
 
 from torch import nn  # noqa: E402
 
-from lineproof.detectors.flow.fastflow import FastFlowConfig, _subnet, likelihood_map, normalise  # noqa: E402
+from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
+from lineproof.detectors.flow.fastflow import FastFlow, FastFlowConfig, _subnet, likelihood_map, normalise  # noqa: E402
 from lineproof.detectors.flow.flows import LoweredFlow, build_flow  # noqa: E402
 from lineproof.detectors.nn.graph import SmoothUpsample  # noqa: E402
+from lineproof.detectors.training.train import image_set  # noqa: E402
 
 SIZE = (5, 3)
 #: channels, steps, only 3x3 kernels
@@ -108,3 +112,30 @@ def test_likelihood_is_the_mean_over_maps_upsampled():
     np.testing.assert_array_equal(score.numpy(), anomaly_map.flatten(1).max(1).values.numpy())
     assert float(anomaly_map.min()) >= -1.0
     assert float(anomaly_map.max()) <= 0.0
+
+
+def test_weight_decay_is_small_beside_the_gradient(dataset, monkeypatch):
+    """The likelihood is summed over dimensions: divided by their number, the decay would rule the global scales."""
+    settings = FastFlow.quick_settings() | {"resize_px": 64, "crop_px": 64, "steps": 2, "epochs": 3}
+    detector = build_detector("fastflow", make_config("fastflow", settings))
+    scales = [block.global_scale for flow in detector.flows for block in flow.module_list]
+    ratios, step = [], torch.optim.Adam.step
+
+    def noted(optimiser, *arguments, **options):
+        decay = torch.cat([optimiser.param_groups[0]["weight_decay"] * item.detach().flatten() for item in scales])
+        gradient = torch.cat([item.grad.flatten() for item in scales])
+        ratios.append(float(decay.norm() / gradient.norm()))
+        return step(optimiser, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    paths = [sample.path for sample in dataset.train]
+    report = detector.fit(image_set(detector, paths[:8]), image_set(detector, paths[8:]), context=FitContext())
+    num_values = sum(
+        channels * math.prod(size) for channels, size in zip(detector.backbone.channels, detector.sizes, strict=True)
+    )
+    assert len(ratios) == 6
+    assert max(ratios) < 1e-3
+    # Beside a mean over dimensions it would be large even at this size, a hundredth of the paper's.
+    assert min(ratios) * num_values > 0.1
+    # What is reported is the loss per dimension.
+    assert abs(report["best_holdout_loss"]) < 2.0

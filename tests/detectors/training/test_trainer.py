@@ -296,3 +296,16 @@ def test_a_fit_with_workers_has_the_same_bits():
         trainer_of(module, schedule_of(3), FitContext(seed=2, num_workers=num_workers)).run()
         states.append(state_of(module))
     assert_same(*states)
+
+
+def test_a_factor_scales_the_gradient_and_not_what_is_shown():
+    """Under plain descent the factor is a factor of the learning rate."""
+    states, told = [], []
+    for factor, rate in ((1.0, 0.5), (8.0, 0.0625)):
+        module = network()
+        optimiser = torch.optim.SGD([item for item in module.parameters() if item.requires_grad], rate)
+        context = FitContext(progress=lambda *item: told.append(re.search(r"loss [\d.]+", item[3]).group()))
+        trainer_of(module, schedule_of(2), context, optimiser=optimiser, factor=factor).run()
+        states.append(state_of(module))
+    assert_same(*states)
+    assert told[:6] == told[6:]

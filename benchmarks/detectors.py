@@ -122,25 +122,23 @@ def carry(name: str, data: Path, category: str, arguments: argparse.Namespace) -
 
 
 def train(name: str, data: Path, category: str | None, arguments: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Train with quick settings, or reuse a finished run; return the run folder and the figures of its training."""
+    """Train with the quick preset, or reuse a finished run; return the run folder and the figures of its training."""
     from lineproof.bundle.runs.folder import is_finished, read_record
-    from lineproof.core.registry import resolve
     from lineproof.core.size import size_text
-    from lineproof.detectors.table import DETECTORS
     from lineproof.detectors.training.from_folder import train_detector
     from lineproof.detectors.training.options import TrainOptions
 
     run = arguments.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     changes = dict(item.split("=", 1) for item in arguments.set)
-    settings = resolve(DETECTORS, name, kind="detector").quick_settings() | changes
     if not is_finished(run):
         began = time.perf_counter()
         train_detector(
             name,
             data,
             category=category,
-            settings=settings,
+            settings=changes,
             out=run,
+            preset="quick",
             options=TrainOptions(time_limit_s=60.0 * arguments.minutes),
         )
         (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")

@@ -12,14 +12,15 @@ NEEDS = Needs()
 
 def models(
     detector: Annotated[
-        str | None, Argument(help="Detector whose parameters are shown; all detectors are listed where left out.")
+        str | None,
+        Argument(help="Detector whose parameters and presets are shown; all are listed where left out."),
     ] = None,
     *,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the detectors, or the parameters of one."""
+    """List the detectors, or the parameters and presets of one."""
     from ..detectors.listing import describe_detectors
     from ._console import Ui
 

@@ -20,6 +20,12 @@ def train(
         Option(help="Data set: MVTec AD, a folder with good/, bad/ and masks/, or another layout of docs/data.md."),
     ],
     category: Category = None,
+    preset: Annotated[
+        str,
+        Option(
+            help="Parameters to begin from: paper, repo or quick, see `lineproof models DETECTOR`; others win over it."
+        ),
+    ] = "paper",
     backbone: Annotated[str | None, Option(help="Backbone, a network of timm; the paper's where left out.")] = None,
     weights: Annotated[
         str | None, Option(help="Weights of the backbone: imagenet, a .safetensors or .pth file, or a Python package.")
@@ -89,8 +95,8 @@ def train(
     )
     with ui.progress() as progress:
         result = train_detector(
-            detector, data, category=category, settings=parameters, out=out, options=options, say_data=ui.data,
-            progress=progress,
+            detector, data, category=category, settings=parameters, out=out, preset=preset, options=options,
+            say_data=ui.data, progress=progress,
         )  # fmt: skip
     ui.notice(result.conversions)
     ui.show(result)

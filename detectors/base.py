@@ -20,6 +20,7 @@ from ..core.registry import resolve
 from ..core.size import Size, parse_size, size_text
 from .backbones.features import Backbone
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
+from .presets import PAPER, QUICK, REPO, Preset
 from .table import DETECTORS as DETECTORS
 from .training.images import ImageSet
 
@@ -124,6 +125,9 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         localises: False where the method tells only whether an image is anomalous, not where: its anomaly map is the
             score at every pixel, and figures about pixels mean nothing.
         takes_rectangles: False where the method needs square images.
+        paper: preset that a training begins from. Its settings are the defaults of ``config_class``; beside them it may
+            have settings by category, and it says what they follow.
+        repo: preset of the authors' code, where that differs from their paper; None where it is not known to.
         why_squares: why it needs square images, as the rest of a sentence that begins with the detector's name; ""
             where it takes rectangles.
     """
@@ -133,6 +137,8 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     localises: ClassVar[bool] = True
     takes_rectangles: ClassVar[bool] = True
     why_squares: ClassVar[str] = ""
+    paper: ClassVar[Preset] = Preset(source="The paper; what it leaves open follows the code published with it.")
+    repo: ClassVar[Preset | None] = None
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -177,6 +183,13 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         """Parameters with which the built-in sample is learned in minutes on two CPU cores, without a model hub."""
         return {"backbone": LITE0_BACKBONE, "weights": LITE0_PACKAGE, "resize_px": 128, "crop_px": 128}
 
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        """Return the presets by name: ``paper``, ``repo`` where there is one, and ``quick``, made of quick_settings."""
+        quick = Preset(source="Ours: learns the built-in sample in minutes.", settings=cls.quick_settings())
+        chosen = {PAPER: cls.paper, REPO: cls.repo, QUICK: quick}
+        return {name: preset for name, preset in chosen.items() if preset}
+
     def tolerance(self, precision: str) -> Tolerance:
         """Largest difference allowed between an engine and the PyTorch reference.
 
@@ -217,15 +230,44 @@ def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
             resized image, or the crop is a rectangle and the detector takes squares only.
     """
     detector = resolve(DETECTORS, name, kind="detector")
-    config_class = detector.config_class
+    config: DetectorConfig = detector.config_class(**typed_settings(name, settings))
+    _check_sizes(name, detector, config)
+    return config
+
+
+def typed_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in the types of their fields, each checked by itself; see ``make_config``.
+
+    Args:
+        name: name of the detector.
+        settings: values by field.
+
+    Raises:
+        UsageError: there is no such detector or field, or a value has another type.
+    """
+    config_class = resolve(DETECTORS, name, kind="detector").config_class
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     unknown = sorted(set(settings) - set(fields))
     if unknown:
         raise UsageError(f"{name} has no parameter {', '.join(unknown)}. It has: {', '.join(sorted(fields))}.")
-    typed = {key: _convert(name, key, value, type(fields[key].default)) for key, value in settings.items()}
-    config: DetectorConfig = config_class(**typed)
-    _check_sizes(name, detector, config)
-    return config
+    return {key: _convert(name, key, value, type(fields[key].default)) for key, value in settings.items()}
+
+
+def find_preset(name: str, preset: str) -> Preset:
+    """Return a preset of a detector.
+
+    Args:
+        name: name of the detector.
+        preset: name of the preset.
+
+    Raises:
+        UsageError: there is no such detector, or it has no such preset.
+    """
+    known: dict[str, Preset] = resolve(DETECTORS, name, kind="detector").presets()
+    if preset in known:
+        return known[preset]
+    why = " The authors' code is not known to differ from their paper." if preset == REPO else ""
+    raise UsageError(f"{name} has no preset {preset!r}. It has: {', '.join(known)}.{why}")
 
 
 def _check_sizes(name: str, detector: type[AbstractDetector[Any]], config: DetectorConfig) -> None:

@@ -1,35 +1,69 @@
-"""The list of detectors, and of the parameters of one detector."""
+"""The list of detectors, and of the parameters and presets of one detector."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from ..core.registry import resolve
 from ..core.size import value_text
+from .presets import Preset
 from .table import DETECTORS
 
 
+@final
 @dataclass(frozen=True)
 class Listing:
-    """Values by name: a line about each detector, or the default of each parameter."""
+    """A line about each detector, by name."""
 
-    entries: dict[str, Any]
+    entries: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return self.entries
+        return dict(self.entries)
 
     def summary_lines(self) -> tuple[str, ...]:
         """One line per name."""
-        return tuple(f"{name:22} {value_text(value)}" for name, value in self.entries.items())
+        return tuple(f"{name:22} {text}" for name, text in self.entries.items())
 
 
-def describe_detectors(detector: str | None) -> Listing:
-    """List every detector with one line about it, or every parameter of one detector with its default.
+@final
+@dataclass(frozen=True, kw_only=True)
+class DetectorListing:
+    """The parameters of a detector with their defaults, and its presets.
+
+    Attributes:
+        parameters: default of each parameter.
+        presets: presets by name.
+    """
+
+    parameters: dict[str, Any]
+    presets: dict[str, Preset]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def summary_lines(self) -> tuple[str, ...]:
+        """One line per parameter, and under each preset what it sets."""
+        lines = [f"{name:22} {value_text(value)}" for name, value in self.parameters.items()]
+        for name, preset in self.presets.items():
+            lines += ["", f"--preset {name}: {preset.source}"]
+            lines += [f"    {_set_text(preset.settings)}"] if preset.settings else []
+            lines += [f"    {category}: {_set_text(values)}" for category, values in preset.by_category.items()]
+        return tuple(lines)
+
+
+def _set_text(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value_text(value)}" for key, value in values.items())
+
+
+def describe_detectors(detector: str | None) -> Listing | DetectorListing:
+    """List every detector with one line about it, or the parameters and presets of one detector.
 
     The list of detectors is read from their source and needs no PyTorch; the parameters need it.
 
@@ -41,8 +75,9 @@ def describe_detectors(detector: str | None) -> Listing:
     """
     if detector is None:
         return Listing({name: _summary(target.partition(":")[0]) for name, target in sorted(DETECTORS.items())})
-    config_class = resolve(DETECTORS, detector, kind="detector").config_class
-    return Listing({field.name: field.default for field in dataclasses.fields(config_class)})
+    chosen = resolve(DETECTORS, detector, kind="detector")
+    defaults = {field.name: field.default for field in dataclasses.fields(chosen.config_class)}
+    return DetectorListing(parameters=defaults, presets=chosen.presets())
 
 
 def _summary(module: str) -> str:

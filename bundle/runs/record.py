@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from ...core.size import value_text
 from ...core.spec import Fit
 from ..manifest import DetectorRecord, TrainingRecord
 
@@ -47,6 +48,40 @@ class StartedRun:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class PresetRecord:
+    """The preset that the parameters of a run began from, and what was given beside it.
+
+    Attributes:
+        name: name of the preset: ``paper``, ``repo`` or ``quick``.
+        source: where its settings come from, as a sentence.
+        settings: values by parameter that the preset sets beside the detector's defaults, as JSON values.
+        by_category: values by parameter that it sets for the category of the data set, likewise.
+        given: values by parameter that the user gave instead, likewise.
+    """
+
+    name: str
+    source: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    by_category: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """Return the preset in words."""
+        listed = (
+            ("it sets", self.settings),
+            ("for this category", self.by_category),
+            ("given instead", self.given),
+        )
+        parts = [
+            f"; {words} {', '.join(f'{key}={value_text(value)}' for key, value in values.items())}"
+            for words, values in listed
+            if values
+        ]
+        return f"Preset {self.name}: {self.source.rstrip('.')}{''.join(parts)}."
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """``checkpoint.json``: what a finished run learned from what.
 
@@ -63,6 +98,8 @@ class RunRecord:
         frame_note: what became of the images' sizes, in words; "" where all were the frame's.
         conversions: what decoding did to the training images, in sentences.
         root: folder of the data set when it was trained, absolute; "" where the images are absolute paths.
+        preset: preset that the detector's parameters began from; None in a run of an earlier release, or where
+            a program made the parameters.
         beginning: state of the folder when the training that finished the run began, in words; "" for a new run.
         created: time when it was finished, UTC, ISO 8601.
         environment: machine and packages that trained it, see ``host.environment``.
@@ -79,6 +116,7 @@ class RunRecord:
     frame_note: str = ""
     conversions: tuple[str, ...] = ()
     root: str = ""
+    preset: PresetRecord | None = None
     beginning: str = ""
     created: str = ""
     environment: dict[str, Any] = field(default_factory=dict)

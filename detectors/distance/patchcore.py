@@ -26,6 +26,7 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.images import ImageSet
 from .neighbours import NearestNeighbour, greedy_coreset, neighbour_table
 
@@ -82,6 +83,8 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
     """PatchCore in its training form: the nearest vector is searched in float64."""
 
     config_class = PatchCoreConfig
+    paper = Preset(source="Roth et al. (2022), with a tenth of the vectors (PatchCore-10%).")
+    repo = Preset(source="The authors' code, which does not re-weight the image score.", settings={"num_neighbours": 1})
     half_scopes = ("backbone", "head.nearest.search")
     bank: Tensor
     table: Tensor

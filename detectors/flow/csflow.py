@@ -37,6 +37,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -98,6 +99,7 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
     """CS-Flow in its training form: FrEIA's flow over packed scales."""
 
     config_class = CsFlowConfig
+    paper = Preset(source="Rudolph et al. (2022) and their code, whose 240 epochs are 4 of 60.")
 
     def __init__(self, config: CsFlowConfig) -> None:
         super().__init__(config)

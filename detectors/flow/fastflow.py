@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -77,6 +78,7 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
     """FastFlow in its training form: FrEIA's flows."""
 
     config_class = FastFlowConfig
+    paper = Preset(source="Yu et al. (2021); there is no code of the authors.")
     half_scopes = ("backbone", "head.flows.*.couplings")
 
     def __init__(self, config: FastFlowConfig) -> None:

@@ -36,6 +36,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -138,6 +139,8 @@ class Dfr(AbstractDetector[DfrConfig]):
     """DFR in its training form."""
 
     config_class = DfrConfig
+    paper = Preset(source="Yang et al. (2020): 700 epochs for MVTec AD.")
+    repo = Preset(source="The authors' code, which trains for 150 epochs.", settings={"epochs": 150})
     half_scopes = ("backbone", "head.convs", "head.rest")
 
     def __init__(self, config: DfrConfig) -> None:

@@ -6,22 +6,27 @@ import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...bundle.lock import LOCK
 from ...bundle.runs.folder import new_run_folder
+from ...bundle.runs.record import PresetRecord
 from ...core.progress import Progress, silent
-from ...core.registry import resolve
 from ...core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, calibrate
 from ...data.dataset import Dataset, check_contents, open_dataset
 from ...data.notes import DataNotes
 from ...data.sample.write import write_sample
 from ...metrics.operating import RunOperation
+from ..presets import PAPER, QUICK
 from .operating import lacking_lines, score_test_split, stored_scores
 from .options import TrainOptions
 from .trained import TrainingResult
+
+if TYPE_CHECKING:
+    from ..base import DetectorConfig
 
 SAMPLE = Path("lineproof-sample")
 SAMPLE_CATEGORY = "flange"
@@ -34,6 +39,7 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     category: str | None,
     settings: Mapping[str, Any],
     out: Path | None,
+    preset: str = PAPER,
     options: TrainOptions | None = None,
     say_data: Callable[[DataNotes], None] | None = None,
     progress: Progress = silent,
@@ -44,8 +50,9 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         name: name of the detector.
         data: folder of the data set.
         category: category of the data set, or None where the folder holds one only.
-        settings: values by parameter of the detector; a value of None leaves the default.
+        settings: values by parameter of the detector, which win over those of the preset; a value of None leaves it.
         out: run folder; an unfinished run there is resumed. None makes a new folder under ./runs.
+        preset: preset that the parameters begin from, see ``AbstractDetector.presets``.
         options: options of the training; None takes the defaults of ``TrainOptions``.
         say_data: called with the notes on the data set before the training begins.
         progress: called at every step.
@@ -54,16 +61,22 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         The finished run, with what its detector does to the test images.
 
     Raises:
-        LineproofError: any error of ``train``, ``make_config`` or of reading the data set.
+        LineproofError: any error of ``train``, ``find_preset``, ``make_config`` or of reading the data set.
     """
-    from ..base import make_config
+    from ..base import find_preset, typed_settings
     from .train import train
 
-    config = make_config(name, {key: value for key, value in settings.items() if value is not None})
+    given = {key: value for key, value in settings.items() if value is not None}
+    # What was mistyped is said before anything is read; which sizes fit one another may depend on the category.
+    find_preset(name, preset)
+    typed_settings(name, given)
     dataset = check_contents(open_dataset(data, category=category))
     notes = DataNotes.of(dataset)
     if say_data:
         say_data(notes)
+    config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
+    progress(chosen.sentence(), 0, 0)
+    options = replace(options or TrainOptions(), preset=chosen)
     run = out or new_run_folder(name, dataset.category)
     try:
         record = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
@@ -72,6 +85,31 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
             _remove_empty(run)
     operation = _operation(run, dataset, record.holdout_scores, progress)
     return TrainingResult(run=run, record=record, data=notes, operation=operation)
+
+
+def _from_preset(
+    name: str, preset: str, *, category: str, given: Mapping[str, Any]
+) -> tuple[DetectorConfig, PresetRecord]:
+    """Return the parameters of a preset for a category, with values given beside it, and the record of both."""
+    from ..base import find_preset, make_config, stored_parameters
+
+    chosen = find_preset(name, preset)
+    by_category = chosen.of_category(category)
+    plain = make_config(name, {**chosen.settings, **by_category})
+    config = make_config(name, {**chosen.settings, **by_category, **given})
+
+    def stored(keys: Iterable[str]) -> dict[str, Any]:
+        return stored_parameters({key: getattr(config, key) for key in keys})
+
+    changed = {key for key in given if getattr(config, key) != getattr(plain, key)}
+    record = PresetRecord(
+        name=preset,
+        source=chosen.source,
+        settings=stored(key for key in chosen.settings if key not in by_category and key not in changed),
+        by_category=stored(key for key in by_category if key not in changed),
+        given=stored(sorted(changed)),
+    )
+    return config, record
 
 
 def _operation(run: Path, dataset: Dataset, holdout_scores: Sequence[float], progress: Progress) -> RunOperation:
@@ -104,16 +142,11 @@ def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SA
     Returns:
         The run folder.
     """
-    from ..table import DETECTORS
-
-    quick = resolve(DETECTORS, name, kind="detector").quick_settings()
     if not (folder / SAMPLE_CATEGORY).is_dir():
         write_sample(folder, progress=progress)
     category = SAMPLE_CATEGORY
-    words = ["lineproof", "train", name, "--data", os.path.abspath(folder), "--category", category]
-    for key, value in quick.items():
-        words += ["--set", f"{key}={value}"]
+    words = ["lineproof", "train", name, "--data", os.path.abspath(folder), "--category", category, "--preset", QUICK]
     options = TrainOptions(command=shlex.join(words))
     return train_detector(
-        name, folder, category=category, settings=quick, out=run, options=options, progress=progress
+        name, folder, category=category, settings={}, out=run, preset=QUICK, options=options, progress=progress
     ).run

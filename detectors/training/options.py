@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from ...bundle.runs.record import PresetRecord
 from ...core.spec import Fit
 
 
@@ -25,6 +26,7 @@ class TrainOptions:
         bit_depth: bits that the camera used in 16-bit images; None for all 16.
         num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in
             the training's own process. The trained weights do not depend on it.
+        preset: preset that the parameters began from, for the run's record; None where there is none.
         command: command line that asked for the training, without its ``--out``; an unfinished run names it as the
             command that finishes it. "" where there is none.
     """
@@ -37,4 +39,5 @@ class TrainOptions:
     frame: tuple[int, int] | None = None
     bit_depth: int | None = None
     num_workers: int = 0
+    preset: PresetRecord | None = None
     command: str = ""

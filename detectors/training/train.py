@@ -16,7 +16,7 @@ from ...bundle.atomic import write_json
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_record, unfinished_words
-from ...bundle.runs.record import RunRecord, StartedRun
+from ...bundle.runs.record import PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
 from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ...core.progress import Progress, silent
@@ -107,7 +107,7 @@ def train(
             raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Material:
     """The data of a run.
 
@@ -115,11 +115,13 @@ class _Material:
         record: training data as the run's record and the manifest hold it.
         root: folder of the data set.
         beginning: a sentence on whether the run is resumed or finished already; "" for a new run.
+        preset: preset that the detector's parameters began from, where there is one.
     """
 
     record: TrainingRecord
     root: Path
     beginning: str
+    preset: PresetRecord | None
 
 
 def _begin(
@@ -155,7 +157,8 @@ def _begin(
         fitted=fitted,
         held_out=held_out,
     )
-    return _Material(data, dataset.root, begin(run, planned, command=options.command))
+    beginning = begin(run, planned, command=options.command)
+    return _Material(record=data, root=dataset.root, beginning=beginning, preset=options.preset)
 
 
 def _finish(  # noqa: PLR0913 (a record gathers everything)
@@ -189,6 +192,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
         frame_note=frames.note,
         conversions=frames.conversions,
         root=str(material.root),
+        preset=material.preset,
         beginning=material.beginning,
         created=now(),
         environment=describe_environment(),

@@ -268,6 +268,18 @@ def test_quick_settings_need_no_hub(name):
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_presets_are_settings_with_a_source(name):
+    presets = resolve(DETECTORS, name, kind="detector").presets()
+    assert {"paper", "quick"} <= set(presets) <= {"paper", "repo", "quick"}
+    # The paper's values are the defaults themselves.
+    assert presets["paper"].settings == {}
+    for preset in presets.values():
+        assert preset.source.endswith(".")
+        for category in ("", *preset.by_category):
+            make_config(name, {**preset.settings, **preset.of_category(category)})
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_every_epoch_runs_and_the_last_is_kept_unless_the_user_says_otherwise(name):
     config_class = resolve(DETECTORS, name, kind="detector").config_class
     if "epochs" not in {field.name for field in dataclasses.fields(config_class)}:

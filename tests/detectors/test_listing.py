@@ -20,12 +20,26 @@ def test_every_detector_has_its_line():
 
 def test_parameters_of_one():
     pytest.importorskip("torch")
-    entries = describe_detectors("patchcore").entries
+    entries = describe_detectors("patchcore").parameters
     assert entries["num_neighbours"] == 9
     assert entries["backbone"] == "wide_resnet50_2"
     sentences = describe_detectors("patchcore").summary_lines()
     assert any(line.startswith("coreset_ratio ") for line in sentences)
-    assert [line.split() for line in sentences if "_px" in line] == [["resize_px", "256x256"], ["crop_px", "224x224"]]
-    assert json.loads(json.dumps(describe_detectors("patchcore").to_dict()))["crop_px"] == [224, 224]
+    assert [line.split() for line in sentences if line.startswith(("resize_px", "crop_px"))] == [
+        ["resize_px", "256x256"],
+        ["crop_px", "224x224"],
+    ]
+    assert json.loads(json.dumps(describe_detectors("patchcore").to_dict()))["parameters"]["crop_px"] == [224, 224]
     with pytest.raises(UsageError, match=r"no detector 'patchcor'\. .*Did you mean 'patchcore'\?"):
         describe_detectors("patchcor")
+
+
+def test_presets_of_one():
+    pytest.importorskip("torch")
+    listing = describe_detectors("patchcore")
+    assert list(listing.presets) == ["paper", "repo", "quick"]
+    lines = listing.summary_lines()
+    repo = lines.index("--preset repo: The authors' code, which does not re-weight the image score.")
+    assert lines[repo + 1].strip() == "num_neighbours=1"
+    assert lines[-1].endswith("resize_px=256, crop_px=256, coreset_size=2000")
+    assert listing.to_dict()["presets"]["repo"]["settings"] == {"num_neighbours": 1}

@@ -253,8 +253,8 @@ def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):
     assert train_on_sample("padim", folder=here / "my sample") == here / "run"
     line = shlex.split(asked["options"].command)
     assert line[:7] == ["lineproof", "train", "padim", "--data", str(here / "my sample"), "--category", "flange"]
-    assert set(line[7::2]) == {"--set"}
-    assert dict(item.split("=") for item in line[8::2]) == {key: str(value) for key, value in asked["settings"].items()}
+    assert line[7:] == ["--preset", "quick"]
+    assert (asked["preset"], asked["settings"]) == ("quick", {})
 
 
 def test_training_without_defective_test_images_says_so_first(quick, sample_folder, here):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, final
 
 from rich.console import Console, RenderableType
@@ -128,33 +125,6 @@ class Stream:
         last = {**self.summary, **(failure.to_dict() if failure else {})}
         before = "\n], " if self._num_items else f"{{{json.dumps(self._name)}: [], "
         print(before + json.dumps(last)[1:], flush=True)  # noqa: T201
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn a first Ctrl-C into a request to stop, so that a step is not cut in two; a second one ends the work at once.
-
-    Where Ctrl-C is ignored, as in a background job, or the caller is not the main thread, nothing is changed.
-
-    Yields:
-        A function that says whether Ctrl-C was pressed. The caller asks it between two steps.
-    """
-    asked = threading.Event()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            signal.default_int_handler(number, frame)
-        asked.set()
-
-    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not is_usual or threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @final

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ..core.interrupt import interruptible
 from ..host.needs import Needs
 from ._options import (
     AllowFallback,
@@ -72,7 +73,7 @@ def run(
     from ..line.request import InspectionRequest, open_inspection
     from ..report.overlays import painter
     from ..runtime.engine import EngineOptions
-    from ._console import Ui, interruptible
+    from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = EngineOptions(

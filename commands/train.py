@@ -59,6 +59,9 @@ def train(
     ] = 0,
     device: Annotated[str, Option(help="Device to train on: cpu or cuda.")] = "cpu",
     time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for no limit.")] = 0.0,
+    save_every: Annotated[
+        float, Option(help="Minutes after which the state of the training is saved again; 0 never saves it.")
+    ] = 10.0,
     workers: Annotated[
         int, Option(help="Number of processes that load and augment images; 0 loads them in the training process.")
     ] = 0,
@@ -87,6 +90,7 @@ def train(
         seed=seed,
         device=device,
         time_limit_s=60.0 * time_limit,
+        save_every_s=60.0 * save_every,
         fit=check_fit(fit or "none"),
         frame=parse_frame_size(frame) if frame else None,
         bit_depth=bit_depth,

@@ -77,6 +77,8 @@ class FitContext:
         device: the device that the fit computes on.
         progress: called at every step.
         run: run folder that holds the state of an interrupted fit; None keeps no state.
+        save_every_s: seconds after which the state of an interrupted fit is saved again, between two steps; it is also
+            saved at the end and at Ctrl-C. 0 never saves it: what was interrupted begins again.
         time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.
         num_workers: processes that make the batches; 0 makes them in the training's own process. The trained bits do
             not depend on it.
@@ -86,6 +88,7 @@ class FitContext:
     device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = silent
     run: Path | None = None
+    save_every_s: float = 600.0
     time_limit_s: float = 0.0
     num_workers: int = 0
 

@@ -226,7 +226,10 @@ def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
         (["models", "fastflw"], "Did you mean 'fastflow'?"),
         (["train", "fastflw", "--data", "."], "Did you mean 'fastflow'?"),
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
-        (["train", "fastflow", "--data", ".", "--preset", "papr"], "fastflow has no preset 'papr'. It has: paper, quick."),
+        (
+            ["train", "fastflow", "--data", ".", "--preset", "papr"],
+            "no preset 'papr'. It has: paper, quick.",
+        ),
         (["run", "TINY", "IMAGES", "--threshold", "nan"], "expected a finite number"),
         (["run", "TINY", "IMAGES", "--append"], "(--append) was given without out (--out)"),
         (["run", "TINY", "IMAGES", "--out", "o", "--skip-judged"], "(--skip-judged) was given without append"),

@@ -105,23 +105,27 @@ def newest_state(run: Path) -> Path:
     return max(run.glob(STATES), key=lambda path: path.stat().st_mtime_ns, default=run / STATE)
 
 
-def epochs_kept(run: Path) -> tuple[int, int]:
-    """Number of whole epochs in the newest state, and of epochs in all, 0 if unknown; (0, 0) without a state."""
+def epochs_kept(run: Path) -> tuple[int, int, int]:
+    """Whole epochs in the newest state, steps of the next one, and epochs in all (0: unknown); zeros without one."""
     try:
         with newest_state(run).open("rb") as stream:
             length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
             header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
         metadata = header["__metadata__"]
-        return int(json.loads(metadata["progress"])["epoch"]), int(metadata.get("epochs", 0))
+        progress = json.loads(metadata["progress"])
+        return int(progress["epoch"]), int(progress.get("step", 0)), int(metadata.get("epochs", 0))
     except (OSError, ValueError, KeyError, TypeError):
-        return 0, 0
+        return 0, 0, 0
 
 
 def epochs_kept_words(run: Path) -> str:
-    """``epochs_kept`` in words: ``"epoch 12 of 30"``, of a later training ``"… of its encoder"``; "" for none."""
-    done, total = epochs_kept(run)
+    """``"epoch 12 of 30"``, ``"step 5 of epoch 13 of 30"``, ``"… of its encoder"`` of a later training, or ""."""
+    done, steps, total = epochs_kept(run)
     _, _, name = newest_state(run).stem.partition("-")
-    return f"epoch {done}{f' of {total}' if total else ''}{f' of its {name}' if name else ''}" if done else ""
+    if not done and not steps:
+        return ""
+    epoch = f"step {steps} of epoch {done + 1}" if steps else f"epoch {done}"
+    return f"{epoch}{f' of {total}' if total else ''}{f' of its {name}' if name else ''}"
 
 
 def finish_command(run: Path) -> str:
@@ -139,7 +143,7 @@ def unfinished_words(run: Path) -> str:
     epoch = epochs_kept_words(run)
     return (
         f"{run} is an unfinished training run of {started.detector if started else 'no known detector'} "
-        f"({f'kept up to {epoch}' if epoch else 'no epoch is kept yet'}). Finish it: "
+        f"({f'kept up to {epoch}' if epoch else 'nothing of it is kept yet'}). Finish it: "
         f"{command or f'train it again as it was begun, into {run}'}"
     )
 

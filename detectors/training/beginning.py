@@ -79,7 +79,7 @@ def begin(run: Path, planned: StartedRun, *, command: str) -> str:
         if is_finished(run):
             return f"{run} is finished already, with the same images and settings: nothing was trained."
         done = epochs_kept_words(run)
-        words = f"goes on with run {run} after {done}" if done else f"begins run {run} again: no epoch was kept"
+        words = f"goes on with run {run} after {done}" if done else f"begins run {run} again: nothing of it was kept"
     line = f"{command} --out {shlex.quote(os.path.abspath(run))}" if command else ""
     write_json(run / STARTED, dataclasses.asdict(dataclasses.replace(planned, command=line)))
     return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TypeVar, final
 
@@ -24,6 +25,7 @@ class EpochOrder(Sampler[Draw]):
 
     Attributes:
         epoch: number of the epoch that is drawn, from 0; the trainer sets it before each epoch.
+        num_done: number of its steps that were done before an interruption, which are left out; set likewise.
     """
 
     def __init__(self, num_items: int, batch_size: int, *, seed: int) -> None:
@@ -31,6 +33,7 @@ class EpochOrder(Sampler[Draw]):
         self._batch_size = batch_size
         self._seed = seed
         self.epoch = 0
+        self.num_done = 0
 
     def __len__(self) -> int:
         return -(-self._num_items // self._batch_size)
@@ -39,7 +42,7 @@ class EpochOrder(Sampler[Draw]):
         generator = torch.Generator().manual_seed((self._seed << 20) + self.epoch)
         order = torch.randperm(self._num_items, generator=generator)
         before = self.epoch * len(self)
-        for number, indices in enumerate(order.split(self._batch_size)):
+        for number, indices in enumerate(order.split(self._batch_size)[self.num_done :], self.num_done):
             yield Draw(indices=indices, epoch=self.epoch, step=before + number, seed=self._seed)
 
 
@@ -59,8 +62,14 @@ def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: i
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=_as_it_is,
+        worker_init_fn=_ignore_interrupt,
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+def _ignore_interrupt(_number: int) -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the trainer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_it_is(batch: ItemT) -> ItemT:

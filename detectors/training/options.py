@@ -19,6 +19,8 @@ class TrainOptions:
             data set has no validation split of its own; 0 < share < 1.
         seed: seed of every random choice; the same seed gives the same bits on a CPU.
         device: ``"cpu"`` or ``"cuda"``; CUDA is never chosen silently.
+        save_every_s: seconds after which the trainer's state is saved again, between two steps; it is also saved at the
+            end and at Ctrl-C. 0 never saves it: an interrupted training begins again.
         time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.
         fit: rule by which images of several sizes become frames of one size: ``"none"``, ``"stretch"``, ``"pad"`` or
             ``"crop"``; see ``data.inputs.fitting``.
@@ -34,6 +36,7 @@ class TrainOptions:
     holdout: float = 0.2
     seed: int = 0
     device: str = "cpu"
+    save_every_s: float = 600.0
     time_limit_s: float = 0.0
     fit: Fit = "none"
     frame: tuple[int, int] | None = None

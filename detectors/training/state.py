@@ -18,8 +18,8 @@ from ...core.errors import BadInputError, LineproofError
 from ..nn.finite import describe_not_finite
 from .task import TRAINING
 
-#: Format 1, of former releases, held trained parameters and the slots of one optimiser, and named no format.
-FORMAT = 2
+#: Format 1 held trained parameters and the slots of one optimiser, and named no format; format 2 whole epochs only.
+FORMAT = 3
 #: What is computed with must be finite; an optimiser's own state may overflow without harm.
 _COMPUTED_WITH = ("current/", "kept/", "ema/")
 
@@ -29,10 +29,12 @@ class TrainerState:
     """Everything that a resumed training continues from.
 
     Attributes:
-        progress: number of epochs done, the best epoch and its loss, seconds; plain JSON values.
+        progress: numbers of epochs and of steps of the next one that are done, the best epoch and its loss, seconds;
+            plain JSON values.
         epochs: largest number of epochs.
-        current: trained parameters and buffers after the last whole epoch, by name.
-        kept: trained parameters and buffers of the epoch that is kept so far, by name.
+        current: trained parameters and buffers after the last step, by name.
+        kept: trained parameters and buffers of the epoch that is kept so far, by name; empty where there is none yet,
+            or where they are those of ``current``.
         ema: state dict of the averaged module; empty where nothing is averaged.
         others: state dicts of optimisers, schedulers and scaler, and the states of generators.
     """
@@ -70,7 +72,7 @@ def write_state(path: Path, state: TrainerState) -> None:
         "others": json.dumps(others),
     }
     with new_file(path) as file:
-        save_file({name: item.detach().cpu().contiguous().clone() for name, item in tensors.items()}, file, metadata)
+        save_file(_unshared(tensors), file, metadata)
 
 
 def read_state(path: Path) -> TrainerState:
@@ -127,23 +129,40 @@ def check_states(run: Path) -> None:
         check_state(path)
 
 
+def present_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's trained parameters and persistent buffers by name: they change with the module."""
+    frozen = {name for name, item in module.named_parameters(remove_duplicate=False) if not item.requires_grad}
+    return {name: item.detach() for name, item in module.state_dict().items() if name not in frozen}
+
+
 def kept_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return copies of a module's trained parameters and persistent buffers by name, on their devices."""
-    frozen = {name for name, item in module.named_parameters(remove_duplicate=False) if not item.requires_grad}
-    return {name: item.detach().clone() for name, item in module.state_dict().items() if name not in frozen}
+    return {name: item.clone() for name, item in present_tensors(module).items()}
 
 
 def restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load the tensors of ``kept_tensors`` into a module.
+    """Load the tensors of ``present_tensors`` or ``kept_tensors`` into a module.
 
     Raises:
         RuntimeError: names or shapes are those of another module.
     """
     state = module.state_dict()
-    expected = kept_tensors(module).keys()
+    expected = present_tensors(module).keys()
     if expected != tensors.keys():
         raise RuntimeError(f"it holds other tensors: {', '.join(sorted(expected ^ tensors.keys())[:3])}")
     module.load_state_dict({**state, **tensors}, strict=True)
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous tensors on the CPU, of which no two share memory, as a file needs them; copied where needed."""
+    ready: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, item in tensors.items():
+        tensor = item.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        ready[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return ready
 
 
 def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

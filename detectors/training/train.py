@@ -45,7 +45,7 @@ def train(
     options: TrainOptions | None = None,
     progress: Progress = silent,
 ) -> RunRecord:
-    """Train a detector on the good images of a data set; a killed run is resumed after its last whole epoch.
+    """Train a detector on the good images of a data set; a killed run is resumed after the step that was saved last.
 
     Args:
         name: name of the detector.
@@ -64,7 +64,7 @@ def train(
         BadInputError: there are too few good images, one cannot be decoded, images have several sizes and no fit was
             named, or the run was begun with other parameters or images.
         BusyError: another process trains in this folder.
-        StoppedError: Ctrl-C was pressed; the message names the last saved epoch and the command that resumes the run.
+        StoppedError: Ctrl-C was pressed; the message names what is saved and the command that resumes the run.
         UsageError: the image size is too small for any feature map, or an option is out of its range.
         EnvironmentMissingError: CUDA was asked for, and torch has no CUDA GPU.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
@@ -75,6 +75,8 @@ def train(
         raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
     if not options.time_limit_s >= 0:
         raise UsageError(f"time_limit_s (--time-limit) is {options.time_limit_s:g} s; expected 0 for none, or more.")
+    if not options.save_every_s >= 0:
+        raise UsageError(f"save_every_s (--save-every) is {options.save_every_s:g} s; expected 0 for never, or more.")
     if options.num_workers < 0:
         raise UsageError(f"num_workers (--workers) is {options.num_workers}; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
@@ -96,6 +98,7 @@ def train(
             device=device,
             progress=progress,
             run=run,
+            save_every_s=options.save_every_s,
             time_limit_s=options.time_limit_s,
             num_workers=options.num_workers,
         )

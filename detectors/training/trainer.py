@@ -5,31 +5,42 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Generic, final
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from ...core.errors import BadInputError, LineproofError, UsageError
+from ...core.interrupt import interruptible
 from ..base import FitContext
+from .averages import averaged_model
 from .loading import EpochOrder, make_loader
 from .pace import Pace
 from .schedules import Schedule
-from .state import TrainerState, kept_tensors, read_state, restore_tensors, state_path, write_state
+from .state import (
+    TrainerState,
+    kept_tensors,
+    present_tensors,
+    read_state,
+    restore_tensors,
+    state_path,
+    write_state,
+)
 from .task import BatchT, Optimisation, TrainingTask
 
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(kw_only=True)
 class _Progress:
+    """Position of a training: whole epochs, steps of the next one, the best epoch so far, and the time that it took."""
+
     epoch: int = 0
+    step: int = 0
     best_epoch: int = -1
     best_loss: float = math.inf
     seconds: float = 0.0
@@ -39,9 +50,10 @@ class _Progress:
 class Trainer(Generic[BatchT]):
     """Runs a training task, and resumes an interrupted one.
 
-    The order of epoch e depends on (seed, e) alone, and all that a step depends on is in the state after each epoch:
+    The order of epoch e depends on (seed, e) alone, and all that a step depends on is in the state after each step:
     trained parameters, buffers, optimisers, schedulers, averages, scaler and torch's generators. So a resumed run takes
-    the same steps as an unbroken one.
+    the same steps as an unbroken one. The state is saved every ``context.save_every_s``, at the end, and after the
+    step during which Ctrl-C was pressed.
 
     Args:
         task: task with the module, its batches, losses and optimisers.
@@ -64,10 +76,13 @@ class Trainer(Generic[BatchT]):
         self._context = context
         self._optimisations = dict(task.optimisers())
         self._scaler = torch.amp.GradScaler("cuda", enabled=schedule.precision == "fp16")
-        self._ema = _averages(task.module, schedule.ema_decay) if schedule.ema_decay else None
+        self._ema = averaged_model(task.module, schedule.ema_decay) if schedule.ema_decay else None
         self._order = EpochOrder(len(task.source), schedule.batch_size, seed=context.seed)
         self._kept: dict[str, Tensor] = {}
         self._at = _Progress()
+        self._clock = time.perf_counter()
+        self._saved_at = self._clock
+        self._saved = (0, 0)
 
     def run(self) -> dict[str, Any]:
         """Train, and leave the module in evaluation mode with the weights and buffers of the epoch that is kept.
@@ -78,22 +93,25 @@ class Trainer(Generic[BatchT]):
 
         Raises:
             LineproofError: a loss is not finite.
+            KeyboardInterrupt: Ctrl-C was pressed; the state was saved.
             BadInputError: the saved state does not fit the module, or holds weights that are not finite.
         """
         self._resume()
         loader = make_loader(
             self._task.source, self._order, num_workers=self._context.num_workers, seed=self._context.seed
         )
-        # Asked before each epoch, not after: a run that was killed at its very end must not train on when resumed.
-        while not (reason := self._reason_to_stop()):
-            began = time.perf_counter()
-            self._epoch(loader, began)
-            self._judge()
-            self._at.epoch += 1
-            self._at.seconds += time.perf_counter() - began
+        self._clock = self._saved_at = time.perf_counter()
+        with interruptible() as should_stop:
+            # Asked before each epoch, not after: a run that was killed at its very end must not train on when resumed.
+            while not (reason := self._reason_to_stop()):
+                self._epoch(loader, should_stop)
+                self._judge()
+                self._at.epoch, self._at.step = self._at.epoch + 1, 0
+                self._rest(should_stop)
             self._save()
         self._task.module.eval()
-        restore_tensors(self._task.module, self._kept)
+        if self._kept:
+            restore_tensors(self._task.module, self._kept)
         return self._report(reason)
 
     def _report(self, reason: str) -> dict[str, Any]:
@@ -116,10 +134,21 @@ class Trainer(Generic[BatchT]):
             return "time limit"
         return "epochs" if self._at.epoch >= self._schedule.epochs else ""
 
-    def _epoch(self, loader: DataLoader[BatchT], began: float) -> None:
-        self._order.epoch = self._at.epoch
+    def _rest(self, should_stop: Callable[[], bool]) -> None:
+        """Between two steps: take the time, and save the state where that is due."""
+        now = time.perf_counter()
+        self._at.seconds += now - self._clock
+        self._clock = now
+        is_stopped = should_stop()
+        if is_stopped or 0 < self._context.save_every_s <= now - self._saved_at:
+            self._save()
+        if is_stopped:
+            raise KeyboardInterrupt
+
+    def _epoch(self, loader: DataLoader[BatchT], should_stop: Callable[[], bool]) -> None:
+        self._order.epoch, self._order.num_done = self._at.epoch, self._at.step
         self._task.module.train()
-        for step, batch in enumerate(loader, 1):
+        for step, batch in enumerate(loader, self._at.step + 1):
             losses: dict[str, float] = {}
             for name, loss in self._losses(batch):
                 losses[name] = loss.item()
@@ -127,12 +156,14 @@ class Trainer(Generic[BatchT]):
                 self._descend(self._optimisations[name], loss)
             if self._ema:
                 self._ema.update_parameters(self._task.module)
+            self._at.step = step
+            self._rest(should_stop)
             pace = Pace(
                 epoch=self._at.epoch + 1,
                 epochs=self._schedule.epochs,
                 step=step,
                 steps=len(self._order),
-                seconds=self._at.seconds + time.perf_counter() - began,
+                seconds=self._at.seconds,
                 limit_s=self._context.time_limit_s,
             )
             self._context.progress(self._task.name, pace.done, pace.total, pace.words(losses))
@@ -167,13 +198,22 @@ class Trainer(Generic[BatchT]):
             is_best = value < self._at.best_loss
             if is_best:
                 self._at.best_loss, self._at.best_epoch = value, self._at.epoch
-            if is_best or self._schedule.keeps == "last":
-                self._kept = kept_tensors(self._task.module)
+            # The weights of the last epoch are the module's own, unless they are averages.
+            if self._ema if self._schedule.keeps == "last" else is_best:
+                self._keep()
         for item in self._optimisations.values():
             if item.scheduler_unit == "epoch" and isinstance(item.scheduler, ReduceLROnPlateau):
                 item.scheduler.step(value)
             elif item.scheduler_unit == "epoch" and item.scheduler:
                 item.scheduler.step()
+
+    def _keep(self) -> None:
+        """Keep the weights that the module holds, which later steps change; in the memory of those kept before."""
+        for name, item in present_tensors(self._task.module).items():
+            if name in self._kept:
+                self._kept[name].copy_(item)
+            else:
+                self._kept[name] = item.clone()
 
     def _require_finite(self, which: str, value: float, *, step: int = 0) -> None:
         if not math.isfinite(value):
@@ -194,14 +234,15 @@ class Trainer(Generic[BatchT]):
             yield
             return
         trained = kept_tensors(self._task.module)
-        restore_tensors(self._task.module, kept_tensors(self._ema.module))
+        restore_tensors(self._task.module, present_tensors(self._ema.module))
         try:
             yield
         finally:
             restore_tensors(self._task.module, trained)
 
     def _save(self) -> None:
-        if self._context.run is None:
+        place = self._at.epoch, self._at.step
+        if self._context.run is None or not self._context.save_every_s or self._saved == place:
             return
         device, generators = self._context.device, {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
@@ -217,12 +258,17 @@ class Trainer(Generic[BatchT]):
         state = TrainerState(
             progress=asdict(self._at),
             epochs=self._schedule.epochs,
-            current=kept_tensors(self._task.module),
-            kept=self._kept,
+            current=present_tensors(self._task.module),
+            kept={} if self._is_kept_current() else self._kept,
             ema=dict(self._ema.state_dict()) if self._ema else {},
             others=others,
         )
         write_state(state_path(self._context.run, self._task.name), state)
+        self._saved, self._saved_at = place, time.perf_counter()
+
+    def _is_kept_current(self) -> bool:
+        """Whether the best epoch is the one that has just been judged, whose weights the module still holds."""
+        return not self._ema and self._at.step == 0 and self._at.best_epoch == self._at.epoch - 1
 
     def _resume(self) -> None:
         path = state_path(self._context.run, self._task.name) if self._context.run else None
@@ -241,6 +287,8 @@ class Trainer(Generic[BatchT]):
         self._at = _Progress(**state.progress)
         restore_tensors(self._task.module, state.current)
         self._kept = {name: item.to(device) for name, item in state.kept.items()}
+        if self._schedule.keeps == "best" and self._is_kept_current():
+            self._kept = kept_tensors(self._task.module)
         if self._ema:
             self._ema.load_state_dict(state.ema)
         for name, item in self._optimisations.items():
@@ -251,18 +299,4 @@ class Trainer(Generic[BatchT]):
         torch.set_rng_state(state.others["generators"]["cpu"])
         if device.type == "cuda":
             torch.cuda.set_rng_state(state.others["generators"]["cuda"], device)
-
-
-def _averages(module: nn.Module, decay: float) -> AveragedModel:
-    """Return exponential moving averages of all parameters and buffers; integer tensors are copied instead."""
-    move = get_ema_multi_avg_fn(decay)
-
-    def average(averages: _Tensors, present: _Tensors, num_averaged: Tensor | int) -> None:
-        # A permutation or a count has no mean.
-        if averages[0].is_floating_point():
-            move(averages, present, num_averaged)
-            return
-        for item, new in zip(averages, present, strict=True):
-            item.copy_(new)
-
-    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+        self._saved = self._at.epoch, self._at.step

@@ -303,7 +303,7 @@ def test_a_run_of_an_older_release_is_read(run_folder, tmp_path, bundle_of):
 def test_an_unfinished_run_names_the_command_that_finishes_it(run_folder, tmp_path):
     started = {**json.loads((run_folder / "train.json").read_text()), "command": "lineproof train padim --out /old"}
     (tmp_path / "train.json").write_text(json.dumps(started))
-    words = rf"unfinished training run of padim \(no epoch is kept yet\).*lineproof train padim --out {tmp_path}$"
+    words = rf"unfinished training run of padim \(nothing of it is kept yet\).*lineproof train padim --out {tmp_path}$"
     with pytest.raises(BadInputError, match=words):
         export_bundle(tmp_path, tmp_path / "a.bundle")
 

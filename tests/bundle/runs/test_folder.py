@@ -36,7 +36,7 @@ def test_an_unfinished_run_says_what_is_kept_and_how_to_finish_it_where_it_is_no
     start(run)
     assert is_unfinished(run)
     state(run, {"progress": json.dumps({"epoch": 12}), "epochs": "30"})
-    assert epochs_kept(run) == (12, 30)
+    assert epochs_kept(run) == (12, 0, 30)
     command = f"lineproof train fastflow --data '/parts of today' --out '{run}'"
     assert finish_command(run) == command
     assert unfinished_words(run) == (
@@ -58,7 +58,7 @@ def test_a_run_that_no_command_began(tmp_path):
 )
 def test_a_broken_state_keeps_nothing(tmp_path, content):
     (tmp_path / "trainer.safetensors").write_bytes(content)
-    assert epochs_kept(tmp_path) == (0, 0)
+    assert epochs_kept(tmp_path) == (0, 0, 0)
 
 
 def test_a_state_of_an_older_release_does_not_know_the_total(tmp_path):

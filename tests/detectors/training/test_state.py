@@ -125,10 +125,10 @@ def changed(path, *, tensors=None, **metadata):
 def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path):
     path = tmp_path / "trainer.safetensors"
     fit(network(), 1, tmp_path)
-    bad = load_file(path)["kept/0.weight"]
+    bad = load_file(path)["current/0.weight"]
     bad[0, 1] = torch.nan
-    changed(path, tensors={"kept/0.weight": bad})
-    message = r"trainer\.safetensors cannot be gone on from: kept/0\.weight holds 1 value"
+    changed(path, tensors={"current/0.weight": bad})
+    message = r"trainer\.safetensors cannot be gone on from: current/0\.weight holds 1 value"
     with pytest.raises(BadInputError, match=message):
         fit(network(), 2, tmp_path)
 
@@ -144,7 +144,7 @@ def test_a_state_of_a_former_release_is_refused(tmp_path):
     before = path.read_bytes()
     message = (
         r"trainer\.safetensors holds a training in format 1, as another release of lineproof wrote it; this one goes "
-        r"on from format 2 only\. Finish it with the release that began it, or train again, into a new --out\."
+        r"on from format 3 only\. Finish it with the release that began it, or train again, into a new --out\."
     )
     for ask in (lambda: fit(network(), 6, tmp_path), lambda: check_states(tmp_path)):
         with pytest.raises(BadInputError, match=message):
@@ -152,10 +152,18 @@ def test_a_state_of_a_former_release_is_refused(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_a_state_of_whole_epochs_is_refused(tmp_path):
+    """Format 2, whose trainings began from another initialisation or learned another loss."""
+    fit(network(), 1, tmp_path)
+    changed(tmp_path / "trainer.safetensors", format="2")
+    with pytest.raises(BadInputError, match=r"holds a training in format 2, .*from format 3 only\. Finish it with the"):
+        fit(network(), 2, tmp_path)
+
+
 def test_a_state_of_a_later_release_is_refused(tmp_path):
     fit(network(), 1, tmp_path)
-    changed(tmp_path / "trainer.safetensors", format="3")
-    with pytest.raises(BadInputError, match="holds a training in format 3"):
+    changed(tmp_path / "trainer.safetensors", format="4")
+    with pytest.raises(BadInputError, match="holds a training in format 4"):
         fit(network(), 2, tmp_path)
 
 
@@ -178,7 +186,7 @@ def test_frozen_parameters_stay_out_of_the_state_and_buffers_do_not(tmp_path):
     module = network()
     fit(module, 1, tmp_path)
     names = set(load_file(tmp_path / "trainer.safetensors"))
-    assert {"current/0.weight", "current/1.running_mean", "kept/1.running_var"} <= names
+    assert {"current/0.weight", "current/1.running_mean", "current/1.running_var"} <= names
     assert not [name for name in names if "frozen" in name]
     np.testing.assert_array_equal(module.frozen.numpy(), 1.0)
     assert [item.name for item in tmp_path.iterdir()] == ["trainer.safetensors"]
@@ -198,6 +206,14 @@ def test_nested_states_come_back_as_they_were(tmp_path):
     assert list(read["a"]) == [0]
     assert read["a"][0]["none"] is None
     np.testing.assert_array_equal(read["a"][0]["step"].numpy(), 3.0)
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path):
+    path, values = tmp_path / "trainer.safetensors", torch.arange(6.0)
+    write_state(path, state(a=values, b=values, c=values[2:4], d=values.view(2, 3).T))
+    read = read_state(path).others
+    for name, expected in {"a": range(6), "b": range(6), "c": [2, 3], "d": [[0, 3], [1, 4], [2, 5]]}.items():
+        np.testing.assert_array_equal(read[name].numpy(), np.array(expected, np.float32))
 
 
 def test_a_state_that_no_file_can_hold_is_an_error(tmp_path):

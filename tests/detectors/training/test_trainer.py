@@ -1,15 +1,20 @@
 """The training loop: the best epoch is kept, an interrupted run resumes bit by bit, and every failure is reported."""
 
 import re
+import signal
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
+from lineproof.bundle.runs.folder import epochs_kept, kept_words  # noqa: E402
 from lineproof.core.errors import LineproofError, UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
 from lineproof.detectors.training.schedules import Schedule  # noqa: E402
+from lineproof.detectors.training.state import write_state  # noqa: E402
 from lineproof.detectors.training.task import BatchSource, LossTask, Optimisation  # noqa: E402
 from lineproof.detectors.training.trainer import Trainer  # noqa: E402
 
@@ -142,22 +147,127 @@ def test_time_limit_stops_after_an_epoch(monkeypatch):
     assert (report["epochs"], report["seconds"], report["stopped"]) == (3, 30.0, "time limit")
 
 
+@pytest.mark.parametrize("keeps", ["best", "last"])
 @pytest.mark.parametrize("stop_at_step", [0, 2, 3, 10, 17])
-def test_a_broken_run_goes_on_to_the_same_bits(tmp_path, stop_at_step):
-    schedule = schedule_of(6)
+def test_a_broken_run_goes_on_to_the_same_bits(tmp_path, stop_at_step, keeps):
+    schedule = schedule_of(6, keeps=keeps)
     module = network()
     whole = trainer_of(module, schedule, FitContext(seed=1)).run()
-    context = FitContext(seed=1, run=tmp_path)
+    context = FitContext(seed=1, run=tmp_path, save_every_s=1e-9)
     broken = network()
     with pytest.raises(InterruptionError):
         trainer_of(broken, schedule, context, loss=loss_of(broken, stop_at_step=stop_at_step)).run()
     orders = []
-    resumed = network(seed=0 if stop_at_step < 3 else 99)  # before the first state the start decides
+    resumed = network(seed=99 if stop_at_step else 0)  # before the first state the start decides
     report = trainer_of(resumed, schedule, context, loss=loss_of(resumed, orders=orders)).run()
-    assert len(orders) == 3 * (6 - stop_at_step // 3)
+    assert len(orders) == 3 * 6 - stop_at_step
     assert_same(state_of(module), state_of(resumed))
     for key in ("epochs", "best_epoch", "best_holdout_loss", "stopped"):
         assert report[key] == whole[key]
+
+
+def test_a_run_that_was_killed_between_an_epoch_and_its_judgement_is_judged(tmp_path):
+    module, schedule = network(), schedule_of(4)
+    whole = trainer_of(module, schedule).run()
+    broken, calls = network(), []
+
+    def holdout_loss():
+        calls.append(None)
+        if len(calls) == 2:
+            raise InterruptionError
+        return holdout_of(broken)()
+
+    context = FitContext(run=tmp_path, save_every_s=1e-9)
+    with pytest.raises(InterruptionError):
+        trainer_of(broken, schedule, context, holdout_loss=holdout_loss).run()
+    orders, resumed = [], network(seed=99)
+    report = trainer_of(resumed, schedule, context, loss=loss_of(resumed, orders=orders)).run()
+    assert len(orders) == 2 * 3
+    assert_same(state_of(module), state_of(resumed))
+    assert report["best_holdout_loss"] == whole["best_holdout_loss"]
+
+
+def pressing(module, at_steps):
+    """A loss during which Ctrl-C is pressed at some steps; the steps that it was computed for."""
+    loss, steps = loss_of(module), []
+
+    def pressed(indices):
+        steps.append(len(steps) + 1)
+        if steps[-1] in at_steps:
+            signal.raise_signal(signal.SIGINT)
+        return loss(indices)
+
+    return pressed, steps
+
+
+def test_after_ctrl_c_a_step_is_finished_and_saved(tmp_path):
+    schedule, context = schedule_of(4), FitContext(run=tmp_path)
+    module = network()
+    trainer_of(module, schedule).run()
+    stopped = network()
+    loss, steps = pressing(stopped, {5})
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(stopped, schedule, context, loss=loss).run()
+    assert len(steps) == 5
+    assert epochs_kept(tmp_path) == (1, 2, 4)
+    assert kept_words(tmp_path) == "step 2 of epoch 2 of 4"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    orders, resumed = [], network(seed=99)
+    trainer_of(resumed, schedule, context, loss=loss_of(resumed, orders=orders)).run()
+    assert len(orders) == 4 * 3 - 5
+    assert_same(state_of(module), state_of(resumed))
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    module = network()
+
+    def loss(_indices):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one was ignored")
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(module, schedule_of(2), FitContext(run=tmp_path), loss=loss).run()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, []), (25.0, [3, 6, 8]), (1e9, [8])])
+def test_the_state_is_saved_after_so_many_seconds_and_at_the_end(tmp_path, monkeypatch, seconds, saved):
+    now, seen = [0.0], []
+    monkeypatch.setattr("lineproof.detectors.training.trainer.time.perf_counter", lambda: now[0])
+
+    def ten_seconds_later():
+        now[0] += 10.0
+        return -now[0]
+
+    def note(path, state):
+        seen.append(state.progress["epoch"])
+        write_state(path, state)
+
+    monkeypatch.setattr("lineproof.detectors.training.trainer.write_state", note)
+    context = FitContext(run=tmp_path, save_every_s=seconds)
+    trainer_of(network(), schedule_of(8), context, holdout_loss=ten_seconds_later).run()
+    assert seen == saved
+    assert bool(list(tmp_path.iterdir())) == bool(saved)
+
+
+@pytest.mark.parametrize(
+    ("keeps", "losses", "is_kept_twice"),
+    [("last", [1.0, 2.0], False), ("best", [2.0, 1.0], False), ("best", [1.0, 2.0], True)],
+)
+def test_what_is_kept_is_written_beside_the_present_weights_only_where_it_differs(
+    tmp_path, keeps, losses, is_kept_twice
+):
+    module, values = network(), iter(losses)
+    context, schedule = FitContext(run=tmp_path), schedule_of(2, keeps=keeps)
+    trainer = trainer_of(module, schedule, context, holdout_loss=lambda: next(values))
+    trainer.run()
+    names = load_file(tmp_path / "trainer.safetensors")
+    assert any(name.startswith("kept/") for name in names) == is_kept_twice
+    assert bool(trainer._kept) == (keeps == "best")
+    again = network(seed=9)
+    trainer_of(again, schedule, context).run()
+    assert_same(state_of(module), state_of(again))
 
 
 def test_a_run_killed_at_its_very_end_does_not_train_on(tmp_path):

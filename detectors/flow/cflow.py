@@ -11,10 +11,12 @@ What differs, and why:
   The map is the sum over levels of ``1 − p``, upsampled, in [0, num_levels].
 - All 200 epochs (the authors' 25 × 8) run and the last one is kept. The authors report, of each metric, the epoch that
   was best on the test images; no epoch is picked on them here.
-- Features are computed once, so there is no rotation of training images by up to 5°. The vectors of each
-  level are dealt out over all images at random, 256 to a step (the authors: within 32 images); the order of the
-  steps is drawn anew in each epoch.
-- One input size, 256×256, for every class; the authors picked 128, 256 or 512 per class.
+- As in the authors' code every image is turned by up to 5° to either side, anew in each epoch, and the vectors of 32
+  images are dealt out at random, level by level, 256 to a step, what is left over being left out. Their loader drops
+  the last images where they are fewer than 32; here they are a smaller batch. ``rotation_deg`` 0 turns no image and
+  computes the features once.
+- The input size is 256×256 where the category is none of MVTec AD; of these the preset ``paper`` has the authors' size
+  (128, 256 or 512), which they picked per class.
 
 In fp16 are the backbone and, of the flows, the convolutions and what stands between them. Exp, the sums over
 channels (squares, log-scales), likelihoods and map stay in fp32: an exponent would lose its digits in fp16.
@@ -22,7 +24,7 @@ channels (squares, log-scales), likelihoods and map stay in fp32: an exponent wo
 
 import math
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,14 +35,23 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
-from ..training.task import BatchSource, Draw, LossTask, Optimisation
+from ..training.task import BatchSource, Optimisation
 from ..training.trainer import Trainer
 from .flows import LoweredConditionalFlow, build_conditional_flow, draw_rotations
+from .vectors import CachedVectors, DrawnVectors, StandardiseLevels, TurnedImages, VectorTask, num_steps
 
 _STRIDES = (8, 16, 32)
 _CODE_DIM = 128
+#: Side of the square input in pixels, by category of MVTec AD, as the authors' code lists them.
+_SIZES_PX = {
+    128: ("transistor",),
+    256: ("cable", "capsule", "hazelnut", "metal_nut", "pill"),
+    512: ("bottle", "carpet", "grid", "leather", "screw", "tile", "toothbrush", "wood", "zipper"),
+}
+_IMAGES_AT_ONCE = 16
 _VECTORS_AT_ONCE = 4096
 
 
@@ -52,6 +63,8 @@ class CFlowConfig(TrainedConfig):
         num_levels: number of maps of strides 8, 16, 32 that are used, finest first; 1 to 3.
         steps: number of coupling blocks per level.
         clamp: bound of the log-scale of a coupling.
+        batch_size: images whose vectors are dealt out together.
+        rotation_deg: largest angle by which training images are turned to either side; 0 turns none.
         epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         vectors_per_step: number of feature vectors of one level per step.
         learning_rate: Adam's highest learning rate, after the warm-up.
@@ -63,6 +76,8 @@ class CFlowConfig(TrainedConfig):
     steps: int = 8
     clamp: float = 1.9
     epochs: int = 200
+    batch_size: int = 32
+    rotation_deg: float = 5.0
     vectors_per_step: int = 256
     learning_rate: float = 2e-4
     is_standardised: bool = False
@@ -89,32 +104,6 @@ def _subnet(channels_in: int, channels_out: int) -> nn.Module:
     return nn.Sequential(nn.Linear(channels_in, 2 * channels_in), nn.ReLU(), nn.Linear(2 * channels_in, channels_out))
 
 
-class _Standardise(nn.Module):
-    """``(x − centre) · scale`` per channel of each level; in fp32, as a channel may hardly vary."""
-
-    def __init__(self, channels: tuple[int, ...]) -> None:
-        super().__init__()
-        for level, count in enumerate(channels):
-            self.register_buffer(f"centre{level}", torch.zeros(count, 1, 1))
-            self.register_buffer(f"scale{level}", torch.ones(count, 1, 1))
-
-    def learn(self, features: list[Tensor]) -> None:
-        """Learn mean and deviation from vectors (num_images, h·w, C) per level, and standardise them in place."""
-        for level, vectors in enumerate(features):
-            deviation, mean = torch.std_mean(vectors.flatten(0, 1), 0)
-            # A channel that never varies, as behind a dead ReLU, is only centred.
-            scale = torch.where(deviation > 1e-6, 1.0 / deviation, torch.ones(()))
-            self.get_buffer(f"centre{level}").copy_(mean[:, None, None])
-            self.get_buffer(f"scale{level}").copy_(scale[:, None, None])
-            vectors.sub_(mean).mul_(scale)
-
-    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(
-            (item - self.get_buffer(f"centre{level}")) * self.get_buffer(f"scale{level}")
-            for level, item in enumerate(maps)
-        )
-
-
 class CFlow(AbstractDetector[CFlowConfig]):
     """CFlow in its training form: FrEIA's flows over vectors.
 
@@ -123,6 +112,14 @@ class CFlow(AbstractDetector[CFlowConfig]):
     """
 
     config_class = CFlowConfig
+    paper = Preset(
+        source="Gudovskiy et al. (2022) and their code: 25 of 8 epochs, and its input size per category.",
+        by_category={
+            category: {"resize_px": side, "crop_px": side}
+            for side, categories in _SIZES_PX.items()
+            for category in categories
+        },
+    )
     half_scopes = ("backbone", "head.flows.*.couplings")
     ceilings: Tensor
 
@@ -139,7 +136,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
         self.upsamples = nn.ModuleList(
             SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=True) for size in self.sizes
         )
-        self.standardise = _Standardise(self.backbone.channels) if config.is_standardised else nn.Identity()
+        self.standardise = StandardiseLevels(self.backbone.channels) if config.is_standardised else nn.Identity()
         for level, size in enumerate(self.sizes):
             self.register_buffer(f"codes{level}", position_code(size).flatten(1).T.contiguous(), persistent=False)
         self.register_buffer("ceilings", torch.zeros(config.num_levels))
@@ -149,6 +146,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
         """A few epochs with larger steps on standardised features; a map of 4 × 4 has too few vectors to learn from."""
         quick = {
             "num_levels": 2,
+            "rotation_deg": 0.0,
             "epochs": 16,
             "keep": "best",
             "patience": 4,
@@ -164,36 +162,59 @@ class CFlow(AbstractDetector[CFlowConfig]):
         for flow in self.flows:
             draw_rotations(flow, generator)
         self.to(context.device)
-        fit_features = self._cache(images, context, "features")
-        if isinstance(self.standardise, _Standardise):
-            self.standardise.learn(fit_features)
+        source = self._source(images, context)
         holdout_features = self._cache(holdout, context, "held-out features")
-        steps = _draw_steps([item.shape[:2].numel() for item in fit_features], config.vectors_per_step, generator)
+        counts = [math.prod(size) for size in self.sizes]
+        steps = num_steps(len(images), config.batch_size, counts=counts, per_step=config.vectors_per_step)
         optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate)
-        scheduler = WarmCosine(optimiser, num_steps=config.epochs * len(steps))
-        task = LossTask(
+        scheduler = WarmCosine(optimiser, num_steps=config.epochs * steps)
+        task = VectorTask(
             self.flows,
             Optimisation(optimiser=optimiser, scheduler=scheduler),
-            source=_LevelVectors(fit_features, steps),
-            loss=lambda batch: -F.logsigmoid(self.log_likelihood(*batch)).mean(),
+            source=source,
+            features=(lambda batch: self.vectors(batch.to(context.device))) if config.rotation_deg else None,
+            loss=lambda *vectors: -F.logsigmoid(self.log_likelihood(*vectors)).mean(),
             holdout_loss=lambda: self._mean_loss(holdout_features),
         )
-        schedule = Schedule(epochs=config.epochs, batch_size=1, patience=config.patience, keeps=config.keep)
+        schedule = Schedule(
+            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
+        )
         report = Trainer(task, schedule=schedule, context=context).run()
-        for level, vectors in enumerate(fit_features):
-            self.ceilings[level] = self._likelihoods(level, vectors).max()
+        self._set_ceilings(images, context.device)
         self.cpu()
-        return {**report, "steps_per_epoch": len(steps), "ceilings": self.ceilings.tolist()}
+        return {**report, "steps_per_epoch": steps, "ceilings": self.ceilings.tolist()}
+
+    def _source(self, images: ImageSet, context: FitContext) -> BatchSource[DrawnVectors]:
+        """Return the batches, and learn the standardisation where there is one."""
+        config, per_step = self.config, self.config.vectors_per_step
+        is_standardised = isinstance(self.standardise, StandardiseLevels)
+        features = self._cache(images, context, "features") if is_standardised or not config.rotation_deg else []
+        if isinstance(self.standardise, StandardiseLevels):
+            self.standardise.learn(features)
+        if not config.rotation_deg:
+            return CachedVectors(features, per_step)
+        black = [-mean / std for mean, std in zip(*self.normalisation, strict=True)]
+        return TurnedImages(
+            images, config.crop_px, largest_deg=config.rotation_deg, black=black, sizes=self.sizes, per_step=per_step
+        )
+
+    def _set_ceilings(self, images: ImageSet, device: torch.device) -> None:
+        """Set the largest log-likelihood of each level over the training images, none of them turned."""
+        self.ceilings.fill_(-math.inf)
+        for part in torch.arange(len(images)).split(_IMAGES_AT_ONCE):
+            with torch.no_grad():
+                levels = self.vectors(images.batch(part.tolist()).to(device))
+            for level, vectors in enumerate(levels):
+                highest = self._likelihoods(level, vectors).max()
+                self.ceilings[level] = torch.maximum(self.ceilings[level], highest)
+
+    def vectors(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised images float32 (N, 3, H, W) → feature vectors per level, float32 (N, h·w, C)."""
+        return tuple(item.flatten(2).transpose(1, 2) for item in self.standardise(self.backbone(images)))
 
     def _cache(self, images: ImageSet, context: FitContext, stage: str) -> list[Tensor]:
         """Feature vectors per level, float32 (num_images, h·w, C)."""
-        return cache_features(
-            lambda batch: tuple(item.flatten(2).transpose(1, 2) for item in self.standardise(self.backbone(batch))),
-            images,
-            device=context.device,
-            progress=context.progress,
-            stage=stage,
-        )
+        return cache_features(self.vectors, images, device=context.device, progress=context.progress, stage=stage)
 
     def log_likelihood(self, level: int, vectors: Tensor, positions: Tensor) -> Tensor:
         """Log-likelihood over C of float32 vectors (V, C) at positions int64 (V,), row-major: float32 (V,)."""
@@ -244,37 +265,6 @@ def improbability_map(likelihoods: list[Tensor], ceilings: Tensor, upsamples: nn
     ]
     anomaly_map = torch.stack(grown).sum(0)
     return anomaly_map.amax((1, 2)), anomaly_map
-
-
-def _draw_steps(num_vectors: list[int], size: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
-    """Deal out all vectors of all levels at random, ``size`` to a step; return level and indices of each step."""
-    return [
-        (level, indices)
-        for level, count in enumerate(num_vectors)
-        for indices in torch.randperm(count, generator=generator).split(size)
-    ]
-
-
-@final
-class _LevelVectors(BatchSource[tuple[int, Tensor, Tensor]]):
-    """Batches of one level's vectors: the level, float32 (V, C), positions int64 (V,).
-
-    Args:
-        fit_features: vectors (num_images, h·w, C) per level.
-        steps: level and indices into its num_images · h·w vectors, of each step.
-    """
-
-    def __init__(self, fit_features: list[Tensor], steps: list[tuple[int, Tensor]]) -> None:
-        self._features = fit_features
-        self._steps = steps
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, draw: Draw) -> tuple[int, Tensor, Tensor]:
-        level, indices = self._steps[int(draw.indices)]
-        vectors = self._features[level]
-        return level, vectors.flatten(0, 1)[indices], indices % vectors.shape[1]
 
 
 class _Head(nn.Module):

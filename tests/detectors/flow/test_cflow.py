@@ -14,13 +14,14 @@ from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
 from lineproof.detectors.flow.cflow import (  # noqa: E402
     CFlow,
-    _draw_steps,
     _subnet,
     improbability_map,
     position_code,
 )
 from lineproof.detectors.flow.flows import LoweredConditionalFlow, build_conditional_flow, draw_rotations  # noqa: E402
+from lineproof.detectors.flow.vectors import CachedVectors, TurnedImages, deal, num_steps  # noqa: E402
 from lineproof.detectors.nn.graph import SmoothUpsample  # noqa: E402
+from lineproof.detectors.training.task import Draw  # noqa: E402
 from lineproof.detectors.training.train import image_set  # noqa: E402
 
 SIZE = (3, 5)
@@ -188,7 +189,7 @@ def test_ceilings_are_the_training_maxima(dataset, is_standardised):
         likelihoods = lowered.head(lowered.backbone(images.batch(range(len(images)))))
     np.testing.assert_allclose(detector.ceilings, [item.max() for item in likelihoods], rtol=0, atol=1e-4)
     assert report["ceilings"] == detector.ceilings.tolist()
-    assert report["steps_per_epoch"] == sum(math.ceil(4 * h * w / 256) for h, w in detector.sizes)
+    assert report["steps_per_epoch"] == sum(max(1, 4 * h * w // 256) for h, w in detector.sizes)
     for item in maps:
         deviation, mean = torch.std_mean(item.transpose(0, 1).flatten(1), 1)
         is_unit = bool((mean.abs().max() < 1e-4) & ((deviation - 1.0).abs().median() < 1e-4))
@@ -216,12 +217,77 @@ def test_a_channel_that_never_varies_is_only_centred():
     np.testing.assert_allclose(vectors[:, :, :5].flatten(0, 1).std(0), 1.0, rtol=0, atol=1e-5)
 
 
-def test_every_vector_is_dealt_once_and_a_step_has_one_level():
-    steps = _draw_steps([1000, 130], 256, torch.Generator().manual_seed(0))
-    assert [(level, len(indices)) for level, indices in steps] == [(0, 256)] * 3 + [(0, 232), (1, 130)]
-    dealt = torch.cat([indices for level, indices in steps if level == 0])
-    assert sorted(dealt.tolist()) == list(range(1000))
-    assert dealt.tolist() != list(range(1000))
+def test_every_vector_is_dealt_once_and_what_is_left_over_is_left_out():
+    orders = deal([1000, 130], 256, torch.Generator().manual_seed(0))
+    assert [tuple(order.shape) for order in orders] == [(3, 256), (1, 130)]
+    for order, count in zip(orders, (1000, 130), strict=True):
+        dealt = order.flatten().tolist()
+        assert len(set(dealt)) == len(dealt)
+        assert set(dealt) <= set(range(count))
+        assert dealt != sorted(dealt)
+    # Two batches of 32 and one of 6: 32 · 64 / 256 and 32 · 16 / 256 steps, then 1 of 384 vectors and 1 of 96.
+    assert num_steps(70, 32, counts=[64, 16], per_step=256) == 2 * (8 + 2) + 2
+
+
+def draw_of(indices, step):
+    return Draw(indices=torch.tensor(indices), epoch=step, step=step, seed=3)
+
+
+def test_vectors_are_dealt_anew_at_every_draw():
+    features = [torch.arange(4.0 * 30).view(4, 30, 1), torch.arange(4.0 * 8).view(4, 8, 1)]
+    source = CachedVectors(features, 20)
+    (levels, first), (_, second), (_, again) = (source[draw_of([2, 0], step)] for step in (0, 1, 0))
+    np.testing.assert_array_equal(levels[0][:, 0, 0], [60.0, 0.0])
+    assert [tuple(order.shape) for order in first] == [(3, 20), (1, 16)]
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first[0], again[0])
+
+
+def test_images_are_turned_by_a_few_degrees_anew(dataset):
+    detector = CFlow(make_config("cflow", SMALL))
+    images = image_set(detector, [sample.path for sample in dataset.train])
+    black = [-2.0, -1.9, -1.8]
+    source = TurnedImages(images, (64, 64), largest_deg=5.0, black=black, sizes=detector.sizes, per_step=256)
+    ((first,), orders), ((second,), _), ((again,), _) = (source[draw_of([1, 1, 4], step)] for step in (0, 1, 0))
+    assert first.shape == (3, 3, 64, 64)
+    assert [tuple(order.shape) for order in orders] == [(1, 192), (1, 48), (1, 12)]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first[0], first[1])
+    # Within 5° the middle hardly moves; corners come from outside.
+    original = images.batch([1])[0]
+    for turned in (first[0], second[0]):
+        np.testing.assert_array_equal(turned[:, 31:33, 31:33], original[:, 31:33, 31:33])
+        outside = (turned == torch.tensor(black)[:, None, None]).all(0)
+        assert 0 < int(outside.sum()) < 0.1 * outside.numel()
+    still = TurnedImages(images, (64, 64), largest_deg=0.0, black=black, sizes=detector.sizes, per_step=256)
+    assert torch.equal(still[draw_of([1], 0)][0][0][0], original)
+
+
+def test_levels_learn_from_their_own_vectors_and_positions(dataset, monkeypatch):
+    seen, likelihood = [], CFlow.log_likelihood
+
+    def noted(detector, level, vectors, positions):
+        if torch.is_grad_enabled():
+            seen.append((level, vectors.clone(), positions.clone()))
+        return likelihood(detector, level, vectors, positions)
+
+    monkeypatch.setattr(CFlow, "log_likelihood", noted)
+    detector, images, report = fitted_cflow(dataset, rotation_deg=0.0, vectors_per_step=64, batch_size=3)
+    assert len(seen) == report["steps_per_epoch"] == (3 + 1) + (1 + 1)
+    with torch.no_grad():
+        levels = detector.vectors(images.batch(range(len(images))))
+    for level, vectors, positions in seen:
+        at = levels[level][:, positions]
+        assert ((at - vectors).abs().amax(2) < 1e-4).any(0).all()
+
+
+def test_each_category_has_the_authors_size():
+    by_category = CFlow.presets()["paper"].by_category
+    sides = {category: values["crop_px"] for category, values in by_category.items()}
+    assert len(sides) == 15
+    assert (sides["transistor"], sides["hazelnut"], sides["screw"]) == (128, 256, 512)
+    assert all(values["crop_px"] == values["resize_px"] for values in by_category.values())
 
 
 @pytest.mark.parametrize("num_levels", [0, 4])

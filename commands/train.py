@@ -52,7 +52,7 @@ def train(
         ),
     ] = [],  # noqa: B006
     holdout: Annotated[
-        float, Option(help="Share of the good images that is held out for the threshold and for early stopping.")
+        float, Option(help="Share of the good images that is held out for the threshold and the held-out loss.")
     ] = 0.2,
     seed: Annotated[
         int, Option(help="Seed of every random choice; the same seed gives the same weights on a CPU.")

@@ -159,7 +159,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
         Args:
             images: good images to fit on.
-            holdout: held-out good images; they serve early stopping only.
+            holdout: held-out good images; they serve early stopping and the choice of an epoch only.
             context: seed, device, progress and run folder of the fit.
 
         Returns:

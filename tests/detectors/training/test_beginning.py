@@ -19,11 +19,11 @@ pytest.importorskip("timm")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from lineproof.bundle.lock import exclusive  # noqa: E402
-from lineproof.bundle.runs.folder import (  # noqa: E402  # noqa: E402
+from lineproof.bundle.runs.folder import (  # noqa: E402
     CHECKPOINT,
     RECORD,
     epochs_kept,
-    kept_words,
+    epochs_kept_words,
     read_record,
     read_started,
     unfinished_words,
@@ -258,7 +258,7 @@ def test_two_processes_a_kill_and_ctrl_c(parts, tmp_path):
         assert "is an unfinished training run of fastflow (kept up to " in answer.stderr, command
         line = shlex.split(answer.stderr.partition("Finish it: ")[2])
         assert sorted(line) == sorted(["lineproof", *words])
-    kept, words = epochs_kept(run)[0], kept_words(run)
+    kept, words = epochs_kept(run)[0], epochs_kept_words(run)
     third = start(line[1:])
     try:
         wait_for_epoch(third, run, kept)

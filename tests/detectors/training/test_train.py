@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, finish_command, kept_words, read_record  # noqa: E402  # noqa: E402
+from lineproof.bundle.runs.folder import CHECKPOINT, RECORD, epochs_kept, epochs_kept_words, finish_command, read_record  # noqa: E402
 from lineproof.core.errors import (  # noqa: E402
     BadInputError,
     EnvironmentMissingError,
@@ -329,7 +329,7 @@ def test_a_killed_command_goes_on_where_it_was(sample_folder, whole, tmp_path):
     assert not (tmp_path / "run" / RECORD).exists()
     kept, steps, total = epochs_kept(tmp_path / "run")
     assert (0, 0) < (kept, steps) <= (total, 0) == (FLOW["epochs"], 0)
-    words = kept_words(tmp_path / "run")
+    words = epochs_kept_words(tmp_path / "run")
     stated = shlex.split(finish_command(tmp_path / "run"))
     assert sorted(stated[1:]) == sorted(word for word in command[3:] if word not in ("--json", "--quiet"))
     answer = subprocess.run([*command[:3], *stated[1:], "--json"], capture_output=True, text=True, check=True)

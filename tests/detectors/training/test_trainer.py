@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from lineproof.bundle.runs.folder import epochs_kept, kept_words  # noqa: E402
+from lineproof.bundle.runs.folder import epochs_kept, epochs_kept_words  # noqa: E402
 from lineproof.core.errors import LineproofError, UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
 from lineproof.detectors.training.schedules import Schedule  # noqa: E402
@@ -210,7 +210,7 @@ def test_after_ctrl_c_a_step_is_finished_and_saved(tmp_path):
         trainer_of(stopped, schedule, context, loss=loss).run()
     assert len(steps) == 5
     assert epochs_kept(tmp_path) == (1, 2, 4)
-    assert kept_words(tmp_path) == "step 2 of epoch 2 of 4"
+    assert epochs_kept_words(tmp_path) == "step 2 of epoch 2 of 4"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     orders, resumed = [], network(seed=99)
     trainer_of(resumed, schedule, context, loss=loss_of(resumed, orders=orders)).run()

@@ -1,5 +1,6 @@
 """CFlow: lowered flows equal FrEIA's away from the initialisation, constants come from training images alone."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ pytest.importorskip("FrEIA")
 
 from torch import nn  # noqa: E402
 
+from lineproof.bundle.runs.folder import epochs_kept  # noqa: E402
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
 from lineproof.detectors.flow.cflow import (  # noqa: E402
@@ -169,14 +171,14 @@ def test_likelier_than_any_training_vector_is_no_anomaly():
     assert score.item() == 0.0
 
 
-def fitted_cflow(dataset, **settings):
+def fitted_cflow(dataset, context=None, **settings):
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     config = make_config("cflow", SMALL | {"epochs": 1, "num_levels": 2} | settings)
     detector = build_detector("cflow", config)
     paths = [sample.path for sample in dataset.train]
     images, kept = image_set(detector, paths[:4]), image_set(detector, paths[4:6])
-    report = detector.fit(images, kept, context=FitContext())
+    report = detector.fit(images, kept, context=context or FitContext())
     return detector.eval(), images, report
 
 
@@ -280,6 +282,29 @@ def test_levels_learn_from_their_own_vectors_and_positions(dataset, monkeypatch)
     for level, vectors, positions in seen:
         at = levels[level][:, positions]
         assert ((at - vectors).abs().amax(2) < 1e-4).any(0).all()
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(dataset, tmp_path):
+    """Also within an epoch, whose images are turned and dealt out as they would have been."""
+
+    def kill(stage, done, *_):
+        if stage == "training" and done == 3:
+            raise KilledError
+
+    settings = {"batch_size": 2, "epochs": 2, "vectors_per_step": 64}
+    whole, _, report = fitted_cflow(dataset, **settings)
+    context = FitContext(run=tmp_path, save_every_s=1e-9)
+    with pytest.raises(KilledError):
+        fitted_cflow(dataset, context=dataclasses.replace(context, progress=kill), **settings)
+    assert epochs_kept(tmp_path) == (1, 1, 2)
+    resumed, _, again = fitted_cflow(dataset, context=context, **settings)
+    assert again["best_holdout_loss"] == report["best_holdout_loss"]
+    for name, value in whole.state_dict().items():
+        np.testing.assert_array_equal(resumed.state_dict()[name].numpy(), value.numpy(), err_msg=name)
 
 
 def test_each_category_has_the_authors_size():

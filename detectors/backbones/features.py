@@ -78,6 +78,15 @@ class Backbone(nn.Module):
         """
         return tuple(f"network.{path}" for path in late_stages(self.network))
 
+    def stages_after(self, stride: int) -> tuple[str, ...]:
+        """Return the paths, below ``network``, of the modules after its map at a stride, up to the last tapped map.
+
+        Unlike ``late_stages`` they end where this module's forward ends: no head, and no stage behind the last map.
+        """
+        information: Any = self.network.feature_info
+        modules = late_stages(self.network, stride=stride)
+        return modules[: modules.index(str(information[self.indices[-1]]["module"])) + 1]
+
     def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
         """Return height and width of each tapped map, for images of this height and width."""
         probe = next(self.parameters())
@@ -86,11 +95,12 @@ class Backbone(nn.Module):
         return tuple((int(item.shape[-2]), int(item.shape[-1])) for item in maps)
 
 
-def late_stages(network: nn.Module) -> tuple[str, ...]:
-    """Return the paths of a timm network's modules after its last feature map at stride 4 or finer, in order.
+def late_stages(network: nn.Module, *, stride: int = 4) -> tuple[str, ...]:
+    """Return the paths of a timm network's modules after its last feature map at a stride or finer, in order.
 
     Args:
         network: timm network; its ``feature_info`` names the modules that end its feature maps.
+        stride: down-scale factor of the map.
     """
     information: Any = network.feature_info
     taps = [(int(info["reduction"]), str(info["module"])) for info in information]
@@ -98,7 +108,7 @@ def late_stages(network: nn.Module) -> tuple[str, ...]:
     modules: list[str] = []
     for name, child in network.named_children():
         modules += [f"{name}.{index}" for index, _ in child.named_children()] if name in containers else [name]
-    early = [module for reduction, module in taps if reduction <= 4]
+    early = [module for reduction, module in taps if reduction <= stride]
     return tuple(modules[modules.index(early[-1]) + 1 :]) if early else ()
 
 

@@ -8,6 +8,7 @@ DETECTORS = {
     "draem": "lineproof.detectors.selfsupervised.draem:Draem",
     "fastflow": "lineproof.detectors.flow.fastflow:FastFlow",
     "padim": "lineproof.detectors.distance.padim:Padim",
+    "panda": "lineproof.detectors.distance.panda:Panda",
     "patchcore": "lineproof.detectors.distance.patchcore:PatchCore",
     "reverse_distillation": "lineproof.detectors.reconstruction.reverse_distillation:ReverseDistillation",
     "spade": "lineproof.detectors.distance.spade:Spade",

@@ -30,3 +30,15 @@ def test_paths_lead_to_modules_of_the_backbone():
     assert alexnet.late_stages()[0] == "layers.3"
     for path in alexnet.late_stages():
         alexnet.get_submodule(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "expected"),
+    [
+        ("resnet18", (4, 32), ("layer3", "layer4")),
+        ("resnet18", (4, 16), ("layer3",)),
+        ("tf_efficientnet_lite0", (8, 32), ("blocks.3", "blocks.4", "blocks.5", "blocks.6")),
+    ],
+)
+def test_stages_after_a_stride_end_with_the_last_tapped_map(name, strides, expected):
+    assert Backbone(name, "random", strides=strides).stages_after(8) == expected

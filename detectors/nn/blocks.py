@@ -13,7 +13,7 @@ class ConvNorm(nn.Module):
     """Convolution, batch normalisation, and a ReLU or none.
 
     Args:
-        conv: a Conv2d, or a ConvTranspose2d with kernel 2 and stride 2.
+        conv: a Conv2d or a ConvTranspose2d.
         relu: whether a ReLU follows.
     """
 
@@ -36,10 +36,10 @@ def conv_norm(channels_in: int, channels_out: int, kernel: int, *, relu: bool = 
 
 
 def fold(module: nn.Module) -> nn.Module:
-    """Return a copy of ``module`` in which every ConvNorm is one plain convolution, folded in float64.
+    """Return a copy of ``module`` in which every ConvNorm is one convolution, folded in float64.
 
     A transposed convolution of kernel 2 and stride 2 overlaps nowhere: it becomes a 1×1 convolution to four times
-    the channels, which are then dealt out to 2×2 pixels (DepthToSpace).
+    the channels, which are then dealt out to 2×2 pixels (DepthToSpace). Any other one stays transposed.
     """
     folded = copy.deepcopy(module).eval().requires_grad_(False)
     for name, item in list(folded.named_modules()):
@@ -53,15 +53,24 @@ def _folded(block: ConvNorm) -> nn.Sequential:
     scale, bias = as_affine(block.norm)
     if conv.bias is not None:
         bias = bias + scale * conv.bias.double()
-    is_grown = isinstance(conv, nn.ConvTranspose2d)
-    if is_grown:
+    if not isinstance(conv, nn.ConvTranspose2d):
+        weight = conv.weight.double() * scale[:, None, None, None]
+        return nn.Sequential(plain_conv(weight, bias, conv=conv), block.activation)
+    if (conv.kernel_size, conv.stride, conv.padding) == ((2, 2), (2, 2), (0, 0)):
         grouped = conv.weight.double().permute(1, 2, 3, 0) * scale[:, None, None, None]
         weight = grouped.reshape(4 * conv.out_channels, conv.in_channels, 1, 1)
-        bias = bias.repeat_interleave(4)
-    else:
-        weight = conv.weight.double() * scale[:, None, None, None]
-    parts: list[nn.Module] = [plain_conv(weight, bias, conv=None if is_grown else conv), block.activation]
-    return nn.Sequential(*parts, nn.PixelShuffle(2)) if is_grown else nn.Sequential(*parts)
+        dealt = plain_conv(weight, bias.repeat_interleave(4))
+        return nn.Sequential(dealt, block.activation, nn.PixelShuffle(2))
+    return nn.Sequential(_with_bias(conv, conv.weight.double() * scale[None, :, None, None], bias), block.activation)
+
+
+def _with_bias(conv: nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> nn.ConvTranspose2d:
+    """Return a frozen copy of a transposed convolution with these weights and a bias."""
+    copied = copy.deepcopy(conv)
+    with torch.no_grad():
+        copied.weight.copy_(weight)
+    copied.bias = nn.Parameter(bias.to(copied.weight.dtype))
+    return copied.requires_grad_(False)
 
 
 def plain_conv(weight: Tensor, bias: Tensor | None, *, conv: Any = None) -> nn.Conv2d:

@@ -1,5 +1,7 @@
 """Training images: decoded, preprocessed by the module of the exported graph, and batched by index."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +78,11 @@ class ImageSet:
         if self._may_keep:
             self._kept[index] = image
         return image
+
+    def plain(self) -> ImageSet:
+        """Return the same images resized alone: neither cropped nor normalised, in [0, 1]."""
+        resize_px, black, white = self._sizes[0], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        return ImageSet(self.paths, resize_px, crop_px=resize_px, mean=black, std=white, rule=self._rule)
 
     def preprocessing(self, height_px: int, width_px: int, num_channels: int = 3) -> Preprocessing:
         """Return the preprocessing specification for frames of this height, width and number of channels."""

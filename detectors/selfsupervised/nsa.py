@@ -1,0 +1,299 @@
+"""NSA: a network finds patches of other good images that were cloned seamlessly into an image.
+
+Schlüter, Tan, Hou, Kainz: "Natural Synthetic Anomalies for Self-Supervised Anomaly Detection and Localization",
+ECCV 2022, arXiv 2109.15222. Labels are the logistic ones, with which the paper's best figures were reached.
+
+What differs, and why:
+
+- A fit does not know its category. Each of the paper's settings by category is a parameter; ``BY_CATEGORY``
+  (``nsa_categories``) holds them. The defaults are those of an aligned object whose background is not told apart;
+  size, shift, flips and blending of textures are in ``TEXTURE``. For categories that MVTec AD lacks they are a guess.
+- Objects are inspected in the middle 224 of 256 pixels, as in the paper. The map covers these and nothing else, so that
+  it needs no border of zeros; pixels outside count nowhere. The score is the mean over these 224×224 pixels. The
+  authors' is the mean over 256×256 with zeros, which is (224/256)² times as much: the order is the same.
+- Rotated training images are interpolated bilinearly (the authors take the nearest pixel), and mirrored beyond
+  their border, of which the paper's sizes show nothing.
+- The authors take patches from the image that was drawn before; here it is any other one, drawn with the image's own
+  seed, so that a batch does not depend on another. On rectangles patches are measured by the shorter side.
+- Cloned patches of odd width stay where they were drawn; the authors' are moved by a pixel.
+- Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
+
+There is no pretrained backbone: ``backbone`` must be "none", every parameter counts as the method's own, 11.50 M at the
+paper's width. In the lowered form the encoder stands as the backbone stage, the decoder as the head.
+
+Map: the network's probability. Image score: its mean. fp16: all but the encoder's first stages; probability and mean
+stay in fp32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ...core.errors import EnvironmentMissingError, UsageError
+from ...core.size import size_text
+from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
+from ...host.extras import install
+from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..nn.blocks import fold
+from ..nn.calibration import recalibrate
+from ..training.images import ImageSet
+from ..training.schedules import Schedule
+from ..training.task import LossTask, Optimisation
+from ..training.trainer import Trainer
+from .nsa_network import Decoder, encoder
+
+if TYPE_CHECKING:
+    from .natural_batches import AnomalyMaker
+
+_LAST_RATE = 1e-6
+_BLENDINGS = ("normal", "mixed")
+_KEEPS = ("last", "best")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NsaConfig(DetectorConfig):
+    """Parameters of NSA; ``nsa_categories.BY_CATEGORY`` holds what the authors set for each category of MVTec AD.
+
+    Attributes:
+        backbone: "none"; there is no pretrained network.
+        weights: "none".
+        width: channels of the encoder's first stage, a multiple of 4; 64 is ResNet-18.
+        num_patches: largest number of patches in an image; each after the first is pasted with probability 1/2.
+        smallest_half: least half height and half width of a patch, as a share of the image's shorter side.
+        largest_height: largest half height of a patch, as a share of the shorter side; after its resize the limit of
+            its whole height, as in the authors' code.
+        largest_width: likewise for the width.
+        scale_low: least factor by which a patch is resized; factors are drawn from N(1, 0.5) and clipped.
+        scale_high: largest factor.
+        blending: "normal" keeps the patch's gradients, "mixed" the stronger ones of patch and image (textures).
+        background_level: mean level, of 255, of the background before which the object stands; −1 where
+            it is not told apart, so that patches lie anywhere.
+        background_threshold: difference from that level, of 255, from which a pixel belongs to the object.
+        object_share: share of a patch that must belong to the object. Only with a background.
+        overlap_share: share of the patch's object that must come to lie on the image's object. Only with a
+            background.
+        label_steepness: k of the label 1 / (1 + exp(−k (I − x₀))), where I is the change in levels of 255.
+        label_middle: x₀: the change that counts as anomalous by one half.
+        shift_px: training images are cut at random out of the middle that is larger by this many pixels.
+        rotation_degrees: largest rotation of a training image, either way.
+        flips_vertically: whether every other training image is turned upside down.
+        draws_per_image: anomalies drawn for every image in an epoch.
+        epochs: number of epochs; the learning rate falls to 1e-6 over them by a cosine.
+        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
+        keep: epoch whose weights are kept, "last" as in the paper, or "best" for the lowest held-out loss.
+        batch_size: images per step.
+        learning_rate: Adam's first learning rate.
+    """
+
+    backbone: str = "none"
+    weights: str = "none"
+    resize_px: tuple[int, int] = (256, 256)
+    crop_px: tuple[int, int] = (224, 224)
+    width: int = 64
+    num_patches: int = 3
+    smallest_half: float = 0.03
+    largest_height: float = 0.4
+    largest_width: float = 0.4
+    scale_low: float = 0.7
+    scale_high: float = 1.3
+    blending: str = "normal"
+    background_level: int = -1
+    background_threshold: int = 20
+    object_share: float = 0.7
+    overlap_share: float = 0.25
+    label_steepness: float = 1 / 6
+    label_middle: float = 15.0
+    shift_px: int = 6
+    rotation_degrees: float = 0.0
+    flips_vertically: bool = False
+    draws_per_image: int = 1
+    epochs: int = 320
+    patience: int = 0
+    keep: str = "last"
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+
+
+@final
+class Nsa(AbstractDetector[NsaConfig]):
+    """NSA in its training form."""
+
+    config_class = NsaConfig
+    half_scopes = ("backbone.stage2", "backbone.stage3", "backbone.stage4", "head")
+
+    def __init__(self, config: NsaConfig) -> None:
+        super().__init__(config)
+        _check_network(config)
+        _check_patches(config)
+        self.encoder = encoder(config.width)
+        self.decoder = Decoder(config.width)
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """A quarter of the paper's width at 128 px, every image drawn several times in an epoch."""
+        small = {"resize_px": 128, "crop_px": 128, "width": 16}
+        fast = {"draws_per_image": 4, "epochs": 30, "batch_size": 8, "learning_rate": 3e-3}
+        return small | fast
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """Mean and standard deviation of ImageNet, as in the authors' code."""
+        return IMAGENET_MEAN, IMAGENET_STD
+
+    def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
+        """Train the network on good images with patches of other good images.
+
+        Raises:
+            EnvironmentMissingError: OpenCV, which clones the patches, or SciPy is not installed.
+            UsageError: no patch found its place in any of the images that were tried.
+        """
+        config = self.config
+        # Not channels_last: torch 2.14 writes past its memory in the backward pass of such transposed convolutions.
+        self.to(context.device)
+        maker = _maker(config, self.normalisation, seed=context.seed)
+        calibration = maker.calibration(images, config.batch_size)
+        held_out = maker.held_out(holdout, config.batch_size)
+        share = _share_with_anomaly(calibration)
+
+        def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
+            drawn, labels = (item.to(context.device) for item in batch)
+            return F.binary_cross_entropy_with_logits(self.logits(drawn), labels)
+
+        def holdout_loss() -> float:
+            recalibrate(self, lambda batch: self.logits(batch[0].to(context.device)), batches=calibration)
+            return sum(float(loss(batch)) * len(batch[0]) for batch in held_out) / len(holdout)
+
+        optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
+        scheduler = CosineAnnealingLR(optimiser, config.epochs, eta_min=_LAST_RATE)
+        task = LossTask(
+            self,
+            Optimisation(optimiser=optimiser, scheduler=scheduler, scheduler_unit="epoch"),
+            source=maker.source(images, draws_per_image=config.draws_per_image),
+            loss=loss,
+            holdout_loss=holdout_loss,
+        )
+        schedule = Schedule(
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            patience=config.patience,
+            keeps="best" if config.keep == "best" else "last",
+        )
+        report = Trainer(task, schedule=schedule, context=context).run()
+        self.cpu()
+        return {**report, "share_with_anomaly": share}
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images float32 (N, 3, H, W) → logits of the probability that each pixel is anomalous, (N, H, W)."""
+        logits: Tensor = self.decoder(self.encoder(images))
+        return logits.squeeze(1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
+        anomaly_map = torch.sigmoid(self.logits(images))
+        return anomaly_map.mean((1, 2)), anomaly_map
+
+    def lower(self) -> Deployed:
+        """Normalisations folded into the convolutions, transposed ones too."""
+        return Deployed(fold(self.encoder), fold(self.decoder), _Post())
+
+
+def _check_network(config: NsaConfig) -> None:
+    """Raise UsageError where the network cannot have this form or this input."""
+    if config.backbone != "none" or config.weights not in ("none", "random"):
+        raise UsageError(
+            f"nsa: backbone is {config.backbone!r} and weights {config.weights!r}, but it is trained from scratch. "
+            "Leave both at 'none'."
+        )
+    if any(side % 32 for side in config.crop_px):
+        crop = size_text(config.crop_px)
+        raise UsageError(f"nsa: crop_px is {crop}; it is halved five times. Give multiples of 32, such as 128x384.")
+    if config.width < 4 or config.width % 4:
+        raise UsageError(f"nsa: width is {config.width}; expected a multiple of 4, at least 4.")
+
+
+def _check_patches(config: NsaConfig) -> None:
+    """Raise UsageError where patches or views cannot be drawn so, or no epoch is named."""
+    for name, value, words in (("blending", config.blending, _BLENDINGS), ("keep", config.keep, _KEEPS)):
+        if value not in words:
+            raise UsageError(f"nsa: {name} is {value!r}; expected {' or '.join(map(repr, words))}.")
+    for name, largest in (("largest_height", config.largest_height), ("largest_width", config.largest_width)):
+        if not 0.0 < config.smallest_half <= largest < 0.5:
+            raise UsageError(
+                f"nsa: smallest_half is {config.smallest_half:g} and {name} {largest:g}; expected shares above 0 and "
+                "below 0.5, the smallest one first."
+            )
+    if not 0.0 < config.scale_low <= config.scale_high:
+        raise UsageError(
+            f"nsa: scale_low is {config.scale_low:g} and scale_high {config.scale_high:g}; expected factors above 0, "
+            "the lower one first."
+        )
+    for name, number, least in (
+        ("num_patches", config.num_patches, 1),
+        ("draws_per_image", config.draws_per_image, 1),
+        ("shift_px", config.shift_px, 0),
+    ):
+        if number < least:
+            raise UsageError(f"nsa: {name} is {number}; expected {least} or more.")
+
+
+def _maker(
+    config: NsaConfig, normalisation: tuple[tuple[float, float, float], tuple[float, float, float]], *, seed: int
+) -> AnomalyMaker:
+    """Return what draws the training images; only here are OpenCV and SciPy needed."""
+    try:
+        from .natural import PatchRule, ViewRule
+        from .natural_batches import AnomalyMaker
+    except ImportError as error:
+        raise EnvironmentMissingError(
+            f"nsa clones patches with OpenCV, which cannot be imported ({error}). Install: {install('train')}."
+        ) from error
+    background = (config.background_level, config.background_threshold) if config.background_level >= 0 else None
+    patches = PatchRule(
+        num_patches=config.num_patches,
+        smallest=config.smallest_half,
+        largest=(config.largest_height, config.largest_width),
+        scales=(config.scale_low, config.scale_high),
+        mixes=config.blending == "mixed",
+        background=background,
+        object_share=config.object_share,
+        overlap_share=config.overlap_share,
+        steepness=config.label_steepness,
+        middle=config.label_middle,
+    )
+    views = ViewRule(
+        crop_px=config.crop_px,
+        shift_px=config.shift_px,
+        rotation_degrees=config.rotation_degrees,
+        flips_vertically=config.flips_vertically,
+    )
+    return AnomalyMaker(patches, views, normalisation=normalisation, seed=seed)
+
+
+def _share_with_anomaly(batches: list[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of images in which a pixel is anomalous.
+
+    Raises:
+        UsageError: there is none.
+    """
+    marked = torch.cat([labels.amax((1, 2)) > 0.0 for _, labels in batches])
+    if not marked.any():
+        raise UsageError(
+            f"nsa: no patch found its place in {len(marked)} images, so that there is nothing to learn. Check "
+            "background_level and background_threshold (−1 lets patches lie anywhere), or lower object_share and "
+            "overlap_share."
+        )
+    return float(marked.float().mean())
+
+
+class _Post(nn.Module):
+    """Logits → probability, and its mean over the whole map."""
+
+    def forward(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        probability = torch.sigmoid(logits).squeeze(1)
+        return probability.mean((1, 2)), probability

@@ -1,0 +1,150 @@
+"""Estimates what the paper's preset of each detector costs to train, and writes docs/reproduce.md.
+
+    python benchmarks/costs.py [NAME …] [--teraflops T] [--render]
+
+Nothing here is a time that was measured. Each detector is fitted by its paper's preset, with random backbone weights,
+on a handful of drawn images, twice or more: with one epoch and with two. Floating-point operations are counted as they
+are done, so are the bytes that a step keeps for its backward pass, and the bytes of what was learned. From these the
+page extrapolates to 242 good images, MVTec AD's mean, and to the preset's epochs and batch size. The counts go into
+docs/reproduce.json, one entry per detector; the page is rendered from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DATA, PAGE = DOCS / "reproduce.json", DOCS / "reproduce.md"
+START, END = "<!-- costs: python benchmarks/costs.py -->", "<!-- end of costs -->"
+#: Good images of an MVTec AD category, the mean of fifteen.
+NUM_IMAGES = 242
+_FITTED, _HELD_OUT, _BATCH = 4, 2, 2
+
+
+def main() -> None:
+    """Count for the detectors named, or for all, and render the page."""
+    from lineproof.detectors.table import DETECTORS
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="detectors; all where left out")
+    parser.add_argument("--teraflops", type=float, default=10.0, help="assumed sustained TFLOP/s of the training")
+    parser.add_argument("--render", action="store_true", help="only render the page")
+    given = parser.parse_args()
+    kept = json.loads(DATA.read_text()) if DATA.exists() else {}
+    for name in [] if given.render else given.names or sorted(DETECTORS):
+        kept[name] = count(name)
+        print(name, kept[name], flush=True)
+        DATA.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    before, _, rest = PAGE.read_text().partition(START)
+    PAGE.write_text(f"{before}{START}\n\n{table(kept, teraflops=given.teraflops)}\n{END}{rest.partition(END)[2]}")
+
+
+def count(name: str) -> dict[str, Any]:
+    """Count one detector's fits; GFLOP per image once and per epoch, bytes of a step and of what was learned."""
+    from lineproof.detectors.base import make_config
+    from lineproof.detectors.table import DETECTORS
+
+    full = dataclasses.asdict(make_config(name, {}))
+    lengths = {key: full[key] for key in full if key == "epochs" or key.endswith("_epochs")}
+    base = {"weights": "random" if full["weights"] == "imagenet" else full["weights"], **dict.fromkeys(lengths, 1)}
+    base |= {"batch_size": _BATCH} if "batch_size" in full else {}
+    base |= {"steps_per_epoch": 2} if "steps_per_epoch" in full else {}
+    assert name in DETECTORS
+    once = _fit(name, base)
+    per_epoch = {key: _fit(name, {**base, key: 2})["flop"] - once["flop"] for key in lengths}
+    # What an epoch is made of: images, or steps that draw as many as they need.
+    drawn = 2 * _BATCH if "steps_per_epoch" in full else _FITTED
+    of_epoch = full["steps_per_epoch"] * full["batch_size"] if "steps_per_epoch" in full else NUM_IMAGES
+    more = _fit(name, base, num_images=2 * _FITTED)
+    fixed = (once["flop"] - sum(per_epoch.values())) / _FITTED * NUM_IMAGES
+    return {
+        "teraflop": round((fixed + sum(per_epoch[key] / drawn * of_epoch * lengths[key] for key in lengths)) / 1e12, 1),
+        "epochs": lengths,
+        "step_gb": round(once["step_bytes"] / _BATCH * full.get("batch_size", _BATCH) / 1e9, 2),
+        "trained_m": round(once["trained"] / 1e6, 2),
+        "learned_gb": round(
+            (once["learned_bytes"] + (more["learned_bytes"] - once["learned_bytes"]) / _FITTED * NUM_IMAGES) / 1e9, 3
+        ),
+    }
+
+
+def _fit(name: str, settings: dict[str, Any], *, num_images: int = _FITTED) -> dict[str, float]:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lineproof.data.dataset import open_dataset
+    from lineproof.data.sample.write import write_sample
+    from lineproof.detectors.base import FitContext, build_detector, make_config
+    from lineproof.detectors.training.train import image_set
+
+    torch.manual_seed(0)
+    live = _Live()
+    with tempfile.TemporaryDirectory() as folder:
+        write_sample(Path(folder), num_train=num_images + _HELD_OUT, num_test_good=1, num_test_defect=6, size_px=256)
+        paths = [item.path for item in open_dataset(Path(folder), category="flange").train]
+        detector = build_detector(name, make_config(name, settings))
+        images, holdout = (image_set(detector, part) for part in (paths[:num_images], paths[num_images:]))
+        with FlopCounterMode(display=False) as counter, live.hooks():
+            detector.fit(images, holdout, context=FitContext())
+    trained = sum(item.numel() for item in detector.parameters() if item.requires_grad)
+    learned = sum(item.nbytes for item in detector.state_dict().values())
+    return {"flop": counter.get_total_flops(), "step_bytes": live.peak, "trained": trained, "learned_bytes": learned}
+
+
+class _Live:
+    """Bytes that autograd keeps for backward passes, and their peak; a tensor kept twice counts once."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._uses: dict[int, int] = {}
+
+    def hooks(self) -> Any:
+        import torch
+
+        return torch.autograd.graph.saved_tensors_hooks(self._pack, lambda kept: kept[0])
+
+    def _pack(self, tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        kept = _Kept((tensor.detach(),))
+        if not self._uses.get(key):
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        self._uses[key] = self._uses.get(key, 0) + 1
+        weakref.finalize(kept, self._drop, key, size)
+        return kept
+
+    def _drop(self, key: int, size: int) -> None:
+        self._uses[key] -= 1
+        if not self._uses[key]:
+            self.now -= size
+
+
+class _Kept(list):  # type: ignore[type-arg]
+    """A list that can be watched for its end."""
+
+
+def table(kept: dict[str, Any], *, teraflops: float) -> str:
+    """Render the estimates as a table for ``docs/reproduce.md``."""
+    lines = [
+        f"| detector | epochs | TFLOP | hours at {teraflops:g} TFLOP/s | GB of a step | trained M | disk GB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in sorted(kept.items()):
+        epochs = ", ".join(str(value) for value in row["epochs"].values()) or "-"
+        hours = row["teraflop"] / teraflops / 3600
+        memory = row["step_gb"] + row["trained_m"] * 16e-3
+        disk = 2 * row["learned_gb"] + row["trained_m"] * 12e-3
+        cells = (name, epochs, f"{row['teraflop']:,.0f}", f"{hours:.2f}", f"{memory:.1f}", f"{row['trained_m']:.2f}")
+        lines.append(f"| {' | '.join((*cells, f'{disk:.2f}'))} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

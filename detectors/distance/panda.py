@@ -43,7 +43,7 @@ from ...core.errors import BadInputError, UsageError
 from ...core.progress import Progress
 from ..backbones.features import cache_features
 from ..backbones.weights import create_network
-from ..base import FitContext
+from ..base import FitContext, TrainedConfig
 from ..nn.finite import describe_not_finite
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -60,7 +60,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PandaConfig(PyramidConfig):
+class PandaConfig(PyramidConfig, TrainedConfig):
     """Parameters of PANDA, and those of the gallery.
 
     Attributes:
@@ -72,8 +72,6 @@ class PandaConfig(PyramidConfig):
             trained parameter under the parameter's name in timm (others are not used); "" estimates it on the good
             images (a guess).
         epochs: number of epochs; 0 for the authors' choice, 15 with early stopping and 50 with the elastic penalty.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops before the last epoch.
-        keep: epoch whose weights are kept: ``"last"`` (paper), or ``"best"`` for the lowest held-out loss.
         batch_size: images per step.
         learning_rate: learning rate of stochastic gradient descent.
         momentum: its momentum.
@@ -87,8 +85,6 @@ class PandaConfig(PyramidConfig):
     ewc_weight: float = 1e4
     fisher: str = ""
     epochs: int = 0
-    patience: int = 0
-    keep: str = "last"
     batch_size: int = 32
     learning_rate: float = 1e-2
     momentum: float = 0.9
@@ -150,7 +146,7 @@ class Panda(AbstractPyramid[PandaConfig]):
             epochs=config.epochs or _EPOCHS[config.adaptation],
             batch_size=config.batch_size,
             patience=config.patience,
-            keeps="best" if config.keep == "best" else "last",
+            keeps=config.keep,
         )
         report = Trainer(task, schedule=schedule, context=context).run()
         for item in parameters.values():
@@ -198,8 +194,6 @@ class Panda(AbstractPyramid[PandaConfig]):
 def _check(config: PandaConfig) -> None:
     if config.adaptation not in _EPOCHS:
         raise UsageError(f"adaptation is {config.adaptation!r}; expected early_stopping or ewc.")
-    if config.keep not in ("last", "best"):
-        raise UsageError(f"keep is {config.keep!r}; expected last or best.")
     if config.fisher and config.adaptation != "ewc":
         raise UsageError(f"fisher is {config.fisher!r}, which ewc alone uses. Set adaptation to ewc, or leave it out.")
     if not 1 <= config.num_neighbours <= config.num_retrieved:

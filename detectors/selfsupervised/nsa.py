@@ -42,6 +42,7 @@ from ...host.extras import install
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.blocks import fold
 from ..nn.calibration import recalibrate
+from ..nn.graph import SmoothUpsample
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
@@ -125,7 +126,7 @@ class Nsa(AbstractDetector[NsaConfig]):
     """NSA in its training form."""
 
     config_class = NsaConfig
-    half_scopes = ("backbone.stage2", "backbone.stage3", "backbone.stage4", "head")
+    half_scopes = ("backbone.stage2", "backbone.stage3", "backbone.stage4", "head.squeeze", "head.grow", "head.last")
 
     def __init__(self, config: NsaConfig) -> None:
         super().__init__(config)
@@ -199,8 +200,12 @@ class Nsa(AbstractDetector[NsaConfig]):
         return anomaly_map.mean((1, 2)), anomaly_map
 
     def lower(self) -> Deployed:
-        """Normalisations folded into the convolutions, transposed ones too."""
-        return Deployed(fold(self.encoder), fold(self.decoder), _Post())
+        """Normalisations folded into the convolutions, transposed ones too; upsampling as matrices."""
+        decoder: Any = fold(self.decoder)
+        height, width = self.config.crop_px
+        before, after = (height // 4, width // 4), (height // 2, width // 2)
+        decoder.upsample = SmoothUpsample(before, after, sigma=0.0, align_corners=True)
+        return Deployed(fold(self.encoder), decoder, _Post())
 
 
 def _check_network(config: NsaConfig) -> None:

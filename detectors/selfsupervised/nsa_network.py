@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.blocks import ConvNorm, conv_norm
@@ -83,13 +82,13 @@ class Decoder(nn.Module):
             _growing_block(width, width // 2),
             _growing_block(width // 2, width // 4),
         )
+        self.upsample: nn.Module = nn.UpsamplingBilinear2d(scale_factor=2)
         self.last = nn.ConvTranspose2d(width // 4, 1, 7, 2, padding=3, output_padding=1, bias=False)
         initialise(self)
 
     def forward(self, maps: Tensor) -> Tensor:
         """float32 (N, 8 width, h, w) → float32 (N, 1, 32 h, 32 w)."""
-        grown = self.grow(self.squeeze(maps))
-        logits: Tensor = self.last(F.interpolate(grown, scale_factor=2.0, mode="bilinear", align_corners=True))
+        logits: Tensor = self.last(self.upsample(self.grow(self.squeeze(maps))))
         return logits
 
 

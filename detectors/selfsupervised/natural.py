@@ -12,8 +12,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.special import expit
 
 from ...core.geometry import centre_crop_offset
 from ...core.size import Size
@@ -32,7 +30,8 @@ _SMALLEST_AREA_PX = 50
 _SMALLEST_SIDE_PX = 3
 _OBJECT_MEDIAN_PX = 7
 _LABEL_MEDIAN_PX = 5
-_DISK = np.hypot(*np.mgrid[-5:6, -5:6]) <= 5.0
+_DISK_RADIUS_PX = 5
+_DISK = np.hypot(*np.mgrid[-5:6, -5:6]) <= _DISK_RADIUS_PX
 #: A pixel whose channels' mean changes by no more than this many of 255 levels is as it was.
 _CHANGED_LEVELS = 1.0
 
@@ -227,7 +226,14 @@ def clone(patch: Image, image: Image, place: tuple[slice, slice], *, mixes: bool
 
 def label(image: Image, changed: Image, pasted: Mask, rule: PatchRule) -> Label:
     """Return how anomalous each pixel is by how much it changed: the logistic labels of NSA, float32 (H, W)."""
-    change = np.abs(image.astype(np.float32) - changed.astype(np.float32)).mean(axis=2) * pasted
+    change = np.asarray(cv2.absdiff(image, changed)).sum(axis=2, dtype=np.float32) * pasted / 3.0
     is_changed = cv2.medianBlur((change > _CHANGED_LEVELS).astype(np.uint8), _LABEL_MEDIAN_PX)
-    smooth = ndimage.median_filter(change * is_changed, footprint=_DISK, mode="nearest")
-    return np.asarray(is_changed * expit(rule.steepness * (smooth - rule.middle)), np.float32)
+    rows, columns = np.nonzero(is_changed)
+    padded = np.pad(change * is_changed, _DISK_RADIUS_PX, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, _DISK.shape)[rows, columns][:, _DISK]
+    middle = around.shape[1] // 2
+    smooth = np.partition(around, middle, axis=1)[:, middle]
+    labels = np.zeros(image.shape[:2], np.float32)
+    # The logistic function, in a form that never overflows.
+    labels[rows, columns] = 0.5 + 0.5 * np.tanh(0.5 * rule.steepness * (smooth - rule.middle))
+    return labels

@@ -77,9 +77,10 @@ class AnomalyMaker:
             other = (here + int(rng.integers(1, len(plain)))) % len(plain) if len(plain) > 1 else here
             good, source = (view(_levels(plain, item), self._views, rng) for item in (here, other))
             changed, label = add_anomaly(good, source, self._patches, rng)
-            images.append(torch.from_numpy(changed).permute(2, 0, 1).float() / 255.0)
+            images.append(torch.from_numpy(changed))
             labels.append(torch.from_numpy(label))
-        return (torch.stack(images) - self._mean) / self._std, torch.stack(labels)
+        drawn = torch.stack(images).permute(0, 3, 1, 2).contiguous().float() / 255.0
+        return (drawn - self._mean) / self._std, torch.stack(labels)
 
 
 @final
@@ -100,5 +101,5 @@ class _Drawn(BatchSource[Batch]):
 
 def _levels(plain: ImageSet, index: int) -> Image:
     """An image in whole levels, uint8 (H, W, 3): seamless cloning knows no other."""
-    image = (plain.batch([index])[0].permute(1, 2, 0) * 255.0).round().clamp(0.0, 255.0)
-    return np.ascontiguousarray(image.numpy().astype(np.uint8))
+    levels = (plain.batch([index])[0] * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(1, 2, 0).numpy())

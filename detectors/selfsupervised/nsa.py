@@ -151,7 +151,7 @@ class Nsa(AbstractDetector[NsaConfig]):
         """Train the network on good images with patches of other good images.
 
         Raises:
-            EnvironmentMissingError: OpenCV, which clones the patches, or SciPy is not installed.
+            EnvironmentMissingError: OpenCV, which clones the patches, is not installed.
             UsageError: no patch found its place in any of the images that were tried.
         """
         config = self.config
@@ -250,7 +250,7 @@ def _check_patches(config: NsaConfig) -> None:
 def _maker(
     config: NsaConfig, normalisation: tuple[tuple[float, float, float], tuple[float, float, float]], *, seed: int
 ) -> AnomalyMaker:
-    """Return what draws the training images; only here are OpenCV and SciPy needed."""
+    """Return what draws the training images; only here is OpenCV needed."""
     try:
         from .natural import PatchRule, ViewRule
         from .natural_batches import AnomalyMaker

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..base import FitContext
 from ..nn.calibration import calibration_parts, recalibrate
 from .schedules import Schedule
-from .task import BatchSource, Draw, LossTask, Optimisation
+from .task import TRAINING, BatchSource, Draw, LossTask, Optimisation
 from .trainer import Trainer
 
 Features = tuple[Tensor, ...]
@@ -61,6 +61,7 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
     holdout_features: Sequence[Tensor],
     schedule: Schedule,
     context: FitContext,
+    name: str = TRAINING,
 ) -> dict[str, Any]:
     """Minimise a loss over cached features.
 
@@ -74,6 +75,7 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
         holdout_features: features of the held-out good images, of the same shapes and on the CPU.
         schedule: length and batches of the training.
         context: seed, device, progress, run folder.
+        name: name of the training, where a fit has several.
 
     Returns:
         See ``Trainer.run``.
@@ -91,5 +93,5 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
             recalibrate(module, moved, batches=(source.at(part) for part in parts))
         return mean_loss(moved, holdout_source, batch_size=schedule.batch_size)
 
-    task = LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss)
+    task = LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss, name=name)
     return Trainer(task, schedule=schedule, context=context).run()

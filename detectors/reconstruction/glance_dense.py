@@ -15,7 +15,7 @@ from ..nn.blocks import plain_conv
 from .glance_networks import PATCH_PX, GlobalNet, PartialConv, PatchGrid, seen_around, window_gain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Window:
     """Which part of a map differs from the unmasked one, per row (or column) of patches.
 
@@ -37,7 +37,12 @@ def _window(grid: PatchGrid, *, map_px: int, stride: int, field_px: int) -> _Win
     touched = [(-((field_px - 1 - start) // stride), (start + PATCH_PX - 1) // stride) for start in grid.starts]
     side = min(map_px, max(last - first + 1 for first, last in touched))
     starts = [min(max(first, 0), map_px - side) for first, _ in touched]
-    return _Window(side, starts, (side - 1) * stride + field_px, [stride * start for start in starts])
+    return _Window(
+        side=side,
+        starts=starts,
+        image_side=(side - 1) * stride + field_px,
+        image_starts=[stride * start for start in starts],
+    )
 
 
 class NearConv(nn.Module):

@@ -26,9 +26,9 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
+from ..nn.neighbours import NearestNeighbour, greedy_coreset, neighbour_table
 from ..presets import Preset
 from ..training.images import ImageSet
-from .neighbours import NearestNeighbour, greedy_coreset, neighbour_table
 
 _STRIDES = (8, 16)
 _SIGMA = 4.0

@@ -22,8 +22,8 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
+from ..nn.neighbours import GallerySearch, covering_radius, greedy_coreset, nearest_distance
 from ..training.images import ImageSet
-from .neighbours import GallerySearch, covering_radius, greedy_coreset, nearest_distance
 
 _STRIDES = (4, 8, 16, 32)
 _LEVELS = range(3)

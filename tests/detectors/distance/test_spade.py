@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
-from lineproof.detectors.distance import neighbours  # noqa: E402
-from lineproof.detectors.distance.neighbours import GallerySearch, covering_radius, nearest_distance  # noqa: E402
 from lineproof.detectors.distance.pyramid import retrieve  # noqa: E402
 from lineproof.detectors.distance.spade import Spade  # noqa: E402
+from lineproof.detectors.nn import neighbours  # noqa: E402
+from lineproof.detectors.nn.neighbours import GallerySearch, covering_radius, nearest_distance  # noqa: E402
 from lineproof.detectors.training.train import image_set  # noqa: E402
 
 SMALL = {"backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, "num_retrieved": 3}

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lineproof.core.progress import silent  # noqa: E402
-from lineproof.detectors.distance.neighbours import NearestNeighbour, greedy_coreset, neighbour_table  # noqa: E402
 from lineproof.detectors.distance.patchcore import reweight  # noqa: E402
+from lineproof.detectors.nn.neighbours import NearestNeighbour, greedy_coreset, neighbour_table  # noqa: E402
 
 
 def gauss(*shape, seed=0):

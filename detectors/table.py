@@ -11,6 +11,7 @@ DETECTORS = {
     "nsa": "lineproof.detectors.selfsupervised.nsa:Nsa",
     "padim": "lineproof.detectors.distance.padim:Padim",
     "panda": "lineproof.detectors.distance.panda:Panda",
+    "patch_svdd": "lineproof.detectors.selfsupervised.patch_svdd:PatchSvdd",
     "patchcore": "lineproof.detectors.distance.patchcore:PatchCore",
     "reverse_distillation": "lineproof.detectors.reconstruction.reverse_distillation:ReverseDistillation",
     "spade": "lineproof.detectors.distance.spade:Spade",

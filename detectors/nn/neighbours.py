@@ -151,6 +151,28 @@ class NearestNeighbour(nn.Module):
         return (vectors - near).square().sum(-1).sqrt()
 
 
+class BankDistance(nn.Module):
+    """Distance of every position to the nearest vector of a bank of any size.
+
+    The bank is searched in parts, each by a ``NearestNeighbour``, so that no product exceeds 64 MB per frame.
+
+    Args:
+        bank: vectors of the memory bank, float32 (M, D).
+        num_positions: number of positions h·w of the queries.
+    """
+
+    def __init__(self, bank: Tensor, *, num_positions: int) -> None:
+        super().__init__()
+        at_once = max(1, _PRODUCT_LIMIT_BYTES // (4 * num_positions))
+        self.parts = nn.ModuleList(NearestNeighbour(part) for part in bank.split(at_once))
+
+    def forward(self, queries: Tensor) -> Tensor:
+        """float32 (N, D, h, w) → distances float32 (N, h, w)."""
+        distances = [part(queries)[1] for part in self.parts]
+        nearest: Tensor = reduce(torch.minimum, distances).unflatten(1, queries.shape[2:])
+        return nearest
+
+
 class _Search(nn.Module):
     """The product of all queries with all bank vectors, in a scope of its own: the part that may be fp16."""
 

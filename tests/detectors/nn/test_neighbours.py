@@ -7,7 +7,8 @@ torch = pytest.importorskip("torch")
 
 from lineproof.core.progress import silent  # noqa: E402
 from lineproof.detectors.distance.patchcore import reweight  # noqa: E402
-from lineproof.detectors.nn.neighbours import NearestNeighbour, greedy_coreset, neighbour_table  # noqa: E402
+from lineproof.detectors.nn import neighbours  # noqa: E402
+from lineproof.detectors.nn.neighbours import BankDistance, NearestNeighbour, greedy_coreset, neighbour_table  # noqa: E402
 
 
 def gauss(*shape, seed=0):
@@ -129,3 +130,14 @@ def test_reweighting_is_equation_seven():
 def test_reweighting_does_not_overflow():
     weight = reweight(torch.tensor([[1000.0, 1000.0, 999.0]]))
     np.testing.assert_allclose(weight.numpy(), 1.0 - 1.0 / (2.0 + np.exp(-1.0)), rtol=1e-6)
+
+
+def test_a_bank_in_parts_equals_brute_force(monkeypatch):
+    monkeypatch.setattr(neighbours, "_PRODUCT_LIMIT_BYTES", 4 * 30 * 7)
+    bank, queries = gauss(50, 12), gauss(2, 12, 6, 5, seed=1)
+    module = BankDistance(torch.from_numpy(bank).float(), num_positions=30)
+    assert [len(part.bank) for part in module.parts] == [7] * 7 + [1]
+    got = module(torch.from_numpy(queries).float())
+    for n in range(2):
+        want, _ = brute_force(queries[n].reshape(12, 30).T, bank)
+        np.testing.assert_allclose(got[n].numpy(), want.reshape(6, 5), rtol=0, atol=1e-6)

@@ -26,7 +26,7 @@ fp16: both networks. The squared difference and the distortion head stay in fp32
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.features import Backbone, cache_features
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
@@ -54,7 +54,7 @@ _HELD_OUT_SEED = (1 << 31) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class GlanceConfig(DetectorConfig):
+class GlanceConfig(TrainedConfig):
     """Parameters of Glance. Those marked as guesses are stated neither by the paper nor by code of its authors.
 
     Attributes:
@@ -84,11 +84,9 @@ class GlanceConfig(DetectorConfig):
         inconsistency_share: weight λ_s of the inconsistency in the score, the rest is the distortion's.
         interpolation: ``"inverse_distance"`` of the patches' centres to a pixel gives the map, or ``"bilinear"``.
         distance_power: power of the inverse distance.
-        keep: epoch that is kept: ``"last"``, or ``"best"`` for that of the lowest held-out loss; a guess.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
     """
 
-    backbone: str = "resnet18"
+    backbone: str = "resnet18.tv_in1k"
     teacher_px: int = 64
     local_width: int = 128
     global_width: int = 16
@@ -112,8 +110,6 @@ class GlanceConfig(DetectorConfig):
     inconsistency_share: float = 0.8
     interpolation: str = "inverse_distance"
     distance_power: float = 5.0
-    keep: Literal["last", "best"] = "last"
-    patience: int = 0
 
 
 class Teacher(nn.Module):
@@ -353,8 +349,6 @@ def _check(config: GlanceConfig) -> None:
         raise UsageError(f"glance: step_px is {config.step_px}; expected a multiple of {LOCAL_STRIDE}, such as 12.")
     if not 0.0 <= config.inconsistency_share <= 1.0:
         raise UsageError(f"glance: inconsistency_share is {config.inconsistency_share}; expected a share from 0 to 1.")
-    if config.keep not in ("last", "best"):
-        raise UsageError(f"glance: keep is {config.keep!r}; expected 'last' or 'best'.")
     for name in ("local_width", "global_width", "embedding_size", "patches_per_image", "teacher_px"):
         if getattr(config, name) < 1:
             raise UsageError(f"glance: {name} is {getattr(config, name)}; expected at least 1.")

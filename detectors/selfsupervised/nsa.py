@@ -5,9 +5,10 @@ ECCV 2022, arXiv 2109.15222. Labels are the logistic ones, with which the paper'
 
 What differs, and why:
 
-- A fit does not know its category. Each of the paper's settings by category is a parameter; ``BY_CATEGORY``
-  (``nsa_categories``) holds them. The defaults are those of an aligned object whose background is not told apart;
-  size, shift, flips and blending of textures are in ``TEXTURE``. For categories that MVTec AD lacks they are a guess.
+- A fit does not know its category. Each of the paper's settings by category is a parameter, and the preset ``paper``
+  takes them from ``BY_CATEGORY`` (``nsa_categories``). The defaults are those of an aligned object whose background is
+  not told apart; size, shift, flips and blending of textures are in ``TEXTURE``. For categories that MVTec AD lacks
+  they are a guess.
 - Objects are inspected in the middle 224 of 256 pixels, as in the paper. The map covers these and nothing else, so that
   it needs no border of zeros; pixels outside count nowhere. The score is the mean over these 224×224 pixels. The
   authors' is the mean over 256×256 with zeros, which is (224/256)² times as much: the order is the same.
@@ -39,14 +40,16 @@ from ...core.errors import EnvironmentMissingError, UsageError
 from ...core.size import size_text
 from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
 from ...host.extras import install
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold
 from ..nn.calibration import recalibrate
 from ..nn.graph import SmoothUpsample
+from ..presets import Preset
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
+from .nsa_categories import BY_CATEGORY
 from .nsa_network import Decoder, encoder
 
 if TYPE_CHECKING:
@@ -54,11 +57,10 @@ if TYPE_CHECKING:
 
 _LAST_RATE = 1e-6
 _BLENDINGS = ("normal", "mixed")
-_KEEPS = ("last", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
-class NsaConfig(DetectorConfig):
+class NsaConfig(TrainedConfig):
     """Parameters of NSA; ``nsa_categories.BY_CATEGORY`` holds what the authors set for each category of MVTec AD.
 
     Attributes:
@@ -86,8 +88,6 @@ class NsaConfig(DetectorConfig):
         flips_vertically: whether every other training image is turned upside down.
         draws_per_image: anomalies drawn for every image in an epoch.
         epochs: number of epochs; the learning rate falls to 1e-6 over them by a cosine.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
-        keep: epoch whose weights are kept, "last" as in the paper, or "best" for the lowest held-out loss.
         batch_size: images per step.
         learning_rate: Adam's first learning rate.
     """
@@ -115,8 +115,6 @@ class NsaConfig(DetectorConfig):
     flips_vertically: bool = False
     draws_per_image: int = 1
     epochs: int = 320
-    patience: int = 0
-    keep: str = "last"
     batch_size: int = 64
     learning_rate: float = 1e-3
 
@@ -126,6 +124,11 @@ class Nsa(AbstractDetector[NsaConfig]):
     """NSA in its training form."""
 
     config_class = NsaConfig
+    paper = Preset(
+        source="The authors' code, of which the paper's table of parameters is a part; its values for each category of "
+        "MVTec AD.",
+        by_category=BY_CATEGORY,
+    )
     half_scopes = ("backbone.stage2", "backbone.stage3", "backbone.stage4", "head.squeeze", "head.grow", "head.last")
 
     def __init__(self, config: NsaConfig) -> None:
@@ -183,7 +186,7 @@ class Nsa(AbstractDetector[NsaConfig]):
             epochs=config.epochs,
             batch_size=config.batch_size,
             patience=config.patience,
-            keeps="best" if config.keep == "best" else "last",
+            keeps=config.keep,
         )
         report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
@@ -224,9 +227,8 @@ def _check_network(config: NsaConfig) -> None:
 
 def _check_patches(config: NsaConfig) -> None:
     """Raise UsageError where patches or views cannot be drawn so, or no epoch is named."""
-    for name, value, words in (("blending", config.blending, _BLENDINGS), ("keep", config.keep, _KEEPS)):
-        if value not in words:
-            raise UsageError(f"nsa: {name} is {value!r}; expected {' or '.join(map(repr, words))}.")
+    if config.blending not in _BLENDINGS:
+        raise UsageError(f"nsa: blending is {config.blending!r}; expected {' or '.join(map(repr, _BLENDINGS))}.")
     for name, largest in (("largest_height", config.largest_height), ("largest_width", config.largest_width)):
         if not 0.0 < config.smallest_half <= largest < 0.5:
             raise UsageError(

@@ -247,7 +247,7 @@ def test_workers_change_no_bit(flange, tmp_path):
         ({"crop_px": (128, 100)}, "crop_px is 128x100; it is halved five times"),
         ({"width": 6}, "width is 6; expected a multiple of 4"),
         ({"blending": "poisson"}, "blending is 'poisson'; expected 'normal' or 'mixed'"),
-        ({"keep": "first"}, "keep is 'first'; expected 'last' or 'best'"),
+        ({"keep": "first"}, "keep is 'first'; expected last or best"),
         ({"largest_width": 0.02}, "smallest_half is 0.03 and largest_width 0.02; expected shares"),
         ({"largest_height": 0.5}, "smallest_half is 0.03 and largest_height 0.5; expected shares"),
         ({"scale_low": 1.5}, "scale_low is 1.5 and scale_high 1.3; expected factors"),

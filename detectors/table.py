@@ -3,6 +3,7 @@
 DETECTORS = {
     "cflow": "lineproof.detectors.flow.cflow:CFlow",
     "csflow": "lineproof.detectors.flow.csflow:CsFlow",
+    "cutpaste": "lineproof.detectors.selfsupervised.cutpaste:CutPaste",
     "dfr": "lineproof.detectors.reconstruction.dfr:Dfr",
     "differnet": "lineproof.detectors.flow.differnet:DifferNet",
     "draem": "lineproof.detectors.selfsupervised.draem:Draem",

@@ -17,7 +17,7 @@ from lineproof.detectors.training.checkpoint import load_detector  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.
-SMALL = {"epochs": 1, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
+SMALL = {"epochs": 1, "steps_per_epoch": 2, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
 SQUARE = (64, 64)
 #: A part three times as long as wide, lying and standing.
 RECTANGLES = ((64, 192), (192, 64))

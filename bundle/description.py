@@ -109,6 +109,7 @@ def _origin(manifest: Manifest) -> list[str]:
         f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
         f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} held out.",
         f"Parameters: {parameters}.",
+        *([manifest.detector.pretrained.sentence()] if manifest.detector.pretrained else []),
     ]
 
 

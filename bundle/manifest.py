@@ -15,6 +15,8 @@ from ..core.threshold import Threshold
 from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
 FORMAT_VERSION = 2
+#: Fields that a file of this version may lack. None is left out, or the seal of such a file would not fit any more.
+_LATER = frozenset({"pretrained"})
 #: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
 NOT_RECORDED = (
     "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
@@ -105,6 +107,33 @@ class Figures:
     nodes_per_dtype: dict[str, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WeightsRecord:
+    """The pretrained weights that a detector's backbone was given.
+
+    Attributes:
+        network: name of the network in timm or torchvision, without a tag.
+        tag: which of the hub's weights they are: timm's tag, such as ``tv_in1k``, or torchvision's; "" where they came
+            from a file or a package, which does not tell.
+        source: ``imagenet`` (the hub's), ``file``, or the name of a Python package.
+        file: name of the file, without its folder; "" where it is not known.
+        sha256: hash of its bytes, hexadecimal; "" where the file is not known.
+    """
+
+    network: str
+    tag: str
+    source: str
+    file: str
+    sha256: str
+
+    def sentence(self) -> str:
+        """The weights for people, in one line."""
+        name = f"{self.network}.{self.tag}" if self.tag else self.network
+        origin = {"imagenet": "from the hub", "file": "from a file"}.get(self.source, f"from the package {self.source}")
+        digest = f"sha256 {self.sha256[:16]}…" if self.sha256 else "no digest: their file was not found"
+        return f"Pretrained weights: {name}, {origin} ({', '.join(filter(None, (self.file, digest)))})."
+
+
 @dataclass(frozen=True)
 class DetectorRecord:
     """The detector of a bundle or of a run.
@@ -112,10 +141,13 @@ class DetectorRecord:
     Attributes:
         name: name of the method, as in the table of detectors.
         parameters: every parameter with its value, as JSON values.
+        pretrained: the weights that its backbone began with; None where it has none, and where an older release trained
+            it.
     """
 
     name: str
     parameters: dict[str, Any]
+    pretrained: WeightsRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,7 +341,13 @@ class Manifest:
         return dataclasses.replace(self, is_as_written=seal == seal_of(self._plain()))
 
     def _plain(self) -> dict[str, Any]:
-        return {name: value for name, value in dataclasses.asdict(self).items() if name != "is_as_written"}
+        values = dataclasses.asdict(self, dict_factory=_without_later)
+        return {name: value for name, value in values.items() if name != "is_as_written"}
+
+
+def _without_later(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields of a record, without those that say nothing and that former releases did not write."""
+    return {name: value for name, value in pairs if value is not None or name not in _LATER}
 
 
 def seal_of(fields: dict[str, Any]) -> str:

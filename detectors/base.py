@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..bundle.manifest import Tolerance
+from ..bundle.manifest import Tolerance, WeightsRecord
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from ..core.size import Size, parse_size, size_text
 from .backbones.features import Backbone
+from .backbones.frozen import FrozenNetwork
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
 from .presets import PAPER, QUICK, REPO, Preset
 from .table import DETECTORS as DETECTORS
@@ -30,14 +31,15 @@ class DetectorConfig:
     """Parameters that every detector has; a method's defaults are those of its paper.
 
     Attributes:
-        backbone: name of the pretrained network in timm.
+        backbone: name of the pretrained network in timm; a tag after a dot says which of its weights. The default names
+            torchvision's first ones, which most authors used.
         weights: ``"imagenet"``, ``"random"``, a weights file or a package; see
             ``detectors.backbones.weights.create_network``.
         resize_px: height and width in pixels that a frame is resized to.
         crop_px: height and width in pixels of the centre crop after it; equal to ``resize_px`` for no crop.
     """
 
-    backbone: str = "wide_resnet50_2"
+    backbone: str = "wide_resnet50_2.tv_in1k"
     weights: str = "imagenet"
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
@@ -210,6 +212,11 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Parameters of the pretrained feature extractor."""
         return [item for module in self.modules() if isinstance(module, Backbone) for item in module.parameters()]
+
+    def pretrained(self) -> WeightsRecord | None:
+        """Which weights the backbone was given; None where it is random, or where the method has none."""
+        networks = (module for module in self.modules() if isinstance(module, FrozenNetwork))
+        return next((network.pretrained for network in networks), None)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Load a state dict strictly; buffers whose size depends on the fit take the size that was saved."""

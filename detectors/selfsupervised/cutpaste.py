@@ -82,7 +82,7 @@ class CutPasteConfig(DetectorConfig):
         weight_decay: weight decay of SGD.
     """
 
-    backbone: str = "resnet18"
+    backbone: str = "resnet18.tv_in1k"
     weights: str = "random"
     variant: str = "3way"
     patch_px: int = 64

@@ -30,6 +30,22 @@ def describe_run(name: str, config: DetectorConfig) -> StartedRun:
     return StartedRun(detector=name, parameters=json.loads(json.dumps(parameters)), weights=weights)
 
 
+def backbone_of_former_release(run: Path, name: str, *, default: str) -> str | None:
+    """Return the backbone of a run that was begun when the default named no tag; None for any other.
+
+    The same command must go on with the same network, though what it leaves out has another default now.
+
+    Args:
+        run: run folder, which may be new.
+        name: name of the detector.
+        default: the detector's present default, with its tag.
+    """
+    started = read_started(run)
+    network, _, tag = default.partition(".")
+    was_default = started is not None and started.detector == name and started.parameters.get("backbone") == network
+    return network if tag and was_default else None
+
+
 def check_beginning(run: Path, planned: StartedRun) -> None:
     """Refuse a folder that holds a run with other parameters; ``begin`` compares the images.
 

@@ -64,6 +64,7 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         LineproofError: any error of ``train``, ``find_preset``, ``make_config`` or of reading the data set.
     """
     from ..base import find_preset, typed_settings
+    from .beginning import backbone_of_former_release
     from .train import train
 
     given = {key: value for key, value in settings.items() if value is not None}
@@ -75,6 +76,9 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     if say_data:
         say_data(notes)
     config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
+    if out and "backbone" not in given and (former := backbone_of_former_release(out, name, default=config.backbone)):
+        config, chosen = _from_preset(name, preset, category=dataset.category, given={**given, "backbone": former})
+        progress(f"keeps the backbone {former} that {out} was begun with by a former release", 0, 0)
     progress(chosen.sentence(), 0, 0)
     options = replace(options or TrainOptions(), preset=chosen)
     run = out or new_run_folder(name, dataset.category)

@@ -184,7 +184,7 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
             f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
         )
     record = RunRecord(
-        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config))),
+        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config)), detector.pretrained()),
         training=material.record,
         holdout=tuple(relative(path, material.root) for path in holdout.paths),
         holdout_scores=tuple(scores),

@@ -63,6 +63,7 @@ class TrainingResult:
             f"Trained {detector.name} on {training.num_images} good images of "
             f"{training.dataset} {training.category}; {training.num_holdout} held out.",
             *([self.record.preset.sentence()] if self.record.preset else []),
+            *((detector.pretrained.sentence(),) if detector.pretrained else ()),
             ", ".join(f"{key} {value}" for key, value in short.items()),
             *shape_notice(self.record.frame, detector.parameters["resize_px"]),
             *self.operation.summary_lines(),

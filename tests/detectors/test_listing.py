@@ -22,7 +22,7 @@ def test_parameters_of_one():
     pytest.importorskip("torch")
     entries = describe_detectors("patchcore").parameters
     assert entries["num_neighbours"] == 9
-    assert entries["backbone"] == "wide_resnet50_2"
+    assert entries["backbone"] == "wide_resnet50_2.tv_in1k"
     sentences = describe_detectors("patchcore").summary_lines()
     assert any(line.startswith("coreset_ratio ") for line in sentences)
     assert [line.split() for line in sentences if line.startswith(("resize_px", "crop_px"))] == [

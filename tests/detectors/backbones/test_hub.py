@@ -1,5 +1,6 @@
 """The hub of pretrained weights: cached files need no network, and a hub that does not answer is given up at once."""
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -18,7 +19,8 @@ from safetensors.torch import save_file  # noqa: E402
 
 from lineproof.core.errors import BadInputError, EnvironmentMissingError  # noqa: E402
 from lineproof.detectors.backbones import hub  # noqa: E402
-from lineproof.detectors.backbones.weights import LITE0_PACKAGE, create_network  # noqa: E402
+from lineproof.detectors.backbones.features import Backbone  # noqa: E402
+from lineproof.detectors.backbones.weights import LITE0_PACKAGE, create_network, weights_record  # noqa: E402
 from lineproof.detectors.flow.alexnet import AlexNet  # noqa: E402
 
 SMALL = "test_resnet"
@@ -127,6 +129,33 @@ def test_what_is_cached_is_loaded_without_a_word_to_the_hub(blackhole, cached):
     assert not network.training
     for name, value in network.state_dict().items():
         torch.testing.assert_close(value, state[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [SMALL, f"{SMALL}.r160_in1k"])
+def test_the_tag_that_timm_resolved_and_the_digest_of_the_hubs_file_are_recorded(blackhole, cached, name):
+    _, path = cached
+    record = Backbone(name, "imagenet", strides=(8,)).pretrained
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (record.network, record.tag, record.source) == (SMALL, "r160_in1k", "imagenet")
+    assert (record.file, record.sha256) == ("model.safetensors", digest)
+    assert f"{SMALL}.r160_in1k, from the hub (model.safetensors, sha256 {digest[:16]}…)" in record.sentence()
+    assert not was_asked(blackhole)
+
+
+def test_what_torchs_hub_fetched_is_recorded(away):
+    address = timm.get_pretrained_cfg(BY_URL).url
+    path = away / "torch" / "checkpoints" / address.rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    record = weights_record(BY_URL, "imagenet")
+    assert (record.tag, record.file, record.sha256) == ("in1k", path.name, hashlib.sha256(b"weights").hexdigest())
+
+
+@pytest.mark.usefixtures("away")
+def test_no_digest_is_made_up_where_the_file_is_not_found():
+    record = weights_record("resnet18", "imagenet")
+    assert (record.tag, record.file, record.sha256) == ("a1_in1k", "", "")
+    assert "resnet18.a1_in1k, from the hub (no digest: their file was not found)" in record.sentence()
 
 
 def test_cached_weights_that_are_not_finite_or_cut_off_are_named(blackhole, cached):

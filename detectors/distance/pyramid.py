@@ -38,7 +38,7 @@ class PyramidConfig(DetectorConfig):
     """Parameters of the gallery.
 
     Attributes:
-        num_retrieved: number K of nearest images.
+        num_retrieved: number K of nearest images; a smaller gallery gives all it has.
         image_score: ``"retrieval"``, the method's own score from the distances to the nearest images (paper), or
             ``"map"``, the largest value of the anomaly map.
         num_images: images kept in the gallery, greedy k-centre on their global features; 0 keeps all.
@@ -72,6 +72,8 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
         super().__init__(config)
         if config.image_score not in ("retrieval", "map"):
             raise UsageError(f"image_score is {config.image_score!r}; expected retrieval or map.")
+        if config.num_retrieved < 1:
+            raise UsageError(f"num_retrieved is {config.num_retrieved}; expected at least 1.")
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         self.sizes = self.backbone.map_sizes(config.crop_px)
         self.upsamples = nn.ModuleList(
@@ -92,18 +94,22 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
     def retrieval_score(self) -> RetrievalScore:
         """Return the function from the distances to the nearest images to the method's own image score."""
 
+    @property
+    def num_retrieved(self) -> int:
+        """Number K of images that are retrieved: the configured one, or the size of a smaller gallery."""
+        return min(self.config.num_retrieved, len(self.globals))
+
     def check_gallery(self, num_images: int) -> int:
         """Return the number of images that the gallery will keep of ``num_images`` good ones.
 
         Raises:
-            UsageError: more images would be retrieved than the gallery keeps, or more kept than there are.
+            UsageError: it would hold none, or more than there are.
         """
-        num_retrieved, num_kept = self.config.num_retrieved, self.config.num_images or num_images
-        if num_kept > num_images or not 1 <= num_retrieved <= num_kept:
+        num_kept = self.config.num_images or num_images
+        if not 1 <= num_kept <= num_images:
             raise UsageError(
-                f"{type(self).__name__} retrieves num_retrieved = {num_retrieved} images from a gallery of {num_kept}, "
-                f"made from {num_images} good images. The gallery must hold at least as many as are retrieved and at "
-                f"most the good images. Add good images, or set num_retrieved to at most {min(num_kept, num_images)}."
+                f"num_images is {num_kept}; expected 1 to {num_images}, the number of good images that the gallery is "
+                "made from, or 0 to keep all of them."
             )
         return num_kept
 
@@ -111,7 +117,8 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
         """Store the features of good images in the gallery, and leave the module on the CPU.
 
         Returns:
-            The numbers of images kept and retrieved, and the covering radius of what was left out.
+            The numbers of images kept and retrieved, a notice where these are fewer than configured, and the covering
+            radius of what was left out.
         """
         num_kept = self.check_gallery(len(images))
         self.to(context.device)
@@ -123,7 +130,13 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
             stage="features",
         )
         self.cpu()
-        report: dict[str, Any] = {"num_images": num_kept, "num_retrieved": self.config.num_retrieved}
+        num_retrieved = min(self.config.num_retrieved, num_kept)
+        report: dict[str, Any] = {"num_images": num_kept, "num_retrieved": num_retrieved}
+        if num_retrieved < self.config.num_retrieved:
+            report["notice"] = (
+                f"{num_retrieved} images are retrieved, not the {self.config.num_retrieved} of num_retrieved: the "
+                "gallery holds no more."
+            )
         if num_kept < len(images):
             chosen = _choose(pooled, num_kept, context.seed)
             report["image_radius"] = covering_radius(pooled, pooled[chosen])
@@ -155,7 +168,7 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         *levels, pooled = self.describe(self.backbone(images))
-        distances, nearest = retrieve(pooled, self.globals, self.config.num_retrieved)
+        distances, nearest = retrieve(pooled, self.globals, self.num_retrieved)
         maps = []
         for level, vectors in enumerate(levels):
             gallery = self.get_buffer(f"gallery{level}")
@@ -207,7 +220,7 @@ class _Head(nn.Module):
     def __init__(self, detector: AbstractPyramid[Any]) -> None:
         super().__init__()
         self.register_buffer("globals", detector.globals)
-        self.num_retrieved = detector.config.num_retrieved
+        self.num_retrieved = detector.num_retrieved
         self.levels = nn.ModuleList(
             GallerySearch(
                 detector.get_buffer(f"gallery{level}"),

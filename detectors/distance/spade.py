@@ -8,8 +8,8 @@ What differs, and why:
   public re-implementation does. The paper upsamples and concatenates the features first, which stores the coarse
   levels sixteen times over.
 - Distances are Euclidean (not squared), for images and positions alike.
-- One nearest vector per position (the paper's kappa = 1). The image score keeps the paper's K = 50; where there are
-  fewer good images the fit stops and says so, instead of taking fewer.
+- One nearest vector per position (the paper's kappa = 1). The image score keeps the paper's K = 50; where the gallery
+  is smaller K is its size, and the fit's report says so.
 - ``image_score="map"`` takes the largest value of the map as the score. The paper's mean distance to the K images
   compares whole images, so it hardly sees a small defect: it is for parts that differ as a whole.
 - Two ways to a smaller gallery, both greedy k-centre and off by default: fewer images, and fewer vectors per image

@@ -56,7 +56,7 @@ class TrainingResult:
         """Return the result for people, one line each."""
         detector, training, fit = self.record.detector, self.record.training, self.record.fit
         beginning = self.record.beginning
-        short = {key: value for key, value in fit.items() if not isinstance(value, list)}
+        short = {key: value for key, value in fit.items() if not isinstance(value, list) and key != "notice"}
         return (
             *((f"{beginning[:1].upper()}{beginning[1:]}",) if beginning else ()),
             *self.warnings(),
@@ -65,6 +65,7 @@ class TrainingResult:
             *([self.record.preset.sentence()] if self.record.preset else []),
             *((detector.pretrained.sentence(),) if detector.pretrained else ()),
             ", ".join(f"{key} {value}" for key, value in short.items()),
+            *((fit["notice"],) if "notice" in fit else ()),
             *shape_notice(self.record.frame, detector.parameters["resize_px"]),
             *self.operation.summary_lines(),
             f"Run: {self.run}. Next: lineproof export {self.run}",

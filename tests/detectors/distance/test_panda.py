@@ -314,12 +314,22 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
         unfitted(**settings)
 
 
-def test_too_few_images_are_refused_before_the_training(paths):
+@pytest.mark.parametrize(
+    ("num_images", "words"),
+    [(7, "num_images is 7; expected 1 to 6"), (1, "The gallery holds 1 images, but num_neighbours is 2")],
+)
+def test_a_gallery_that_cannot_be_is_refused_before_the_training(paths, num_images, words):
     def unwanted(*_):
         pytest.fail("the training has begun")
 
-    with pytest.raises(UsageError, match=r"num_retrieved = 7 images from a gallery of 6"):
-        fitted(paths, FitContext(progress=unwanted), num_retrieved=7)
+    with pytest.raises(UsageError, match=words):
+        fitted(paths, FitContext(progress=unwanted), num_images=num_images)
+
+
+def test_a_gallery_smaller_than_what_is_retrieved_gives_all(paths):
+    report = fitted(paths, num_retrieved=7).report
+    assert report["num_retrieved"] == 6
+    assert report["notice"] == "6 images are retrieved, not the 7 of num_retrieved: the gallery holds no more."
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def _interface(bundle: Bundle) -> list[str]:
             f"Threshold{where} {item.value:.6g} (NG where score > threshold): {item.sentence()}; {item.source}."
             for where, item in thresholds.items()
         ),
+        *([manifest.caveat_for("")] if manifest.caveat_for("") else []),
     ]
 
 
@@ -107,7 +108,7 @@ def _origin(manifest: Manifest) -> list[str]:
     parameters = ", ".join(f"{key} {value_text(value)}" for key, value in manifest.detector.parameters.items())
     return [
         f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
-        f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} held out.",
+        f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} {training.held_out_words}.",
         f"Parameters: {parameters}.",
         *([manifest.detector.pretrained.sentence()] if manifest.detector.pretrained else []),
     ]

@@ -16,7 +16,7 @@ from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
 FORMAT_VERSION = 2
 #: Fields that a file of this version may lack. None is left out, or the seal of such a file would not fit any more.
-_LATER = frozenset({"pretrained"})
+_LATER = frozenset({"pretrained", "refit"})
 #: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
 NOT_RECORDED = (
     "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
@@ -151,6 +151,20 @@ class DetectorRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefitRecord:
+    """A second fit, on all good images.
+
+    Attributes:
+        num_first: number of images of the first fit, which gave the held-out images the scores behind the threshold.
+        epochs: number of epochs of each training of the second fit, by the training's name; empty where the detector
+            does not learn in epochs.
+    """
+
+    num_first: int
+    epochs: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
     """What the detector was trained on.
 
@@ -162,8 +176,9 @@ class TrainingRecord:
         num_holdout: number of good images held out for the threshold and for early stopping.
         seed: seed of every random choice of the training.
         fitted: content hash (see ``data.content``) of every image it was fitted on; empty where an older release
-            trained it.
+            trained it. After a second fit they end with the images held out from the first.
         held_out: content hash of every image held out; empty likewise.
+        refit: the second fit, to the held-out images too; None where there was one fit only.
     """
 
     dataset: str
@@ -174,6 +189,29 @@ class TrainingRecord:
     seed: int
     fitted: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
+    refit: RefitRecord | None = None
+
+    @property
+    def unlike_held_out(self) -> tuple[str, ...]:
+        """Content hash of every image that the scores behind the threshold must not have come from."""
+        return self.fitted[: self.refit.num_first] if self.refit else self.fitted
+
+    @property
+    def held_out_words(self) -> str:
+        """What became of the held-out images, as the rest of a sentence that begins with their number."""
+        return "of them held out from a first fit" if self.refit else "held out"
+
+    @property
+    def refit_caveat(self) -> str:
+        """What a second fit means for the threshold that was set before it, in a sentence; "" where there was none."""
+        if self.refit is None:
+            return ""
+        return (
+            f"Refitted: this threshold was set on the scores that a first fit to {self.refit.num_first} images gave "
+            f"{self.num_holdout} held-out ones; the detector was then fitted again to all {self.num_images}, these "
+            "included. What it does at this threshold was not measured on good parts that it has not seen, and its "
+            "scores may lie on another scale."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +306,15 @@ class Manifest:
         """
         whole = self.engine_thresholds.get(proof.partition(":")[0], self.threshold)
         return self.engine_thresholds.get(proof, whole)
+
+    def caveat_for(self, proof: str) -> str:
+        """What a second fit means for this threshold; "" where there was none, and where it was set after that.
+
+        Args:
+            proof: engine, or engine and arithmetic, as for ``threshold_for``.
+        """
+        is_from_training = self.threshold_for(proof) == self.threshold and self.threshold.num_good > 0
+        return self.training.refit_caveat if is_from_training else ""
 
     def parity_of(self, proof: str) -> ProofState:
         """What the last verify said, for the bundle's present decision.

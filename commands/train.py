@@ -54,6 +54,10 @@ def train(
     holdout: Annotated[
         float, Option(help="Share of the good images that is held out for the threshold and the held-out loss.")
     ] = 0.2,
+    refit: Annotated[
+        bool,
+        Option("--refit", help="Fit again on all good images once the held-out ones have set the threshold."),
+    ] = False,
     seed: Annotated[
         int, Option(help="Seed of every random choice; the same seed gives the same weights on a CPU.")
     ] = 0,
@@ -87,6 +91,7 @@ def train(
     parameters = {"backbone": backbone, "weights": weights, "epochs": epochs, **sizes, **parse_settings(settings)}
     options = TrainOptions(
         holdout=holdout,
+        refit=refit,
         seed=seed,
         device=device,
         time_limit_s=60.0 * time_limit,

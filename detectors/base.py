@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -70,6 +70,10 @@ class TrainedConfig(DetectorConfig):
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 
 
+def _unheard(name: str, epochs: int) -> None:
+    """Listen to no training."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitContext:
     """What a fit is given besides its images: seed, device, progress, limits.
@@ -84,6 +88,8 @@ class FitContext:
         time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.
         num_workers: processes that make the batches; 0 makes them in the training's own process. The trained bits do
             not depend on it.
+        epochs: number of epochs, by a training's name, that it runs whatever its schedule says; the last one is kept.
+        trained: called after each training with its name and the number of epochs behind the weights that it kept.
     """
 
     seed: int = 0
@@ -93,6 +99,8 @@ class FitContext:
     save_every_s: float = 600.0
     time_limit_s: float = 0.0
     num_workers: int = 0
+    epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    trained: Callable[[str, int], None] = _unheard
 
 
 class Deployed(nn.Module):

@@ -35,6 +35,7 @@ class CalibrationJson(TypedDict):
     threshold: float
     previous_threshold: float
     previous_engine: str
+    previous_note: str
     num_good: int
     num_rejected: int
     max_false_reject: float
@@ -115,6 +116,11 @@ class Calibration:
         return ()
 
     @property
+    def previous_note(self) -> str:
+        """What a second fit of the detector means for the threshold before; "" where there was none."""
+        return self.bundle.manifest.caveat_for(self.threshold.engine)
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What a person should know about the images, in sentences."""
         return (*([self.part_note] if self.part_note else []), *self.conversions)
@@ -126,6 +132,7 @@ class Calibration:
             "threshold": self.threshold.value,
             "previous_threshold": self.previous.value,
             "previous_engine": self.previous.engine,
+            "previous_note": self.previous_note,
             "num_good": self.threshold.num_good,
             "num_rejected": self.threshold.num_rejected,
             "max_false_reject": self.threshold.max_false_reject,
@@ -145,6 +152,7 @@ class Calibration:
             *self.used.lines(lists_all=self.lists_all),
             f"Threshold of {self.threshold.engine}: {self.threshold.value:.6g} (before: {self.previous.value:.6g}, "
             f"on the scores of {self.previous.engine}).",
+            *([f"Before: {self.previous_note}"] if self.previous_note else []),
             f"{self.threshold.sentence()}.",
         ]
         if self.warning:

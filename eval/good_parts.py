@@ -125,10 +125,16 @@ def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Prog
         seen.add(content)
         progress("comparing images", number, len(samples))
     if known:
+        advice = "Leave them out, or give the bundle's own run, which holds the images held out: --data RUN."
+        if manifest.training.refit:
+            advice = (
+                "After its threshold was set it was fitted again to all good images of its run, those held out "
+                "included. Give good parts that training had no part in."
+            )
         raise BadInputError(
             f"{len(known)} of {len(samples)} images show what {manifest.name} was fitted to, pixel by pixel: "
             f"{first_few(known)}. A threshold set on them would reject too many parts on the line. "
-            "Leave them out, or give the bundle's own run, which holds the images held out: --data RUN."
+            f"{advice}"
         )
     if copies:
         raise BadInputError(

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from ..bundle.manifest import Manifest
+from ..bundle.manifest import Manifest, TrainingRecord
 from ..bundle.runs.folder import CHECKPOINT, read_record
 from ..bundle.runs.record import RunRecord
 from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
@@ -74,16 +74,15 @@ def export_bundle(
     converted = input_of(spec).conversions()
     scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
     threshold = calibrate(
-        scores,
-        max_false_reject=options.max_false_reject,
-        engine=REFERENCE_ENGINE,
-        source=f"{len(scores)} held-out good images of {record.training.dataset} {record.training.category}".strip(),
+        scores, max_false_reject=options.max_false_reject, engine=REFERENCE_ENGINE, source=_source(record.training)
     )
     spread = float(np.std(scores, ddof=1))
     # By the widest tolerance there is, so that bundles of every precision carry the same frames.
     distance = spread * max(detector.tolerance(precision).score_spread for precision in EXPORT_PRECISIONS)
-    deciding = apart_from(holdout, scores, threshold=threshold.value, distance=distance)
-    frames, names = golden_frames(deciding, spec, conversions=converted)
+    # The detector's own scores decide, which after a second fit are not those that set the threshold.
+    own = record.refit_scores or scores
+    deciding = apart_from(holdout, own, threshold=threshold.value, distance=distance)
+    frames, names = golden_frames(deciding, spec, conversions=converted, are_fitted=record.training.refit is not None)
     prediction = predict_reference(reference, frames)
     progress("export", 0, 0)
     model = _graph(detector, spec, options)
@@ -104,6 +103,12 @@ def export_bundle(
     if conversions is not None:
         conversions += [*spec.differences(FrameRule.of(record.frame)), *converted.summary_lines()]
     return write_bundle(out, manifest, fill)
+
+
+def _source(training: TrainingRecord) -> str:
+    """Return where the scores behind the threshold come from, in words."""
+    words = f"{training.num_holdout} held-out good images of {training.dataset} {training.category}".strip()
+    return f"{words}, on the scores of a first fit without them" if training.refit else words
 
 
 def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: ExportOptions) -> ir.Model:
@@ -172,6 +177,12 @@ def _holdout_scores(
     """Return the scores of the held-out good images as such frames: the run's own where its size is the same."""
     if spec.frame_shape == FrameRule.of(record.frame).frame_shape and record.frame_fit is not None:
         return list(record.holdout_scores)
+    if record.training.refit:
+        raise UsageError(
+            f"The run was trained on frames of {record.frame[0]}x{record.frame[1]} (height x width) in RGB, and fitted "
+            "again to its held-out images: their scores as other frames would set no honest threshold. Leave --frame "
+            "out, or train with the --frame of the camera, or without --refit."
+        )
     reader = input_of(spec)
     scores: list[float] = []
     for number, path in enumerate(holdout):

@@ -16,10 +16,12 @@ from ..data.inputs.table import input_of
 
 NUM_GOOD = 6
 NUM_MARKED = 2
+#: What a detector was fitted to may score nothing at all: fewer plain frames, and more that it has not seen so.
+_NUM_EACH_OF_FITTED = 4
 
 
 def golden_frames(
-    paths: Sequence[Path], spec: InputSpec, *, conversions: Conversions | None = None
+    paths: Sequence[Path], spec: InputSpec, *, conversions: Conversions | None = None, are_fitted: bool = False
 ) -> tuple[Frames, NDArray[np.str_]]:
     """Make golden frames of held-out good images, and copies of the first ones with a drawn mark, to spread the scores.
 
@@ -27,6 +29,7 @@ def golden_frames(
         paths: files of held-out good images.
         spec: specification by which images become frames.
         conversions: record that is extended by what was done to the images.
+        are_fitted: whether the detector was fitted to these images at last; more of the frames are marked then.
 
     Returns:
         Frames as the graph takes them (``spec.frames``), and their names.
@@ -40,12 +43,13 @@ def golden_frames(
             f"None of the {len(paths)} held-out images of this run is where it was ({paths[0] if paths else '-'}). "
             "Put the data back, or train again: golden frames are made of them."
         )
-    chosen = present[:: max(1, len(present) // NUM_GOOD)][:NUM_GOOD]
+    num_good, num_marked = (_NUM_EACH_OF_FITTED,) * 2 if are_fitted else (NUM_GOOD, NUM_MARKED)
+    chosen = present[:: max(1, len(present) // num_good)][:num_good]
     reader = input_of(spec)
     frames = [reader.read(path, conversions=conversions) for path in chosen]
     names = [f"{path.parent.name}/{path.name}" for path in chosen]
-    marked = [reader.marked(frame, seed=seed) for seed, frame in enumerate(frames[:NUM_MARKED])]
-    names += [f"{name}+mark" for name in names[:NUM_MARKED]]
+    marked = [reader.marked(frame, seed=seed) for seed, frame in enumerate(frames[:num_marked])]
+    names += [f"{name}+mark" for name in names[:num_marked]]
     return reader.prepare(np.stack([*frames, *marked])), np.array(names)
 
 

@@ -46,7 +46,8 @@ class ExportResult:
         training = self.bundle.manifest.training
         return [
             *(self.operation.warnings() if self.operation else []),
-            *holdout_lines(training.fitted, training.held_out),
+            *holdout_lines(training.unlike_held_out, training.held_out),
+            *([caveat] if (caveat := self.bundle.manifest.caveat_for("")) else []),
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,7 +84,8 @@ class ExportResult:
                 f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
             )
         lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
-        lines += [*(self.parity.summary_lines() if self.parity else ()), *self.notes]
+        proved = self.parity.summary_lines() if self.parity else ()
+        lines += [*(line for line in proved if line not in lines), *self.notes]
         return (*lines, *(self.operation.summary_lines() if self.operation else ()))
 
 

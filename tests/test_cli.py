@@ -720,6 +720,24 @@ def test_the_whole_chain(lineproof, chain_folder, monkeypatch):
     assert "4 good parts" in out
 
 
+def test_a_refit_from_the_command_line(lineproof, tmp_path):
+    from lineproof.data.sample.write import write_sample
+
+    pytest.importorskip("timm")
+    write_sample(tmp_path / "data", num_train=10, num_test_good=2, num_test_defect=2, size_px=64)
+    words = (
+        "train", "padim", "--data", tmp_path / "data", "--category", "flange", "--backbone", "test_resnet", "--weights",
+        "random", "--image-size", "48", "--set", "num_features=12", "--refit", "--out", "run",
+    )  # fmt: skip
+    status, out, err = lineproof(*words, "--json")
+    assert status == 0, err
+    result = only_json(out)
+    assert result["training"]["refit"] == {"num_first": 8, "epochs": {}}
+    assert (result["training"]["num_images"], len(result["holdout_scores"]), len(result["refit_scores"])) == (10, 2, 2)
+    assert any(line.startswith("Refitted: ") for line in result["warnings"])
+    assert "--refit" in json.loads(Path("run/train.json").read_text())["command"]
+
+
 def test_verify_and_evaluate_count_the_same_masks(lineproof, tiny_bundle, tmp_path):
     needs("ort-cpu")
     needs("openvino")

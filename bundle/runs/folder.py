@@ -6,6 +6,8 @@ file                              what
 ``train.json``                    written first: what the run was begun with, and the command that began it
 ``trainer.safetensors``           the trainer's state after its last whole epoch, where a detector learns in epochs
 ``trainer-NAME.safetensors``      the same of a further training of the same fit
+``first_fit.json``                after the first of two fits: its report, and its scores of the held-out images
+``refit/trainer….safetensors``    states of the second fit
 ``checkpoint.safetensors``        the trained detector
 ``checkpoint.json``               written last: what was trained on what; a folder that holds it is a finished run
 ================================  =================================================================================
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from ...core.errors import BadInputError
 from ...core.strict import read_as
-from .record import RunRecord, StartedRun
+from .record import FirstFit, RunRecord, StartedRun
 
 #: Where runs lie that nobody named a folder for.
 RUNS = Path("runs")
@@ -31,6 +33,8 @@ STARTED = "train.json"
 STATE = "trainer.safetensors"
 #: Of a fit that trains several things, one after the other, each has a state of its own.
 STATES = "trainer*.safetensors"
+FIRST_FIT = "first_fit.json"
+REFIT = "refit"
 CHECKPOINT = "checkpoint.safetensors"
 RECORD = "checkpoint.json"
 #: A safetensors file begins with the length of its JSON header in so many bytes, little endian.
@@ -100,9 +104,25 @@ def _with_root(record: RunRecord, run: Path) -> RunRecord:
     return dataclasses.replace(record, root=started.data, holdout=holdout)
 
 
+def read_first_fit(run: Path) -> FirstFit | None:
+    """What the first of two fits came to; None where it is not finished, or where there is one fit only.
+
+    Raises:
+        BadInputError: the file is not what a first fit writes.
+    """
+    path = run / FIRST_FIT
+    if not path.is_file():
+        return None
+    try:
+        return read_as(FirstFit, json.loads(path.read_text(encoding="utf-8")), refuses_unknown=False)
+    except ValueError as error:
+        raise BadInputError(f"{path} cannot be gone on from: {error}. Train again, into a new --out.") from None
+
+
 def newest_state(run: Path) -> Path:
     """The trainer's state that was written last; where there is none, the place of the first."""
-    return max(run.glob(STATES), key=lambda path: path.stat().st_mtime_ns, default=run / STATE)
+    states = (*run.glob(STATES), *(run / REFIT).glob(STATES))
+    return max(states, key=lambda path: path.stat().st_mtime_ns, default=run / STATE)
 
 
 def epochs_kept(run: Path) -> tuple[int, int, int]:
@@ -119,13 +139,21 @@ def epochs_kept(run: Path) -> tuple[int, int, int]:
 
 
 def epochs_kept_words(run: Path) -> str:
-    """``"epoch 12 of 30"``, ``"step 5 of epoch 13 of 30"``, ``"… of its encoder"`` of a later training, or ""."""
+    """``"epoch 12 of 30"``, ``"step 5 of epoch 13 of 30"``, ``"… of its encoder"`` of a later training, or "".
+
+    Of the second of two fits it is ``"… of its refit"``, and between both ``"its first fit"``.
+    """
+    state = newest_state(run)
+    is_refit = state.parent != run
+    if (run / FIRST_FIT).is_file() and not is_refit:
+        return "its first fit"
     done, steps, total = epochs_kept(run)
-    _, _, name = newest_state(run).stem.partition("-")
     if not done and not steps:
         return ""
+    _, _, name = state.stem.partition("-")
     epoch = f"step {steps} of epoch {done + 1}" if steps else f"epoch {done}"
-    return f"{epoch}{f' of {total}' if total else ''}{f' of its {name}' if name else ''}"
+    ofs = (f" of {total}" if total else "", f" of its {name}" if name else "", " of its refit" if is_refit else "")
+    return f"{epoch}{''.join(ofs)}"
 
 
 def finish_command(run: Path) -> str:

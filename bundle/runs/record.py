@@ -21,6 +21,7 @@ class StartedRun:
         weights: sha256 of the weights file, or the name of weights that are in no file, such as ``random``.
         category: category of the data set, or "".
         holdout: share of the good images held out, 0 to 1.
+        refit: whether the detector is fitted again on all good images.
         seed: seed of every random choice; the same seed gives the same bits on a CPU.
         fit: how images of several sizes become frames, see ``data.inputs.fitting``.
         frame: height and width of the frames, in pixels, where they were named; None where they follow from the images.
@@ -36,6 +37,7 @@ class StartedRun:
     weights: str = ""
     category: str = ""
     holdout: float = 0.0
+    refit: bool = False
     seed: int = 0
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
@@ -82,6 +84,23 @@ class PresetRecord:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class FirstFit:
+    """``first_fit.json``: what the first of two fits came to.
+
+    Attributes:
+        fit: what the detector's ``fit`` returned, as JSON values.
+        holdout_scores: score that it gave each held-out image.
+        epochs: number of epochs behind the weights that each training of the fit kept, by the training's name; empty
+            where the detector does not learn in epochs.
+    """
+
+    fit: dict[str, Any]
+    holdout_scores: tuple[float, ...]
+    epochs: dict[str, int]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """``checkpoint.json``: what a finished run learned from what.
 
@@ -89,7 +108,8 @@ class RunRecord:
         detector: name and parameters of the detector.
         training: data set, seed and content hashes of the images.
         holdout: held-out good images, relative to ``root`` with ``/`` between folders.
-        holdout_scores: the reference's score of each held-out image, at its own frame size.
+        holdout_scores: the reference's score of each held-out image, at its own frame size; after a second fit they are
+            the first one's, which did not see these images.
         frame: height and width of the frames that training saw, in pixels.
         fit: what the detector's ``fit`` returned, as JSON values.
         frame_fit: how images of another size became frames, see ``data.inputs.fitting``; None in a run of an earlier
@@ -103,6 +123,8 @@ class RunRecord:
         beginning: state of the folder when the training that finished the run began, in words; "" for a new run.
         created: time when it was finished, UTC, ISO 8601.
         environment: machine and packages that trained it, see ``host.environment``.
+        first_fit: what the first of two fits returned, as JSON values; empty where there was one fit.
+        refit_scores: score that the detector gives each held-out image after it was fitted to them too; empty likewise.
     """
 
     detector: DetectorRecord
@@ -120,3 +142,5 @@ class RunRecord:
     beginning: str = ""
     created: str = ""
     environment: dict[str, Any] = field(default_factory=dict)
+    first_fit: dict[str, Any] = field(default_factory=dict)
+    refit_scores: tuple[float, ...] = ()

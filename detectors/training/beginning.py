@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ...bundle.atomic import file_sha256, write_json
 from ...bundle.lock import LOCK
-from ...bundle.runs.folder import STARTED, epochs_kept_words, is_finished, read_started
+from ...bundle.runs.folder import REFIT, STARTED, epochs_kept_words, is_finished, read_started
 from ...bundle.runs.record import StartedRun
 from ...core.errors import BadInputError
 from ..base import DetectorConfig
 from .state import check_states
 
 #: What must be the same for a run to go on, besides its images.
-_COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "parameters", "seed", "weights")
+_COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "parameters", "refit", "seed", "weights")
 
 
 def describe_run(name: str, config: DetectorConfig) -> StartedRun:
@@ -72,7 +72,8 @@ def check_beginning(run: Path, planned: StartedRun) -> None:
             f"{run} holds {state} begun with another {', '.join(changed)}. Give another --out, or the same values."
         )
     if not is_finished(run):
-        check_states(run)
+        for folder in (run, run / REFIT):
+            check_states(folder)
 
 
 def begin(run: Path, planned: StartedRun, *, command: str) -> str:

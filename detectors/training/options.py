@@ -17,6 +17,7 @@ class TrainOptions:
     Attributes:
         holdout: share of the good training images held out for the threshold and for early stopping, where the
             data set has no validation split of its own; 0 < share < 1.
+        refit: fit the detector again on all good images, the held-out ones included, once these have set the threshold.
         seed: seed of every random choice; the same seed gives the same bits on a CPU.
         device: ``"cpu"`` or ``"cuda"``; CUDA is never chosen silently.
         save_every_s: seconds after which the trainer's state is saved again, between two steps; it is also saved at the
@@ -34,6 +35,7 @@ class TrainOptions:
     """
 
     holdout: float = 0.2
+    refit: bool = False
     seed: int = 0
     device: str = "cpu"
     save_every_s: float = 600.0

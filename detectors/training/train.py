@@ -14,9 +14,9 @@ import torch
 
 from ...bundle.atomic import write_json
 from ...bundle.lock import exclusive
-from ...bundle.manifest import DetectorRecord, TrainingRecord
-from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_record, unfinished_words
-from ...bundle.runs.record import PresetRecord, RunRecord, StartedRun
+from ...bundle.manifest import DetectorRecord, RefitRecord, TrainingRecord
+from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, unfinished_words
+from ...bundle.runs.record import FirstFit, PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
 from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
 from ...core.progress import Progress, silent
@@ -31,6 +31,7 @@ from .beginning import begin, check_beginning, describe_run
 from .checkpoint import save_weights, score_images
 from .images import ImageSet
 from .options import TrainOptions
+from .refit import Job, keep_first_fit, refit_job, refit_report, refit_words
 
 #: Below it the coarsest feature maps of common backbones have no whole position left.
 _MIN_SIZE_PX = 32
@@ -90,9 +91,6 @@ def train(
             return dataclasses.replace(read_record(run), beginning=material.beginning)
         if material.beginning:
             progress(material.beginning, 0, 0)
-        _seed(options.seed)
-        detector = build_detector(name, config)
-        images, holdout = (image_set(detector, paths, rule=frames.rule) for paths in (fitted, held_out))
         context = FitContext(
             seed=options.seed,
             device=device,
@@ -102,12 +100,43 @@ def train(
             time_limit_s=options.time_limit_s,
             num_workers=options.num_workers,
         )
+        job = Job(config=config, fitted=fitted, held_out=held_out, context=context)
         try:
-            fit = detector.fit(images, holdout, context=context)
-            progress("scores", 0, 0)
-            return _finish(run, detector, name=name, material=material, holdout=holdout, frames=frames, fit=fit)
+            first = _first_fit(name, job, run=run, rule=frames.rule) if options.refit else None
+            return _finish(run, name, job=job, first=first, material=material, frames=frames)
         except KeyboardInterrupt:
             raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
+
+
+def _fit(name: str, job: Job, *, rule: FrameRule) -> tuple[AbstractDetector[Any], dict[str, Any]]:
+    """Build a detector and fit it; return it with the report of its fit."""
+    _seed(job.context.seed)
+    detector = build_detector(name, job.config)
+    images, holdout = (image_set(detector, paths, rule=rule) for paths in (job.fitted, job.held_out))
+    return detector, detector.fit(images, holdout, context=job.context)
+
+
+def _first_fit(name: str, job: Job, *, run: Path, rule: FrameRule) -> FirstFit:
+    """Fit without the held-out images and score these, or read what a training came to that was interrupted later."""
+    if done := read_first_fit(run):
+        return done
+    epochs: dict[str, int] = {}
+    heard = dataclasses.replace(job, context=dataclasses.replace(job.context, trained=epochs.__setitem__))
+    detector, report = _fit(name, heard, rule=rule)
+    job.context.progress("scores", 0, 0)
+    scores = _finite_scores(name, detector, image_set(detector, job.held_out, rule=rule))
+    return keep_first_fit(run, FirstFit(fit=report, holdout_scores=tuple(scores), epochs=epochs))
+
+
+def _finite_scores(name: str, detector: AbstractDetector[Any], holdout: ImageSet) -> list[float]:
+    scores = score_images(detector, holdout)
+    bad = [path.name for path, score in zip(holdout.paths, scores, strict=True) if not math.isfinite(score)]
+    if bad:
+        raise LineproofError(
+            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out images a score that is not finite "
+            f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
+        )
+    return scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +170,7 @@ def _begin(
         described,
         category=dataset.category,
         holdout=options.holdout,
+        refit=options.refit,
         seed=options.seed,
         fit=options.fit,
         frame=options.frame,
@@ -164,32 +194,27 @@ def _begin(
     return _Material(record=data, root=dataset.root, beginning=beginning, preset=options.preset)
 
 
-def _finish(  # noqa: PLR0913 (a record gathers everything)
-    run: Path,
-    detector: AbstractDetector[Any],
-    *,
-    name: str,
-    material: _Material,
-    holdout: ImageSet,
-    frames: _Frames,
-    fit: dict[str, Any],
+def _finish(
+    run: Path, name: str, *, job: Job, first: FirstFit | None, material: _Material, frames: _Frames
 ) -> RunRecord:
-    """Write the weights, score the held-out images, and last write the record, which makes the run a finished one."""
+    """Fit, write the weights, score the held-out images, and last write the record, which makes the run a finished one.
+
+    After a first fit this is the second one, and the threshold's scores are the first one's.
+    """
+    last = refit_job(job, first) if first else job
+    if first:
+        job.context.progress(refit_words(first, len(last.fitted)), 0, 0)
+    detector, report = _fit(name, last, rule=frames.rule)
+    job.context.progress("scores", 0, 0)
     save_weights(detector, run / CHECKPOINT)
-    scores = score_images(detector, holdout)
-    bad = [path.name for path, score in zip(holdout.paths, scores, strict=True) if not math.isfinite(score)]
-    if bad:
-        raise LineproofError(
-            f"The fitted {name} gives {len(bad)} of {len(scores)} held-out images a score that is not finite "
-            f"({', '.join(bad[:3])}): the run is not finished. Train again with other settings, into a new --out."
-        )
+    scores = _finite_scores(name, detector, image_set(detector, job.held_out, rule=frames.rule))
     record = RunRecord(
-        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(detector.config)), detector.pretrained()),
-        training=material.record,
-        holdout=tuple(relative(path, material.root) for path in holdout.paths),
-        holdout_scores=tuple(scores),
+        detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(job.config)), detector.pretrained()),
+        training=_refitted(material.record, first) if first else material.record,
+        holdout=tuple(relative(path, material.root) for path in job.held_out),
+        holdout_scores=first.holdout_scores if first else tuple(scores),
         frame=(frames.rule.frame_height_px, frames.rule.frame_width_px),
-        fit=fit,
+        fit=refit_report(report) if first else report,
         frame_fit=frames.rule.fit,
         bit_depth=frames.rule.bit_depth,
         frame_note=frames.note,
@@ -199,9 +224,21 @@ def _finish(  # noqa: PLR0913 (a record gathers everything)
         beginning=material.beginning,
         created=now(),
         environment=describe_environment(),
+        first_fit=first.fit if first else {},
+        refit_scores=tuple(scores) if first else (),
     )
     write_json(run / RECORD, dataclasses.asdict(record))
     return record
+
+
+def _refitted(record: TrainingRecord, first: FirstFit) -> TrainingRecord:
+    """Return the record of the data after the second fit: every image was fitted."""
+    return dataclasses.replace(
+        record,
+        num_images=record.num_images + record.num_holdout,
+        fitted=(*record.fitted, *record.held_out),
+        refit=RefitRecord(num_first=record.num_images, epochs=first.epochs),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,11 @@ class TrainingResult:
     def warnings(self) -> list[str]:
         """Return the warnings that are printed before the result."""
         training = self.record.training
-        return [*self.operation.warnings(), *holdout_lines(training.fitted, training.held_out)]
+        return [
+            *self.operation.warnings(),
+            *holdout_lines(training.unlike_held_out, training.held_out),
+            *([training.refit_caveat] if training.refit else []),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values."""
@@ -61,7 +65,7 @@ class TrainingResult:
             *((f"{beginning[:1].upper()}{beginning[1:]}",) if beginning else ()),
             *self.warnings(),
             f"Trained {detector.name} on {training.num_images} good images of "
-            f"{training.dataset} {training.category}; {training.num_holdout} held out.",
+            f"{training.dataset} {training.category}; {training.num_holdout} {training.held_out_words}.",
             *([self.record.preset.sentence()] if self.record.preset else []),
             *((detector.pretrained.sentence(),) if detector.pretrained else ()),
             ", ".join(f"{key} {value}" for key, value in short.items()),

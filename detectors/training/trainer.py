@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Generic, final
 
 import torch
@@ -57,7 +57,7 @@ class Trainer(Generic[BatchT]):
 
     Args:
         task: task with the module, its batches, losses and optimisers.
-        schedule: length, batches, averages and precision of the training.
+        schedule: length, batches, averages and precision of the training; ``context.epochs`` may name another length.
         context: seed, device, progress, run folder and workers.
 
     Raises:
@@ -72,7 +72,8 @@ class Trainer(Generic[BatchT]):
                 "mixed precision. Train in fp32, or on cuda."
             )
         self._task = task
-        self._schedule = schedule
+        num_epochs = context.epochs.get(task.name)
+        self._schedule = replace(schedule, epochs=num_epochs, patience=0, keeps="last") if num_epochs else schedule
         self._context = context
         self._optimisations = dict(task.optimisers())
         self._scaler = torch.amp.GradScaler("cuda", enabled=schedule.precision == "fp16")
@@ -112,6 +113,9 @@ class Trainer(Generic[BatchT]):
         self._task.module.eval()
         if self._kept:
             restore_tensors(self._task.module, self._kept)
+        self._context.trained(
+            self._task.name, self._at.epoch if self._schedule.keeps == "last" else self._at.best_epoch + 1
+        )
         return self._report(reason)
 
     def _report(self, reason: str) -> dict[str, Any]:

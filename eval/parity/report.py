@@ -116,6 +116,8 @@ class ParityReport:
         engine_details: version, device and settings, as the engine describes itself.
         environment: hardware and software on which this ran.
         conversions: what was done to the data set's images to make frames of them, in sentences.
+        threshold_note: what a second fit of the detector means for this threshold, in a sentence; "" where there was
+            none.
         part_note: one sentence on the difference between this data set and the one that the bundle was trained on, see
             ``check_same_part``; "" where there is none.
         data: description of the data set.
@@ -160,6 +162,7 @@ class ParityReport:
     engine_details: dict[str, Any]
     environment: dict[str, Any]
     conversions: tuple[str, ...] = ()
+    threshold_note: str = ""
     part_note: str = ""
     data: DataNotes = NO_DATA
 
@@ -250,6 +253,7 @@ class ParityReport:
         lines = [
             f"Verdicts: {same} of {self.num_frames} as the reference's, at threshold {self.threshold:.6g} "
             f"(on the scores of {self.threshold_engine}).",
+            *([self.threshold_note] if self.threshold_note else []),
             *(f"  {flip}{' (a tie)' if flip.is_tie else ''}" for flip in self.verdict_flips),
         ]
         if self.ties:

@@ -188,6 +188,7 @@ class _Trial:
             num_golden=self._num_golden,
             threshold=self._threshold.value,
             threshold_engine=self._threshold.engine,
+            threshold_note=self._bundle.manifest.caveat_for(proof_name(engine, options)),
             skipped_frames=tuple(self._skipped),
             used=used_of(self._skipped, num_total=len(self._labels) + len(self._skipped), root=self._root),
             num_defective=sum(self._labels),

@@ -42,6 +42,14 @@ def test_frames_of_the_right_size_are_the_pixels_of_the_file(images):
     assert list(names[NUM_GOOD:]) == ["good/00.png+mark", "good/03.png+mark"]
 
 
+def test_of_images_that_were_fitted_each_has_a_marked_copy(images):
+    frames, names = golden_frames(images, make_spec(), are_fitted=True)
+    assert len(frames) == len(names) == 8
+    assert [f"{name}+mark" for name in names[:4]] == list(names[4:])
+    for good, marked in zip(frames[:4], frames[4:], strict=True):
+        assert not np.array_equal(good, marked)
+
+
 def test_marked_frames_differ_in_one_patch_and_are_the_same_each_time(images):
     frames, _ = golden_frames(images, make_spec())
     again, _ = golden_frames(images, make_spec())

@@ -134,6 +134,28 @@ def test_every_epoch_sees_every_image_once_in_another_order():
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.parametrize(("keeps", "kept"), [("last", 4), ("best", 2)])
+def test_the_epochs_behind_the_weights_that_are_kept_are_told(keeps, kept):
+    losses, heard = iter([3.0, 1.0, 2.0, 2.0]), []
+    context = FitContext(trained=lambda *told: heard.append(told))
+    schedule = schedule_of(9, patience=2, keeps=keeps)
+    trainer_of(network(), schedule, context, holdout_loss=lambda: next(losses)).run()
+    assert heard == [("training", kept)]
+
+
+def test_a_context_names_another_length_of_which_the_last_epoch_is_kept():
+    losses, module, after = iter([1.0, 2.0, 3.0]), network(), []
+
+    def holdout_loss():
+        after.append(state_of(module))
+        return next(losses)
+
+    context = FitContext(epochs={"training": 3, "encoder": 1})
+    report = trainer_of(module, schedule_of(9, patience=1), context, holdout_loss=holdout_loss).run()
+    assert (report["epochs"], report["best_epoch"], report["stopped"], report["keeps"]) == (3, 0, "epochs", "last")
+    assert_same(after[2], state_of(module))
+
+
 def test_time_limit_stops_after_an_epoch(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("lineproof.detectors.training.trainer.time.perf_counter", lambda: now[0])

@@ -132,6 +132,9 @@ class Trainer(Generic[BatchT]):
         return report | {name: value for name, value in chosen.items() if value != defaults[name]}
 
     def _reason_to_stop(self) -> str:
+        if self._at.step:
+            # A resumed training ends the epoch that it was saved in, as an unbroken one does.
+            return ""
         if self._schedule.patience and self._at.epoch - 1 - self._at.best_epoch >= self._schedule.patience:
             return "patience"
         if 0 < self._context.time_limit_s <= self._at.seconds:

@@ -169,6 +169,26 @@ def test_time_limit_stops_after_an_epoch(monkeypatch):
     assert (report["epochs"], report["seconds"], report["stopped"]) == (3, 30.0, "time limit")
 
 
+def test_a_run_broken_after_its_time_limit_still_ends_its_epoch(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("lineproof.detectors.training.trainer.time.perf_counter", lambda: now[0])
+
+    def slow(loss):
+        def ten_seconds_later(indices):
+            now[0] += 10.0
+            return loss(indices)
+
+        return ten_seconds_later
+
+    context = FitContext(time_limit_s=15.0, run=tmp_path, save_every_s=1e-9)
+    broken = network()
+    with pytest.raises(InterruptionError):
+        trainer_of(broken, schedule_of(50), context, loss=slow(loss_of(broken, stop_at_step=2))).run()
+    resumed, orders = network(), []
+    report = trainer_of(resumed, schedule_of(50), context, loss=slow(loss_of(resumed, orders=orders))).run()
+    assert (report["epochs"], report["stopped"], len(orders)) == (1, "time limit", 1)
+
+
 @pytest.mark.parametrize("keeps", ["best", "last"])
 @pytest.mark.parametrize("stop_at_step", [0, 2, 3, 10, 17])
 def test_a_broken_run_goes_on_to_the_same_bits(tmp_path, stop_at_step, keeps):

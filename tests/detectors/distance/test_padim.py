@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
-from lineproof.detectors.distance.padim import Padim, PadimConfig  # noqa: E402
+from lineproof.detectors.nn.gaussians import fit_gaussians  # noqa: E402
 from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.train import image_set, split_good  # noqa: E402
 
@@ -25,8 +25,8 @@ def embeddings(detector, batch):
         maps = detector.backbone(batch)
     size = maps[0].shape[-1]
     grown = [F.interpolate(item, (size, size), mode="nearest") for item in maps]
-    picked = torch.cat(grown, 1).numpy()[:, detector.channels.numpy()]
-    return picked.reshape(len(batch), detector.dim, -1).transpose(0, 2, 1).astype(np.float64)
+    picked = torch.cat(grown, 1).numpy()[:, detector.gaussians.channels.numpy()]
+    return picked.reshape(len(batch), detector.gaussians.dim, -1).transpose(0, 2, 1).astype(np.float64)
 
 
 def training_embeddings(padim, dataset):
@@ -38,10 +38,10 @@ def training_embeddings(padim, dataset):
 def test_gaussians_are_numpys(padim, dataset):
     values = training_embeddings(padim, dataset)
     detector = padim.detector
-    np.testing.assert_allclose(detector.mean.numpy(), values.mean(0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(detector.gaussians.mean.numpy(), values.mean(0), rtol=0, atol=1e-5)
     for position in (0, 17, values.shape[1] - 1):
-        covariance = np.cov(values[:, position].T, ddof=1) + 0.01 * np.eye(detector.dim)
-        factor = detector.factor[position].double().numpy()
+        covariance = np.cov(values[:, position].T, ddof=1) + 0.01 * np.eye(detector.gaussians.dim)
+        factor = detector.gaussians.factor[position].double().numpy()
         np.testing.assert_allclose(np.triu(factor, 1), 0.0)
         np.testing.assert_allclose(factor.T @ factor, np.linalg.inv(covariance), rtol=2e-3, atol=2e-3)
 
@@ -52,7 +52,7 @@ def test_distance_is_the_mahalanobis_distance(padim, dataset):
     queries = embeddings(padim.detector, batch)
     want = np.empty(queries.shape[:2])
     for position in range(values.shape[1]):
-        covariance = np.cov(values[:, position].T, ddof=1) + 0.01 * np.eye(padim.detector.dim)
+        covariance = np.cov(values[:, position].T, ddof=1) + 0.01 * np.eye(padim.detector.gaussians.dim)
         centred = queries[:, position] - values[:, position].mean(0)
         want[:, position] = np.sqrt(np.einsum("nd,de,ne->n", centred, np.linalg.inv(covariance), centred))
     with torch.inference_mode():
@@ -76,10 +76,7 @@ def test_map_is_the_distance_upsampled_and_smoothed(padim):
 def test_covariance_is_sklearns():
     covariance = pytest.importorskip("sklearn.covariance")
     vectors = np.random.default_rng(0).standard_normal((12, 3, 5)).astype(np.float32)
-    detector = Padim.__new__(Padim)
-    torch.nn.Module.__init__(detector)
-    detector.config, detector.dim = PadimConfig(regularisation=0.0), 5
-    mean, factor = detector._gaussians(torch.from_numpy(vectors))
+    mean, factor = fit_gaussians(torch.from_numpy(vectors), regularisation=0.0)
     for position in range(3):
         fitted = covariance.EmpiricalCovariance().fit(vectors[:, position].astype(np.float64))
         precision = np.linalg.inv(fitted.covariance_ * 12 / 11)  # scikit-learn divides by n
@@ -91,12 +88,12 @@ def test_covariance_is_sklearns():
 def test_number_of_channels_is_the_papers_choice(backbone, num_features, dim):
     settings = {"backbone": backbone, "weights": "random", "crop_px": 64, "num_features": num_features}
     detector = build_detector("padim", make_config("padim", settings))
-    assert detector.dim == dim
+    assert detector.gaussians.dim == dim
     assert detector.extra_parameters() == 0
 
 
 def test_channels_are_drawn_without_repetition_by_the_seed(padim):
-    channels = padim.detector.channels.tolist()
+    channels = padim.detector.gaussians.channels.tolist()
     assert channels == sorted(set(channels)) == padim.record.fit["channels"]
     assert channels != list(range(len(channels)))
     drawn = torch.randperm(sum(padim.detector.backbone.channels), generator=torch.Generator().manual_seed(0))

@@ -8,6 +8,7 @@ DETECTORS = {
     "differnet": "lineproof.detectors.flow.differnet:DifferNet",
     "draem": "lineproof.detectors.selfsupervised.draem:Draem",
     "fastflow": "lineproof.detectors.flow.fastflow:FastFlow",
+    "fyd": "lineproof.detectors.selfsupervised.fyd:Fyd",
     "glance": "lineproof.detectors.reconstruction.glance:Glance",
     "nsa": "lineproof.detectors.selfsupervised.nsa:Nsa",
     "padim": "lineproof.detectors.distance.padim:Padim",

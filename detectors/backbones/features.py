@@ -83,6 +83,42 @@ class Backbone(FrozenNetwork):
         modules = late_stages(self.network, stride=stride)
         return modules[: modules.index(str(information[self.indices[-1]]["module"])) + 1]
 
+    def stages(self) -> tuple[tuple[str, ...], ...]:
+        """Return the paths, below ``network``, of the modules that lead to each tapped map from the one before it.
+
+        Run one after the other they are the network, so that something can be done to a map on its way.
+
+        Raises:
+            UsageError: the network does more than run its modules one after the other.
+        """
+        information: Any = self.network.feature_info
+        modules = _chain(self.network)
+        ends = [str(information[index]["module"]) for index in self.indices]
+        if set(ends) <= set(modules):
+            begins = [0, *(modules.index(end) + 1 for end in ends[:-1])]
+            stages = tuple(tuple(modules[a : modules.index(b) + 1]) for a, b in zip(begins, ends, strict=True))
+            if self._is_run_by(stages):
+                return stages
+        raise UsageError(
+            f"The backbone, a {type(self.network).__name__}, does more than run its stages one after the other, so "
+            "that its maps cannot be changed on their way. Use such as resnet18 or tf_efficientnet_lite0."
+        )
+
+    def _is_run_by(self, stages: tuple[tuple[str, ...], ...]) -> bool:
+        item = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            for stage, wanted in zip(stages, self(item), strict=True):
+                item = self.run(stage, item)
+                if item.shape != wanted.shape or not torch.allclose(item, wanted, rtol=1e-4, atol=1e-5):
+                    return False
+        return True
+
+    def run(self, stage: Sequence[str], maps: Tensor) -> Tensor:
+        """Run the modules of one of ``stages``: float32 (N, C, h, w) → float32 (N, C', h', w')."""
+        for path in stage:
+            maps = self.network.get_submodule(path)(maps)
+        return maps
+
     def map_sizes(self, image_px: Size) -> tuple[Size, ...]:
         """Return height and width of each tapped map, for images of this height and width."""
         probe = next(self.parameters())
@@ -100,12 +136,19 @@ def late_stages(network: nn.Module, *, stride: int = 4) -> tuple[str, ...]:
     """
     information: Any = network.feature_info
     taps = [(int(info["reduction"]), str(info["module"])) for info in information]
-    containers = {module.rpartition(".")[0] for _, module in taps} - {""}
+    modules = _chain(network)
+    early = [module for reduction, module in taps if reduction <= stride]
+    return tuple(modules[modules.index(early[-1]) + 1 :]) if early else ()
+
+
+def _chain(network: nn.Module) -> list[str]:
+    """Return the paths of a timm network's modules in order; a container of feature maps stands as its children."""
+    information: Any = network.feature_info
+    containers = {str(info["module"]).rpartition(".")[0] for info in information} - {""}
     modules: list[str] = []
     for name, child in network.named_children():
         modules += [f"{name}.{index}" for index, _ in child.named_children()] if name in containers else [name]
-    early = [module for reduction, module in taps if reduction <= stride]
-    return tuple(modules[modules.index(early[-1]) + 1 :]) if early else ()
+    return modules
 
 
 def cache_features(

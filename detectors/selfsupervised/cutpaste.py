@@ -38,7 +38,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ...core.errors import UsageError
 from ...core.size import Size, size_text
 from ..backbones.features import cache_features
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold
 from ..nn.calibration import calibration_parts, recalibrate
 from ..training.images import ImageSet
@@ -54,7 +54,7 @@ _CALIBRATION, _HELD_OUT = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutPasteConfig(DetectorConfig):
+class CutPasteConfig(TrainedConfig):
     """Parameters of CutPaste.
 
     Attributes:
@@ -75,8 +75,6 @@ class CutPasteConfig(DetectorConfig):
         translation: largest shift of an image as a share of its sides, mirrored at the border. A guess.
         steps_per_epoch: steps that count as one epoch.
         epochs: largest number of epochs, of the image network and again of the patch network.
-        patience: epochs without a lower held-out loss before a training stops; 0 never stops early.
-        keep: epoch that is kept, ``"last"`` or ``"best"``, the one with the lowest held-out loss.
         batch_size: good images per step; each is drawn in every kind.
         learning_rate: learning rate of SGD with momentum 0.9; it falls by a cosine to 0.
         weight_decay: weight decay of SGD.
@@ -97,8 +95,6 @@ class CutPasteConfig(DetectorConfig):
     translation: float = 0.1
     steps_per_epoch: int = 256
     epochs: int = 256
-    patience: int = 0
-    keep: str = "last"
     batch_size: int = 32
     learning_rate: float = 0.03
     weight_decay: float = 3e-5
@@ -219,7 +215,7 @@ class CutPaste(AbstractDetector[CutPasteConfig]):
             epochs=config.epochs,
             batch_size=config.batch_size,
             patience=config.patience,
-            keeps="best" if config.keep == "best" else "last",
+            keeps=config.keep,
         )
         return Trainer(task, schedule=schedule, context=context).run()
 
@@ -267,7 +263,6 @@ def _check(config: CutPasteConfig) -> None:
         ("patch_stem", config.patch_stem, ("own", "backbone")),
         ("image_score", config.image_score, ("image", "patches")),
         ("density", config.density, ("one", "position")),
-        ("keep", config.keep, ("last", "best")),
     ):
         if value not in known:
             raise UsageError(f"cutpaste: {field} is {value!r}; expected one of {', '.join(known)}.")

@@ -28,7 +28,7 @@ Score: largest value of the map. fp16: both encoders and the products of the sea
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ...core.size import Size, size_text
 from ..backbones.features import cache_features
-from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
+from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.neighbours import BankDistance, covering_radius, greedy_coreset, nearest_distance
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -62,7 +62,7 @@ Pairs = tuple[PatchPairs, PatchPairs]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchSvddConfig(DetectorConfig):
+class PatchSvddConfig(TrainedConfig):
     """Parameters of Patch SVDD.
 
     Attributes:
@@ -72,15 +72,14 @@ class PatchSvddConfig(DetectorConfig):
         initial_weights: ``"torch"``, as the authors' code begins, or ``"he"``. With the former all embeddings begin
             nearly equal, which takes thousands of steps to overcome; the latter keep the variance from layer to layer.
         svdd_weight: weight of the distance loss, the paper's lambda.
-        noise: standard deviation of the noise on patches whose direction is asked for, per colour and per value, of
-            pixels in [0, 1].
+        colour_shift: standard deviation of what is added to patches whose direction is asked for, one value per patch
+            and colour; pixels are in [0, 1]. A larger one than the paper's makes embeddings depend less on the light.
+        noise: standard deviation of what is added to them beside it, one value per pixel and colour.
         coreset_ratio: share of all embeddings kept in each bank, greedy k-centre. 1 keeps all (paper): with 209 images
             of 256 px 174 MB, and 282 GFLOP for the search in every frame; 0.01 costs a hundredth of both.
         coreset_size: largest number of embeddings kept in each bank; 0 leaves it to the ratio.
         patches_per_image: draws of every image in an epoch.
         epochs: largest number of epochs.
-        keep: epoch whose weights are kept: ``"last"`` or ``"best"``, the one with the lowest held-out loss.
-        patience: epochs without a lower held-out loss before training stops; 0 never stops early.
         batch_size: draws per step; each gives two pairs of either size.
         learning_rate: Adam's learning rate.
     """
@@ -90,13 +89,12 @@ class PatchSvddConfig(DetectorConfig):
     combination: str = "product"
     initial_weights: str = "torch"
     svdd_weight: float = 1.0
+    colour_shift: float = 0.02
     noise: float = 0.02
     coreset_ratio: float = 1.0
     coreset_size: int = 0
     patches_per_image: int = 100
     epochs: int = 300
-    keep: str = "last"
-    patience: int = 0
     batch_size: int = 64
     learning_rate: float = 1e-4
 
@@ -160,7 +158,13 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
         config = self.config
         trained = _Training(self.encoder, svdd_weight=config.svdd_weight).to(context.device)
         source, held_out = (
-            PairSource(items, self.mean_image, patches_per_image=number, noise=config.noise)
+            PairSource(
+                items,
+                self.mean_image,
+                patches_per_image=number,
+                colour_shift=config.colour_shift,
+                noise=config.noise,
+            )
             for items, number in ((images, config.patches_per_image), (holdout, _HELD_OUT_PATCHES))
         )
         self.to(context.device)
@@ -179,7 +183,7 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
             epochs=config.epochs,
             batch_size=config.batch_size,
             patience=config.patience,
-            keeps=cast(Literal["best", "last"], config.keep),
+            keeps=config.keep,
         )
         return Trainer(task, schedule=schedule, context=context).run()
 
@@ -220,7 +224,7 @@ def _check(config: PatchSvddConfig) -> None:
             f"patch_svdd: crop_px is {size_text(config.crop_px)}; patches of {BIG_PX} px every {BIG_STRIDE} px must "
             f"cover it. Give multiples of {BIG_STRIDE} from {BIG_PX} on, such as 256x256 or 128x384."
         )
-    choices = {"combination": ("product", "sum"), "initial_weights": ("torch", "he"), "keep": ("last", "best")}
+    choices = {"combination": ("product", "sum"), "initial_weights": ("torch", "he")}
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             raise UsageError(f"patch_svdd: {name} is {getattr(config, name)!r}; expected {' or '.join(allowed)}.")

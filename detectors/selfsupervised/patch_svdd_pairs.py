@@ -50,14 +50,18 @@ class PairSource(BatchSource[tuple[PatchPairs, PatchPairs]]):
         images: good images.
         mean_image: their mean, which is subtracted, float32 (3, H, W).
         patches_per_image: number of draws of every image in an epoch.
-        noise: standard deviation of the noise on patches whose direction is asked for: one draw per colour of a
-            patch and one per value, in units of the largest pixel value.
+        colour_shift: standard deviation of what is added to patches whose direction is asked for, one value per patch
+            and colour, where the largest pixel value is 1.
+        noise: standard deviation of what is added to them beside it, one value per pixel and colour.
     """
 
-    def __init__(self, images: ImageSet, mean_image: Tensor, *, patches_per_image: int, noise: float) -> None:
+    def __init__(
+        self, images: ImageSet, mean_image: Tensor, *, patches_per_image: int, colour_shift: float, noise: float
+    ) -> None:
         self._images = images
         self._mean_image = mean_image
         self._patches_per_image = patches_per_image
+        self._colour_shift = colour_shift
         self._noise = noise
 
     def __len__(self) -> int:
@@ -76,8 +80,8 @@ class PairSource(BatchSource[tuple[PatchPairs, PatchPairs]]):
         first, second, direction = apart_corners(len(item_of), size, side, generator)
         apart = torch.stack((first, second))
         patches = cut(images, item_of, apart, side)
-        shift = torch.randn((*patches.shape[:3], 1, 1), generator=generator)
-        patches = patches + self._noise * (shift + torch.randn(patches.shape, generator=generator))
+        shift = self._colour_shift * torch.randn((*patches.shape[:3], 1, 1), generator=generator)
+        patches = patches + shift + self._noise * torch.randn(patches.shape, generator=generator)
         return PatchPairs(near=cut(images, item_of, near, side), apart=patches, direction=direction)
 
 

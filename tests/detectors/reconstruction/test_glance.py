@@ -4,12 +4,17 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
+
+from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
+from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
-from lineproof.detectors.base import build_detector, make_config  # noqa: E402
+from lineproof.detectors.base import DETECTORS, build_detector, make_config  # noqa: E402
 from lineproof.detectors.reconstruction.glance import compactness, patch_scores  # noqa: E402
 from lineproof.detectors.reconstruction.glance_batches import draw_positions, image_files, stain  # noqa: E402
 from lineproof.detectors.reconstruction.glance_map import make_interpolation  # noqa: E402
@@ -20,6 +25,7 @@ from lineproof.detectors.reconstruction.glance_networks import (  # noqa: E402
     cut,
     seen_around,
 )
+from lineproof.detectors.training.train import train  # noqa: E402
 
 SMALL = {"weights": "none", "local_width": 8, "global_width": 4, "embedding_size": 16}
 
@@ -173,6 +179,51 @@ def test_compactness_sums_numpys_correlations():
     correlations = np.corrcoef(embeddings, rowvar=False)
     got = compactness(torch.from_numpy(embeddings))
     np.testing.assert_allclose(float(got), correlations.sum() - np.trace(correlations), rtol=1e-9)
+
+
+def test_the_loss_is_that_of_its_parts():
+    """Inconsistency, and cross-entropy of good patches against stained ones, in NumPy."""
+    detector = glance(64, distortion_weight=0.5)
+    images, positions = noise(64, 3), torch.tensor([[0, 31], [7, 7], [31, 2]])
+    patches = cut(images, positions)
+    stained = patches.flip(2)
+    with torch.inference_mode():
+        predicted = detector.surroundings(images, seen_around(positions, 64))
+        good, bad = detector.local(patches), detector.local(stained)
+        logits = [detector.distortion(item, predicted).double().numpy().ravel() for item in (good, bad)]
+        got = float(detector.loss(images, positions, patches, stained))
+    inconsistency = np.mean((predicted - good).double().numpy() ** 2)
+    distortion = np.concatenate([np.log1p(np.exp(logits[0])), np.log1p(np.exp(-logits[1]))]).mean()
+    np.testing.assert_allclose(got, inconsistency + 0.5 * distortion, rtol=1e-5)
+
+
+def test_local_net_stays_as_it_was_distilled():
+    detector = glance(64)
+    images, positions = noise(64), torch.tensor([[0, 31], [7, 7]])
+    patches = cut(images, positions)
+    detector.loss(images, positions, patches, patches.flip(2)).backward()
+    assert all(item.grad is None for item in detector.local.parameters())
+    assert all(item.grad is not None for item in detector.surroundings.parameters())
+    assert all(item.grad is not None for item in detector.distortion.parameters())
+
+
+@pytest.mark.slow
+def test_general_images_come_first(dataset, tmp_path):
+    """Both distillations and the training are told apart, on disk too; the teacher is not kept."""
+    textures = tmp_path / "textures"
+    textures.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (80, 90, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(textures / f"{number}.png")
+    settings = resolve(DETECTORS, "glance", kind="detector").quick_settings() | {
+        "resize_px": 64, "crop_px": 64, "local_patches": 4, "epochs": 1, "local_epochs": 1,
+        "distillation_epochs": 2, "distillation_source": str(textures),
+    }  # fmt: skip
+    record = train("glance", make_config("glance", settings), dataset=dataset, run=tmp_path / "run")
+    assert record.fit["distillation"]["epochs"] == 2
+    assert record.fit["local"]["epochs"] == record.fit["epochs"] == 1
+    kept = load_file(tmp_path / "run" / CHECKPOINT)
+    assert {name.partition(".")[0] for name in kept} == {"local", "surroundings", "distortion", "interpolate"}
 
 
 @pytest.mark.parametrize(("size", "step"), [(64, 12), (70, 8)])

@@ -7,6 +7,7 @@ What differs, and why: the precision matrix is kept as its Cholesky factor (see 
 rounding far better and gives the same value.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,14 @@ from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussian
 from ..training.images import ImageSet
 
 _STRIDES = (4, 8, 16)
+#: Names of tensors by those in the checkpoints of former releases.
+_FORMER_NAMES = {
+    "channels": "gaussians.channels",
+    "mean": "gaussians.mean",
+    "factor": "gaussians.factor",
+    "upsample.rows": "distance_map.upsample.rows",
+    "upsample.columns": "distance_map.upsample.columns",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +84,10 @@ class Padim(AbstractDetector[PadimConfig]):
             "num_features": gaussians.dim,
             "channels": gaussians.channels.tolist(),
         }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Load a state dict, also one of former releases, which held the Gaussians without a module of their own."""
+        super().restore({_FORMER_NAMES.get(name, name): tensor for name, tensor in state.items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""

@@ -126,9 +126,9 @@ def test_constants_are_those_of_all_stages(run_folder):
     from lineproof.detectors.training.checkpoint import load_detector
 
     detector = load_detector(read_record(run_folder).detector, run_folder / CHECKPOINT)
-    positions, dim = detector.factor.shape[:2]
+    positions, dim = detector.gaussians.factor.shape[:2]
     floats = positions * dim * dim + positions * dim  # whitening factors and their biases
-    upsample = 64 * sum(detector.size)
+    upsample = 64 * sum(detector.distance_map.size)
     assert constants_bytes(detector) == 4 * (floats + upsample) + 8 * dim
 
 

@@ -23,11 +23,10 @@ from lineproof.data.sample.write import write_sample
 from lineproof.detectors.training.from_folder import train_detector
 from lineproof.detectors.training.options import TrainOptions
 from lineproof.eval.calibrate import record_calibration
-from lineproof.eval.good_parts import CalibrationSource, calibrate_on
+from lineproof.eval.good_parts import CalibrationRequest, calibrate_on
 from lineproof.eval.parity.verify import verify
 from lineproof.export.bundle import export_bundle
 from lineproof.export.options import ExportOptions
-from lineproof.runtime.engine import EngineOptions
 from lineproof.sweep.export_result import ExportResult
 
 SETTINGS = {"backbone": "test_resnet", "weights": "random", "resize_px": 64, "crop_px": 64, "num_features": 12}
@@ -88,9 +87,9 @@ def test_export_inspect_and_verify_say_it(bundle):
 
 
 def test_the_runs_own_images_may_not_set_a_threshold_any_more(trained_twice, bundle):
-    source = CalibrationSource(data=trained_twice.run)
+    request = CalibrationRequest(data=trained_twice.run, engine="ort-cpu")
     with pytest.raises(BadInputError, match=r"4 of 4 images show what .* fitted to.* fitted again to all good images"):
-        calibrate_on(bundle, source, engine="ort-cpu", max_false_reject=0.01, options=EngineOptions())
+        calibrate_on(bundle, request)
 
 
 def test_new_good_parts_end_the_caveat_of_their_engine(bundle, tmp_path):
@@ -99,9 +98,7 @@ def test_new_good_parts_end_the_caveat_of_their_engine(bundle, tmp_path):
     folder.mkdir()
     for path in sorted((tmp_path / "more/flange/train/good").iterdir())[10:]:
         path.rename(folder / path.name)
-    calibration = calibrate_on(
-        bundle, CalibrationSource(data=folder), engine="ort-cpu", max_false_reject=0.01, options=EngineOptions()
-    )
+    calibration = calibrate_on(bundle, CalibrationRequest(data=folder, engine="ort-cpu"))
     before = [line for line in calibration.summary_lines() if CAVEAT in line]
     assert [line.startswith("Before: Refitted") for line in before] == [True]
     assert calibration.to_dict()["previous_note"].startswith(CAVEAT)

@@ -327,6 +327,7 @@ DEFAULTS = {
     "differnet": "alexnet",
     "draem": "none",
     "fastflow": "wide_resnet50_2.racm_in1k",
+    "fyd": "resnet18.tv_in1k",
     "glance": "resnet18.tv_in1k",
     "nsa": "none",
     "padim": "wide_resnet50_2.tv_in1k",

@@ -104,3 +104,23 @@ def test_too_many_channels_are_refused():
     settings = {"backbone": "resnet18", "weights": "random", "crop_px": 64, "num_features": 500}
     with pytest.raises(UsageError, match=r"num_features is 500; resnet18 has 448 channels"):
         build_detector("padim", make_config("padim", settings))
+
+
+def test_a_checkpoint_of_former_releases_is_read():
+    """The Gaussians had no module of their own there, and their tensors lay beside the backbone's."""
+    config = make_config("padim", {"backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64})
+    torch.manual_seed(0)
+    detector, other = build_detector("padim", config), build_detector("padim", config)
+    height, width = detector.backbone.map_sizes(config.crop_px)[0]
+    number, dim = height * width, detector.gaussians.dim
+    detector.gaussians.register_buffer("mean", torch.randn(number, dim))
+    detector.gaussians.register_buffer("factor", torch.randn(number, dim, dim))
+    former = {
+        name.removeprefix("gaussians.").removeprefix("distance_map."): item
+        for name, item in detector.state_dict().items()
+    }
+    assert {"channels", "mean", "factor", "upsample.rows", "upsample.columns"} <= former.keys()
+    other.restore(former)
+    images = torch.randn(2, 3, 64, 64)
+    for have, want in zip(other(images), detector(images), strict=True):
+        assert torch.equal(have, want)

@@ -342,8 +342,9 @@ def test_a_resumed_run_takes_the_steps_of_an_unbroken_one(sample_folder, tmp_pat
 
     config = PatchSvddConfig(**TINY)
     train("patch_svdd", config, dataset=dataset, run=tmp_path / "whole")
+    often = TrainOptions(save_every_s=1e-9)
     with pytest.raises(KilledError):
-        train("patch_svdd", config, dataset=dataset, run=tmp_path / "broken", progress=kill)
+        train("patch_svdd", config, dataset=dataset, run=tmp_path / "broken", options=often, progress=kill)
     assert (tmp_path / "broken" / "trainer.safetensors").exists()
     train("patch_svdd", config, dataset=dataset, run=tmp_path / "broken")
     whole, broken = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "broken"))

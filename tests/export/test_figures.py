@@ -128,7 +128,7 @@ def test_constants_are_those_of_all_stages(run_folder):
     detector = load_detector(read_record(run_folder).detector, run_folder / CHECKPOINT)
     positions, dim = detector.gaussians.factor.shape[:2]
     floats = positions * dim * dim + positions * dim  # whitening factors and their biases
-    upsample = 64 * sum(detector.distance_map.size)
+    upsample = 64 * sum(detector.backbone.map_sizes(detector.config.crop_px)[0])
     assert constants_bytes(detector) == 4 * (floats + upsample) + 8 * dim
 
 

@@ -2,9 +2,9 @@
 
 Cohen, Hoshen: "Sub-Image Anomaly Detection with Deep Pyramid Correspondences", arXiv 2005.02357 (2020).
 
-In fp16 are the backbone, the gallery (half the file) and the products with it; each smallest distance is then
-computed anew in fp32 from the query and the stored vector. The retrieval stays in fp32 altogether: two images that
-swap ranks would change the gallery. So do upsampling and smoothing.
+The gallery (half the file) and the products with it may be fp16; each smallest distance is then computed anew in fp32
+from the query and the stored vector. Retrieval, upsampling and smoothing stay in fp32. Where features for the retrieval
+are rounded, as in an fp16 backbone, two images may swap ranks, and another image is searched.
 """
 
 import math
@@ -65,7 +65,6 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
         centre0, centre1, centre2: mean vectors that were subtracted from them, float32 (C, 1).
     """
 
-    half_scopes = ("backbone", "head.levels.*.products")
     globals: Tensor
 
     def __init__(self, config: PyramidConfigT) -> None:

@@ -13,7 +13,8 @@ What differs, and why:
   authors' code. The held-out loss is that of good images with synthetic anomalies that never change.
 - Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
 - Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
-- Convolutions before a batch normalisation have no bias, which it would cancel.
+- Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
+  layer begins at zero: untrained, it is undecided everywhere.
 
 There is no pretrained backbone: ``backbone`` must be "none", every parameter counts as the method's own. In the lowered
 form the reconstructive network stands as the backbone stage, the discriminative one as the head.
@@ -37,18 +38,11 @@ from ...core.size import size_text
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold, plain_conv
 from ..nn.calibration import calibration_parts, recalibrate
-from ..presets import Preset
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
-from .draem_networks import (
-    DiscriminativeNetwork,
-    ReconstructiveNetwork,
-    focal_loss,
-    initialise,
-    structural_similarity,
-)
+from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
 from .pairs import CALIBRATION, HELD_OUT, DrawnPairs, PairMaker
 
 
@@ -90,9 +84,6 @@ class Draem(AbstractDetector[DraemConfig]):
     """DRAEM in its training form."""
 
     config_class = DraemConfig
-    paper = Preset(
-        source="Zavrtanik et al. (2021) and their code, but textures from noise unless texture_source names a folder."
-    )
     half_scopes = ("backbone", "head")
 
     def __init__(self, config: DraemConfig) -> None:
@@ -100,7 +91,6 @@ class Draem(AbstractDetector[DraemConfig]):
         _check(config)
         self.reconstructive = ReconstructiveNetwork(config.reconstructive_width)
         self.discriminative = DiscriminativeNetwork(config.discriminative_width)
-        self.apply(initialise)
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:

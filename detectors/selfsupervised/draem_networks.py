@@ -29,19 +29,6 @@ class _Grow(nn.Module):
         return out
 
 
-def initialise(module: nn.Module) -> None:
-    """Draw a layer's weights as the authors' code does, with deviation 0.02: about 0 in convolutions, 1 in norms.
-
-    Args:
-        module: any layer; those of another kind stay as they are, and so do a convolution's biases.
-    """
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
-
-
 class ReconstructiveNetwork(nn.Module):
     """Autoencoder without skip connections from images to good images; 69 M parameters at width 128.
 
@@ -86,6 +73,8 @@ class DiscriminativeNetwork(nn.Module):
             _double(above + skip, above, above) for (_, above), skip in zip(grown, skips, strict=True)
         )
         self.last = nn.Conv2d(width, 2, 3, padding=1)
+        for item in self.last.parameters():
+            nn.init.zeros_(item)
 
     def forward(self, restored: Tensor, images: Tensor) -> Tensor:
         """Two float32 (N, 3, H, W), H and W multiples of 32 → logits float32 (N, 2, H, W)."""

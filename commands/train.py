@@ -61,7 +61,7 @@ def train(
     seed: Annotated[
         int, Option(help="Seed of every random choice; the same seed gives the same weights on a CPU.")
     ] = 0,
-    device: Annotated[str, Option(help="Device to train on: cpu or cuda.")] = "cpu",
+    device: Annotated[str, Option(help="Device to train on: cpu, cuda, or cuda:N for the GPU with index N.")] = "cpu",
     time_limit: Annotated[float, Option(help="Minutes after which no new epoch starts; 0 for no limit.")] = 0.0,
     save_every: Annotated[
         float, Option(help="Minutes after which the state of the training is saved again; 0 never saves it.")

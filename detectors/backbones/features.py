@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ...core.progress import Progress
 from ...core.size import Size
+from ..training.devices import full_precision, moved
 from ..training.images import ImageSet
 from .frozen import FrozenNetwork
 from .weights import create_network, weights_record
@@ -162,7 +163,9 @@ def cache_features(
 ) -> list[Tensor]:
     """Run ``compute`` once over all images and keep its outputs, in order.
 
-    The result lies in memory, or in an unnamed temporary file mapped into memory where it exceeds 3 GB.
+    On CUDA float32 is computed in full, without TF32: what a fit keeps of them is later compared with features that the
+    reference computes on a CPU. The result lies in memory, or in an unnamed temporary file mapped into memory where it
+    exceeds 3 GB.
 
     Args:
         compute: maps normalised images, float32 (N, 3, H, W), to one tensor (N, …) per kind of feature.
@@ -178,8 +181,8 @@ def cache_features(
     stores: list[Tensor] = []
     for start in range(0, len(images), batch_size):
         batch = images.batch(range(start, min(start + batch_size, len(images))))
-        with torch.no_grad():
-            outputs = compute(batch.to(device))
+        with torch.no_grad(), full_precision():
+            outputs = compute(moved(batch, device))
         if not stores:
             sizes = [(len(images), *item.shape[1:]) for item in outputs]
             num_bytes = 4 * sum(math.prod(size) for size in sizes)

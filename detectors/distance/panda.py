@@ -48,6 +48,7 @@ from ..backbones.features import cache_features
 from ..backbones.weights import create_network
 from ..base import FitContext, TrainedConfig
 from ..nn.finite import describe_not_finite
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
@@ -126,7 +127,7 @@ class Panda(AbstractPyramid[PandaConfig]):
         config, network = self.config, self.backbone.network
         self.to(context.device)
         centre = self._pooled(images, context, "features before").double().mean(0).float()
-        target = centre.to(context.device)
+        target = moved(centre, context.device)
 
         def holdout_loss() -> float:
             return float(compactness(self._pooled(holdout, context, "held-out features"), centre))
@@ -140,7 +141,7 @@ class Panda(AbstractPyramid[PandaConfig]):
         )
 
         def loss(batch: Tensor) -> Tensor:
-            value = compactness(self.backbone(batch.to(context.device))[-1].mean((2, 3)), target)
+            value = compactness(self.backbone(moved(batch, context.device))[-1].mean((2, 3)), target)
             return value + elastic_penalty(parameters, anchors, fisher, weight=config.ewc_weight) if fisher else value
 
         task = LossTask(
@@ -186,7 +187,7 @@ class Panda(AbstractPyramid[PandaConfig]):
         if self.config.fisher:
             shapes = {name: network.get_parameter(name).shape for name in self.trained}
             read = read_fisher(Path(self.config.fisher), shapes)
-            return {name: item.to(context.device) for name, item in read.items()}
+            return moved(read, context.device)
         classifier = create_network(self.config.backbone, self.config.weights)
         # The backbone has no classifier; where its weights are random, the other network has drawn other ones.
         classifier.load_state_dict(network.state_dict(), strict=False)
@@ -260,9 +261,9 @@ def diagonal_fisher(
     totals = [torch.zeros_like(item) for item in parameters]
     generator = torch.Generator().manual_seed(seed)
     for index in range(len(images)):
-        logits = classifier(images.batch([index]).to(parameters[0].device))
+        logits = classifier(moved(images.batch([index]), parameters[0].device))
         label = torch.multinomial(logits.detach().cpu().softmax(1), 1, generator=generator)[0]
-        loss = F.cross_entropy(logits, label.to(logits.device))
+        loss = F.cross_entropy(logits, moved(label, logits.device))
         for total, gradient in zip(totals, torch.autograd.grad(loss, parameters), strict=True):
             total += gradient.square() / len(images)
         progress("Fisher information", index + 1, len(images))

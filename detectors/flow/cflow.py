@@ -36,6 +36,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset
+from ..training.devices import full_precision, moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
 from ..training.task import BatchSource, Optimisation
@@ -172,7 +173,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
             self.flows,
             Optimisation(optimiser=optimiser, scheduler=scheduler),
             source=source,
-            features=(lambda batch: self.vectors(batch.to(context.device))) if config.rotation_deg else None,
+            features=self.vectors if config.rotation_deg else None,
             loss=lambda *vectors: -F.logsigmoid(self.log_likelihood(*vectors)).mean(),
             holdout_loss=lambda: self._mean_loss(holdout_features),
         )
@@ -202,11 +203,10 @@ class CFlow(AbstractDetector[CFlowConfig]):
         """Set the largest log-likelihood of each level over the training images, none of them turned."""
         self.ceilings.fill_(-math.inf)
         for part in torch.arange(len(images)).split(_IMAGES_AT_ONCE):
-            with torch.no_grad():
-                levels = self.vectors(images.batch(part.tolist()).to(device))
-            for level, vectors in enumerate(levels):
-                highest = self._likelihoods(level, vectors).max()
-                self.ceilings[level] = torch.maximum(self.ceilings[level], highest)
+            with torch.no_grad(), full_precision():
+                levels = self.vectors(moved(images.batch(part.tolist()), device))
+                highest = [self._likelihoods(level, vectors).max() for level, vectors in enumerate(levels)]
+            self.ceilings = torch.maximum(self.ceilings, torch.stack(highest))
 
     def vectors(self, images: Tensor) -> tuple[Tensor, ...]:
         """Normalised images float32 (N, 3, H, W) → feature vectors per level, float32 (N, h·w, C)."""
@@ -219,7 +219,8 @@ class CFlow(AbstractDetector[CFlowConfig]):
     def log_likelihood(self, level: int, vectors: Tensor, positions: Tensor) -> Tensor:
         """Log-likelihood over C of float32 vectors (V, C) at positions int64 (V,), row-major: float32 (V,)."""
         codes = self.get_buffer(f"codes{level}")
-        z, log_jacobian = self.flows[level](vectors.to(codes.device), c=[codes[positions.to(codes.device)]])
+        vectors, positions = moved((vectors, positions), codes.device)
+        z, log_jacobian = self.flows[level](vectors, c=[codes[positions]])
         likelihood: Tensor = (log_jacobian - 0.5 * z.square().sum(1)) / z.shape[1] - 0.5 * math.log(2.0 * math.pi)
         return likelihood
 

@@ -39,6 +39,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
 from ..presets import Preset
+from ..training.devices import moved
 from ..training.features import CachedFeatures, mean_loss
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -147,7 +148,7 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
             if config.standardises:
                 self.standardise.learn(fit_features)
             if config.caches_rotations:
-                views = self.standardise(fit_features.to(device)).cpu().unflatten(0, (len(images), -1))
+                views = self.standardise(moved(fit_features, device)).cpu().unflatten(0, (len(images), -1))
                 source = FixedViews(views, config.num_training_rotations)
         holdout_features = CachedFeatures([cached(holdout, "held-out features").flatten(0, 1)])
         parameters = [item for item in self.flow.parameters() if item.requires_grad]
@@ -160,7 +161,7 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
             source=source,
             loss=lambda batch: glow_loss(self.flow, self.drawn_features(batch)),
             holdout_loss=lambda: mean_loss(
-                lambda features: glow_loss(self.flow, features[0].to(device)),
+                lambda features: glow_loss(self.flow, moved(features[0], device)),
                 holdout_features,
                 batch_size=config.batch_size,
             ),
@@ -174,15 +175,14 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
 
     def drawn_features(self, batch: DrawnViews) -> Tensor:
         """Features of drawn views of images: float32 (B · num_training_rotations, D), on the flow's device."""
-        values, angles = batch
-        values = values.to(next(self.flow.parameters()).device)
+        values, angles = moved(batch, next(self.flow.parameters()).device)
         if angles is None:
             return values
         with torch.no_grad():
             return torch.cat([self._features_at(*pair) for pair in zip(values.split(1), angles, strict=True)])
 
     def _features_at(self, image: Tensor, angles: Tensor) -> Tensor:
-        rotate = Rotate(self.config.crop_px, angles.to(image.device), black=self._black())
+        rotate = Rotate(self.config.crop_px, angles, black=self._black())
         return self.features(rotate.to(image.device)(image))
 
     def _black(self) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.size import Size
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.task import TRAINING, BatchSource, Draw, Optimisation, TrainingTask
 from .rotations import Rotate
@@ -182,14 +183,14 @@ class VectorTask(TrainingTask[DrawnVectors]):
 
     def step(self, batch: DrawnVectors) -> Iterator[tuple[str, Tensor]]:
         """Yield the loss of each portion, level by level."""
-        levels, orders = batch
+        levels, orders = moved(batch, next(self.module.parameters()).device)
         if self._features:
             with torch.no_grad():
                 levels = self._features(levels[0])
         for level, (vectors, order) in enumerate(zip(levels, orders, strict=True)):
             flat, positions = vectors.flatten(0, 1), vectors.shape[1]
             for indices in order:
-                yield TRAINING, self._loss(level, flat[indices.to(flat.device)], indices % positions)
+                yield TRAINING, self._loss(level, flat[indices], indices % positions)
 
     def validate(self) -> float:
         """Return the value of ``holdout_loss``."""

@@ -38,6 +38,7 @@ from ...core.size import size_text
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold, plain_conv
 from ..nn.calibration import calibration_parts, recalibrate
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
@@ -128,12 +129,9 @@ class Draem(AbstractDetector[DraemConfig]):
         optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)
         scheduler = LambdaLR(optimiser, lambda epoch: rate_left(config, epoch))
 
-        def moved(pairs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(item.to(context.device) for item in pairs)
-
         def calibrate() -> None:
             parts = calibration_parts(len(images), config.batch_size)
-            batches = (moved(maker.pairs(images, part, stream=CALIBRATION)) for part in parts)
+            batches = (moved(maker.pairs(images, part, stream=CALIBRATION), context.device) for part in parts)
             recalibrate(self, lambda pairs: self.logits(pairs[0]), batches=batches)
 
         def holdout_loss() -> float:
@@ -141,14 +139,14 @@ class Draem(AbstractDetector[DraemConfig]):
             total = 0.0
             for part in torch.arange(len(holdout)).split(config.batch_size):
                 pairs = maker.pairs(holdout, part, stream=HELD_OUT)
-                total += float(self.loss(*moved(pairs))) * len(part)
+                total += float(self.loss(*moved(pairs, context.device))) * len(part)
             return total / len(holdout)
 
         task = LossTask(
             self,
             Optimisation(optimiser=optimiser, scheduler=scheduler, scheduler_unit="epoch"),
             source=DrawnPairs(maker, images, config.draws_per_image),
-            loss=lambda pairs: self.loss(*moved(pairs)),
+            loss=lambda pairs: self.loss(*moved(pairs, context.device)),
             holdout_loss=holdout_loss,
         )
         schedule = Schedule(

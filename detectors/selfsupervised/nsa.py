@@ -45,6 +45,7 @@ from ..nn.blocks import fold
 from ..nn.calibration import recalibrate
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
@@ -166,11 +167,11 @@ class Nsa(AbstractDetector[NsaConfig]):
         share = _share_with_anomaly(calibration)
 
         def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-            drawn, labels = (item.to(context.device) for item in batch)
+            drawn, labels = moved(batch, context.device)
             return F.binary_cross_entropy_with_logits(self.logits(drawn), labels)
 
         def holdout_loss() -> float:
-            recalibrate(self, lambda batch: self.logits(batch[0].to(context.device)), batches=calibration)
+            recalibrate(self, lambda batch: self.logits(moved(batch[0], context.device)), batches=calibration)
             return sum(float(loss(batch)) * len(batch[0]) for batch in held_out) / len(holdout)
 
         optimiser = torch.optim.Adam(self.parameters(), config.learning_rate)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..base import FitContext
 from ..nn.calibration import calibration_parts, recalibrate
+from .devices import moved
 from .schedules import Schedule
 from .task import TRAINING, BatchSource, Draw, LossTask, Optimisation
 from .trainer import Trainer
@@ -84,14 +85,14 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
     device = next(module.parameters()).device
     is_normalised = any(isinstance(item, nn.BatchNorm2d) for item in module.modules())
 
-    def moved(features: Features) -> Tensor:
-        return loss(tuple(item.to(device) for item in features))
+    def moved_loss(features: Features) -> Tensor:
+        return loss(moved(features, device))
 
     def holdout_loss() -> float:
         if is_normalised:
             parts = calibration_parts(len(source), schedule.batch_size)
-            recalibrate(module, moved, batches=(source.at(part) for part in parts))
-        return mean_loss(moved, holdout_source, batch_size=schedule.batch_size)
+            recalibrate(module, moved_loss, batches=(source.at(part) for part in parts))
+        return mean_loss(moved_loss, holdout_source, batch_size=schedule.batch_size)
 
-    task = LossTask(module, optimisation, source=source, loss=moved, holdout_loss=holdout_loss, name=name)
+    task = LossTask(module, optimisation, source=source, loss=moved_loss, holdout_loss=holdout_loss, name=name)
     return Trainer(task, schedule=schedule, context=context).run()

@@ -19,7 +19,7 @@ class TrainOptions:
             data set has no validation split of its own; 0 < share < 1.
         refit: fit the detector again on all good images, the held-out ones included, once these have set the threshold.
         seed: seed of every random choice; the same seed gives the same bits on a CPU.
-        device: ``"cpu"`` or ``"cuda"``; CUDA is never chosen silently.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, see ``find_device``; CUDA is never chosen silently.
         save_every_s: seconds after which the trainer's state is saved again, between two steps; it is also saved at the
             end and at Ctrl-C. 0 never saves it: an interrupted training begins again.
         time_limit_s: training stops after the epoch that exceeds this time, in seconds; 0 for no limit.

@@ -18,7 +18,7 @@ from ...bundle.manifest import DetectorRecord, RefitRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, unfinished_words
 from ...bundle.runs.record import FirstFit, PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
-from ...core.errors import BadInputError, EnvironmentMissingError, LineproofError, StoppedError, UsageError
+from ...core.errors import BadInputError, LineproofError, StoppedError, UsageError
 from ...core.progress import Progress, silent
 from ...core.size import size_text
 from ...core.spec import FrameRule, check_bit_depth, check_fit
@@ -29,6 +29,7 @@ from ...host.environment import describe_environment
 from ..base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
 from .beginning import begin, check_beginning, describe_run
 from .checkpoint import save_weights, score_images
+from .devices import current, describe_device, find_device
 from .images import ImageSet
 from .options import TrainOptions
 from .refit import Job, keep_first_fit, refit_job, refit_report, refit_words
@@ -67,7 +68,7 @@ def train(
         BusyError: another process trains in this folder.
         StoppedError: Ctrl-C was pressed; the message names what is saved and the command that resumes the run.
         UsageError: the image size is too small for any feature map, or an option is out of its range.
-        EnvironmentMissingError: CUDA was asked for, and torch has no CUDA GPU.
+        EnvironmentMissingError: CUDA was asked for, and torch has no CUDA GPU, or none with this index.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
     options = options or TrainOptions()
@@ -81,10 +82,10 @@ def train(
     if options.num_workers < 0:
         raise UsageError(f"num_workers (--workers) is {options.num_workers}; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
-    device = _device(options.device)
+    device = find_device(options.device)
     frames = _look_at(fitted + held_out, options, progress)
     run.mkdir(parents=True, exist_ok=True)
-    with exclusive(run, what="a training run"):
+    with exclusive(run, what="a training run"), current(device):
         hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
         material = _begin(run, describe_run(name, config), dataset=dataset, options=options, hashes=hashes)
         if is_finished(run):
@@ -113,7 +114,8 @@ def _fit(name: str, job: Job, *, rule: FrameRule) -> tuple[AbstractDetector[Any]
     _seed(job.context.seed)
     detector = build_detector(name, job.config)
     images, holdout = (image_set(detector, paths, rule=rule) for paths in (job.fitted, job.held_out))
-    return detector, detector.fit(images, holdout, context=job.context)
+    fit = detector.fit(images, holdout, context=job.context)
+    return detector, fit | describe_device(job.context.device)
 
 
 def _first_fit(name: str, job: Job, *, run: Path, rule: FrameRule) -> FirstFit:
@@ -294,17 +296,6 @@ def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], lis
             "needed. Add good images."
         )
     return good, held_out
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("cpu", "cuda"):
-        raise UsageError(f"device (--device) is {name!r}; expected cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentMissingError(
-            f"device (--device) is cuda, and torch {torch.__version__} finds no CUDA GPU. Train with --device cpu, or "
-            "install a torch built for CUDA and an NVIDIA driver."
-        )
-    return torch.device(name)
 
 
 def _seed(seed: int) -> None:

@@ -198,9 +198,9 @@ def test_a_validation_split_is_used_where_there_is_one(tmp_path):
     assert all("train" in path.parts for path in fitted)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:0", "CPU", ""])
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:01", "cuda:x", "CPU", ""])
 def test_an_unknown_device_is_a_usage_error(dataset, tmp_path, device):
-    with pytest.raises(UsageError, match=rf"device \(--device\) is '{device}'; expected cpu or cuda"):
+    with pytest.raises(UsageError, match=rf"device \(--device\) is '{device}'; expected cpu, cuda, or cuda:N"):
         train("fastflow", flow_config(), dataset=dataset, run=tmp_path / "r", options=TrainOptions(device=device))
     assert not (tmp_path / "r").exists()
 

@@ -46,7 +46,9 @@ class EpochOrder(Sampler[Draw]):
             yield Draw(indices=indices, epoch=self.epoch, step=before + number, seed=self._seed)
 
 
-def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: int, seed: int) -> DataLoader[ItemT]:
+def make_loader(
+    source: BatchSource[ItemT], order: EpochOrder, *, num_workers: int, seed: int, is_pinned: bool = False
+) -> DataLoader[ItemT]:
     """Return a loader of whole batches; its workers live as long as it does, so that each decodes an image once.
 
     Args:
@@ -54,6 +56,8 @@ def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: i
         order: draws of an epoch.
         num_workers: processes that make batches ahead; 0 makes them in the training's own process.
         seed: seed of the workers' global generators. The training's own global generator is left alone.
+        is_pinned: whether batches are put into pinned memory, which a GPU copies from while the host goes on; a thread
+            does so ahead where there are workers. Needs CUDA.
     """
     return DataLoader(
         source,
@@ -61,6 +65,7 @@ def make_loader(source: BatchSource[ItemT], order: EpochOrder, *, num_workers: i
         sampler=order,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        pin_memory=is_pinned,
         collate_fn=_as_it_is,
         worker_init_fn=_ignore_interrupt,
         generator=torch.Generator().manual_seed(seed),

@@ -31,6 +31,7 @@ from .state import (
     write_state,
 )
 from .task import BatchT, Optimisation, TrainingTask
+from .watch import LossWatch
 
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -54,6 +55,9 @@ class Trainer(Generic[BatchT]):
     trained parameters, buffers, optimisers, schedulers, averages, scaler and torch's generators. So a resumed run takes
     the same steps as an unbroken one. The state is saved every ``context.save_every_s``, at the end, and after the
     step during which Ctrl-C was pressed.
+
+    On CUDA no step waits for the device: losses are read about once a second, at the end of the epoch, and before
+    anything is saved. So one that is not finite is reported with its epoch and step, but up to a second late.
 
     Args:
         task: task with the module, its batches, losses and optimisers.
@@ -80,6 +84,7 @@ class Trainer(Generic[BatchT]):
         self._ema = averaged_model(task.module, schedule.ema_decay) if schedule.ema_decay else None
         self._order = EpochOrder(len(task.source), schedule.batch_size, seed=context.seed)
         self._kept: dict[str, Tensor] = {}
+        self._watch = LossWatch(context.device)
         self._at = _Progress()
         self._clock = time.perf_counter()
         self._saved_at = self._clock
@@ -99,7 +104,11 @@ class Trainer(Generic[BatchT]):
         """
         self._resume()
         loader = make_loader(
-            self._task.source, self._order, num_workers=self._context.num_workers, seed=self._context.seed
+            self._task.source,
+            self._order,
+            num_workers=self._context.num_workers,
+            seed=self._context.seed,
+            is_pinned=self._context.device.type == "cuda",
         )
         self._clock = self._saved_at = time.perf_counter()
         with interruptible() as should_stop:
@@ -156,10 +165,10 @@ class Trainer(Generic[BatchT]):
         self._order.epoch, self._order.num_done = self._at.epoch, self._at.step
         self._task.module.train()
         for step, batch in enumerate(loader, self._at.step + 1):
-            losses: dict[str, float] = {}
             for name, loss in self._losses(batch):
-                losses[name] = loss.item()
-                self._require_finite(name, losses[name], step=step)
+                self._watch.add(step, name, loss)
+                if self._watch.is_due():
+                    self._check_losses()
                 self._descend(self._optimisations[name], loss)
             if self._ema:
                 self._ema.update_parameters(self._task.module)
@@ -173,8 +182,14 @@ class Trainer(Generic[BatchT]):
                 seconds=self._at.seconds,
                 limit_s=self._context.time_limit_s,
             )
-            self._context.progress(self._task.name, pace.done, pace.total, pace.words(losses))
+            self._context.progress(self._task.name, pace.done, pace.total, pace.words(self._watch.latest))
+        self._check_losses()
         self._task.module.eval()
+
+    def _check_losses(self) -> None:
+        """Read the losses of this epoch that were not read yet, and refuse one that is not finite."""
+        for step, name, value in self._watch.read():
+            self._require_finite(name, value, step=step)
 
     def _losses(self, batch: BatchT) -> Iterator[tuple[str, Tensor]]:
         """Yield the losses of a step, each computed in the schedule's precision when it is requested."""
@@ -251,6 +266,7 @@ class Trainer(Generic[BatchT]):
         place = self._at.epoch, self._at.step
         if self._context.run is None or not self._context.save_every_s or self._saved == place:
             return
+        self._check_losses()
         device, generators = self._context.device, {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state(device)

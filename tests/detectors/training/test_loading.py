@@ -53,3 +53,21 @@ def test_loading_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
     epochs_of(0)
     np.testing.assert_array_equal(torch.get_rng_state().numpy(), before.numpy())
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("num_workers", "is_pinned"), [(0, False), (0, True), (2, True)])
+def test_batches_are_pinned_where_that_is_asked_for(num_workers, is_pinned):
+    loader = make_loader(Augmented(), EpochOrder(7, 3, seed=5), num_workers=num_workers, seed=5, is_pinned=is_pinned)
+    assert (loader.pin_memory, loader.prefetch_factor) == (is_pinned, 2 if num_workers else None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_pinned_batches_are_the_same(num_workers):
+    loader = make_loader(Augmented(), EpochOrder(7, 3, seed=5), num_workers=num_workers, seed=5, is_pinned=True)
+    for pinned, plain in zip(loader, epochs_of(0), strict=False):
+        assert pinned[0].is_pinned()
+        np.testing.assert_array_equal(pinned[0].numpy(), plain[0].numpy())

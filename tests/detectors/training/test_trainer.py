@@ -2,6 +2,7 @@
 
 import re
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from safetensors.torch import load_file  # noqa: E402
 from lineproof.bundle.runs.folder import epochs_kept, epochs_kept_words  # noqa: E402
 from lineproof.core.errors import LineproofError, UsageError  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
+from lineproof.detectors.training.devices import moved  # noqa: E402
 from lineproof.detectors.training.schedules import Schedule  # noqa: E402
 from lineproof.detectors.training.state import write_state  # noqa: E402
 from lineproof.detectors.training.task import BatchSource, LossTask, Optimisation  # noqa: E402
 from lineproof.detectors.training.trainer import Trainer  # noqa: E402
+from lineproof.detectors.training.watch import PAUSES_S, LossWatch  # noqa: E402
 
 NUM_IMAGES = 7
 TARGETS = torch.randn(NUM_IMAGES, 4, generator=torch.Generator().manual_seed(3))
@@ -337,6 +340,102 @@ def test_a_loss_that_is_not_finite_ends_training(value):
     message = rf"training loss became {value} in epoch 2, step 2\. Lower the learning rate"
     with pytest.raises(LineproofError, match=message):
         trainer_of(module, schedule_of(3), loss=loss).run()
+
+
+class TestWithoutWaiting:
+    """Losses read as on CUDA: rarely, at an epoch's end, and before anything is saved or judged."""
+
+    @pytest.fixture(autouse=True)
+    def readings(self, monkeypatch):
+        """Numbers of losses in each reading that found any."""
+        sizes, read = [], LossWatch.read
+
+        def noted(watch):
+            values = read(watch)
+            if values:
+                sizes.append(len(values))
+            return values
+
+        monkeypatch.setattr(LossWatch, "read", noted)
+        monkeypatch.setitem(PAUSES_S, "cpu", 1e9)
+        return sizes
+
+    def test_the_bits_are_the_same(self, monkeypatch, readings):
+        states = []
+        for pause in (0.0, 1e9):
+            monkeypatch.setitem(PAUSES_S, "cpu", pause)
+            module = network()
+            trainer_of(module, schedule_of(2)).run()
+            states.append(state_of(module))
+        assert_same(*states)
+        assert readings == [1] * 6 + [1, 2, 3]
+
+    def test_progress_shows_the_last_loss_that_was_read(self):
+        told = []
+        trainer_of(network(), schedule_of(2), FitContext(progress=lambda *item: told.append(item[3]))).run()
+        losses = [re.search(r"training loss ([\d.]+)", words)[1] for words in told]
+        assert losses[0] == losses[1] == losses[2] != losses[3] == losses[4] == losses[5]
+
+    @pytest.mark.parametrize("bad", [2, 4, 5, 6, 9])
+    def test_a_loss_that_is_not_finite_is_found_within_its_epoch_and_nothing_is_saved(self, tmp_path, bad):
+        module, calls, judged = network(), [], []
+
+        def loss(indices):
+            calls.append(indices)
+            return loss_of(module)(indices) * (float("nan") if len(calls) == bad else 1.0)
+
+        def holdout_loss():
+            judged.append(len(calls))
+            return 1.0
+
+        epoch, step = divmod(bad - 1, 3)
+        trainer = trainer_of(
+            module, schedule_of(3), FitContext(run=tmp_path, save_every_s=1e9), loss=loss, holdout_loss=holdout_loss
+        )
+        with pytest.raises(LineproofError, match=rf"training loss became nan in epoch {epoch + 1}, step {step + 1}\."):
+            trainer.run()
+        assert judged == [3 * (number + 1) for number in range(epoch)]
+        assert not list(tmp_path.iterdir())
+
+    def test_a_state_is_saved_only_after_its_losses_were_read(self, tmp_path):
+        """Ctrl-C during the step whose loss is not finite, which was not read yet."""
+        module, calls = network(), []
+
+        def loss(indices):
+            calls.append(indices)
+            if len(calls) == 5:
+                signal.raise_signal(signal.SIGINT)
+                return loss_of(module)(indices) * float("inf")
+            return loss_of(module)(indices)
+
+        with pytest.raises(LineproofError, match=r"training loss became inf in epoch 2, step 2\."):
+            trainer_of(module, schedule_of(3), FitContext(run=tmp_path), loss=loss).run()
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_steps_on_cuda_do_not_wait_for_it(monkeypatch):
+    device, waits = torch.device("cuda"), []
+    module, targets = network().to(device), TARGETS.to(device)
+
+    def loss(indices):
+        chosen = targets[moved(indices, device)]
+        waits.append(torch.cuda.get_sync_debug_mode())
+        return (module(chosen) - chosen).square().mean()
+
+    monkeypatch.setitem(PAUSES_S, "cuda", 1e9)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            context = FitContext(device=device, save_every_s=0.0)
+            trainer_of(module, schedule_of(20, batch_size=1), context, loss=loss, holdout_loss=lambda: 1.0).run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 20 * NUM_IMAGES
+    # The first step's loss is read, then that of each epoch.
+    assert len([item for item in caught if "synchronizing" in str(item.message)]) <= 21
 
 
 def test_a_held_out_loss_that_is_not_finite_ends_training(tmp_path):

@@ -78,7 +78,7 @@ class Padim(AbstractDetector[PadimConfig]):
             stage="features",
         )
         self.cpu()
-        gaussians.learn(vectors, progress=context.progress)
+        gaussians.learn(vectors, device=context.device, progress=context.progress)
         return {
             "num_positions": vectors.shape[1],
             "num_features": gaussians.dim,

@@ -28,6 +28,7 @@ from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
 from ..nn.neighbours import NearestNeighbour, greedy_coreset, neighbour_table
 from ..presets import Preset
+from ..training.devices import moved
 from ..training.images import ImageSet
 
 _STRIDES = (8, 16)
@@ -122,14 +123,14 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
                 f"num_neighbours = {self.config.num_neighbours} and at most all. Change coreset_size or coreset_ratio."
             )
         chosen = greedy_coreset(
-            vectors.to(context.device),
+            moved(vectors, context.device),
             size,
             projected_dim=self.config.projected_dim,
             seed=context.seed,
             progress=context.progress,
         )
         self.register_buffer("bank", vectors[chosen].contiguous())
-        self.register_buffer("table", neighbour_table(self.bank, self.config.num_neighbours))
+        self.register_buffer("table", neighbour_table(moved(self.bank, context.device), self.config.num_neighbours))
         self.cpu()
         return {"num_vectors": len(vectors), "bank_size": size, "dim": self.embedding.dim}
 

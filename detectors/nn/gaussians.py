@@ -19,6 +19,8 @@ from ...core.size import Size
 from .graph import SmoothUpsample
 
 _SIGMA = 4.0
+#: At most so many bytes of one float64 matrix per position are at hand at once, and at most so many positions.
+_MATRICES_BYTES = 128 << 20
 _POSITIONS_AT_ONCE = 256
 _MANY_CHANNELS = 1024
 
@@ -68,21 +70,22 @@ class PositionGaussians(nn.Module):
         drawn = torch.randperm(sum(self.level_channels), generator=torch.Generator().manual_seed(seed))
         self.channels = drawn[: self.dim].sort().values.to(self.channels.device)
 
-    def learn(self, vectors: Tensor, *, progress: Progress) -> None:
-        """Fit a mean and an unbiased covariance per position over all images.
+    def learn(self, vectors: Tensor, *, device: torch.device, progress: Progress) -> None:
+        """Fit a mean and an unbiased covariance per position over all images; afterwards they are on the CPU.
 
         Args:
             vectors: float32 (num_images, h·w, d), on the CPU.
-            progress: called after every 256 positions.
+            device: device that covariances are inverted on, part by part.
+            progress: called after every part of the positions.
         """
         num_positions = vectors.shape[1]
-        mean, factor = torch.empty(num_positions, self.dim), torch.empty(num_positions, self.dim, self.dim)
-        for start in range(0, num_positions, _POSITIONS_AT_ONCE):
-            part = slice(start, start + _POSITIONS_AT_ONCE)
-            mean[part], factor[part] = fit_gaussians(vectors[:, part], regularisation=self.regularisation)
-            progress("covariance", min(part.stop, num_positions), num_positions)
-        self.register_buffer("mean", mean)
-        self.register_buffer("factor", factor)
+        # With 550 channels the factors alone take 3.8 GB, which a GPU need not hold.
+        self.register_buffer("mean", torch.empty(num_positions, self.dim))
+        self.register_buffer("factor", torch.empty(num_positions, self.dim, self.dim))
+        for part in parts_of(num_positions, self.dim):
+            here = vectors[:, part].to(device)
+            self.mean[part], self.factor[part] = fit_gaussians(here, regularisation=self.regularisation)
+            progress("covariance", part.stop, num_positions)
 
     def embed(self, maps: Maps) -> Tensor:
         """Concatenate at the finest grid (nearest), then select: float32 (N, d, h·w)."""
@@ -95,6 +98,12 @@ class PositionGaussians(nn.Module):
         centred = self.embed(maps).permute(2, 1, 0) - self.mean[:, :, None]
         distances: Tensor = (self.factor @ centred).square().sum(1).sqrt().T
         return distances
+
+
+def parts_of(num_positions: int, dim: int) -> list[slice]:
+    """Return the positions in parts, so small that a float64 matrix (dim, dim) of each fits in memory many times."""
+    size = max(1, min(_POSITIONS_AT_ONCE, _MATRICES_BYTES // (8 * dim * dim)))
+    return [slice(start, min(start + size, num_positions)) for start in range(0, num_positions, size)]
 
 
 def fit_gaussians(vectors: Tensor, *, regularisation: float) -> tuple[Tensor, Tensor]:
@@ -110,10 +119,11 @@ def fit_gaussians(vectors: Tensor, *, regularisation: float) -> tuple[Tensor, Te
     values = vectors.transpose(0, 1).double()
     mean = values.mean(1, keepdim=True)
     centred = values - mean
-    identity = torch.eye(values.shape[2], dtype=torch.float64)
-    covariance = centred.transpose(1, 2) @ centred / (values.shape[1] - 1) + regularisation * identity
+    identity = torch.eye(values.shape[2], dtype=torch.float64, device=values.device)
+    covariance = centred.transpose(1, 2) @ centred / (values.shape[1] - 1)
+    covariance += regularisation * identity
     triangle = torch.linalg.cholesky(covariance)
-    factor = torch.linalg.solve_triangular(triangle, identity.expand_as(covariance), upper=False)
+    factor = torch.linalg.solve_triangular(triangle, identity.expand_as(triangle), upper=False)
     return mean[:, 0].float(), factor.float()
 
 
@@ -131,10 +141,13 @@ class LoweredGaussians(nn.Module):
             inside = (gaussians.channels >= first) & (gaussians.channels < first + count)
             self.register_buffer(f"channels{level}", gaussians.channels[inside] - first)
             first += count
-        bias = gaussians.factor.double() @ gaussians.mean.double()[:, :, None]
+        bias = [
+            gaussians.factor[part].double() @ gaussians.mean[part].double()[:, :, None]
+            for part in parts_of(len(gaussians.factor), gaussians.dim)
+        ]
         # (1, d) x (d, d) per position: a row vector times a matrix, the form engines multiply fastest.
         self.register_buffer("factor", gaussians.factor.transpose(1, 2).contiguous())
-        self.register_buffer("bias", bias.transpose(1, 2).float().contiguous())
+        self.register_buffer("bias", torch.cat(bias).transpose(1, 2).float().contiguous())
 
     def select(self, maps: Maps) -> Maps:
         """Return the maps with those channels alone that were drawn."""

@@ -97,9 +97,9 @@ class _Cover:
 
 def neighbour_table(bank: Tensor, num_neighbours: int) -> Tensor:
     """Return the indices of each bank vector's nearest ones, itself first: int64 (M, num_neighbours)."""
-    rows = []
+    rows, bank = [], bank.double()
     for itself in torch.arange(len(bank), device=bank.device).split(1024):
-        distance = torch.cdist(bank[itself].double(), bank.double())
+        distance = torch.cdist(bank[itself], bank)
         # First even where another vector is its twin, or so near that rounding cannot tell them apart.
         distance.scatter_(1, itself[:, None], -1.0)
         rows.append(distance.topk(num_neighbours, largest=False).indices)

@@ -146,7 +146,7 @@ class Fyd(AbstractDetector[FydConfig]):
             stage="features",
         )
         self.cpu()
-        gaussians.learn(vectors, progress=context.progress)
+        gaussians.learn(vectors, device=context.device, progress=context.progress)
         return {
             **report,
             "num_positions": vectors.shape[1],

@@ -17,6 +17,7 @@ from ...core.inputs import InputSpec
 from ..base import AbstractDetector, build_detector, make_config
 from ..nn.finite import describe_not_finite
 from ..nn.graph import FrameGraph
+from .state import unshared
 
 
 def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
@@ -29,7 +30,7 @@ def save_weights(detector: AbstractDetector[Any], path: Path) -> None:
     Raises:
         LineproofError: a tensor holds NaN or infinite values; nothing is written.
     """
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
+    state = unshared(detector.state_dict())
     not_finite = describe_not_finite(state)
     if not_finite:
         raise LineproofError(

@@ -72,7 +72,7 @@ def write_state(path: Path, state: TrainerState) -> None:
         "others": json.dumps(others),
     }
     with new_file(path) as file:
-        save_file(_unshared(tensors), file, metadata)
+        save_file(unshared(tensors), file, metadata)
 
 
 def read_state(path: Path) -> TrainerState:
@@ -153,7 +153,7 @@ def restore_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict({**state, **tensors}, strict=True)
 
 
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous tensors on the CPU, of which no two share memory, as a file needs them; copied where needed."""
     ready: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -222,6 +222,15 @@ def test_every_floating_type_is_looked_at(dtype):
     assert describe_not_finite({**good, "a": bad}).endswith(" at [1])")
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 12, 100])
+def test_a_large_tensor_is_looked_at_in_parts(monkeypatch, at_once):
+    monkeypatch.setattr("lineproof.detectors.nn.finite._VALUES_AT_ONCE", at_once)
+    values = torch.zeros(3, 4)
+    assert describe_not_finite({"a": values, "empty": torch.empty(0)}) == ""
+    values[2, 1], values[2, 3] = torch.nan, torch.inf
+    assert describe_not_finite({"a": values}) == "a holds 2 values of 12 not finite (first: nan at [2, 1])"
+
+
 def test_many_broken_tensors_are_counted():
     words = describe_not_finite({str(i): torch.full((2,), torch.nan) for i in range(5)})
     assert words.count("2 values of 2") == 3

@@ -1,15 +1,19 @@
 """PaDiM against a direct computation with inverse covariances in float64."""
 
+import copy
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lineproof.core.errors import UsageError  # noqa: E402
+from lineproof.core.progress import silent  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
-from lineproof.detectors.nn.gaussians import fit_gaussians  # noqa: E402
+from lineproof.detectors.nn.gaussians import LoweredGaussians, fit_gaussians, parts_of  # noqa: E402
 from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.train import image_set, split_good  # noqa: E402
 
@@ -82,6 +86,42 @@ def test_covariance_is_sklearns():
         precision = np.linalg.inv(fitted.covariance_ * 12 / 11)  # scikit-learn divides by n
         np.testing.assert_allclose(mean[position].numpy(), fitted.location_, rtol=0, atol=1e-6)
         np.testing.assert_allclose(factor[position].T @ factor[position], precision, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_positions_change_no_bit(padim, monkeypatch):
+    gaussians = copy.deepcopy(padim.detector.gaussians)
+    vectors = torch.randn(12, 40, gaussians.dim, generator=torch.Generator().manual_seed(0))
+
+    def learn():
+        gaussians.learn(vectors, device=torch.device("cpu"), progress=silent)
+        return gaussians.mean, gaussians.factor, LoweredGaussians(gaussians).bias
+
+    whole = learn()
+    monkeypatch.setattr("lineproof.detectors.nn.gaussians._MATRICES_BYTES", 7 * 8 * gaussians.dim**2)
+    assert [part.stop - part.start for part in parts_of(40, gaussians.dim)] == [7, 7, 7, 7, 7, 5]
+    for part, want in zip(learn(), whole, strict=True):
+        np.testing.assert_array_equal(part.numpy(), want.numpy())
+
+
+class LargestResult(TorchDispatchMode):
+    """Notes the largest tensor, in bytes, that any operation returns."""
+
+    num_bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.num_bytes = max(self.num_bytes, result.nbytes)
+        return result
+
+
+def test_lowering_makes_nothing_larger_than_the_factors(padim, monkeypatch):
+    """In float64 they would be twice as large: 7.6 GB for the paper's 550 channels at 224 px."""
+    gaussians = padim.detector.gaussians
+    monkeypatch.setattr("lineproof.detectors.nn.gaussians._MATRICES_BYTES", 8 * gaussians.dim**2)
+    with LargestResult() as seen:
+        padim.detector.lower()
+    assert seen.num_bytes == gaussians.factor.nbytes
 
 
 @pytest.mark.parametrize(("backbone", "num_features", "dim"), [("resnet18", 0, 100), ("resnet18", 30, 30)])

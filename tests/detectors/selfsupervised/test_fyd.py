@@ -216,7 +216,8 @@ def test_without_a_change_it_is_padim(kinds):
     for item in (detector, padim):
         item.gaussians.draw(3)
         maps = detector.maps(images) if item is detector else padim.backbone(images)
-        item.gaussians.learn(item.gaussians.embed(maps).transpose(1, 2), progress=lambda *_: None)
+        vectors = item.gaussians.embed(maps).transpose(1, 2)
+        item.gaussians.learn(vectors, device=vectors.device, progress=lambda *_: None)
     with torch.inference_mode():
         for value, wanted in zip(detector(images), padim(images), strict=True):
             np.testing.assert_allclose(value.numpy(), wanted.numpy(), rtol=1e-3)

@@ -10,6 +10,8 @@ What differs, and why:
   the paper; any other timm CNN at strides 4, 8 and 16.
 - Each map is resized to the image and averaged over cells of ``cell_px``: a fixed linear map ``A F Aᵀ`` per layer, and
   computed so. The paper's form unfolds a tensor of 906 MB per image.
+- Features are computed anew at every step unless ``caches_features``: with VGG19 at 256 px
+  they take 57 MB per image.
 - 700 epochs (the authors' figure for MVTec AD), of which the last is kept; 150 in their code. Batch statistics belong
   to the weights of the evaluated epoch (see ``calibration``).
 
@@ -37,7 +39,8 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset
-from ..training.features import train_on_features
+from ..training.devices import full_precision, moved
+from ..training.features import CachedFeatures, Features, FeatureSource, PlainImages, train_on_batches
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import Optimisation
@@ -59,6 +62,7 @@ class DfrConfig(TrainedConfig):
         epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         batch_size: images per step.
         learning_rate: Adam's learning rate.
+        caches_features: whether features are computed once and kept, in memory or beyond 3 GB in a temporary file.
     """
 
     backbone: str = "vgg19.tv_in1k"
@@ -69,6 +73,7 @@ class DfrConfig(TrainedConfig):
     epochs: int = 700
     batch_size: int = 4
     learning_rate: float = 1e-4
+    caches_features: bool = False
 
 
 class RegionalFeatures(nn.Module):
@@ -170,7 +175,7 @@ class Dfr(AbstractDetector[DfrConfig]):
         """The paper's size, which small defects need; single images, whose 4096 positions are a batch of their own."""
         size = {"resize_px": 256, "crop_px": 256}
         fast = {"batch_size": 1, "epochs": 45, "keep": "best", "patience": 10, "learning_rate": 2e-3}
-        return {**super().quick_settings(), **size, **fast}
+        return {**super().quick_settings(), **size, **fast, "caches_features": True}
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """Parameters of the pretrained VGG or timm network."""
@@ -178,41 +183,66 @@ class Dfr(AbstractDetector[DfrConfig]):
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
         """Choose the latent size, then teach the autoencoder to restore the good images' features."""
-        config, device = self.config, context.device
-        self.to(device)
-
-        fit_features, holdout_features = (
-            cache_features(
-                lambda batch: (self.features(self.backbone(batch)),),
-                item,
-                device=device,
-                progress=context.progress,
-                stage=stage,
-                batch_size=config.batch_size,
-            )
-            for item, stage in ((images, "features"), (holdout, "held-out features"))
-        )
-        latent = config.latent_size or num_components(fit_features[0][: config.pca_images], config.variance)
-        self.autoencoder = Autoencoder(self.num_channels, latent).to(device)
+        config = self.config
+        self.to(context.device)
+        source = self._source(images, context, "features")
+        latent = config.latent_size or self._num_components(source, context.device)
+        self.autoencoder = Autoencoder(self.num_channels, latent).to(context.device)
         optimiser = torch.optim.Adam(self.autoencoder.parameters(), config.learning_rate)
         schedule = Schedule(
             epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
         )
-        report = train_on_features(
+        report = train_on_batches(
             self.autoencoder,
             Optimisation(optimiser=optimiser),
-            loss=lambda features: F.mse_loss(self.autoencoder(features[0]), features[0]),
-            fit_features=fit_features,
-            holdout_features=holdout_features,
+            loss=self._loss,
+            source=source,
+            holdout_source=self._source(holdout, context, "held-out features"),
             schedule=schedule,
             context=context,
         )
         self.cpu()
         return {**report, "latent_size": latent, "num_channels": self.num_channels}
 
+    def _source(self, images: ImageSet, context: FitContext, stage: str) -> FeatureSource:
+        """Return the batches: features of the images, computed now, or the images themselves."""
+        if not self.config.caches_features:
+            return PlainImages(images)
+        features = cache_features(
+            lambda batch: (self.describe(batch),),
+            images,
+            device=context.device,
+            progress=context.progress,
+            stage=stage,
+            batch_size=self.config.batch_size,
+        )
+        return CachedFeatures(features)
+
+    def _features_of(self, batch: Features) -> Tensor:
+        """Return the features that a batch holds, or those of its images."""
+        if self.config.caches_features:
+            return batch[0]
+        with torch.no_grad():
+            return self.describe(batch[0])
+
+    def _num_components(self, source: FeatureSource, device: torch.device) -> int:
+        first = torch.arange(min(self.config.pca_images, len(source)))
+        with full_precision():
+            parts = [self._features_of(moved(source.at(part), device)) for part in first.split(self.config.batch_size)]
+        return num_components(torch.cat(parts).cpu(), self.config.variance)
+
+    def _loss(self, batch: Features) -> Tensor:
+        features = self._features_of(batch)
+        return F.mse_loss(self.autoencoder(features), features)
+
+    def describe(self, images: Tensor) -> Tensor:
+        """Normalised images float32 (N, 3, H, W) → features of all layers per cell, float32 (N, C, h, w)."""
+        features: Tensor = self.features(self.backbone(images))
+        return features
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        features = self.features(self.backbone(images))
+        features = self.describe(images)
         error = (features - self.autoencoder(features)).square().mean(1)
         anomaly_map = self.upsample(error)
         return anomaly_map.amax((1, 2)), anomaly_map

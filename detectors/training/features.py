@@ -1,7 +1,8 @@
-"""Training on feature maps that a frozen backbone computed once."""
+"""Training on the feature maps of a frozen backbone, computed once or at every step."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ..base import FitContext
 from ..nn.calibration import calibration_parts, recalibrate
 from .devices import moved
+from .images import ImageSet
 from .schedules import Schedule
 from .task import TRAINING, BatchSource, Draw, LossTask, Optimisation
 from .trainer import Trainer
@@ -18,8 +20,19 @@ from .trainer import Trainer
 Features = tuple[Tensor, ...]
 
 
+class FeatureSource(BatchSource[Features]):
+    """Batches by the indices of their images."""
+
+    def __getitem__(self, draw: Draw) -> Features:
+        return self.at(draw.indices)
+
+    @abstractmethod
+    def at(self, indices: Tensor) -> Features:
+        """Return what a batch holds of the images at indices int64 (B,): one float32 tensor (B, …) per kind."""
+
+
 @final
-class CachedFeatures(BatchSource[Features]):
+class CachedFeatures(FeatureSource):
     """Batches of features that lie in memory, or in a file mapped into memory.
 
     Args:
@@ -32,15 +45,31 @@ class CachedFeatures(BatchSource[Features]):
     def __len__(self) -> int:
         return len(self._features[0])
 
-    def __getitem__(self, draw: Draw) -> Features:
-        return self.at(draw.indices)
-
     def at(self, indices: Tensor) -> Features:
         """Return the features of the images at indices int64 (B,): one float32 tensor (B, …) per kind."""
         return tuple(item[indices] for item in self._features)
 
 
-def mean_loss(loss: Callable[[Features], Tensor], holdout_features: CachedFeatures, *, batch_size: int) -> float:
+@final
+class PlainImages(FeatureSource):
+    """Batches of good images as they are, whose features are computed at every step.
+
+    Args:
+        images: images to fit on, or held-out ones.
+    """
+
+    def __init__(self, images: ImageSet) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def at(self, indices: Tensor) -> Features:
+        """Return the normalised images at indices int64 (B,), float32 (B, 3, H, W), alone in a tuple."""
+        return (self._images.batch(indices.tolist()),)
+
+
+def mean_loss(loss: Callable[[Features], Tensor], holdout_features: FeatureSource, *, batch_size: int) -> float:
     """Mean over images of a loss that is itself a mean over the images of a batch; without gradients.
 
     Args:
@@ -66,14 +95,49 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
 ) -> dict[str, Any]:
     """Minimise a loss over cached features.
 
+    Args:
+        module: see ``train_on_batches``.
+        optimisation: see there.
+        loss: maps the features of a batch, on the module's device, to the mean loss over its images.
+        fit_features: features of the images to fit on, float32 (num_images, …) each, on the CPU.
+        holdout_features: features of the held-out good images, of the same shapes and on the CPU.
+        schedule: see ``train_on_batches``.
+        context: see there.
+
+    Returns:
+        See ``Trainer.run``.
+    """
+    return train_on_batches(
+        module,
+        optimisation,
+        loss=loss,
+        source=CachedFeatures(fit_features),
+        holdout_source=CachedFeatures(holdout_features),
+        schedule=schedule,
+        context=context,
+    )
+
+
+def train_on_batches(  # noqa: PLR0913 (what a training needs, by name)
+    module: nn.Module,
+    optimisation: Optimisation,
+    *,
+    loss: Callable[[Features], Tensor],
+    source: FeatureSource,
+    holdout_source: FeatureSource,
+    schedule: Schedule,
+    context: FitContext,
+) -> dict[str, Any]:
+    """Minimise a loss over batches of features or of images.
+
     Before each validation the statistics of batch normalisations are computed anew for the weights of that epoch.
 
     Args:
         module: the module that is trained, on the device of the training.
         optimisation: optimiser of its parameters, with scheduler and clipping.
-        loss: maps the features of a batch, on the module's device, to the mean loss over its images.
-        fit_features: features of the images to fit on, float32 (num_images, …) each, on the CPU.
-        holdout_features: features of the held-out good images, of the same shapes and on the CPU.
+        loss: maps a batch, on the module's device, to the mean loss over its images.
+        source: source of the images to fit on.
+        holdout_source: source of the held-out good images.
         schedule: length and batches of the training.
         context: seed, device, progress, run folder.
         name: name of the training, where a fit has several.
@@ -81,7 +145,6 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
     Returns:
         See ``Trainer.run``.
     """
-    source, holdout_source = CachedFeatures(fit_features), CachedFeatures(holdout_features)
     device = next(module.parameters()).device
     is_normalised = any(isinstance(item, nn.BatchNorm2d) for item in module.modules())
 

@@ -5,10 +5,12 @@ torch = pytest.importorskip("torch")
 F = torch.nn.functional
 
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
-from lineproof.detectors.base import build_detector, make_config  # noqa: E402
+from lineproof.detectors.base import FitContext, build_detector, make_config  # noqa: E402
 from lineproof.detectors.reconstruction.dfr import Autoencoder, RegionalFeatures, group_layers, num_components  # noqa: E402
 from lineproof.detectors.reconstruction.vgg import VggBackbone  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_detector, save_weights  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
+from lineproof.detectors.training.train import image_set, split_good  # noqa: E402
 
 
 def small(**settings):
@@ -90,6 +92,28 @@ def test_components_are_counted_as_scikit_learn_counts_them():
         fitted = decomposition.PCA(n_components=variance, svd_solver="full").fit(values)
         assert num_components(features, variance) == fitted.n_components_
     assert num_components(torch.ones(2, 3, 4, 4), 0.9) == 1
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"batch_size": 3, "latent_size": 4}])
+def test_features_computed_at_every_step_train_as_those_kept(dataset, settings, monkeypatch):
+    """Alone an image has the same bits; beside others convolutions may sum in another order."""
+    states, reports = [], []
+    for caches in (True, False):
+        torch.manual_seed(0)
+        detector = small(epochs=2, learning_rate=1e-3, caches_features=caches, **settings)
+        fitted, held_out = split_good(dataset, TrainOptions())
+        if not caches:
+            monkeypatch.setattr("lineproof.detectors.reconstruction.dfr.cache_features", None)
+        reports.append(
+            detector.fit(image_set(detector, fitted), image_set(detector, held_out), context=FitContext(seed=1))
+        )
+        states.append({name: item.numpy() for name, item in detector.state_dict().items()})
+    assert reports[0]["latent_size"] == reports[1]["latent_size"]
+    assert reports[0]["epochs"] == 2
+    for name, value in states[0].items():
+        np.testing.assert_allclose(
+            states[1][name], value, err_msg=name, rtol=0, atol=0 if settings["batch_size"] == 1 else 1e-4
+        )
 
 
 def test_a_checkpoint_carries_its_latent_size(tmp_path):

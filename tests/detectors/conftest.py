@@ -50,6 +50,12 @@ def small_config(name, size=SQUARE):
 
 
 @pytest.fixture(scope="session")
+def settings_of():
+    """The function ``small_config``."""
+    return small_config
+
+
+@pytest.fixture(scope="session")
 def fit(dataset, tmp_path_factory):
     """A function from a detector's name and an image size to its small fit; each is made once."""
     made = {}

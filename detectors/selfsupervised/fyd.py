@@ -40,11 +40,12 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.calibration import calibration_parts, recalibrate
 from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussians
+from ..presets import Preset
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
 from ..training.trainer import Trainer
-from .fyd_losses import SimilarityHead, coarse_loss
+from .fyd_learning import Learner
 from .fyd_transformers import NUM_VALUES, AlignedStages, SpatialTransformer, WarpBack
 
 _STRIDES = (4, 8, 16)
@@ -103,6 +104,9 @@ class Fyd(AbstractDetector[FydConfig]):
 
     config_class = FydConfig
     half_scopes = ("backbone.aligned.backbone.network",)
+    paper = Preset(
+        source="Zheng et al. (2022); what it leaves open is guessed, mostly after RegAD, as no code was published."
+    )
 
     def __init__(self, config: FydConfig) -> None:
         super().__init__(config)
@@ -156,7 +160,12 @@ class Fyd(AbstractDetector[FydConfig]):
 
     def _learn(self, images: ImageSet, holdout: ImageSet, context: FitContext) -> dict[str, Any]:
         config, device = self.config, context.device
-        learner = Learner(self.aligned, config).to(device)
+        learner = Learner(
+            self.aligned,
+            levels=range(len(_STRIDES)) if config.fine_levels == "all" else [len(_STRIDES) - 1],
+            head_width=config.head_width,
+            coarse_weight=config.coarse_weight if config.image_transform != "none" else 0.0,
+        ).to(device)
         self.backbone.requires_grad_(True)
         optimiser = torch.optim.Adam(learner.parameters(), config.learning_rate)
         num_steps = config.epochs * -(-len(images) // config.batch_size)
@@ -239,36 +248,6 @@ def _transformers(config: FydConfig, backbone: Backbone) -> nn.ModuleDict:
     for level, (channels, size) in enumerate(zip(backbone.channels, sizes, strict=True)):
         add(f"level{level}", channels, size, kind=config.level_transform, num_halvings=_LEVEL_HALVINGS)
     return nn.ModuleDict(made)
-
-
-@final
-class Learner(nn.Module):
-    """What is trained: aligned stages, and the heads that the training alone needs.
-
-    Args:
-        aligned: aligned stages of the detector.
-        config: all parameters of the detector.
-    """
-
-    def __init__(self, aligned: AlignedStages, config: FydConfig) -> None:
-        super().__init__()
-        self.aligned = aligned
-        channels = aligned.backbone.channels
-        self._levels = range(len(channels)) if config.fine_levels == "all" else [len(channels) - 1]
-        self.heads = nn.ModuleList(SimilarityHead(channels[level], config.head_width) for level in self._levels)
-        self._coarse_weight = config.coarse_weight if "image" in aligned.transformers else 0.0
-
-    def new_parts(self) -> nn.Module:
-        """Return what is not pretrained: all modules whose batch statistics are learned."""
-        return nn.ModuleList([self.aligned.transformers, self.heads])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images float32 (B, 3, H, W), B ≥ 2 → the loss, a scalar."""
-        aligned_images, maps, _ = self.aligned(images)
-        fine = torch.stack([head(maps[level]) for head, level in zip(self.heads, self._levels, strict=True)]).mean()
-        if not self._coarse_weight:
-            return fine
-        return fine + self._coarse_weight * coarse_loss(aligned_images)
 
 
 @final

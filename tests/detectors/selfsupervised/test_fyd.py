@@ -17,8 +17,8 @@ from lineproof.detectors.backbones.features import Backbone  # noqa: E402
 from lineproof.detectors.backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE, create_network  # noqa: E402
 from lineproof.detectors.base import FitContext, make_config  # noqa: E402
 from lineproof.detectors.distance.padim import Padim, PadimConfig  # noqa: E402
-from lineproof.detectors.selfsupervised.fyd import Fyd, FydConfig, ImagePairs, Learner  # noqa: E402
-from lineproof.detectors.selfsupervised.fyd_losses import coarse_loss, fine_loss  # noqa: E402
+from lineproof.detectors.selfsupervised.fyd import Fyd, FydConfig, ImagePairs  # noqa: E402
+from lineproof.detectors.selfsupervised.fyd_learning import Learner, coarse_loss, fine_loss  # noqa: E402
 from lineproof.detectors.selfsupervised.fyd_transformers import (  # noqa: E402
     AlignedStages,
     SpatialTransformer,
@@ -251,9 +251,9 @@ def test_a_lone_image_gets_a_second_one(flange):
 
 def test_every_part_is_driven_by_its_loss():
     """The coarse loss reaches the image's transformer alone, the fine loss all of them and the backbone."""
-    detector = Fyd(FydConfig(**TINY, coarse_weight=0.0))
+    detector = Fyd(FydConfig(**TINY))
     detector.backbone.requires_grad_(True)
-    learner = Learner(detector.aligned, detector.config).train()
+    learner = Learner(detector.aligned, levels=range(3), head_width=8, coarse_weight=0.0).train()
     learner(torch.rand(4, 3, 64, 96)).backward()
     moved = {name for name, item in learner.named_parameters() if item.grad is not None and item.grad.any()}
     for part in ("image", "level0", "level1", "level2"):

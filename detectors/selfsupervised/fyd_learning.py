@@ -1,7 +1,8 @@
-"""Losses of FYD: images agree pixel by pixel, features position by position, in all pairs of a batch."""
+"""Learning of FYD: in all pairs of a batch, images agree pixel by pixel and features position by position."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.blocks import conv_norm
+from .fyd_transformers import AlignedStages
 
 
 def coarse_loss(images: Tensor) -> Tensor:
@@ -60,3 +62,35 @@ class SimilarityHead(nn.Module):
         """Aligned maps float32 (B, C, h, w) → the fine loss, a scalar."""
         projected = self.projector(maps)
         return fine_loss(self.predictor(projected), projected)
+
+
+@final
+class Learner(nn.Module):
+    """What is trained: aligned stages, and the heads that the training alone needs.
+
+    Args:
+        aligned: aligned stages of the detector.
+        levels: levels that have a fine loss.
+        head_width: number of channels of the projections.
+        coarse_weight: weight of the coarse loss beside the fine one's 1.
+    """
+
+    def __init__(self, aligned: AlignedStages, *, levels: Sequence[int], head_width: int, coarse_weight: float) -> None:
+        super().__init__()
+        self.aligned = aligned
+        channels = aligned.backbone.channels
+        self.heads = nn.ModuleList(SimilarityHead(channels[level], head_width) for level in levels)
+        self._levels = levels
+        self._coarse_weight = coarse_weight
+
+    def new_parts(self) -> nn.Module:
+        """Return what is not pretrained: all modules whose batch statistics are learned."""
+        return nn.ModuleList([self.aligned.transformers, self.heads])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images float32 (B, 3, H, W), B ≥ 2 → the loss, a scalar."""
+        aligned_images, maps, _ = self.aligned(images)
+        fine = torch.stack([head(maps[level]) for head, level in zip(self.heads, self._levels, strict=True)]).mean()
+        if not self._coarse_weight:
+            return fine
+        return fine + self._coarse_weight * coarse_loss(aligned_images)

@@ -49,9 +49,10 @@ from ..backbones.weights import create_network
 from ..base import FitContext, TrainedConfig
 from ..nn.finite import describe_not_finite
 from ..training.devices import moved
+from ..training.features import Features, PlainImages
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
-from ..training.task import BatchSource, Draw, LossTask, Optimisation
+from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
 from .pyramid import AbstractPyramid, PyramidConfig, RetrievalScore
 
@@ -140,14 +141,15 @@ class Panda(AbstractPyramid[PandaConfig]):
             parameters.values(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
 
-        def loss(batch: Tensor) -> Tensor:
-            value = compactness(self.backbone(moved(batch, context.device))[-1].mean((2, 3)), target)
+        def loss(batch: Features) -> Tensor:
+            (here,) = moved(batch, context.device)
+            value = compactness(self.backbone(here)[-1].mean((2, 3)), target)
             return value + elastic_penalty(parameters, anchors, fisher, weight=config.ewc_weight) if fisher else value
 
         task = LossTask(
             self.backbone,
             Optimisation(optimiser=optimiser, largest_norm=config.largest_norm),
-            source=_Batches(images),
+            source=PlainImages(images),
             loss=loss,
             holdout_loss=holdout_loss,
         )
@@ -210,20 +212,6 @@ def _check(config: PandaConfig) -> None:
             f"num_neighbours is {config.num_neighbours}; expected at least 1 and at most num_retrieved = "
             f"{config.num_retrieved}."
         )
-
-
-@final
-class _Batches(BatchSource[Tensor]):
-    """Good images as they are, float32 (B, 3, H, W)."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._images = images
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, draw: Draw) -> Tensor:
-        return self._images.batch(draw.indices.tolist())
 
 
 def compactness(features: Tensor, centre: Tensor) -> Tensor:

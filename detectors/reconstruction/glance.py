@@ -39,6 +39,7 @@ from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.features import Backbone, cache_features
 from ..backbones.weights import weights_record
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
+from ..training.devices import moved
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
@@ -208,7 +209,7 @@ class Glance(AbstractDetector[GlanceConfig]):
             return HiddenPatches(item, count, image_px=side, black=black, white=white)
 
         def loss(batch: tuple[Tensor, ...]) -> Tensor:
-            return self.loss(*(item.to(device) for item in batch))
+            return self.loss(*moved(batch, device))
 
         trained = nn.ModuleList([self.surroundings, self.distortion])
         steps = -(-len(images) // config.batch_size)

@@ -41,6 +41,7 @@ from ..backbones.features import cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold
 from ..nn.calibration import calibration_parts, recalibrate
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
@@ -197,7 +198,8 @@ class CutPaste(AbstractDetector[CutPasteConfig]):
         pretext.to(device).to(memory_format=torch.channels_last)
 
         def loss(batch: Labelled) -> Tensor:
-            return F.cross_entropy(pretext(batch[0].to(device)), batch[1].to(device))
+            patches, kinds = moved(batch, device)
+            return F.cross_entropy(pretext(patches), kinds)
 
         optimiser = torch.optim.SGD(
             pretext.parameters(), config.learning_rate, momentum=0.9, weight_decay=config.weight_decay

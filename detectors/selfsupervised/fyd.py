@@ -42,6 +42,7 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.calibration import calibration_parts, recalibrate
 from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussians
 from ..presets import Preset
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
@@ -172,7 +173,7 @@ class Fyd(AbstractDetector[FydConfig]):
         num_steps = config.epochs * -(-len(images) // config.batch_size)
 
         def loss(batch: Tensor) -> Tensor:
-            value: Tensor = learner(batch.to(device))
+            value: Tensor = learner(moved(batch, device))
             return value
 
         def holdout_loss() -> float:

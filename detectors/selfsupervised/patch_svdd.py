@@ -39,6 +39,7 @@ from ...core.size import Size, size_text
 from ..backbones.features import cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.neighbours import BankDistance, covering_radius, greedy_coreset, nearest_distance
+from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import Draw, LossTask, Optimisation
@@ -170,7 +171,7 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
         self.to(context.device)
 
         def loss(pairs: Pairs) -> Tensor:
-            return trained.loss(tuple(item.to(context.device) for item in pairs))
+            return trained.loss(moved(pairs, context.device))
 
         task = LossTask(
             trained,
@@ -194,9 +195,9 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
         if size == len(vectors):
             return vectors.clone(), 0.0
         # Distances do not change, and cancel less.
-        moved = (vectors - vectors.mean(0)).to(context.device)
-        chosen = greedy_coreset(moved, size, projected_dim=DIM, seed=context.seed, progress=context.progress)
-        return vectors[chosen], covering_radius(moved, moved[chosen.to(context.device)])
+        centred = (vectors - vectors.mean(0)).to(context.device)
+        chosen = greedy_coreset(centred, size, projected_dim=DIM, seed=context.seed, progress=context.progress)
+        return vectors[chosen], covering_radius(centred, centred[chosen.to(context.device)])
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""

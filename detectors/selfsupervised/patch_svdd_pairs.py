@@ -5,8 +5,7 @@ All patches of a batch are cut by one gather per kind. What is random comes from
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ _NEAR_SHARE = 32
 
 
 @final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PatchPairs:
+class PatchPairs(NamedTuple):
     """Pairs of patches of one size, one pair of each kind per image drawn.
 
     Attributes:
@@ -35,11 +33,6 @@ class PatchPairs:
     near: Tensor
     apart: Tensor
     direction: Tensor
-
-    def to(self, device: torch.device) -> PatchPairs:
-        """Return the pairs on a device."""
-        near, apart, direction = (item.to(device) for item in (self.near, self.apart, self.direction))
-        return PatchPairs(near=near, apart=apart, direction=direction)
 
 
 @final

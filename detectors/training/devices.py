@@ -53,7 +53,7 @@ def moved(batch: BatchT, device: torch.device) -> BatchT:
     """Return a batch whose tensors are on a device; the host does not wait for copies from pinned memory.
 
     Args:
-        batch: a tensor, or tuples, lists and dictionaries of such; everything else in them stays what it is.
+        batch: a tensor, or tuples (named ones too), lists and dictionaries of such; all else in them stays what it is.
         device: device that the tensors are needed on.
     """
     result: Any = _moved(batch, device)
@@ -68,7 +68,8 @@ def _moved(batch: object, device: torch.device) -> object:
     if isinstance(batch, dict):
         return {key: _moved(item, device) for key, item in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(_moved(item, device) for item in batch)
+        items: Any = [_moved(item, device) for item in batch]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
     return batch
 
 

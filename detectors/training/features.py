@@ -103,6 +103,7 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
         holdout_features: features of the held-out good images, of the same shapes and on the CPU.
         schedule: see ``train_on_batches``.
         context: see there.
+        name: see there.
 
     Returns:
         See ``Trainer.run``.
@@ -115,6 +116,7 @@ def train_on_features(  # noqa: PLR0913 (what a training needs, by name)
         holdout_source=CachedFeatures(holdout_features),
         schedule=schedule,
         context=context,
+        name=name,
     )
 
 
@@ -127,6 +129,7 @@ def train_on_batches(  # noqa: PLR0913 (what a training needs, by name)
     holdout_source: FeatureSource,
     schedule: Schedule,
     context: FitContext,
+    name: str = TRAINING,
 ) -> dict[str, Any]:
     """Minimise a loss over batches of features or of images.
 

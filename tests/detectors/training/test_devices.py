@@ -1,5 +1,7 @@
 """Devices by name, moves to them, and what float32 means there; a GPU is imitated where none is needed."""
 
+from typing import NamedTuple
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -66,6 +68,14 @@ def test_a_batch_moves_whole_and_keeps_its_form():
     assert (second["a"][1], third) == ("word", None)
     assert isinstance(second["a"], list)
     assert moved(batch, CPU)[0] is batch[0]
+
+    class Pair(NamedTuple):
+        first: torch.Tensor
+        second: torch.Tensor
+
+    pair = moved(Pair(torch.zeros(1), torch.ones(2)), torch.device("meta"))
+    assert isinstance(pair, Pair)
+    assert pair.second.shape == (2,)
 
 
 def test_only_copies_to_a_gpu_are_not_waited_for(monkeypatch):

@@ -1,20 +1,29 @@
-"""Estimates what the paper's preset of each detector costs to train, and writes docs/reproduce.md.
+"""Finds what the paper's preset of each detector costs to train, and writes docs/reproduce.md.
 
     python benchmarks/costs.py [NAME …] [--teraflops T] [--render]
+    python benchmarks/costs.py [NAME …] --measure cuda [--limit S] [--workers N] [--out FILE]
+    python benchmarks/costs.py --merge FILE
 
-Nothing here is a time that was measured. Each detector is fitted by its paper's preset, with random backbone weights,
-on a handful of drawn images, twice or more: with one epoch and with two. Floating-point operations are counted as they
-are done, so are the bytes that a step keeps for its backward pass, and the bytes of what was learned. From these the
-page extrapolates to 242 good images, MVTec AD's mean, and to the preset's epochs and batch size. The counts go into
-docs/reproduce.json, one entry per detector; the page is rendered from it.
+Without ``--measure`` nothing is a time that was measured. Each detector is fitted by its paper's preset, with random
+backbone weights, on a handful of drawn images, twice or more: with one epoch and with two. Floating-point operations
+are counted as they are done, so are the bytes that a step keeps for its backward pass, and the bytes of what was
+learned. From these the page extrapolates to 242 good images, MVTec AD's mean, and to the preset's epochs and batch.
+
+With ``--measure`` the same fit begins on a device, on 242 images of which a fifth is held out. Each training ends after
+the epoch that exceeds a sixth of the limit, and the fit at a stage that exceeds the limit: what the pace of a stage
+makes of the whole of it is the time that the page tells.
+
+The figures go into docs/reproduce.json, one entry per detector; the page is rendered from it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import tempfile
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -35,12 +44,23 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="detectors; all where left out")
     parser.add_argument("--teraflops", type=float, default=10.0, help="assumed sustained TFLOP/s of the training")
     parser.add_argument("--render", action="store_true", help="only render the page")
+    parser.add_argument("--measure", metavar="DEVICE", help="measure times on a device instead of counting")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a stage ends the fit")
+    parser.add_argument("--workers", type=int, default=8, help="processes that make batches while times are measured")
+    parser.add_argument("--out", type=Path, default=DATA, help="file of the figures")
+    parser.add_argument("--merge", type=Path, metavar="FILE", help="take the figures of another file too")
     given = parser.parse_args()
-    kept = json.loads(DATA.read_text()) if DATA.exists() else {}
-    for name in [] if given.render else given.names or sorted(DETECTORS):
-        kept[name] = count(name)
-        print(name, kept[name], flush=True)
-        DATA.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    kept = json.loads(given.out.read_text()) if given.out.exists() else {}
+    for name, more in (json.loads(given.merge.read_text()) if given.merge else {}).items():
+        kept[name] = kept.get(name, {}) | more
+    for name in [] if given.render or given.merge else given.names or sorted(DETECTORS):
+        found = {"measured": measure(name, given)} if given.measure else count(name)
+        kept[name] = kept.get(name, {}) | found
+        print(name, found, flush=True)
+        given.out.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    if given.out != DATA:
+        return
+    DATA.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     before, _, rest = PAGE.read_text().partition(START)
     PAGE.write_text(f"{before}{START}\n\n{table(kept, teraflops=given.teraflops)}\n{END}{rest.partition(END)[2]}")
 
@@ -95,6 +115,83 @@ def _fit(name: str, settings: dict[str, Any], *, num_images: int = _FITTED) -> d
     trained = sum(item.numel() for item in detector.parameters() if item.requires_grad)
     learned = sum(item.nbytes for item in detector.state_dict().values())
     return {"flop": counter.get_total_flops(), "step_bytes": live.peak, "trained": trained, "learned_bytes": learned}
+
+
+def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Begin a fit on a device; return the hours that it would take, the largest memory there and what was measured."""
+    import torch
+
+    from lineproof.data.dataset import open_dataset
+    from lineproof.data.sample.write import write_sample
+    from lineproof.detectors.base import FitContext, build_detector, make_config
+    from lineproof.detectors.training.devices import current, find_device
+    from lineproof.detectors.training.train import image_set
+
+    torch.manual_seed(0)
+    device = find_device(given.measure)
+    is_gpu = device.type == "cuda"
+    stages = _Stages(given.limit)
+    full = dataclasses.asdict(make_config(name, {}))
+    settings = {"weights": "random"} if full["weights"] == "imagenet" else {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_sample(Path(folder), num_train=20, num_test_good=1, num_test_defect=6)
+        paths = [item.path for item in open_dataset(Path(folder), category="flange").train]
+        paths = (paths * NUM_IMAGES)[:NUM_IMAGES]
+        num_held_out = NUM_IMAGES // 5
+        detector = build_detector(name, make_config(name, settings))
+        images, holdout = (image_set(detector, part) for part in (paths[num_held_out:], paths[:num_held_out]))
+        context = FitContext(
+            device=device, progress=stages, num_workers=given.workers, time_limit_s=given.limit / 6, save_every_s=0
+        )
+        with current(device), contextlib.suppress(_EnoughError):
+            detector.fit(images, holdout, context=context)
+    return {
+        "device": torch.cuda.get_device_name(device) if is_gpu else "CPU",
+        "workers": given.workers,
+        "hours": round(sum(stages.seconds().values()) / 3600, 4),
+        "device_gb": round(torch.cuda.max_memory_reserved(device) / 1e9, 2) if is_gpu else 0.0,
+        "stages": {stage: [round(seconds, 1), stages.share(stage)] for stage, seconds in stages.seconds().items()},
+        "whole": not stages.is_cut_short,
+    }
+
+
+class _EnoughError(Exception):
+    """The pace of a stage is known."""
+
+
+class _Stages:
+    """Progress of a fit, from which the time of each of its stages follows.
+
+    Args:
+        limit_s: seconds of one stage after which the fit is stopped.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._marks: dict[str, list[tuple[float, int, int]]] = {}
+        self.is_cut_short = False
+
+    def __call__(self, stage: str, done: int, total: int, words: str = "") -> None:  # noqa: ARG002 (as all progress)
+        marks = self._marks.setdefault(stage, [])
+        marks.append((time.perf_counter(), done, total))
+        if total and marks[-1][0] - marks[0][0] > self._limit_s and done < total:
+            self.is_cut_short = True
+            raise _EnoughError
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage as a whole: of what was measured of it, the first fifth is warming up."""
+        return {stage: self._pace(marks) * (marks[-1][2] or 1) for stage, marks in self._marks.items()}
+
+    def share(self, stage: str) -> float:
+        """Share of a stage that was done, 0 to 1."""
+        _, done, total = self._marks[stage][-1]
+        return round(done / total, 4) if total else 1.0
+
+    @staticmethod
+    def _pace(marks: list[tuple[float, int, int]]) -> float:
+        """Seconds of one item."""
+        first, last = marks[len(marks) // 5], marks[-1]
+        return (last[0] - first[0]) / (last[1] - first[1]) if last[1] > first[1] else 0.0
 
 
 class _Live:

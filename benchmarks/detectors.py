@@ -131,7 +131,7 @@ def train(name: str, data: Path, category: str | None, arguments: argparse.Names
     run = arguments.work / "runs" / "-".join(part for part in (name, data.name, category) if part)
     changes = dict(item.split("=", 1) for item in arguments.set)
     if not is_finished(run):
-        began = time.perf_counter()
+        began = time.process_time()
         train_detector(
             name,
             data,
@@ -141,7 +141,7 @@ def train(name: str, data: Path, category: str | None, arguments: argparse.Names
             preset="quick",
             options=TrainOptions(time_limit_s=60.0 * arguments.minutes),
         )
-        (run / "seconds.txt").write_text(f"{time.perf_counter() - began:.1f}")
+        (run / "seconds.txt").write_text(f"{time.process_time() - began:.1f}")
     seconds = float((run / "seconds.txt").read_text())
     parameters = read_record(run).detector.parameters
     return run, {
@@ -174,7 +174,7 @@ def render(entries: dict[str, Any]) -> str:
     from lineproof.detectors.table import DETECTORS
 
     header = (
-        "detector", "trained (s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16",
+        "detector", "trained (CPU s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16",
         "extra M", "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut",
         "screw", "screw, published",
     )  # fmt: skip
@@ -192,11 +192,8 @@ def render(entries: dict[str, Any]) -> str:
     )
     left = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    first = next(iter(entries.values()))
-    where, num_threads = first["environment"], first["num_threads"]
     is_older = any("resolution" not in entry[key] for entry in entries.values() for key in _SETS if key in entry)
     older = " (hazelnut and screw: measured before, at the map's)" if is_older else ""
-    threads = f"{num_threads} thread" if num_threads == 1 else f"{num_threads or where['num_cores']} threads"
     return f"""# Detectors
 
 Every detector carried the whole way by `python benchmarks/detectors.py`, which wrote this page from
@@ -207,7 +204,7 @@ images of both categories of the sample and the golden frames, in fp32; `fp16` l
 threshold a score may be off by 1 % of the spread (standard deviation) of held-out good scores in fp32, by 10 % in fp16.
 Accuracy: image / pixel AUROC in percent of the exported graph, pixels at the image's resolution{older}; published: with
 full settings, Tables 1 and 2 of Zheng et al. as printed; where they differ from a method's own paper, that one beside
-them. FPS at batch 1, {threads} of {where["cpu"]}, sample images; so is training{elsewhere}.
+them. FPS at batch 1, sample images. FPS and training: {_machines(entries)}{elsewhere}.
 A tie is an image whose reference score lies within the tolerance of the threshold. **failed**: a score or a map is
 farther from the reference's than the tolerance of its precision, or the verdict on an image that is no tie differs;
 **undecided**: more than 5 % ties, so that equal verdicts prove nothing.
@@ -241,6 +238,18 @@ def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
         *(_accuracy(entry[key], localises=entry["localises"]) if key in entry else "-" for key in _SETS),
         " / ".join(_published(name, table) for table in ("1", "2")),
     )
+
+
+def _machines(entries: dict[str, Any]) -> str:
+    """Name the processors and threads that figures were measured on, with the detectors where there are several."""
+    places: dict[str, list[str]] = {}
+    for name, entry in sorted(entries.items()):
+        count = entry["num_threads"] or entry["environment"]["num_cores"]
+        place = f"{count} {'thread' if count == 1 else 'threads'} of {entry['environment']['cpu']}"
+        places.setdefault(place, []).append(name)
+    if len(places) == 1:
+        return next(iter(places))
+    return "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
 
 
 def _size(size_px: Any) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.store import Bundle
-from ..core.errors import BadInputError, UsageError
+from ..core.errors import BadInputError
 from ..core.progress import Progress, silent
 from ..core.used import SkippedJson, UsedShare
 from ..data.dataset import Sample
 from ..data.decoding.conversions import Conversions
 from ..data.inputs.table import AnyInput, input_of
 from ..data.records import relative
-from ..runtime.engine import Engine, Frames, predict
+from ..runtime.engine import Engine, Frames, check_batch_size, predict
 
 
 @final
@@ -81,15 +81,6 @@ class ImagePrediction:
     sample: Sample
     score: float
     anomaly_map: NDArray[np.float32]
-
-
-def check_batch_size(bundle: Bundle, batch: int) -> None:
-    """Raise UsageError unless the bundle takes ``batch`` frames at once."""
-    if not 1 <= batch <= bundle.manifest.max_batch:
-        raise UsageError(
-            f"batch (--batch) is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
-            "Give a batch in that range, or export again with a larger --batch."
-        )
 
 
 def read_batches(

@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..bundle.store import Bundle
-from ..core.errors import UsageError
-from ..runtime.engine import Frames
-
-
-def check_batch_size(bundle: Bundle, batch: int) -> None:
-    """Raise UsageError unless the bundle takes ``batch`` frames at once."""
-    if not 1 <= batch <= bundle.manifest.max_batch:
-        raise UsageError(
-            f"batch (--batch) is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
-            "Give batches in that range, or export again with a larger --batch."
-        )
+from ..runtime.engine import Frames, check_batch_size
 
 
 def tiled_frames(bundle: Bundle, batch: int) -> Frames:

@@ -20,10 +20,10 @@ from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..host.environment import describe_environment
-from ..runtime.engine import Engine, EngineOptions, harness_engine, open_engine, proof_name
+from ..runtime.engine import Engine, EngineOptions, check_batch_size, harness_engine, open_engine, proof_name
 from ..runtime.ranking import resolve_auto, share_options
 from .cold_start import ColdStart, measure_cold_start
-from .frames import check_batch_size, tiled_frames
+from .frames import tiled_frames
 from .latency import Samples, check_deadline_ms, count_missed, summarise
 from .report import BatchProfile, ProfileComparison, ProfileReport, measure_sizes
 from .timing import Clock, Schedule, time_in_turn

@@ -254,6 +254,15 @@ def proof_name(engine: str, options: EngineOptions) -> str:
     return engine if options.compute_dtype == "f32" else f"{engine}:{options.compute_dtype}"
 
 
+def check_batch_size(bundle: Bundle, batch: int) -> None:
+    """Raise UsageError unless the bundle takes ``batch`` frames at once."""
+    if not 1 <= batch <= bundle.manifest.max_batch:
+        raise UsageError(
+            f"batch (--batch) is {batch}; this bundle takes 1 to {bundle.manifest.max_batch} frames at once. "
+            "Give a size in that range, or export again with a larger --batch."
+        )
+
+
 def check_batch(bundle: Bundle, frames: Frames) -> None:
     """Check dtype, shape and number of frames (N, H, W, C) against a bundle.
 

@@ -22,6 +22,7 @@ from ...host.environment import describe_environment
 from ...runtime.engine import (
     Engine,
     EngineOptions,
+    check_batch_size,
     check_deciding,
     open_engine,
     predict,
@@ -31,7 +32,7 @@ from ...runtime.engine import (
 from ...runtime.ranking import AUTO, reference_options, resolve_auto
 from ..masks import Resolution
 from ..part import check_same_part
-from ..predictions import FrameBatch, Skipped, check_batch_size, no_frames_left, read_batches, used_of
+from ..predictions import FrameBatch, Skipped, no_frames_left, read_batches, used_of
 from .comparison import Comparison
 from .paired import PairedMeter
 from .report import ParityReport

@@ -24,9 +24,6 @@ What differs, what is guessed, and why:
   gradients are clipped to a norm of 1e-3: expect features that have hardly moved, or set ``epochs``.
 - ``image_score="map"`` takes the largest value of the map as the score: pooled features hardly see a small defect.
 
-The backbone stays in fp32, unlike SPADE's: adapted features lie close together, and its rounding in fp16 exchanged the
-last of the retrieved images for another one, which moved a good part's score by half the spread of good scores.
-
 Nothing is added to the network: 0 extra parameters. The fit reports how many of its parameters were trained
 (wide_resnet50_2: 62.7 of 66.8 million), and a checkpoint holds them all.
 """
@@ -101,7 +98,6 @@ class Panda(AbstractPyramid[PandaConfig]):
     """PANDA in its training form."""
 
     config_class = PandaConfig
-    half_scopes = ("head.levels.*.products",)
 
     def __init__(self, config: PandaConfig) -> None:
         super().__init__(config)

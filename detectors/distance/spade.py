@@ -15,7 +15,7 @@ What differs, and why:
 - Two ways to a smaller gallery, both greedy k-centre and off by default: fewer images, and fewer vectors per image
   and level. The fit reports the covering radius of each: no distance can have grown by more than that.
 
-The gallery and its search stand in ``pyramid``. The backbone may be fp16 as well.
+The gallery and its search, and what of them may be fp16, stand in ``pyramid``.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,6 @@ class Spade(AbstractPyramid[SpadeConfig]):
     """SPADE in its training form."""
 
     config_class = SpadeConfig
-    half_scopes = ("backbone", "head.levels.*.products")
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Store the features of the good images."""

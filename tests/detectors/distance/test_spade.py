@@ -266,3 +266,44 @@ def test_defaults_are_the_papers():
     config = make_config("spade", {})
     assert (config.num_retrieved, config.resize_px, config.crop_px) == (50, (256, 256), (224, 224))
     assert (config.image_score, config.num_images, config.vectors_per_image) == ("retrieval", 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["spade", "panda"])
+def test_rounding_in_fp16_does_not_exchange_the_last_of_the_images(name, tmp_path):
+    """Sixteen images nearly equally far, of which eight are retrieved: another choice of them gives another map."""
+    ir, ort = pytest.importorskip("onnx_ir"), pytest.importorskip("onnxruntime")
+    from lineproof.core.spec import Preprocessing
+    from lineproof.detectors.nn.graph import graph_part
+    from lineproof.export.bundle import _save_model
+    from lineproof.export.passes.fp16 import to_half
+    from lineproof.export.to_onnx import export_onnx
+
+    torch.manual_seed(0)
+    detector = build_detector(name, make_config(name, SMALL | {"num_retrieved": 8, "image_score": "map"})).eval()
+    spec = Preprocessing.of((64, 64, 3), (64, 64), (64, 64), normalisation=detector.normalisation)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    with torch.no_grad():
+        *levels, pooled = detector.describe(detector.backbone(graph_part(spec)(torch.from_numpy(frames))))
+    offsets = torch.nn.functional.normalize(torch.randn(16, pooled.shape[1]), dim=1)
+    lengths = 0.1 * float(pooled.norm()) * (1.0 + 1e-4 * torch.arange(16))
+    detector.globals = pooled + lengths[:, None] * offsets
+    for level, vectors in enumerate(levels):
+        gallery = vectors + float(vectors.std()) * torch.randn(16, *vectors.shape[1:])
+        detector.register_buffer(f"gallery{level}", gallery)
+        detector.register_buffer(f"centre{level}", torch.zeros(vectors.shape[2], 1))
+
+    def anomaly_map(scopes):
+        model = ir.load(tmp_path / "model.onnx")
+        if scopes:
+            to_half(model, scopes)
+        _save_model(model, tmp_path / "copy")
+        session = ort.InferenceSession(str(tmp_path / "copy" / "model.onnx"), providers=["CPUExecutionProvider"])
+        return session.run(["anomaly_map"], {"frames": frames})[0]
+
+    (tmp_path / "copy").mkdir()
+    _save_model(export_onnx(detector, spec, max_batch=1), tmp_path)
+    full = anomaly_map(())
+    allowed = detector.tolerance("fp16").anomaly_map * np.ptp(full)
+    assert np.abs(anomaly_map(detector.half_scopes) - full).max() < allowed
+    assert np.abs(anomaly_map(("backbone", *detector.half_scopes)) - full).max() > allowed

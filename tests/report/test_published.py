@@ -100,9 +100,30 @@ def test_the_file_says_whose_tables_they_are_and_what_they_measure():
     assert [TABLES[number]["metric"] for number in SCORES] == ["image_auroc", "pixel_auroc", "image_auroc", "aupro"]
 
 
-def test_every_detector_of_ours_stands_under_its_own_name():
-    known = {method for number, method in SCORED}
-    assert set(DETECTORS) <= known
+def test_every_column_of_tables_1_and_2_is_a_detector_of_ours_and_the_other_way_round():
+    assert set(TABLES["1"]["paper"]) | set(TABLES["2"]["paper"]) == set(DETECTORS)
+    assert set(TABLES["3"]["paper"]) <= set(DETECTORS)
+
+
+@pytest.mark.parametrize("number", ["1", "2"])
+def test_every_column_of_the_table_is_printed_with_ours_below(number):
+    """The paper's columns are our rows; the file has every one, whether it was measured or not."""
+    names = read_tsv(DATA / f"table{number}.tsv")[0][1]
+    measured = {f"{method} fp32 on ort-cpu": {"screw": 0.5} for method in DETECTORS}
+    rows = [row[0] for row in paper_table(number, measured).rows]
+    for name, method in zip(names, TABLES[number]["paper"], strict=True):
+        beside = rows[rows.index(f"{name}, published") + 1 :][:2]
+        assert f"{method} fp32 on ort-cpu, measured" in beside
+    assert sum(row.endswith(", measured") for row in rows) == len(DETECTORS)
+
+
+def test_all_six_models_of_table_3_are_printed_with_ours_below():
+    names = [name for name, _ in read_tsv(DATA / "table3.tsv")[1:]]
+    measured = {f"{method} resnet18 (a.bundle)": {"fps": 1.0} for method in TABLES["3"]["paper"]}
+    rows = [row[0] for row in speed_table(measured).rows]
+    expected = zip(names, measured, strict=True)
+    assert rows == [row for name, ours in expected for row in (f"{name}, published", f"{ours}, measured")]
+    assert len(names) == 6
 
 
 @pytest.mark.parametrize(("number", "method"), SCORED)

@@ -211,7 +211,31 @@ farther from the reference's than the tolerance of its precision, or the verdict
 **undecided**: more than 5 % ties, so that equal verdicts prove nothing.
 
 {table}
-{beside}{left}"""
+{beside}{left}
+{_guesses()}"""
+
+
+def _guesses() -> str:
+    """Return the section about parameters that no source settles, as their docstrings say."""
+    from lineproof.core.size import value_text
+    from lineproof.detectors.listing import describe_detectors
+    from lineproof.detectors.table import DETECTORS
+
+    listings = {name: describe_detectors(name) for name in sorted(DETECTORS)}
+    rows = "\n".join(
+        f"| {name} | `{key}` | {value_text(listing.parameters[key]) or '-'} | {text} |"
+        for name, listing in listings.items()
+        for key, text in listing.guesses.items()
+    )
+    return f"""## What is a guess
+
+Neither a paper nor code of its authors settles these parameters; `--set` changes each of them. What is a guess without
+a parameter stands at the head of the detector's file. `lineproof models DETECTOR` marks the same parameters.
+
+| detector | parameter | default | description |
+| --- | --- | --- | --- |
+{rows}
+"""
 
 
 def _beside(name: str, entry: dict[str, Any]) -> str:

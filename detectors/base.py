@@ -150,7 +150,9 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     localises: ClassVar[bool] = True
     takes_rectangles: ClassVar[bool] = True
     why_squares: ClassVar[str] = ""
-    paper: ClassVar[Preset] = Preset(source="The paper; what it leaves open follows the code published with it.")
+    paper: ClassVar[Preset] = Preset(
+        source="The paper; what it leaves open follows published code, or is named a guess."
+    )
     repo: ClassVar[Preset | None] = None
 
     def __init__(self, config: ConfigT) -> None:

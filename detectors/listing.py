@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from ..core.docstrings import attributes
 from ..core.registry import resolve
 from ..core.size import value_text
 from .presets import Preset
@@ -38,10 +39,12 @@ class DetectorListing:
 
     Attributes:
         parameters: default of each parameter.
+        guesses: description of each parameter whose default no source settles.
         presets: presets by name.
     """
 
     parameters: dict[str, Any]
+    guesses: dict[str, str]
     presets: dict[str, Preset]
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +53,10 @@ class DetectorListing:
 
     def summary_lines(self) -> tuple[str, ...]:
         """One line per parameter, and under each preset what it sets."""
-        lines = [f"{name:22} {value_text(value)}" for name, value in self.parameters.items()]
+        lines = [
+            f"{name:22} {value_text(value)}{' (a guess)' if name in self.guesses else ''}"
+            for name, value in self.parameters.items()
+        ]
         for name, preset in self.presets.items():
             lines += ["", f"--preset {name}: {preset.source}"]
             lines += [f"    {_set_text(preset.settings)}"] if preset.settings else []
@@ -77,7 +83,19 @@ def describe_detectors(detector: str | None) -> Listing | DetectorListing:
         return Listing({name: _summary(target.partition(":")[0]) for name, target in sorted(DETECTORS.items())})
     chosen = resolve(DETECTORS, detector, kind="detector")
     defaults = {field.name: field.default for field in dataclasses.fields(chosen.config_class)}
-    return DetectorListing(parameters=defaults, presets=chosen.presets())
+    said = describe_parameters(chosen.config_class)
+    guesses = {name: said[name] for name in defaults if "guess" in said[name]}
+    return DetectorListing(parameters=defaults, guesses=guesses, presets=chosen.presets())
+
+
+def describe_parameters(config_class: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a configuration and of those that it extends say of each parameter.
+
+    A configuration that describes a parameter again wins over those that it extends. The word "guess" in a description
+    says that no source settles the default.
+    """
+    classes = [kind for kind in reversed(config_class.__mro__) if dataclasses.is_dataclass(kind)]
+    return {name: text for kind in classes for name, text in attributes(kind).items()}
 
 
 def _summary(module: str) -> str:

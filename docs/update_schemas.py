@@ -64,6 +64,8 @@ class Writer:
 
     def object(self, kind: type[Any], *, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         """The schema of a TypedDict or a dataclass, with further fields that its to_dict adds."""
+        from lineproof.core.docstrings import attributes
+
         described = attributes(kind)
         fields = [*fields_of(kind), *((name, hint, True) for name, hint in (extra or {}).items())]
         # A writer writes every field of a dataclass; a reader of a file takes the default of one that is not there.
@@ -92,22 +94,6 @@ def fields_of(kind: type[Any]) -> Iterator[tuple[str, Any, bool]]:
         has_default = item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
         if IN_MEMORY not in item.metadata:
             yield item.name, hints[item.name], not has_default
-
-
-def attributes(kind: type[Any]) -> dict[str, str]:
-    """Each attribute's description in a class's docstring."""
-    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
-    texts: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        if not line.startswith("    "):
-            break
-        if line.startswith("     "):
-            texts[name] += f" {line.strip()}"
-        else:
-            name, _, text = line.strip().partition(": ")
-            texts[name] = text
-    return {key: text.replace("``", "") for key, text in texts.items()}
 
 
 def schemas() -> dict[str, dict[str, Any]]:

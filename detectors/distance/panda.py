@@ -66,7 +66,7 @@ class PandaConfig(PyramidConfig, TrainedConfig):
     """Parameters of PANDA, and those of the gallery.
 
     Attributes:
-        num_retrieved: number K of nearest images that the map is searched in (a guess: SPADE's).
+        num_retrieved: number K of nearest images that the map is searched in. The whole map is a guess, SPADE's.
         adaptation: ``"early_stopping"`` or ``"ewc"``.
         num_neighbours: nearest images whose squared distances make the image score.
         ewc_weight: weight λ of the elastic penalty ``λ / 2 · Σ F (θ − θ₀)²``.

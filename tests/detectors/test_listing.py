@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from lineproof.core.errors import UsageError
-from lineproof.detectors.listing import describe_detectors
+from lineproof.core.registry import resolve
+from lineproof.detectors.listing import describe_detectors, describe_parameters
 from lineproof.detectors.table import DETECTORS
 
 
@@ -43,3 +45,27 @@ def test_presets_of_one():
     assert lines[repo + 1].strip() == "num_neighbours=1"
     assert lines[-1].endswith("resize_px=256, crop_px=256, coreset_size=2000")
     assert listing.to_dict()["presets"]["repo"]["settings"] == {"num_neighbours": 1}
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_docstrings_describe_every_parameter_and_no_other(name):
+    pytest.importorskip("torch")
+    config_class = resolve(DETECTORS, name, kind="detector").config_class
+    described = describe_parameters(config_class)
+    assert set(described) == {field.name for field in dataclasses.fields(config_class)}
+    assert all(described.values())
+
+
+def test_guesses_are_what_the_docstrings_call_so():
+    pytest.importorskip("torch")
+    listings = {name: describe_detectors(name) for name in sorted(DETECTORS)}
+    assert {name for name, listing in listings.items() if listing.guesses} >= {"cutpaste", "fyd", "glance", "panda"}
+    panda = listings["panda"]
+    assert list(panda.guesses) == ["num_retrieved", "fisher"]
+    assert panda.guesses["num_retrieved"].endswith("The whole map is a guess, SPADE's.")
+    lines = panda.summary_lines()
+    assert "num_retrieved          50 (a guess)" in lines
+    assert "batch_size             32" in lines
+    assert panda.to_dict()["guesses"] == panda.guesses
+    # SPADE's K is the paper's: another class describes it.
+    assert "num_retrieved" not in listings["spade"].guesses

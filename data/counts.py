@@ -1,8 +1,11 @@
 """How many images each category of the public benchmarks officially has, and what a copy lacks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple, final
 
+from ..core.size import Size, size_text
+from .masks import upright_shape
 from .records import Dataset
 
 
@@ -47,6 +50,20 @@ MVTEC_3D_AD: Mapping[str, Counts] = {
     "potato": Counts(300, 33, 22, 92),
     "rope": Counts(298, 33, 32, 69),
     "tire": Counts(210, 29, 25, 87),
+}
+
+#: Height and width of MVTec 3D-AD's scans in pixels, one crop of the sensor's 1200x1920 per category.
+MVTEC_3D_AD_SIZES: Mapping[str, Size] = {
+    "bagel": (800, 800),
+    "cable_gland": (400, 400),
+    "carrot": (800, 800),
+    "cookie": (500, 500),
+    "dowel": (400, 400),
+    "foam": (900, 900),
+    "peach": (600, 600),
+    "potato": (800, 800),
+    "rope": (400, 900),
+    "tire": (800, 600),
 }
 
 #: MVTec LOCO AD as released: 1778 training, 305 validation, 575 good and 993 anomalous test images. Counted alike by
@@ -129,6 +146,25 @@ def check_counts(dataset: Dataset) -> tuple[str, ...]:
             f"{dataset.category}: {num_masks} masks found for {counts.test_anomalous} anomalous test images."
         )
     return tuple(differences)
+
+
+def check_sizes(dataset: Dataset) -> tuple[str, ...]:
+    """Compare the size of MVTec 3D-AD's images with the official one of their category, by their headers.
+
+    Args:
+        dataset: one category, in any layout.
+
+    Returns:
+        A sentence for each other size; empty where all are official, and where none is known.
+    """
+    official = MVTEC_3D_AD_SIZES.get(dataset.category) if dataset.layout == "mvtec-3d-ad" else None
+    seen = Counter(upright_shape(sample.path) for sample in dataset.samples) if official else Counter[Size | None]()
+    return tuple(
+        f"{dataset.category}: {num} image{'s are' if num > 1 else ' is'} {size_text(size)} (height x width); "
+        f"MVTec 3D-AD's {dataset.category} has {size_text(official)}."
+        for size, num in seen.most_common()
+        if size not in (None, official)
+    )
 
 
 def _benchmark(dataset: Dataset) -> tuple[str, Mapping[str, Counts]]:

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from ...core.errors import BadInputError
 
+#: How the name of a cloud's file ends.
+CLOUD_SUFFIX = ".tiff"
+
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS = 256, 257, 258, 259, 273
 _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _SAMPLE_FORMAT = 317, 322, 339

@@ -2,13 +2,17 @@
 
     CATEGORY/{train,validation}/good/{rgb,xyz}/NNN.{png,tiff}
     CATEGORY/test/{good,DEFECT}/{rgb,xyz,gt}/NNN.{png,tiff,png}
+    CATEGORY/calibration/camera_parameters.json
 
-A mask is gt > 0: the values name the class of a defect. The gt of test/good is all zeros.
+A mask is gt > 0: the values name the class of a defect. The gt of test/good is all zeros. A copy may hold the images
+alone; where a folder holds clouds, each image there must have its own.
 Data set: Bergmann, Jin, Sattlegger and Steger, "The MVTec 3D-AD Dataset", VISAPP 2022.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..decoding.xyz import CLOUD_SUFFIX
 from ..records import Sample, Split, subfolders, visible
 from .layout import (
     Findings,
@@ -62,6 +66,8 @@ def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
     images = [image for rgb in folders_named(folder, {"rgb"}) for image in images_in(rgb, findings)]
     if not images:
         findings.problem(folder / "rgb", "holds no image")
+    else:
+        _name_clouds(folder, images, findings)
     if split != "test":
         return good_samples(images, split)
     # A good scan needs no mask; whether the one it has marks something is seen when the masks are checked.
@@ -74,9 +80,25 @@ def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
     return defective_samples(pairs, folder.name)
 
 
+def _name_clouds(folder: Path, images: Sequence[Path], findings: Findings) -> None:
+    """Name images without a cloud, clouds without an image, and what is neither; nothing where no cloud is there."""
+    entries = [entry for xyz in folders_named(folder, {"xyz"}) for entry in visible(xyz)]
+    clouds = {entry for entry in entries if entry.suffix == CLOUD_SUFFIX and entry.is_file()}
+    for entry in entries:
+        if entry not in clouds:
+            findings.problem(entry, f"no {CLOUD_SUFFIX} file among clouds; ignored")
+    stems = {image.stem for image in images}
+    for cloud in sorted(clouds):
+        if cloud.stem not in stems:
+            findings.problem(cloud, "is a cloud without an image")
+    for image in images:
+        if clouds and image.stem not in {cloud.stem for cloud in clouds}:
+            findings.problem(image, "has no cloud")
+
+
 LAYOUT = Layout(
     title="MVTec 3D-AD layout",
-    tree="train/good/rgb/*.png, test/good/rgb/*.png, test/DEFECT/{rgb,gt}/*.png",
+    tree="train/good/{rgb,xyz}/*, test/good/{rgb,xyz}/*, test/DEFECT/{rgb,xyz,gt}/*",
     is_category=is_category,
     read=read,
 )

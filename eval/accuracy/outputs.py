@@ -18,6 +18,7 @@ from ...core.inputs import InputSpec
 from ...core.progress import Progress, silent
 from ...core.threshold import check_threshold
 from ...core.used import UsedShare
+from ...data.counts import check_sizes
 from ...data.dataset import Dataset, Sample, check_counts
 from ...data.inputs.table import input_of
 from ...data.notes import NO_DATA, DataNotes
@@ -52,7 +53,8 @@ class Source:
         part_note: one sentence on the difference between this data set and the one that the bundle was trained on, see
             ``check_same_part``; "" where there is none.
         data: description of the data set.
-        count_notes: sentences on the difference between its counts and the official ones, see ``check_counts``.
+        count_notes: sentences on the difference between its counts and sizes and the official ones, see
+            ``check_counts`` and ``check_sizes``.
         parity: state of the engine's proof at that time, see ``Manifest.parity_of``; "" in files of earlier releases.
 
     Raises:
@@ -232,7 +234,7 @@ def _source(bundle: Bundle, engine: str, dataset: Dataset, skipped: Sequence[Ski
         preprocessing=manifest.preprocessing,
         skipped=tuple((item.name(dataset.root), item.short_reason) for item in skipped),
         data=DataNotes.of(dataset),
-        count_notes=check_counts(dataset),
+        count_notes=(*check_counts(dataset), *check_sizes(dataset)),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
-from lineproof.data.counts import MVTEC_3D_AD, MVTEC_AD, Counts, count
+from lineproof.data.counts import MVTEC_3D_AD, MVTEC_3D_AD_SIZES, MVTEC_AD, Counts, check_sizes, count
 from lineproof.data.dataset import Dataset, check_contents, check_counts, open_dataset, read_mask
 from lineproof.data.decoding.decode import decode_image
 from lineproof.data.inputs.scan import scan_files
@@ -238,6 +238,49 @@ def test_the_fingerprint_sees_training_images_only(tmp_path: Path) -> None:
 def test_there_is_no_fingerprint_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="there is no training image to take a fingerprint of"):
         open_dataset(lay(tmp_path / "a", AD[2:])).fingerprint()
+
+
+SCANS = tuple(
+    f"{folder}/{part}/{name}.{suffix}"
+    for folder in ("train/good", "validation/good", "test/good", "test/cut")
+    for part, suffix in (("rgb", "png"), ("xyz", "tiff"), *([("gt", "png")] if "test" in folder else []))
+    for name in ("000", "001")
+)
+
+
+def test_scans_with_their_clouds(tmp_path: Path) -> None:
+    dataset = open_dataset(lay(tmp_path / "bagel", (*SCANS, "calibration/camera_parameters.json")), strict=True)
+    assert count(dataset) == Counts(2, 2, 2, 2)
+    assert all(scan_files(sample.path)[0].is_file() for sample in dataset.samples)
+
+
+@pytest.mark.parametrize(
+    ("without", "extra", "problem"),
+    [
+        ("train/good/xyz/001.tiff", (), "train/good/rgb/001.png: has no cloud."),
+        ("test/cut/rgb/000.png", ("test/cut/rgb/002.png",), "test/cut/xyz/000.tiff: is a cloud without an image."),
+        ("", ("test/good/xyz/000.ply",), "test/good/xyz/000.ply: no .tiff file among clouds; ignored."),
+    ],
+)
+def test_clouds_and_images_that_do_not_fit(tmp_path: Path, without: str, extra: tuple[str, ...], problem: str) -> None:
+    dataset = open_dataset(lay(tmp_path / "bagel", (*(name for name in SCANS if name != without), *extra)))
+    assert problem in dataset.problems
+
+
+def test_a_copy_of_the_images_alone_lacks_nothing(tmp_path: Path) -> None:
+    assert open_dataset(lay(tmp_path / "bagel", [name for name in SCANS if "/xyz/" not in name])).problems == ()
+
+
+def test_sizes_are_compared_where_they_are_official(tmp_path: Path) -> None:
+    root = lay(tmp_path / "rope", SCANS)
+    for sample in open_dataset(root).samples:
+        Image.new("RGB", (900, 400)).save(sample.path)
+    assert check_sizes(open_dataset(root)) == ()
+    Image.new("RGB", (450, 200)).save(root / "test/cut/rgb/000.png")
+    (note,) = check_sizes(open_dataset(root))
+    assert note == "rope: 1 image is 200x450 (height x width); MVTec 3D-AD's rope has 400x900."
+    assert check_sizes(open_dataset(lay(tmp_path / "bolt", SCANS))) == ()
+    assert MVTEC_3D_AD_SIZES.keys() == MVTEC_3D_AD.keys()
 
 
 def test_the_official_numbers_add_up() -> None:

@@ -17,7 +17,7 @@ from ...core.errors import BadInputError
 #: How the name of a cloud's file ends.
 CLOUD_SUFFIX = ".tiff"
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _STRIP_OFFSETS = 256, 257, 258, 259, 273
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS = 256, 257, 258, 259, 262, 273
 _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _SAMPLE_FORMAT = 317, 322, 339
 
@@ -31,7 +31,7 @@ _FIXED = {
 }
 _DEFAULTS = {_COMPRESSION: (1,), _SAMPLES: (1,), _PLANAR: (1,), _PREDICTOR: (1,), _ORIENTATION: (1,)}
 _NONE, _DEFLATE = 1, (8, 32946)
-_SEPARATE = 2
+_SEPARATE, _RGB, _FLOAT = 2, 2, 3
 _TYPE_CODES = {1: "B", 3: "H", 4: "I"}
 _FLOAT_BYTES = 4
 
@@ -70,6 +70,29 @@ def read_xyz(path: Path | str, *, max_pixels: int = 100_000_000) -> NDArray[np.f
     values = np.frombuffer(data, dtype=f"{order}f4")
     points = values.reshape(3, height, width).transpose(1, 2, 0) if planar else values.reshape(height, width, 3)
     return points.astype(np.float32, order="C")
+
+
+def write_xyz(path: Path, points: NDArray[np.float32]) -> None:
+    """Write an organised point cloud as ``read_xyz`` and MVTec 3D-AD's tools read it; missing folders are made.
+
+    Args:
+        path: the TIFF file; uncompressed, one strip, little endian.
+        points: float32 (H, W, 3).
+    """
+    height, width, _ = points.shape
+    data = np.ascontiguousarray(points, "<f4").tobytes()
+    entries = {_WIDTH: width, _HEIGHT: height, _COMPRESSION: _NONE, _PHOTOMETRIC: _RGB, _SAMPLES: 3}
+    entries |= {_ROWS_PER_STRIP: height, _STRIP_BYTES: len(data), _PLANAR: 1}
+    # Three values do not fit into an entry: they stand behind the directory, and the points behind them.
+    num_entries = len(entries) + len(triples := (_BITS, _SAMPLE_FORMAT)) + 1
+    behind = 8 + 2 + 12 * num_entries + 4
+    packed = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items()}
+    packed |= {tag: struct.pack("<HHII", tag, 3, 3, behind + 6 * i) for i, tag in enumerate(triples)}
+    packed[_STRIP_OFFSETS] = struct.pack("<HHII", _STRIP_OFFSETS, 4, 1, behind + 6 * len(triples))
+    directory = struct.pack("<H", num_entries) + b"".join(packed[tag] for tag in sorted(packed)) + bytes(4)
+    values = struct.pack("<6H", *[8 * _FLOAT_BYTES] * 3, *[_FLOAT] * 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + directory + values + data)
 
 
 def _tags(content: bytes, path: Path) -> tuple[str, dict[int, tuple[int, ...]]]:

@@ -60,8 +60,8 @@ def rise(values: Floats, start: float, end: float) -> Floats:
 
 
 def mix(below: Floats, above: Any, share: Floats) -> Floats:
-    """Cover ``below`` (S, S, 3) by ``above`` (a colour or (S, S, 3)) as far as ``share`` (S, S) says."""
-    weight = share[:, :, None]
+    """Cover ``below`` (…, 3) by ``above`` (a colour or (…, 3)) as far as ``share`` (…) says."""
+    weight = share[..., None]
     return np.asarray(below * (1 - weight) + np.asarray(above, dtype=np.float32) * weight, dtype=np.float32)
 
 

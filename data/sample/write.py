@@ -8,30 +8,24 @@ because each defective image is made twice, with and without the defect, in equa
 Equal arguments give equal bytes with equal versions of NumPy and Pillow. The images carry no licence of anyone else.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ...core.errors import BadInputError, UsageError
+from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from . import flange as sample_flange
 from . import weave as sample_weave
 from .canvas import Scene, photograph
 from .defects import PAINTERS
+from .place import MARKER as MARKER
+from .place import mark, sample_folder, save_image
 
 #: A pixel belongs to a mask where a channel differs by more than this many of 255 levels.
 MASK_LEVELS = 4
-
-#: The file that marks a folder as a sample; it lists every file beside it.
-MARKER = "lineproof-sample.json"
 
 _PIXELS_OF_A_MASK = 12
 _MIN_SIZE_PX = 64
@@ -85,14 +79,9 @@ def write_sample(  # noqa: PLR0913 (how many of each, by name)
     """
     counts = {"train": num_train, "good": num_test_good, "defect": num_test_defect}
     _check_numbers(seed, counts, size_px)
-    _check_replaceable(target := Path(os.path.realpath(directory)))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        _write_all(scratch, seed, counts, size_px, progress)
-        _put_in_place(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with sample_folder(directory) as folder:
+        files = _write_all(folder, seed, counts, size_px, progress)
+        mark(folder, files, {"what": "lineproof built-in sample", "seed": seed, "size_px": size_px})
     return tuple(category.name for category in _CATEGORIES)
 
 
@@ -105,21 +94,20 @@ def _check_numbers(seed: int, counts: dict[str, int], size_px: int) -> None:
         )
 
 
-def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, progress: Progress) -> None:
+def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, progress: Progress) -> list[str]:
     files: list[str] = []
     total = sum(counts.values()) * len(_CATEGORIES)
     done = 0
     for number, category in enumerate(_CATEGORIES):
         for name, image, mask in _images(category, [seed, number], counts, size_px):
             files.append(f"{category.name}/{name}.png")
-            _save(folder / files[-1], image)
+            save_image(folder / files[-1], image)
             if mask is not None:
                 files.append(f"{category.name}/{name.replace('test/', 'ground_truth/', 1)}_mask.png")
-                _save(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
+                save_image(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
             done += 1
             progress("drawing the sample", done, total)
-    about = {"what": "lineproof built-in sample", "seed": seed, "size_px": size_px, "files": sorted(files)}
-    (folder / MARKER).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return files
 
 
 def _images(
@@ -163,44 +151,3 @@ def _defective(
         if np.count_nonzero(mask) >= _PIXELS_OF_A_MASK * (size_px / 256) ** 2:
             return image, mask
         attempt += 1
-
-
-def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, compress_level=3)
-
-
-def _check_replaceable(target: Path) -> None:
-    """Raise BadInputError unless nothing, an empty folder, or an unchanged sample is at ``target``."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise BadInputError(f"{target}: is a file; expected a folder for the sample. Name another place.")
-    entries = sorted(p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir())
-    if not entries:
-        return
-    foreign = sorted(set(entries) - _listed_in(target / MARKER))
-    if foreign:
-        raise BadInputError(
-            f"{target}: holds files that are not of a lineproof sample, such as {foreign[0]} ({len(foreign)} in all); "
-            "nothing was written. Name an empty or new folder, or move the files away."
-        )
-
-
-def _listed_in(marker: Path) -> set[str]:
-    try:
-        return {MARKER, *json.loads(marker.read_text(encoding="utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _put_in_place(scratch: Path, target: Path) -> None:
-    # mkdtemp gives rights to the owner only; the sample is to have what any new folder has.
-    fresh = scratch / "sample"
-    fresh.mkdir()
-    for entry in list(scratch.iterdir()):
-        if entry != fresh:
-            entry.rename(fresh / entry.name)
-    if target.exists():
-        target.rename(scratch / "replaced")
-    fresh.rename(target)

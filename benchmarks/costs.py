@@ -53,7 +53,7 @@ def main() -> None:
     kept = json.loads(given.out.read_text()) if given.out.exists() else {}
     for name, more in (json.loads(given.merge.read_text()) if given.merge else {}).items():
         kept[name] = kept.get(name, {}) | more
-    for name in [] if given.render or given.merge else given.names or sorted(DETECTORS):
+    for name in [] if given.render or given.merge else given.names or sorted(filter(_takes_images, DETECTORS)):
         found = {"measured": measure(name, given)} if given.measure else count(name)
         kept[name] = kept.get(name, {}) | found
         print(name, found, flush=True)
@@ -63,6 +63,14 @@ def main() -> None:
     DATA.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     before, _, rest = PAGE.read_text().partition(START)
     PAGE.write_text(f"{before}{START}\n\n{table(kept, teraflops=given.teraflops)}\n{END}{rest.partition(END)[2]}")
+
+
+def _takes_images(name: str) -> bool:
+    """Whether a detector takes images: those of scans are fitted to other data, and are not counted."""
+    from lineproof.core.registry import resolve
+    from lineproof.detectors.table import DETECTORS
+
+    return bool(resolve(DETECTORS, name, kind="detector").input_kind == "image")
 
 
 def count(name: str) -> dict[str, Any]:

@@ -3,9 +3,10 @@
     python benchmarks/detectors.py WORK [NAME …] [--hazelnut DIR] [--screw MVTEC] [--minutes M] [--set KEY=VALUE …]
     python benchmarks/detectors.py --render
 
-Quick settings (``quick_settings`` of each detector) on both categories of the built-in sample, on a hazelnut set and on
-MVTec AD's screw where their folders are given. The figures go into docs/detectors.json, one entry per detector,
-so that single ones can be measured again; the page is rendered from it and never written by hand.
+Quick settings (``quick_settings`` of each detector) on both categories of the built-in sample, which for detectors of
+scans is that of ``sample --3d``; on a hazelnut set and on MVTec AD's screw where their folders are given. The figures
+go into docs/detectors.json, one entry per detector, so that single ones can be measured again; the page is rendered
+from it and never written by hand.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PAGE = DOCS / "detectors.json", DOCS / "detectors.md"
-CATEGORIES = ("flange", "weave")
 ENGINES = ("ort-cpu", "openvino")
 _SETS = ("hazelnut", "screw")
 
@@ -47,12 +47,9 @@ def main() -> int:
 
 def measure_all(arguments: argparse.Namespace) -> None:
     """Measure one detector after the other; each result is written at once."""
-    from lineproof.data.sample.write import write_sample
     from lineproof.detectors.table import DETECTORS
 
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if not (arguments.work / "sample").is_dir():
-        write_sample(arguments.work / "sample")
     for name in arguments.names or sorted(DETECTORS):
         measure(name, arguments)
 
@@ -60,15 +57,22 @@ def measure_all(arguments: argparse.Namespace) -> None:
 def measure(name: str, arguments: argparse.Namespace) -> None:
     """Measure one detector: everything on the sample, accuracy alone on the other sets."""
     from lineproof.core.registry import resolve
+    from lineproof.data.records import subfolders
     from lineproof.detectors.table import DETECTORS
+    from lineproof.detectors.training.from_folder import built_in_sample
     from lineproof.host.environment import describe_environment
 
-    sample = {category: carry(name, arguments.work / "sample", category, arguments) for category in CATEGORIES}
+    built_in = built_in_sample(name)
+    folder = arguments.work / f"sample{built_in.suffix}"
+    if not folder.is_dir():
+        built_in.write(folder)
+    sample = {item.name: carry(name, folder, item.name, arguments) for item in subfolders(folder)}
     localises = resolve(DETECTORS, name, kind="detector").localises
     keep(name, environment=describe_environment(), num_threads=arguments.threads, localises=localises, sample=sample)
-    if arguments.hazelnut:
+    takes_images = built_in.suffix == ""
+    if arguments.hazelnut and takes_images:
         keep(name, hazelnut=accuracy(name, arguments.hazelnut, None, arguments))
-    if arguments.screw:
+    if arguments.screw and takes_images:
         keep(name, screw=accuracy(name, arguments.screw, "screw", arguments))
 
 
@@ -176,8 +180,8 @@ def render(entries: dict[str, Any]) -> str:
 
     header = (
         "detector", "trained (CPU s)", "size, backbone", "ort-cpu", "openvino", "RTX build", "fp16",
-        "extra M", "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange", "sample weave", "hazelnut",
-        "screw", "screw, published",
+        "extra M", "constants MB", "GFLOPs", "FPS ort-cpu / openvino", "sample flange (bracket)", "sample weave (bun)",
+        "hazelnut", "screw", "screw, published",
     )  # fmt: skip
     rows = [header, tuple("---" for _ in header), *(_row(name, entry) for name, entry in sorted(entries.items()))]
     missing = [name for name in sorted(DETECTORS) if name not in entries]
@@ -201,8 +205,9 @@ Every detector carried the whole way by `python benchmarks/detectors.py`, which 
 [detectors.json](detectors.json). Quick settings: small images, a small backbone, minutes of training; they were
 chosen with the sample's test figures in sight, so accuracy on the sample is optimistic, and none of these numbers says
 what a method reaches with its paper's settings. Engines: verdict flips against the PyTorch reference, of all test
-images of both categories of the sample and the golden frames, in fp32; `fp16` likewise on both engines. At the
-threshold a score may be off by 1 % of the spread (standard deviation) of held-out good scores in fp32, by 10 % in fp16.
+images of both categories of the sample (for detectors of scans those of `sample --3d`) and the golden frames, in
+fp32; `fp16` likewise on both engines. At the threshold a score may be off by 1 % of the spread (standard deviation) of
+held-out good scores in fp32, by 10 % in fp16.
 Accuracy: image / pixel AUROC in percent of the exported graph, pixels at the image's resolution{older}; published: with
 full settings, Tables 1 and 2 of Zheng et al. as printed; where they differ from a method's own paper, that one beside
 them. FPS at batch 1, sample images. FPS and training: {_machines(entries)}{elsewhere}.
@@ -239,27 +244,27 @@ a parameter stands at the head of the detector's file. `lineproof models DETECTO
 
 
 def _beside(name: str, entry: dict[str, Any]) -> str:
-    changed = entry["sample"][CATEGORIES[0]].get("set", {})
+    changed = next(iter(entry["sample"].values())).get("set", {})
     listed = ", ".join(f"{key} = {value}" for key, value in changed.items())
     return f"\nBeside its quick settings {name} was given {listed}.\n" if changed else ""
 
 
 def _row(name: str, entry: dict[str, Any]) -> tuple[str, ...]:
     sample = entry["sample"]
-    first = sample[CATEGORIES[0]]
+    first = next(iter(sample.values()))
     figures = first["figures"]
     return (
         name,
-        f"{max(sample[category]['train_seconds'] for category in CATEGORIES):.0f}",
+        f"{max(item['train_seconds'] for item in sample.values()):.0f}",
         f"{_size(first['size_px'])}, {first['backbone'] or 'none'}",
         *(_flips(sample, [f"{engine}_fp32"]) for engine in ENGINES),
-        "passed" if all(sample[c][f"rtx_{p}"] for c in CATEGORIES for p in ("fp32", "fp16")) else "**refused**",
+        "passed" if all(item[f"rtx_{p}"] for item in sample.values() for p in ("fp32", "fp16")) else "**refused**",
         _flips(sample, [f"{engine}_fp16" for engine in ENGINES]),
         f"{figures['extra_parameters'] / 1e6:.2f}",
         f"{figures['constants_bytes'] / 1e6:.1f}",
         f"{sum(figures['flops'].values()) / 1e9:.2f}",
         " / ".join(f"{first['fps'][engine]:.1f}" for engine in ENGINES),
-        *(_accuracy(sample[category]["ort-cpu_fp32"], localises=entry["localises"]) for category in CATEGORIES),
+        *(_accuracy(item["ort-cpu_fp32"], localises=entry["localises"]) for item in sample.values()),
         *(_accuracy(entry[key], localises=entry["localises"]) if key in entry else "-" for key in _SETS),
         " / ".join(_published(name, table) for table in ("1", "2")),
     )
@@ -298,7 +303,7 @@ def _published(name: str, table: str) -> str:
 
 def _flips(sample: dict[str, Any], keys: list[str]) -> str:
     """Return the verdict flips over all categories and these entries, and whether verification passed."""
-    reports = [sample[category][key] for category in CATEGORIES for key in keys]
+    reports = [item[key] for item in sample.values() for key in keys]
     flips, frames = (sum(item[what] for item in reports) for what in ("num_flips", "num_frames"))
     ties = sum(item["num_ties"] for item in reports)
     text = f"{flips} of {frames}" + (f", {ties} ties" if ties else "")
@@ -308,7 +313,7 @@ def _flips(sample: dict[str, Any], keys: list[str]) -> str:
 
 
 def _is_earlier(sample: dict[str, Any]) -> bool:
-    return "state" not in sample[CATEGORIES[0]][f"{ENGINES[0]}_fp32"]
+    return "state" not in next(iter(sample.values()))[f"{ENGINES[0]}_fp32"]
 
 
 def _accuracy(values: dict[str, Any], *, localises: bool) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal, final, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .camera import DivisionCamera
 from .errors import UsageError
 from .geometry import Axis
 from .spec import FIT_WORDS, Fit, Preprocessing, TensorSpec, check_fit
@@ -194,6 +195,22 @@ class VoxelPreprocessing:
             f"Before the graph: {self.num_cells}^3 cells around the box from {self.box_low_m} to {self.box_high_m} m, "
             "see FORMAT.md.",
         )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ScanRule:
+    """How training scans become what a detector takes, and what saw them.
+
+    Attributes:
+        spec: specification of the frames, measured on the training set.
+        camera: the camera, as it sees frames.
+        is_calibrated: whether the data set says which camera it was; else a pinhole was fitted to its clouds.
+    """
+
+    spec: DepthPreprocessing | VoxelPreprocessing
+    camera: DivisionCamera
+    is_calibrated: bool
 
 
 #: What a manifest's ``preprocessing`` may be.

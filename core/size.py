@@ -4,20 +4,25 @@ from typing import Any
 
 #: Height, then width, in pixels.
 Size = tuple[int, int]
+#: In place of a size: that of the frames, whatever it is.
+NATIVE: Size = (0, 0)
+_NATIVE = "native"
 
 
 def parse_size(value: Any) -> Size:
     """Read a size that a person typed or that a record holds.
 
     Args:
-        value: ``"256x768"`` or ``[256, 768]``, height first; ``"256"`` or ``256`` for a square.
+        value: ``"256x768"`` or ``[256, 768]``, height first; ``"256"`` or ``256`` for a square; ``"native"``.
 
     Returns:
-        Height and width in pixels.
+        Height and width in pixels; ``NATIVE`` for ``"native"``.
 
     Raises:
         ValueError: another form, or a side below one pixel.
     """
+    if value in (_NATIVE, NATIVE, [*NATIVE]):
+        return NATIVE
     if isinstance(value, str):
         sides = [int(side) if side.isascii() and side.isdecimal() else 0 for side in value.lower().split("x")]
     else:
@@ -28,8 +33,8 @@ def parse_size(value: Any) -> Size:
 
 
 def size_text(size: Any) -> str:
-    """``256x768``, from whatever ``parse_size`` takes."""
-    return "x".join(map(str, parse_size(size)))
+    """``256x768`` or ``native``, from whatever ``parse_size`` takes."""
+    return _NATIVE if (sides := parse_size(size)) == NATIVE else "x".join(map(str, sides))
 
 
 def value_text(value: Any) -> str:

@@ -17,7 +17,7 @@ from ..bundle.manifest import Tolerance, WeightsRecord
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
-from ..core.size import Size, parse_size, size_text
+from ..core.size import NATIVE, Size, parse_size, size_text
 from .backbones.features import Backbone
 from .backbones.frozen import FrozenNetwork
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
@@ -138,6 +138,8 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         localises: False where the method tells only whether an image is anomalous, not where: its anomaly map is the
             score at every pixel, and figures about pixels mean nothing.
         takes_rectangles: False where the method needs square images.
+        input_kind: what it takes: ``"image"``, ``"depth"`` or ``"voxel"``, see ``core.inputs``; detectors of the last
+            two extend ``volume.base.AbstractScanDetector``.
         paper: preset that a training begins from. Its settings are the defaults of ``config_class``; beside them it may
             have settings by category, and it says what they follow.
         repo: preset of the authors' code, where that differs from their paper; None where it is not known to.
@@ -149,6 +151,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
     half_scopes: tuple[str, ...] = ("backbone",)
     localises: ClassVar[bool] = True
     takes_rectangles: ClassVar[bool] = True
+    input_kind: ClassVar[Literal["image", "depth", "voxel"]] = "image"
     why_squares: ClassVar[str] = ""
     paper: ClassVar[Preset] = Preset(
         source="The paper; what it leaves open follows published code, or is named a guess."
@@ -292,6 +295,8 @@ def find_preset(name: str, preset: str) -> Preset:
 
 
 def _check_sizes(name: str, detector: type[AbstractDetector[Any]], config: DetectorConfig) -> None:
+    if NATIVE in (config.resize_px, config.crop_px) and detector.input_kind == "image":
+        raise UsageError(f"{name}: a size of its images is native; expected HEIGHTxWIDTH. Scans alone keep their size.")
     resize, crop = size_text(config.resize_px), size_text(config.crop_px)
     if any(cropped > resized for cropped, resized in zip(config.crop_px, config.resize_px, strict=True)):
         raise UsageError(f"crop_px {crop} is larger than resize_px {resize} on a side. Make crop_px smaller.")

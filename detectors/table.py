@@ -5,6 +5,7 @@ DETECTORS = {
     "csflow": "lineproof.detectors.flow.csflow:CsFlow",
     "cutpaste": "lineproof.detectors.selfsupervised.cutpaste:CutPaste",
     "dfr": "lineproof.detectors.reconstruction.dfr:Dfr",
+    "depth_vm": "lineproof.detectors.volume.depth_vm:DepthVm",
     "differnet": "lineproof.detectors.flow.differnet:DifferNet",
     "draem": "lineproof.detectors.selfsupervised.draem:Draem",
     "fastflow": "lineproof.detectors.flow.fastflow:FastFlow",
@@ -17,4 +18,5 @@ DETECTORS = {
     "patchcore": "lineproof.detectors.distance.patchcore:PatchCore",
     "reverse_distillation": "lineproof.detectors.reconstruction.reverse_distillation:ReverseDistillation",
     "spade": "lineproof.detectors.distance.spade:Spade",
+    "voxel_vm": "lineproof.detectors.volume.voxel_vm:VoxelVm",
 }

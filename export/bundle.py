@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from ..bundle.runs.folder import CHECKPOINT, read_record
 from ..bundle.runs.record import RunRecord
 from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
 from ..core.errors import UsageError
+from ..core.inputs import InputSpec
 from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
+from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
 from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
 from ..data.decoding.conversions import Conversions
@@ -101,8 +104,13 @@ def export_bundle(
             (folder / REFERENCE).write_bytes((run / CHECKPOINT).read_bytes())
 
     if conversions is not None:
-        conversions += [*spec.differences(FrameRule.of(record.frame)), *converted.summary_lines()]
+        conversions += [*_differences(spec, record), *converted.summary_lines()]
     return write_bundle(out, manifest, fill)
+
+
+def _differences(spec: InputSpec, record: RunRecord) -> tuple[str, ...]:
+    """Return how frames differ from those that training saw, in sentences; scans are always alike."""
+    return spec.differences(FrameRule.of(record.frame)) if isinstance(spec, Preprocessing) else ()
 
 
 def _source(training: TrainingRecord) -> str:
@@ -111,7 +119,7 @@ def _source(training: TrainingRecord) -> str:
     return f"{words}, on the scores of a first fit without them" if training.refit else words
 
 
-def _graph(detector: AbstractDetector[Any], spec: Preprocessing, options: ExportOptions) -> ir.Model:
+def _graph(detector: AbstractDetector[Any], spec: InputSpec, options: ExportOptions) -> ir.Model:
     """Return the graph in the requested precision."""
     model = export_onnx(detector, spec, max_batch=options.max_batch)
     if options.precision == "fp16":
@@ -152,8 +160,16 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
 
 def _preprocessing(
     detector: AbstractDetector[Any], record: RunRecord, options: ExportOptions, *, fit: Fit
-) -> Preprocessing:
-    frame_shape = options.frame or FrameRule.of(record.frame).frame_shape
+) -> InputSpec:
+    if record.scans:
+        if options.frame is not None and options.frame[:2] != record.frame:
+            raise UsageError(
+                f"frame (--frame) is {size_text(options.frame[:2])}, the run was trained on scans of "
+                f"{size_text(record.frame)} (height x width): their points were learned pixel by pixel. Leave it out, "
+                "or train again with --frame and --fit."
+            )
+        return replace(record.scans.spec, fit=fit)
+    frame_shape = options.frame or record.frame_shape
     config: DetectorConfig = detector.config
     return Preprocessing.of(
         frame_shape,
@@ -170,12 +186,12 @@ def _holdout_scores(
     reference: nn.Module,
     *,
     holdout: Sequence[Path],
-    spec: Preprocessing,
+    spec: InputSpec,
     conversions: Conversions,
     progress: Progress,
 ) -> list[float]:
     """Return the scores of the held-out good images as such frames: the run's own where its size is the same."""
-    if spec.frame_shape == FrameRule.of(record.frame).frame_shape and record.frame_fit is not None:
+    if spec.frame_shape == record.frame_shape and record.frame_fit is not None:
         return list(record.holdout_scores)
     if record.training.refit:
         raise UsageError(
@@ -195,7 +211,7 @@ def _holdout_scores(
 def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
     record: RunRecord,
     detector: AbstractDetector[Any],
-    spec: Preprocessing,
+    spec: InputSpec,
     *,
     model: ir.Model,
     prediction: Prediction,
@@ -233,7 +249,8 @@ def _describe(model: ir.Model, manifest: Manifest) -> None:
         {
             "lineproof.detector": manifest.detector.name,
             "lineproof.precision": manifest.precision,
-            "lineproof.input": "uint8 NHWC frames as the camera gives them; resize, crop and normalisation are inside",
+            "lineproof.input": f"{manifest.inputs[0].dtype} NHWC, {manifest.preprocessing.content}; everything after "
+            "that is inside",
             "lineproof.threshold": repr(manifest.threshold.value),
         }
     )

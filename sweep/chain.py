@@ -13,7 +13,7 @@ from ..bundle.store import Bundle, is_bundle, open_bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..data.notes import DataNotes
-from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
+from ..detectors.training.from_folder import built_in_sample, train_on_sample
 from ..detectors.training.operating import operation_of_run, recorded_dataset
 from ..export.options import ExportOptions
 from .acceptance import ANY_ENGINE, builds_plan, check_engine, check_environment, prove
@@ -91,7 +91,8 @@ def export_and_prove(
     record = read_record(run) if run else None
     if record:
         check_frame(record, options)
-    name, category = (record.detector.name, record.training.category) if record else (request.source, SAMPLE_CATEGORY)
+    name = record.detector.name if record else request.source
+    category = record.training.category if record else built_in_sample(name).category
     out = request.out or bundle_folder(category, name, options.precision)
     check_environment(request.engine, request.targets, is_verified=request.is_verified)
     check_replaceable(out, is_replacing=request.is_replacing)

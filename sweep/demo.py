@@ -15,7 +15,7 @@ from ..bundle.store import Bundle
 from ..core.errors import EnvironmentMissingError
 from ..core.progress import Progress, silent
 from ..data.dataset import Dataset, Sample, open_dataset
-from ..detectors.training.from_folder import SAMPLE_CATEGORY, train_on_sample
+from ..detectors.training.from_folder import built_in_sample, train_on_sample
 from ..eval.parity.proof import record_parity
 from ..eval.parity.report import ParityReport
 from ..eval.parity.verify import verify
@@ -143,7 +143,7 @@ def run_demo(out: Path, *, detectors: Sequence[str] = DEMO_DETECTORS, progress: 
     steps = []
     for name in detectors:
         step = _carry(name, out, engines=engines, progress=progress)
-        _show(page, step, open_dataset(out / "sample", category=SAMPLE_CATEGORY))
+        _show(page, step, _sample(name, out))
         steps.append(step)
     demo = Demo(tuple(steps), out / "demo.html", time.perf_counter() - began)
     page.write(demo.page)
@@ -156,18 +156,24 @@ def _carry(name: str, out: Path, *, engines: Sequence[str], progress: Progress) 
     def tell(stage: str, done: int, total: int, detail: str = "", /) -> None:
         progress(f"{name}: {stage}", done, total, detail)
 
-    run = train_on_sample(name, progress=tell, folder=out / "sample", run=out / "runs" / name)
-    place = out / f"{SAMPLE_CATEGORY}-{name}.bundle"
+    sample = built_in_sample(name)
+    run = train_on_sample(name, progress=tell, folder=out / f"sample{sample.suffix}", run=out / "runs" / name)
+    place = out / f"{sample.category}-{name}.bundle"
     # What an earlier demo left there may go, what somebody added to it may not.
     is_own = set(bundle_records(place)) <= {"proofs", "profiles"}
     request = ExportRequest(source=str(run), out=place, is_replacing=is_own)
     proof = export_and_prove(request, progress=tell)
-    dataset = open_dataset(out / "sample", category=SAMPLE_CATEGORY)
+    dataset = _sample(name, out)
     bundle, parity = verify_each(proof.bundle, engines, dataset=dataset, progress=tell)
     proof = replace(proof, bundle=bundle)
     schedule = Schedule(num_runs=30, num_warmup=5)
     profile = profile_many(bundle, engines, batches=(1,), schedule=schedule, num_cold_starts=1, progress=tell)
     return DemoStep(name=name, proof=proof, parity=parity, profile=profile, seconds=time.perf_counter() - began)
+
+
+def _sample(name: str, out: Path) -> Dataset:
+    sample = built_in_sample(name)
+    return open_dataset(out / f"sample{sample.suffix}", category=sample.category)
 
 
 def verify_each(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from ...core.inputs import ScanRule
 from ...core.size import value_text
-from ...core.spec import Fit
+from ...core.spec import Fit, FrameRule
 from ..manifest import DetectorRecord, TrainingRecord
 
 
@@ -125,6 +126,7 @@ class RunRecord:
         environment: machine and packages that trained it, see ``host.environment``.
         first_fit: what the first of two fits returned, as JSON values; empty where there was one fit.
         refit_scores: score that the detector gives each held-out image after it was fitted to them too; empty likewise.
+        scans: how scans become what the detector takes; None where it takes images.
     """
 
     detector: DetectorRecord
@@ -144,3 +146,9 @@ class RunRecord:
     environment: dict[str, Any] = field(default_factory=dict)
     first_fit: dict[str, Any] = field(default_factory=dict)
     refit_scores: tuple[float, ...] = ()
+    scans: ScanRule | None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the frames that training saw."""
+        return self.scans.spec.frame_shape if self.scans else FrameRule.of(self.frame).frame_shape

@@ -7,7 +7,6 @@ nearest pixel, depth and colour alike, so that no depth is invented between a me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.inputs import DepthPreprocessing
 from ...core.spec import Frames
-from ..decoding.conversions import ImageFacts
-from .scan import AbstractScanInput, grey_of, read_scan
+from .scan import AbstractScanInput, grey_of
 
 
 @final
@@ -34,11 +32,11 @@ class DepthInput(AbstractScanInput[DepthPreprocessing]):
         depth = np.asarray(frame[:, :, 0], np.float32)
         return grey_of(depth, near=self.spec.near_m, far=self.spec.far_m)
 
-    def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
-        scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)
-        points = scan[:, :, :3].astype(np.float64)
+    def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
+        """The depth of each point, in the specification's quantity, then its colours."""
+        points = cloud[:, :, :3].astype(np.float64)
         depth = np.sqrt(np.square(points).sum(axis=2)) if self.spec.quantity == "range" else points[:, :, 2]
-        return np.concatenate([depth[:, :, None].astype(np.float32), scan[:, :, 3:]], axis=2), facts
+        return np.concatenate([depth[:, :, None].astype(np.float32), cloud[:, :, 3:]], axis=2)
 
     def _distorted(self, patch: Frames) -> Frames:
         """Measured depths mirrored between near and far, colours inverted."""

@@ -8,6 +8,7 @@ A point counts as no measurement where it is (0, 0, 0) or holds NaN or infinity;
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,12 +55,17 @@ def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageF
     if not has_rgb:
         return points, None
     image = decode_with_facts(image_path, channels=3)
-    if image.pixels.shape[:2] != points.shape[:2]:
-        raise BadInputError(
-            f"{image_path}: the image is {size_text(image.pixels.shape[:2])} (height x width), its cloud "
-            f"{cloud_path.name} {size_text(points.shape[:2])}; they must be equal. Pair the files anew."
-        )
+    check_sizes_agree(image_path, image.pixels, points)
     return np.concatenate([points, image.pixels.astype(np.float32)], axis=2), image.facts
+
+
+def check_sizes_agree(image_path: Path, image: NDArray[np.uint8], points: NDArray[np.float32]) -> None:
+    """Raise BadInputError unless a scan's image (h, w, 3) has the size of its cloud (h, w, 3)."""
+    if image.shape[:2] != points.shape[:2]:
+        raise BadInputError(
+            f"{image_path}: the image is {size_text(image.shape[:2])} (height x width), its cloud "
+            f"{scan_files(image_path)[0].name} {size_text(points.shape[:2])}; they must be equal. Pair the files anew."
+        )
 
 
 def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -93,6 +99,14 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     def dtype(self) -> str:
         """NumPy name of a frame's element type."""
         return "float32"
+
+    @abstractmethod
+    def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
+        """What a frame holds of a cloud: float32 (h, w, 3 or 6) as ``read_scan`` gives it → (h, w, C)."""
+
+    def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
+        scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)
+        return self.of_cloud(scan), facts
 
     def _stretch(self, image: Frames) -> Frames:
         return np.asarray(nearest_resize(image, self.frame_size), np.float32)

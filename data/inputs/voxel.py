@@ -12,7 +12,6 @@ the box count in the nearest cell, is our reading.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -20,8 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.inputs import VoxelPreprocessing
 from ...core.spec import Frames
-from ..decoding.conversions import ImageFacts
-from .scan import AbstractScanInput, grey_of, is_measured, read_scan
+from .scan import AbstractScanInput, grey_of, is_measured
 
 
 @final
@@ -74,8 +72,9 @@ class VoxelInput(AbstractScanInput[VoxelPreprocessing]):
             means[..., channel][valid] = sums[index] / counts[index]
         return means
 
-    def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
-        return read_scan(path, has_rgb=self.spec.has_rgb)
+    def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
+        """The cloud itself."""
+        return cloud
 
     def _distorted(self, patch: Frames) -> Frames:
         """Measured points mirrored at the middle of the box's depth, colours inverted."""

@@ -7,20 +7,23 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from ...bundle.lock import LOCK
 from ...bundle.runs.folder import new_run_folder
 from ...bundle.runs.record import PresetRecord
 from ...core.progress import Progress, silent
+from ...core.registry import resolve
 from ...core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, calibrate
 from ...data.dataset import Dataset, check_contents, open_dataset
 from ...data.notes import DataNotes
 from ...data.sample.write import write_sample
+from ...data.sample.write_3d import write_sample_3d
 from ...metrics.operating import RunOperation
 from ..presets import PAPER, QUICK
+from ..table import DETECTORS
 from .operating import lacking_lines, score_test_split, stored_scores
 from .options import TrainOptions
 from .trained import TrainingResult
@@ -28,8 +31,30 @@ from .trained import TrainingResult
 if TYPE_CHECKING:
     from ..base import DetectorConfig
 
-SAMPLE = Path("lineproof-sample")
-SAMPLE_CATEGORY = "flange"
+_SAMPLE = "lineproof-sample"
+
+
+@final
+@dataclass(frozen=True)
+class BuiltInSample:
+    """The built-in sample that a detector is shown with.
+
+    Attributes:
+        category: the category that it is trained on.
+        suffix: end of the name of the sample's folder, which keeps images and scans apart.
+        write: writes the sample.
+    """
+
+    category: str
+    suffix: str
+    write: Callable[..., tuple[str, ...]]
+
+
+def built_in_sample(name: str) -> BuiltInSample:
+    """Return the built-in sample for a detector: images, or scans."""
+    if resolve(DETECTORS, name, kind="detector").input_kind == "image":
+        return BuiltInSample("flange", "", write_sample)
+    return BuiltInSample("bracket", "-3d", write_sample_3d)
 
 
 def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
@@ -134,21 +159,24 @@ def _remove_empty(run: Path) -> None:
             shutil.rmtree(run)
 
 
-def train_on_sample(name: str, *, progress: Progress = silent, folder: Path = SAMPLE, run: Path | None = None) -> Path:
+def train_on_sample(
+    name: str, *, progress: Progress = silent, folder: Path | None = None, run: Path | None = None
+) -> Path:
     """Train a detector with its quick settings on the built-in sample.
 
     Args:
         name: name of the detector.
         progress: called at every step.
-        folder: folder of the sample, which is written first where it is absent.
+        folder: folder of the sample, which is written first where it is absent; None for one in the current folder.
         run: run folder; None makes a new one under ./runs.
 
     Returns:
         The run folder.
     """
-    if not (folder / SAMPLE_CATEGORY).is_dir():
-        write_sample(folder, progress=progress)
-    category = SAMPLE_CATEGORY
+    sample = built_in_sample(name)
+    folder, category = folder or Path(f"{_SAMPLE}{sample.suffix}"), sample.category
+    if not (folder / category).is_dir():
+        sample.write(folder, progress=progress)
     words = ["lineproof", "train", name, "--data", os.path.abspath(folder), "--category", category, "--preset", QUICK]
     options = TrainOptions(command=shlex.join(words))
     return train_detector(

@@ -7,7 +7,7 @@ The scores stay in the run, so that every export of it can show what its thresho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,6 +71,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
         The scores; None where no test image is defective or none could be scored.
     """
     from .checkpoint import load_detector
+    from .train import image_set
 
     record = read_record(run)
     fit = record.frame_fit
@@ -80,7 +81,11 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     detector = load_detector(record.detector, run / CHECKPOINT)
     judged: list[tuple[str, bool, float]] = []
     skipped: list[tuple[str, str]] = []
-    for sample, score in _score(detector, dataset.test, rule, progress):
+
+    def make_set(paths: Sequence[Path]) -> Any:
+        return image_set(detector, paths, rule=rule, scans=record.scans)
+
+    for sample, score in _score(detector, dataset.test, make_set, progress):
         name = relative(sample.path, dataset.root)
         if isinstance(score, str):
             skipped.append((name, score))
@@ -104,28 +109,27 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
 
 
 def _score(
-    detector: Any, samples: Sequence[Sample], rule: FrameRule | None, progress: Progress
+    detector: Any, samples: Sequence[Sample], make_set: Callable[[Sequence[Path]], Any], progress: Progress
 ) -> Iterator[tuple[Sample, float | str]]:
     """Yield each sample with its score, or with the reason why it has none."""
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
-        scores = _score_part(detector, part, rule)
+        scores = _score_part(detector, part, make_set)
         yield from zip(part, scores, strict=True)
         progress("test images", min(start + _BATCH, len(samples)), len(samples))
 
 
-def _score_part(detector: Any, part: Sequence[Sample], rule: FrameRule | None) -> list[float | str]:
+def _score_part(detector: Any, part: Sequence[Sample], make_set: Callable[[Sequence[Path]], Any]) -> list[float | str]:
     from math import isfinite
 
     from .checkpoint import score_images
-    from .train import image_set
 
     try:
-        scores = score_images(detector, image_set(detector, [sample.path for sample in part], rule=rule))
+        scores = score_images(detector, make_set([sample.path for sample in part]))
     except BadInputError as error:
         if len(part) == 1:
             return [str(error).removeprefix(f"{part[0].path}: ")]
-        return [item for sample in part for item in _score_part(detector, [sample], rule)]
+        return [item for sample in part for item in _score_part(detector, [sample], make_set)]
     return [score if isfinite(score) else f"the score is {score}" for score in scores]
 
 
@@ -152,7 +156,7 @@ def operation_of_run(
         progress: called after every batch of images.
     """
     advice = "lineproof evaluate BUNDLE --data DIR measures it on images of yours."
-    if tuple(frame) != FrameRule.of(read_record(run).frame).frame_shape:
+    if tuple(frame) != read_record(run).frame_shape:
         return RunOperation(reason=f"the bundle's frames are not those of the training images. {advice}")
     scores = stored_scores(run)
     if scores is None:

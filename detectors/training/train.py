@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,25 @@ from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fi
 from ...bundle.runs.record import FirstFit, PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
 from ...core.errors import BadInputError, LineproofError, StoppedError, UsageError
+from ...core.inputs import ScanRule
 from ...core.progress import Progress, silent
-from ...core.size import size_text
+from ...core.registry import resolve
+from ...core.size import NATIVE, size_text
 from ...core.spec import FrameRule, check_bit_depth, check_fit
 from ...data.dataset import Dataset
 from ...data.records import relative
+from ...data.scans import camera_for, survey_scans
 from ...data.sizes import choose_frame, frame_sentence, survey
 from ...host.environment import describe_environment
-from ..base import AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
+from ..base import DETECTORS, AbstractDetector, DetectorConfig, FitContext, build_detector, stored_parameters
+from ..volume.base import AbstractScanDetector, ScanConfig, native_resolved
 from .beginning import begin, check_beginning, describe_run
 from .checkpoint import save_weights, score_images
 from .devices import current, describe_device, find_device
 from .images import ImageSet
 from .options import TrainOptions
 from .refit import Job, keep_first_fit, refit_job, refit_report, refit_words
+from .scans import ScanSet
 
 #: Below it the coarsest feature maps of common backbones have no whole position left.
 _MIN_SIZE_PX = 32
@@ -72,9 +78,7 @@ def train(
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
     options = options or TrainOptions()
-    if min(config.crop_px) < _MIN_SIZE_PX:
-        resize, crop = size_text(config.resize_px), size_text(config.crop_px)
-        raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
+    _check_size(config)
     if not options.time_limit_s >= 0:
         raise UsageError(f"time_limit_s (--time-limit) is {options.time_limit_s:g} s; expected 0 for none, or more.")
     if not options.save_every_s >= 0:
@@ -83,7 +87,13 @@ def train(
         raise UsageError(f"num_workers (--workers) is {options.num_workers}; expected 0 for none, or more.")
     fitted, held_out = split_good(dataset, options)
     device = find_device(options.device)
-    frames = _look_at(fitted + held_out, options, progress)
+    kind = resolve(DETECTORS, name, kind="detector")
+    if issubclass(kind, AbstractScanDetector):
+        frames, config = _look_at_scans(
+            kind, config, fitted, held_out, dataset=dataset, options=options, progress=progress
+        )
+    else:
+        frames = _look_at(fitted + held_out, options, progress)
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="a training run"), current(device):
         hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
@@ -103,30 +113,36 @@ def train(
         )
         job = Job(config=config, fitted=fitted, held_out=held_out, context=context)
         try:
-            first = _first_fit(name, job, run=run, rule=frames.rule) if options.refit else None
+            first = _first_fit(name, job, run=run, frames=frames) if options.refit else None
             return _finish(run, name, job=job, first=first, material=material, frames=frames)
         except KeyboardInterrupt:
             raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
 
 
-def _fit(name: str, job: Job, *, rule: FrameRule) -> tuple[AbstractDetector[Any], dict[str, Any]]:
+def _check_size(config: DetectorConfig) -> None:
+    if min(config.crop_px) < _MIN_SIZE_PX and config.crop_px != NATIVE:
+        resize, crop = size_text(config.resize_px), size_text(config.crop_px)
+        raise UsageError(f"crop_px is {crop}, resize_px {resize}; expected {_MIN_SIZE_PX} or more on each side.")
+
+
+def _fit(name: str, job: Job, *, frames: _Frames) -> tuple[AbstractDetector[Any], dict[str, Any]]:
     """Build a detector and fit it; return it with the report of its fit."""
     _seed(job.context.seed)
     detector = build_detector(name, job.config)
-    images, holdout = (image_set(detector, paths, rule=rule) for paths in (job.fitted, job.held_out))
+    images, holdout = (frames.of(detector, paths) for paths in (job.fitted, job.held_out))
     fit = detector.fit(images, holdout, context=job.context)
     return detector, fit | describe_device(job.context.device)
 
 
-def _first_fit(name: str, job: Job, *, run: Path, rule: FrameRule) -> FirstFit:
+def _first_fit(name: str, job: Job, *, run: Path, frames: _Frames) -> FirstFit:
     """Fit without the held-out images and score these, or read what a training came to that was interrupted later."""
     if done := read_first_fit(run):
         return done
     epochs: dict[str, int] = {}
     heard = dataclasses.replace(job, context=dataclasses.replace(job.context, trained=epochs.__setitem__))
-    detector, report = _fit(name, heard, rule=rule)
+    detector, report = _fit(name, heard, frames=frames)
     job.context.progress("scores", 0, 0)
-    scores = _finite_scores(name, detector, image_set(detector, job.held_out, rule=rule))
+    scores = _finite_scores(name, detector, frames.of(detector, job.held_out))
     return keep_first_fit(run, FirstFit(fit=report, holdout_scores=tuple(scores), epochs=epochs))
 
 
@@ -206,10 +222,10 @@ def _finish(
     last = refit_job(job, first) if first else job
     if first:
         job.context.progress(refit_words(first, len(last.fitted)), 0, 0)
-    detector, report = _fit(name, last, rule=frames.rule)
+    detector, report = _fit(name, last, frames=frames)
     job.context.progress("scores", 0, 0)
     save_weights(detector, run / CHECKPOINT)
-    scores = _finite_scores(name, detector, image_set(detector, job.held_out, rule=frames.rule))
+    scores = _finite_scores(name, detector, frames.of(detector, job.held_out))
     record = RunRecord(
         detector=DetectorRecord(name, stored_parameters(dataclasses.asdict(job.config)), detector.pretrained()),
         training=_refitted(material.record, first) if first else material.record,
@@ -228,6 +244,7 @@ def _finish(
         environment=describe_environment(),
         first_fit=first.fit if first else {},
         refit_scores=tuple(scores) if first else (),
+        scans=frames.scans,
     )
     write_json(run / RECORD, dataclasses.asdict(record))
     return record
@@ -251,6 +268,10 @@ class _Frames:
     note: str
     conversions: tuple[str, ...]
     hashes: tuple[str, ...]
+    scans: ScanRule | None = None
+
+    def of(self, detector: AbstractDetector[Any], paths: list[Path]) -> Any:
+        return image_set(detector, paths, rule=self.rule, scans=self.scans)
 
 
 def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
@@ -268,8 +289,57 @@ def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _F
     )
 
 
-def image_set(detector: AbstractDetector[Any], paths: list[Path], *, rule: FrameRule | None = None) -> ImageSet:
-    """Return the images at these paths, preprocessed for a detector; without a rule each at its own size."""
+def _look_at_scans(  # noqa: PLR0913 (what a training has, by name)
+    kind: type[AbstractScanDetector[Any]],
+    config: DetectorConfig,
+    fitted: list[Path],
+    held_out: list[Path],
+    *,
+    dataset: Dataset,
+    options: TrainOptions,
+    progress: Progress = silent,
+) -> tuple[_Frames, DetectorConfig]:
+    """Read every scan once, measure those to fit on, and find the camera; return the sizes resolved too."""
+    fit = check_fit(options.fit)
+    if not isinstance(config, ScanConfig):
+        raise TypeError(f"{kind.__name__} has parameters of {type(config).__name__}; expected those of scans.")
+    seen = survey_scans(fitted + held_out, trim=config.trim, progress=progress)
+    frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
+    resolved = native_resolved(config, frame)
+    _check_size(resolved)
+    spec = kind.scan_spec(resolved, frame=frame, extent=seen.extent(len(fitted)), fit=fit)
+    size = max(seen.sizes, key=lambda item: (seen.sizes[item], item))
+    camera, is_calibrated = camera_for(dataset.root, fitted, size=size, frame=frame, fit=fit)
+    frames = _Frames(
+        rule=FrameRule.of(frame, fit=fit),
+        note=frame_sentence(seen.sizes, frame, fit=fit),
+        conversions=seen.conversions.summary_lines() if spec.has_rgb else (),
+        hashes=seen.hashes,
+        scans=ScanRule(spec=spec, camera=camera, is_calibrated=is_calibrated),
+    )
+    return frames, resolved
+
+
+def image_set(
+    detector: AbstractDetector[Any],
+    paths: Sequence[Path],
+    *,
+    rule: FrameRule | None = None,
+    scans: ScanRule | None = None,
+) -> Any:
+    """Return what a detector takes of the files at these paths.
+
+    Args:
+        detector: the detector.
+        paths: images, or scans.
+        rule: rule by which each image becomes a frame; None keeps each at its own size.
+        scans: how scans become what the detector takes; None where it takes images.
+
+    Returns:
+        An ``ImageSet``, or for a detector of scans a ``ScanSet``: what its ``fit`` and its ``forward`` take.
+    """
+    if scans is not None:
+        return ScanSet(paths, scans)
     mean, std = detector.normalisation
     return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
 

@@ -12,12 +12,16 @@ from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.size import size_text  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.data.sample.write import write_sample  # noqa: E402
+from lineproof.data.sample.write_3d import write_sample_3d  # noqa: E402
 from lineproof.detectors.base import DETECTORS, make_config  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_detector  # noqa: E402
+from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 #: What makes a fit small, applied where a detector has such a parameter.
-SMALL = {"epochs": 1, "steps_per_epoch": 2, "coreset_size": 60, "steps": 2, "num_retrieved": 5}
+SMALL = {
+    "epochs": 1, "steps_per_epoch": 2, "coreset_size": 60, "steps": 2, "num_retrieved": 5, "copies": 2, "num_cells": 16,
+}  # fmt: skip
 SQUARE = (64, 64)
 #: A part three times as long as wide, lying and standing.
 RECTANGLES = ((64, 192), (192, 64))
@@ -40,6 +44,14 @@ def dataset(sample_folder):
     return open_dataset(sample_folder, category="flange")
 
 
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """A 3D sample as large: what detectors of scans are fitted to."""
+    folder = tmp_path_factory.mktemp("scans")
+    write_sample_3d(folder, num_train=10, num_validation=0, num_test_good=2, num_test_defect=6, size_px=96)
+    return open_dataset(folder, category="bracket")
+
+
 def small_config(name, size=SQUARE):
     """The quick settings of a detector, smaller still, for images of this height and width."""
     detector = resolve(DETECTORS, name, kind="detector")
@@ -56,18 +68,29 @@ def settings_of():
 
 
 @pytest.fixture(scope="session")
-def fit(dataset, tmp_path_factory):
+def fit(dataset, scans, tmp_path_factory):
     """A function from a detector's name and an image size to its small fit; each is made once."""
     made = {}
 
     def get(name, size=SQUARE):
         if (name, size) not in made:
+            kind = resolve(DETECTORS, name, kind="detector").input_kind
+            given = dataset if kind == "image" else scans
+            # The map of a voxel detector covers the frame itself.
+            options = TrainOptions(fit="stretch", frame=size) if kind == "voxel" else TrainOptions()
             run = tmp_path_factory.mktemp(name) / "run"
-            record = train(name, small_config(name, size), dataset=dataset, run=run)
+            record = train(name, small_config(name, size), dataset=given, run=run, options=options)
             detector = load_detector(record.detector, run / CHECKPOINT)
-            images = image_set(detector, [sample.path for sample in dataset.test])
+            images = image_set(detector, [sample.path for sample in given.test], scans=record.scans)
             made[name, size] = SimpleNamespace(
-                name=name, size=size, run=run, record=record, detector=detector, images=images
+                name=name,
+                size=size,
+                run=run,
+                record=record,
+                detector=detector,
+                images=images,
+                dataset=given,
+                options=options,
             )
         return made[name, size]
 

@@ -332,6 +332,7 @@ DEFAULTS = {
     "cflow": "wide_resnet50_2.tv_in1k",
     "csflow": "tf_efficientnet_b5.aa_in1k",
     "cutpaste": "resnet18.tv_in1k",
+    "depth_vm": "none",
     "dfr": "vgg19.tv_in1k",
     "differnet": "alexnet",
     "draem": "none",
@@ -345,6 +346,7 @@ DEFAULTS = {
     "patchcore": "wide_resnet50_2.tv_in1k",
     "reverse_distillation": "wide_resnet50_2.tv_in1k",
     "spade": "wide_resnet50_2.tv_in1k",
+    "voxel_vm": "none",
 }
 
 

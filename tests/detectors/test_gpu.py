@@ -1,4 +1,4 @@
-"""Every detector the whole way on a GPU: fitted on CUDA, exported, in ort-cuda equal to the reference on the CPU."""
+"""Detectors of images, the whole way on a GPU: fitted on CUDA, exported, in ort-cuda equal to the CPU's reference."""
 
 import os
 
@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
+from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.detectors.base import DETECTORS  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_detector, load_reference, score_images  # noqa: E402
 from lineproof.detectors.training.options import TrainOptions  # noqa: E402
@@ -18,7 +19,11 @@ from lineproof.runtime.engine import availability, open_engine, predict  # noqa:
 
 #: How far a score may be off, of the range of the frames' scores: these are noise, to which no threshold belongs.
 SCORE_SHARE = 1e-4
-ON_GPU = [pytest.param(name, "cuda", "ort-cuda", marks=pytest.mark.gpu) for name in sorted(DETECTORS)]
+ON_GPU = [
+    pytest.param(name, "cuda", "ort-cuda", marks=pytest.mark.gpu)
+    for name in sorted(DETECTORS)
+    if resolve(DETECTORS, name, kind="detector").input_kind == "image"
+]
 #: What runs without a GPU holds the test itself.
 ON_CPU = [pytest.param("padim", "cpu", "ort-cpu", marks=pytest.mark.slow)]
 

@@ -13,14 +13,15 @@ What differs, and why:
   authors' code. The held-out loss is that of good images with synthetic anomalies that never change.
 - Rectangles are rotated within their frame, as squares are; anomalies are not stretched with them (``synthetic``).
 - Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
-- Convolutions before a batch normalisation have no bias, which it would cancel. The discriminative network's last
-  layer begins at zero: untrained, it is undecided everywhere.
+- Convolutions before a batch normalisation have no bias, which it would cancel.
 
 There is no pretrained backbone: ``backbone`` must be "none", every parameter counts as the method's own. In the lowered
 form the reconstructive network stands as the backbone stage, the discriminative one as the head.
 
 Map: probability of an anomaly. Image score: maximum of its mean over windows of 21×21 pixels, zero outside.
-fp16: both networks; the probability and the window means stay in fp32.
+fp16: both networks but for their first convolutions. These see pixels, whose mean is large beside their contrast: with
+its weights rounded a channel is shifted everywhere alike, and what is the same everywhere does not average out. Batch
+normalisations are folded in float64 before anything is rounded. The probability and the window means stay in fp32.
 """
 
 import dataclasses
@@ -38,12 +39,19 @@ from ...core.size import size_text
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold, plain_conv
 from ..nn.calibration import calibration_parts, recalibrate
+from ..presets import Preset
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
-from .draem_networks import DiscriminativeNetwork, ReconstructiveNetwork, focal_loss, structural_similarity
+from .draem_networks import (
+    DiscriminativeNetwork,
+    ReconstructiveNetwork,
+    focal_loss,
+    initialise,
+    structural_similarity,
+)
 from .pairs import CALIBRATION, HELD_OUT, DrawnPairs, PairMaker
 
 
@@ -85,13 +93,22 @@ class Draem(AbstractDetector[DraemConfig]):
     """DRAEM in its training form."""
 
     config_class = DraemConfig
-    half_scopes = ("backbone", "head")
+    paper = Preset(
+        source="Zavrtanik et al. (2021) and their code, but textures from noise unless texture_source names a folder."
+    )
+    half_scopes = (
+        *("backbone.network.encoder.0.1", *(f"backbone.network.encoder.{number}" for number in range(1, 9))),
+        *("backbone.network.decoder", "backbone.network.last"),
+        *("head.network.encoder.0.1", *(f"head.network.encoder.{number}" for number in range(1, 6))),
+        *(f"head.network.{part}" for part in ("pool", "grow", "join", "decoder", "last")),
+    )
 
     def __init__(self, config: DraemConfig) -> None:
         super().__init__(config)
         _check(config)
         self.reconstructive = ReconstructiveNetwork(config.reconstructive_width)
         self.discriminative = DiscriminativeNetwork(config.discriminative_width)
+        self.apply(initialise)
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:

@@ -29,6 +29,26 @@ class _Grow(nn.Module):
         return out
 
 
+class _Join(nn.Module):
+    """Channels of two maps beside each other; a module, so that its place in the graph has a name."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], 1)
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw a layer's weights as the authors' code does, with deviation 0.02: about 0 in convolutions, 1 in norms.
+
+    Args:
+        module: any layer; those of another kind stay as they are, and so do a convolution's biases.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
 class ReconstructiveNetwork(nn.Module):
     """Autoencoder without skip connections from images to good images; 69 M parameters at width 128.
 
@@ -72,9 +92,8 @@ class DiscriminativeNetwork(nn.Module):
         self.decoder = nn.ModuleList(
             _double(above + skip, above, above) for (_, above), skip in zip(grown, skips, strict=True)
         )
+        self.join = _Join()
         self.last = nn.Conv2d(width, 2, 3, padding=1)
-        for item in self.last.parameters():
-            nn.init.zeros_(item)
 
     def forward(self, restored: Tensor, images: Tensor) -> Tensor:
         """Two float32 (N, 3, H, W), H and W multiples of 32 → logits float32 (N, 2, H, W)."""
@@ -84,7 +103,7 @@ class DiscriminativeNetwork(nn.Module):
             item = stage(item if number == 0 else self.pool(item))
             skip_maps.append(item)
         for grow, stage, skip in zip(self.grow, self.decoder, reversed(skip_maps[:-1]), strict=True):
-            item = stage(torch.cat([grow(item), skip], 1))
+            item = stage(self.join(grow(item), skip))
         logits: Tensor = self.last(item)
         return logits
 

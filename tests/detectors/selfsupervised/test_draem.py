@@ -39,6 +39,23 @@ def test_networks_have_the_papers_size():
     np.testing.assert_allclose(sum(counts), 97.4e6, rtol=5e-3)
 
 
+def test_weights_begin_as_the_authors_draw_them():
+    torch.manual_seed(0)
+    detector = Draem(DraemConfig(**TINY | {"reconstructive_width": 32, "discriminative_width": 32}))
+    for network in (detector.reconstructive, detector.discriminative):
+        drawn = {torch.nn.Conv2d: [], torch.nn.BatchNorm2d: []}
+        for module in network.modules():
+            if type(module) in drawn:
+                drawn[type(module)].append(module.weight.detach().flatten())
+            if isinstance(module, torch.nn.BatchNorm2d):
+                assert not module.bias.any()
+        assert float(network.last.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
+        for kind, mean in ((torch.nn.Conv2d, 0.0), (torch.nn.BatchNorm2d, 1.0)):
+            values = torch.cat(drawn[kind])
+            assert float(values.mean()) == pytest.approx(mean, abs=2e-3)
+            assert float(values.std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_every_parameter_is_the_methods_own():
     detector = Draem(DraemConfig(**TINY))
     assert detector.backbone_parameters() == []
@@ -175,3 +192,26 @@ def test_textures_come_from_a_folder(tmp_path, sample_folder):
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
         Draem(DraemConfig(**settings))
+
+
+@pytest.mark.slow
+def test_first_convolutions_alone_stay_in_fp32():
+    """They see pixels; and nothing between them and the logit is cast back on its way."""
+    ir = pytest.importorskip("onnx_ir")
+    from lineproof.core.spec import Preprocessing
+    from lineproof.export.passes.fp16 import to_half
+    from lineproof.export.to_onnx import export_onnx
+
+    detector = Draem(DraemConfig(**TINY)).eval()
+    spec = Preprocessing.of((64, 96, 3), (64, 96), (64, 96), normalisation=detector.normalisation)
+    model = export_onnx(detector, spec, max_batch=1)
+    to_half(model, detector.half_scopes)
+    nodes = [node for node in model.graph if node.name.startswith(("backbone/", "head/"))]
+    full = [node.name for node in nodes if node.op_type == "Conv" and node.outputs[0].dtype == ir.DataType.FLOAT]
+    assert [name.rpartition("/")[0] for name in full] == [
+        f"{stage}/network/encoder/0/0/0" for stage in ("backbone", "head")
+    ]
+    casts = [node for node in nodes if node.op_type == "Cast"]
+    # Into fp16 after either first convolution; out of it for the restored image.
+    assert [node.outputs[0].dtype for node in casts].count(ir.DataType.FLOAT16) == 2
+    assert len(casts) == 3

@@ -26,7 +26,7 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
-from ..nn.neighbours import NearestNeighbour, greedy_coreset, neighbour_table
+from ..nn.neighbours import NearestNeighbour, greedy_coreset, nearest_index, neighbour_table
 from ..presets import Preset
 from ..training.devices import moved
 from ..training.images import ImageSet
@@ -137,7 +137,7 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         queries = self.embedding(self.backbone(images)).flatten(2).transpose(1, 2)
-        index = self._nearest(queries)
+        index = nearest_index(queries.flatten(0, 1), self.bank).view(queries.shape[:2])
         distance = (queries - self.bank[index]).square().sum(2).sqrt()
         anomaly_map = self.upsample(distance.unflatten(1, self.size))
         highest, worst = distance.max(1)
@@ -147,12 +147,6 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
         near = self.bank[self.table[index[rows, worst]]]
         others = (queries[rows, worst][:, None] - near).square().sum(2).sqrt()
         return highest * reweight(others), anomaly_map
-
-    def _nearest(self, queries: Tensor) -> Tensor:
-        """Index of the nearest bank vector of each query (N, P, D), searched in float64: int64 (N, P)."""
-        bank = self.bank.double()
-        norms = 0.5 * bank.square().sum(1)
-        return torch.stack([(query.double() @ bank.T - norms).argmax(1) for query in queries])
 
     def lower(self) -> Deployed:
         """Search by a 1×1 convolution, exact distances to the nearest vector, re-weighting by the precomputed table."""

@@ -10,6 +10,7 @@ from ...core.progress import Progress
 
 _PRODUCT_LIMIT_BYTES = 64 << 20
 _ROWS_AT_ONCE = 4096
+_QUERIES_AT_LEAST = 64
 #: Share of the largest squared distance down to which vectors are kept up to date.
 _LEVEL = 0.85
 
@@ -179,6 +180,15 @@ class _Search(nn.Module):
     def forward(self, queries: Tensor, bank: Tensor, bias: Tensor) -> Tensor:
         """Queries float (N, D, h, w) → products float (N, M, h, w)."""
         return F.conv2d(queries, bank, bias)
+
+
+def nearest_index(queries: Tensor, bank: Tensor) -> Tensor:
+    """Return which vector of the bank (M, D) is nearest to each query (Q, D), searched in float64: int64 (Q,)."""
+    wide = bank.double()
+    half_squares = 0.5 * wide.square().sum(1)
+    # Fewer queries would read a large bank more often than they multiply it.
+    at_once = max(_QUERIES_AT_LEAST, _PRODUCT_LIMIT_BYTES // (8 * len(bank)))
+    return torch.cat([(part.double() @ wide.T - half_squares).argmax(1) for part in queries.split(at_once)])
 
 
 def nearest_distance(queries: Tensor, bank: Tensor) -> Tensor:

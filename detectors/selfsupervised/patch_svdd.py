@@ -38,7 +38,7 @@ from ...core.errors import UsageError
 from ...core.size import Size, size_text
 from ..backbones.features import cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
-from ..nn.neighbours import BankDistance, covering_radius, greedy_coreset, nearest_distance
+from ..nn.neighbours import BankDistance, covering_radius, greedy_coreset, nearest_index
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -202,10 +202,11 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         maps = []
-        for queries, bank in zip(self.encoder(images - self.mean_image), (self.small_bank, self.big_bank), strict=True):
-            vectors = queries.movedim(1, -1)
-            distance = nearest_distance(vectors.flatten(0, -2).double(), bank.double())
-            maps.append(distance.float().view(vectors.shape[:-1]))
+        banks = (self.small_bank, self.big_bank)
+        for embeddings, bank in zip(self.encoder(images - self.mean_image), banks, strict=True):
+            queries = embeddings.movedim(1, -1).flatten(0, -2)
+            distance = (queries - bank[nearest_index(queries, bank)]).square().sum(1).sqrt()
+            maps.append(distance.view(len(images), *embeddings.shape[2:]))
         result: tuple[Tensor, Tensor] = self.spread((maps[0], maps[1]))
         return result
 

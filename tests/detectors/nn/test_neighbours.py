@@ -45,6 +45,16 @@ def test_search_equals_brute_force(shift):
     np.testing.assert_allclose(vectors.numpy(), flat - bank.mean(0), rtol=0, atol=2e-5)
 
 
+def test_the_reference_search_tells_near_twins_apart(monkeypatch):
+    monkeypatch.setattr(neighbours, "_PRODUCT_LIMIT_BYTES", 1)
+    bank, queries = gauss(20, 12), gauss(100, 12, seed=1)
+    # In float32 a product of two such vectors is off by more than their difference.
+    twins = np.concatenate([bank, bank + 1e-6 * gauss(20, 12, seed=2)]) + 30.0
+    rounded = [item.astype(np.float32).astype(np.float64) for item in (queries + 30.0, twins)]
+    got = neighbours.nearest_index(*(torch.from_numpy(item).float() for item in rounded))
+    np.testing.assert_array_equal(got.numpy(), brute_force(*rounded)[1])
+
+
 def test_distance_to_a_bank_vector_itself_is_zero():
     """The matrix form |q|² − 2qm + |m|² would leave about 1e-2 here; the re-taken difference leaves none."""
     bank = torch.from_numpy(gauss(20, 8) + 50.0).float()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..training.images import ImageSet
 from ..training.task import BatchSource, Draw
@@ -41,7 +41,7 @@ class PairSource(BatchSource[tuple[PatchPairs, PatchPairs]]):
 
     Args:
         images: good images.
-        mean_image: their mean, which is subtracted, float32 (3, H, W).
+        centre: images float32 (N, 3, H, W) → the same, centred; on the CPU.
         patches_per_image: number of draws of every image in an epoch.
         colour_shift: standard deviation of what is added to patches whose direction is asked for, one value per patch
             and colour, where the largest pixel value is 1.
@@ -49,10 +49,10 @@ class PairSource(BatchSource[tuple[PatchPairs, PatchPairs]]):
     """
 
     def __init__(
-        self, images: ImageSet, mean_image: Tensor, *, patches_per_image: int, colour_shift: float, noise: float
+        self, images: ImageSet, centre: nn.Module, *, patches_per_image: int, colour_shift: float, noise: float
     ) -> None:
         self._images = images
-        self._mean_image = mean_image
+        self._centre = centre
         self._patches_per_image = patches_per_image
         self._colour_shift = colour_shift
         self._noise = noise
@@ -63,7 +63,7 @@ class PairSource(BatchSource[tuple[PatchPairs, PatchPairs]]):
     def __getitem__(self, draw: Draw) -> tuple[PatchPairs, PatchPairs]:
         generator = draw.generator()
         chosen, item_of = torch.unique(draw.indices % len(self._images), return_inverse=True)
-        images = self._images.batch(chosen.tolist()) - self._mean_image
+        images = self._centre(self._images.batch(chosen.tolist()))
         return self._pairs(images, item_of, BIG_PX, generator), self._pairs(images, item_of, SMALL_PX, generator)
 
     def _pairs(self, images: Tensor, item_of: Tensor, side: int, generator: torch.Generator) -> PatchPairs:

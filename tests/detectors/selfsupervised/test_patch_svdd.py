@@ -15,6 +15,7 @@ from lineproof.core.spec import Preprocessing  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
 from lineproof.detectors.base import FitContext  # noqa: E402
 from lineproof.detectors.selfsupervised.patch_svdd import (  # noqa: E402
+    Centring,
     PatchSvdd,
     PatchSvddConfig,
     _Training,
@@ -142,20 +143,32 @@ def images(sample_folder):
     return image_set(PatchSvdd(PatchSvddConfig(**TINY)), [sample.path for sample in dataset.train])
 
 
-@pytest.mark.parametrize("combination", ["product", "sum"])
+def centred_slowly(batch, images, centring):
+    """Minus the mean of the good images, or by each image's own mean colours and contrast, image by image."""
+    good = images.batch(range(len(images))).double().numpy()
+    if centring == "mean_image":
+        return [image - good.mean(0) for image in batch.double().numpy()]
+    own = [image - image.mean((1, 2), keepdims=True) for image in (*good, *batch.double().numpy())]
+    contrast = np.mean([image.std() for image in own[: len(good)]])
+    return [image * contrast / image.std() for image in own[len(good) :]]
+
+
+@pytest.mark.parametrize(
+    ("combination", "centring"), [("product", "mean_image"), ("sum", "mean_image"), ("product", "own")]
+)
 @torch.no_grad()
-def test_map_and_score_equal_a_direct_computation(images, combination):
-    detector = PatchSvdd(PatchSvddConfig(**TINY | {"combination": combination})).eval()
+def test_map_and_score_equal_a_direct_computation(images, combination, centring):
+    detector = PatchSvdd(PatchSvddConfig(**TINY | {"combination": combination, "centring": centring})).eval()
     detector.encoder = encoder_with_large_weights()
     generator = torch.Generator().manual_seed(2)
-    detector.mean_image = images.batch(range(len(images))).mean(0)
+    detector.centre.learn(images)
     detector.small_bank, detector.big_bank = (torch.rand(num, 64, generator=generator) - 0.5 for num in (90, 7))
     batch = images.batch([0, 3])
     maps = []
-    for image in batch - detector.mean_image:
+    for image in map(torch.from_numpy, centred_slowly(batch, images, centring)):
         both = []
         for bank, side, stride in ((detector.small_bank, 32, 4), (detector.big_bank, 64, 16)):
-            queries = patch_by_patch(detector.encoder, image, side, stride).double().numpy()
+            queries = patch_by_patch(detector.encoder, image.float(), side, stride).double().numpy()
             differences = queries[None] - bank.double().numpy()[:, :, None, None]
             both.append(spread_slowly(np.sqrt((differences**2).sum(1)).min(0), SIZE, side, stride))
         maps.append(both[0] * both[1] if combination == "product" else both[0] + both[1])
@@ -163,6 +176,15 @@ def test_map_and_score_equal_a_direct_computation(images, combination):
         score, anomaly_map = module(batch)
         np.testing.assert_allclose(anomaly_map.numpy(), np.stack(maps), rtol=2e-5)
         np.testing.assert_allclose(score.numpy(), [item.max() for item in maps], rtol=2e-5)
+
+
+def test_its_own_centring_takes_light_away(images):
+    centre = Centring(SIZE, is_own=True)
+    centre.learn(images)
+    image = images.batch([0])
+    tint = torch.tensor([0.3, -0.1, 0.2])[:, None, None]
+    torch.testing.assert_close(centre(0.5 * image + tint), centre(image), rtol=0, atol=1e-6)
+    assert float(centre(torch.full((1, 3, *SIZE), 0.7)).abs().max()) < 1e-3
 
 
 def test_neighbours_are_a_pixel_or_two_apart():
@@ -202,8 +224,10 @@ def draw(step=0, indices=(0, 3, 11, 3)):
 
 
 def source_of(images, colour_shift=0.0, noise=0.0):
-    mean = images.batch(range(len(images))).mean(0)
-    return PairSource(images, mean, patches_per_image=3, colour_shift=colour_shift, noise=noise), mean
+    centre = Centring(SIZE, is_own=False)
+    centre.learn(images)
+    mean = centre.mean_image
+    return PairSource(images, centre, patches_per_image=3, colour_shift=colour_shift, noise=noise), mean
 
 
 def test_patches_are_cut_from_the_images_drawn(images):
@@ -298,9 +322,9 @@ def test_banks_hold_all_embeddings_or_cover_them(images):
         assert (len(detector.small_bank), report["small_vectors"]) == (small, 273 * len(images))
         assert (len(detector.big_bank), report["big_vectors"]) == (big, 8 * len(images))
         mean = images.batch(range(len(images))).double().mean(0).float()
-        torch.testing.assert_close(detector.mean_image, mean)
+        torch.testing.assert_close(detector.centre.mean_image, mean)
         with torch.no_grad():
-            embedded = detector.encoder(images.batch(range(len(images))) - detector.mean_image)
+            embedded = detector.encoder(detector.centre(images.batch(range(len(images)))))
         for vectors, name in zip(embedded, ("small", "big"), strict=True):
             flat = vectors.movedim(1, -1).reshape(-1, 64).double()
             nearest = torch.cdist(flat, detector.get_buffer(f"{name}_bank").double()).amin(1)
@@ -373,6 +397,7 @@ def test_workers_change_no_bit(sample_folder, tmp_path):
         ({"backbone": "resnet18"}, "backbone is 'resnet18' and weights 'none', but it is trained from scratch"),
         ({"crop_px": (128, 100)}, r"crop_px is 128x100; patches of 64 px every 16 px must cover it. Give multiples"),
         ({"crop_px": (48, 128)}, r"crop_px is 48x128; patches of 64 px"),
+        ({"centring": "none"}, "centring is 'none'; expected mean_image or own"),
         ({"combination": "mean"}, "combination is 'mean'; expected product or sum"),
         ({"initial_weights": "zero"}, "initial_weights is 'zero'; expected torch or he"),
         ({"keep": "first"}, "keep is 'first'; expected last or best"),

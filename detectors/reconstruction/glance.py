@@ -45,7 +45,7 @@ from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
 from ..training.trainer import Trainer
-from .glance_batches import HiddenPatches, draw_positions, image_files
+from .glance_batches import HiddenPatches, draw_positions, image_files, stain
 from .glance_dense import DenseGlobalNet, DenseLocalNet
 from .glance_map import make_interpolation
 from .glance_networks import LOCAL_STRIDE, DistortionHead, GlobalNet, LocalNet, PatchGrid, cut, seen_around
@@ -73,6 +73,8 @@ class GlanceConfig(TrainedConfig):
         distillation_source: folder with images of all kinds, searched with its sub-folders, that Local-Net is first
             distilled on; "" for none.
         distillation_epochs: passes over them; a guess.
+        distillation_stains: share of the training images' patches that Local-Net sees with a stain, for want of images
+            of all kinds; a guess.
         local_epochs: passes over the training images for Local-Net; a guess.
         local_patches: patches that Local-Net learns from, drawn once from each image; a guess.
         local_batch_size: patches per step of Local-Net; a guess.
@@ -100,6 +102,7 @@ class GlanceConfig(TrainedConfig):
     step_px: int = 12
     distillation_source: str = ""
     distillation_epochs: int = 20
+    distillation_stains: float = 0.0
     local_epochs: int = 200
     local_patches: int = 64
     local_batch_size: int = 64
@@ -165,14 +168,15 @@ class Glance(AbstractDetector[GlanceConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """A quarter of Local-Net's width, one image a step, and most of the score from the distortion head.
+        """A quarter of Local-Net's width, one image a step, half of Local-Net's patches and of the score for stains.
 
-        In minutes Global-Net does not learn to predict well enough for the inconsistency to tell much.
+        Without images of all kinds Local-Net knows what the training images show, so that it must see stains to embed
+        them apart. All epochs run and the last is kept, since both learning rates fall to the end.
         """
-        size = {"resize_px": 192, "crop_px": 192, "teacher_px": 32, "local_width": 32}
-        local = {"local_patches": 96, "local_epochs": 13, "local_learning_rate": 1e-3}
-        fast = {"epochs": 80, "batch_size": 1, "learning_rate": 3e-3, "inconsistency_share": 0.2}
-        return {**super().quick_settings(), **size, **local, **fast}
+        size = {"resize_px": 256, "crop_px": 256, "local_width": 32, "distillation_stains": 0.5}
+        local = {"local_patches": 96, "local_epochs": 20, "local_learning_rate": 1e-3}
+        fast = {"epochs": 98, "batch_size": 1, "learning_rate": 3e-3, "inconsistency_share": 0.5}
+        return {**super().quick_settings(), **size, **local, **fast, "keep": "last", "patience": 0}
 
     @property
     def normalisation(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
@@ -195,14 +199,16 @@ class Glance(AbstractDetector[GlanceConfig]):
             general = ImageSet(files, config.crop_px, crop_px=config.crop_px, mean=mean, std=std)
             epochs = config.distillation_epochs
             report["distillation"] = distillation.run(general, holdout, epochs=epochs, name="distillation")
-        report["local"] = distillation.run(images, holdout, epochs=config.local_epochs, name="local network")
+        report["local"] = distillation.run(
+            images, holdout, epochs=config.local_epochs, name="local network", stains=config.distillation_stains
+        )
         report |= self._fit_surroundings(images, holdout, context)
         self.cpu()
         return report
 
     def _fit_surroundings(self, images: ImageSet, holdout: ImageSet, context: FitContext) -> dict[str, Any]:
         config, device = self.config, context.device
-        black, white = ((level - mean) / std for level in (0.0, 1.0) for mean, std in [_as_pixels(self.normalisation)])
+        black, white = _black_and_white(self.normalisation)
 
         def source(item: ImageSet) -> HiddenPatches:
             side, count = config.crop_px[0], config.patches_per_image
@@ -288,18 +294,30 @@ class _Distillation:
         self.teacher = Teacher(detector.config).to(context.device)
         decoder = nn.Linear(detector.config.embedding_size, self.teacher.backbone.channels[0])
         self.student = nn.Sequential(detector.local, nn.Flatten(), decoder).to(context.device)
+        self.black, self.white = _black_and_white(detector.normalisation)
 
-    def patches(self, images: ImageSet, *, stage: str) -> list[Tensor]:
-        """Cut patches at random positions: float32 (B, 3, 33, 33), with the teacher's embeddings of them (B, C)."""
-        count = self.config.local_patches
+    def patches(self, images: ImageSet, *, stage: str, share: float = 0.0) -> list[Tensor]:
+        """Cut patches at random positions: float32 (B, 3, 33, 33), with the teacher's embeddings of them (B, C).
+
+        Args:
+            images: images to cut from.
+            stage: name of the work for progress.
+            share: share of the patches that get a stain.
+        """
+        count, device = self.config.local_patches, self.context.device
         generator = torch.Generator().manual_seed(self.context.seed)
 
         def compute(batch: Tensor) -> tuple[Tensor, ...]:
             positions = draw_positions(len(batch) * count, batch.shape[-1], generator=generator)
-            cut_out = cut(batch.repeat_interleave(count, 0), positions)
+            cut_out = cut(batch.cpu().repeat_interleave(count, 0), positions)
+            if share:
+                stained = stain(cut_out, black=self.black, white=self.white, generator=generator)
+                is_stained = torch.rand((len(cut_out), 1, 1, 1), generator=generator) < share
+                cut_out = torch.where(is_stained, stained, cut_out)
+            cut_out = cut_out.to(device)
             return tuple(item.unflatten(0, (-1, count)) for item in (cut_out, self.teacher(cut_out)))
 
-        device, progress = self.context.device, self.context.progress
+        progress = self.context.progress
         stored = cache_features(compute, images, device=device, progress=progress, stage=stage, batch_size=4)
         return [item.flatten(0, 1) for item in stored]
 
@@ -310,11 +328,14 @@ class _Distillation:
         distance: Tensor = (self.student[2](embeddings) - wanted).square().sum(1).mean()
         return self.config.distillation_weight * distance + self.config.compactness_weight * compactness(embeddings)
 
-    def run(self, images: ImageSet, holdout: ImageSet, *, epochs: int, name: str) -> dict[str, Any]:
-        """Train for some epochs on patches of the images; see ``Trainer.run``."""
+    def run(
+        self, images: ImageSet, holdout: ImageSet, *, epochs: int, name: str, stains: float = 0.0
+    ) -> dict[str, Any]:
+        """Train for some epochs on patches of the images, a share of them with stains; see ``Trainer.run``."""
         config = self.config
         (patches, wanted), (held_out, held_out_wanted) = (
-            self.patches(item, stage=f"{name}: {stage}") for item, stage in ((images, "patches"), (holdout, "held-out"))
+            self.patches(item, stage=f"{name}: {stage}", share=stains)
+            for item, stage in ((images, "patches"), (holdout, "held-out"))
         )
         mean, spread = wanted.mean(0), wanted.std(0).clamp(min=_SMALLEST_SPREAD)
         steps = -(-len(patches) // config.local_batch_size)
@@ -349,9 +370,10 @@ def _schedule(config: GlanceConfig, epochs: int, batch_size: int) -> Schedule:
     return Schedule(epochs=epochs, batch_size=batch_size, patience=config.patience, keeps=config.keep)
 
 
-def _as_pixels(normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> tuple[Tensor, Tensor]:
+def _black_and_white(normalisation: tuple[tuple[float, ...], tuple[float, ...]]) -> tuple[Tensor, Tensor]:
+    """Normalised values of a black and of a white pixel, float32 (3, 1, 1) each."""
     mean, std = (torch.tensor(item)[:, None, None] for item in normalisation)
-    return mean, std
+    return -mean / std, (1.0 - mean) / std
 
 
 def _check(config: GlanceConfig) -> None:
@@ -360,8 +382,9 @@ def _check(config: GlanceConfig) -> None:
         raise UsageError(f"glance: crop_px is {side}; expected {_SMALLEST_PX} or more, to see around a patch.")
     if config.step_px < LOCAL_STRIDE or config.step_px % LOCAL_STRIDE:
         raise UsageError(f"glance: step_px is {config.step_px}; expected a multiple of {LOCAL_STRIDE}, such as 12.")
-    if not 0.0 <= config.inconsistency_share <= 1.0:
-        raise UsageError(f"glance: inconsistency_share is {config.inconsistency_share}; expected a share from 0 to 1.")
+    for name in ("inconsistency_share", "distillation_stains"):
+        if not 0.0 <= getattr(config, name) <= 1.0:
+            raise UsageError(f"glance: {name} is {getattr(config, name)}; expected a share from 0 to 1.")
     for name in ("local_width", "global_width", "embedding_size", "patches_per_image", "teacher_px"):
         if getattr(config, name) < 1:
             raise UsageError(f"glance: {name} is {getattr(config, name)}; expected at least 1.")

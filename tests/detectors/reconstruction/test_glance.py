@@ -14,8 +14,8 @@ from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
 from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
 from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
-from lineproof.detectors.base import DETECTORS, build_detector, make_config  # noqa: E402
-from lineproof.detectors.reconstruction.glance import compactness, patch_scores  # noqa: E402
+from lineproof.detectors.base import DETECTORS, FitContext, build_detector, make_config  # noqa: E402
+from lineproof.detectors.reconstruction.glance import _Distillation, compactness, patch_scores  # noqa: E402
 from lineproof.detectors.reconstruction.glance_batches import draw_positions, image_files, stain  # noqa: E402
 from lineproof.detectors.reconstruction.glance_map import make_interpolation  # noqa: E402
 from lineproof.detectors.reconstruction.glance_networks import (  # noqa: E402
@@ -25,7 +25,7 @@ from lineproof.detectors.reconstruction.glance_networks import (  # noqa: E402
     cut,
     seen_around,
 )
-from lineproof.detectors.training.train import train  # noqa: E402
+from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 SMALL = {"weights": "none", "local_width": 8, "global_width": 4, "embedding_size": 16}
 
@@ -207,6 +207,19 @@ def test_local_net_stays_as_it_was_distilled():
     assert all(item.grad is not None for item in detector.distortion.parameters())
 
 
+def test_local_net_sees_stains_on_a_share_of_the_patches(dataset):
+    detector = glance(64, weights="random", local_patches=50, teacher_px=32)
+    images = image_set(detector, [sample.path for sample in dataset.train[:4]])
+    distillation = _Distillation(detector, FitContext())
+    clean, some, all_of_them = (distillation.patches(images, stage="patches", share=share) for share in (0.0, 0.3, 1.0))
+    changed = [(patches != clean[0]).flatten(1).any(1).float().mean().item() for patches, _ in (some, all_of_them)]
+    # Four standard deviations of a share of 200 patches; few stains lie outside of their patch.
+    assert abs(changed[0] - 0.3) < 0.13
+    assert changed[1] > 0.97
+    with torch.no_grad():
+        torch.testing.assert_close(some[1], distillation.teacher(some[0]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_general_images_come_first(dataset, tmp_path):
     """Both distillations and the training are told apart, on disk too; the teacher is not kept."""
@@ -280,6 +293,7 @@ def test_positions_reach_every_border():
         ({"step_px": 10}, "^glance: step_px is 10; expected a multiple of 4"),
         ({"step_px": 0}, "^glance: step_px is 0; expected a multiple of 4"),
         ({"inconsistency_share": 1.5}, r"^glance: inconsistency_share is 1\.5; expected a share"),
+        ({"distillation_stains": -0.1}, r"^glance: distillation_stains is -0\.1; expected a share"),
         ({"interpolation": "cubic"}, "^glance: interpolation is 'cubic'; expected 'inverse_distance' or 'bilinear'"),
         ({"distance_power": 0.0}, r"^glance: distance_power is 0\.0; expected above 0"),
         ({"keep": "first"}, "keep is 'first'; expected last or best"),

@@ -5,6 +5,8 @@ DETECTORS = {
     "csflow": "lineproof.detectors.flow.csflow:CsFlow",
     "cutpaste": "lineproof.detectors.selfsupervised.cutpaste:CutPaste",
     "dfr": "lineproof.detectors.reconstruction.dfr:Dfr",
+    "depth_ae": "lineproof.detectors.volume.depth_ae:DepthAe",
+    "depth_gan": "lineproof.detectors.volume.depth_gan:DepthGan",
     "depth_vm": "lineproof.detectors.volume.depth_vm:DepthVm",
     "differnet": "lineproof.detectors.flow.differnet:DifferNet",
     "draem": "lineproof.detectors.selfsupervised.draem:Draem",
@@ -18,5 +20,7 @@ DETECTORS = {
     "patchcore": "lineproof.detectors.distance.patchcore:PatchCore",
     "reverse_distillation": "lineproof.detectors.reconstruction.reverse_distillation:ReverseDistillation",
     "spade": "lineproof.detectors.distance.spade:Spade",
+    "voxel_ae": "lineproof.detectors.volume.voxel_ae:VoxelAe",
+    "voxel_gan": "lineproof.detectors.volume.voxel_gan:VoxelGan",
     "voxel_vm": "lineproof.detectors.volume.voxel_vm:VoxelVm",
 }

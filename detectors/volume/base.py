@@ -7,16 +7,18 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, final, get_args
 
+import torch
 from torch import Tensor
 
 from ...core.errors import UsageError
-from ...core.inputs import DepthPreprocessing, Holes, Quantity, VoxelPreprocessing
+from ...core.inputs import DepthPreprocessing, Holes, Quantity, ScanRule, VoxelPreprocessing
 from ...core.size import NATIVE, Size, size_text
 from ...core.spec import Fit
 from ...data.scans import Extent
 from ..base import AbstractDetector, DetectorConfig, FitContext
 from ..training.images import ImageSet
 from ..training.scans import Scans, ScanSet
+from .projection import CellsToPixels, coarse_size, ray_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,9 +182,33 @@ class AbstractDepthDetector(AbstractScanDetector[DepthConfigT]):
 
 
 class AbstractVoxelDetector(AbstractScanDetector[VoxelConfigT]):
-    """A detector of voxels: grids (N, 1 or 3, G, G, G) and each pixel's cell, int64 (N, H · W); see ``VoxelPart``."""
+    """A detector of voxels: grids (N, 1 or 3, G, G, G) and each pixel's cell, int64 (N, H · W); see ``VoxelPart``.
+
+    Args:
+        config: all parameters of the detector.
+
+    Attributes:
+        table: int32 (h · w, K), see ``ray_table``.
+    """
 
     input_kind = "voxel"
+
+    table: Tensor
+
+    def __init__(self, config: VoxelConfigT) -> None:
+        super().__init__(config)
+        self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
+
+    def follow_rays(self, rule: ScanRule) -> None:
+        """Find the cells that pixels see, once the camera is known."""
+        if not isinstance(rule.spec, VoxelPreprocessing):
+            raise TypeError(f"{type(self).__name__} was given {rule.spec.kind} scans; expected voxels.")
+        self.table = torch.from_numpy(ray_table(rule.spec, rule.camera, stride_px=self.config.ray_stride_px))
+
+    def to_pixels(self) -> CellsToPixels:
+        """Return the module from scores of cells to score and anomaly map."""
+        frame = self.config.resize_px
+        return CellsToPixels(self.table, coarse_size(frame, self.config.ray_stride_px), frame)
 
     @classmethod
     def scan_spec(cls, config: VoxelConfigT, *, frame: Size, extent: Extent, fit: Fit) -> VoxelPreprocessing:

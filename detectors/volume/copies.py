@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ...core.errors import UsageError
 from ...core.progress import Progress
 from ...data.inputs.scan import is_measured
 from ..training.scans import Scans, ScanSet
-from .turning import background_plane, turned_scan
+from ..training.task import BatchSource, Draw
+from .turning import Plane, background_plane, turned_scan
+
+
+class Draws(NamedTuple):
+    """How the copies of one scan are moved: the background, angles float64 (num,), shifts in metres (num, 3)."""
+
+    plane: Plane
+    angles: NDArray[np.float64]
+    shifts: NDArray[np.float64]
 
 
 @final
@@ -45,21 +55,58 @@ class Copies:
     def of(self, scans: ScanSet, index: int, *, seed: int) -> list[NDArray[np.float32]]:
         """Return a scan and its copies, as ``ScanSet.cloud`` gives it; each scan has draws of its own."""
         cloud = scans.cloud(index)
-        if not self.num:
-            return [cloud]
+        draws = self.draw(cloud, seed=seed, index=index)
+        return [cloud, *(self.copy(cloud, scans, draws, number) for number in range(self.num))]
+
+    def draw(self, cloud: NDArray[np.float32], *, seed: int, index: int) -> Draws:
+        """Draw how the copies of a scan are moved."""
         rng = np.random.default_rng([seed, index])
         plane = background_plane(cloud[..., :3], rng)
         angles = np.deg2rad(rng.uniform(-self.largest_deg, self.largest_deg, self.num))
-        shifts = rng.uniform(-self.largest_shift_m, self.largest_shift_m, (self.num, 3))
-        clouds = [cloud]
-        for angle, shift in zip(angles, shifts, strict=True):
-            copy = turned_scan(cloud, scans.rule.camera, plane, angle_rad=float(angle))
-            copy[..., :3] += np.where(is_measured(copy[..., :3])[..., None], shift, 0.0)
-            clouds.append(copy)
-        return clouds
+        return Draws(plane, angles, rng.uniform(-self.largest_shift_m, self.largest_shift_m, (self.num, 3)))
+
+    def copy(self, cloud: NDArray[np.float32], scans: ScanSet, draws: Draws, number: int) -> NDArray[np.float32]:
+        """Return one copy of a scan by its number, from 0."""
+        copy = turned_scan(cloud, scans.rule.camera, draws.plane, angle_rad=float(draws.angles[number]))
+        copy[..., :3] += np.where(is_measured(copy[..., :3])[..., None], draws.shifts[number], 0.0)
+        return copy
 
     def every(self, scans: ScanSet, *, seed: int, progress: Progress) -> Iterator[Scans]:
         """Yield what a detector takes of every scan and its copies, one scan's at a time."""
         for index in range(len(scans)):
             yield scans.parts(self.of(scans, index, seed=seed))
             progress("statistics", index + 1, len(scans))
+
+
+@final
+class CopySource(BatchSource[Scans]):
+    """Batches of scans and of their turned copies, each made when it is drawn; an epoch has every one of them once.
+
+    Args:
+        scans: the scans.
+        copies: how they are multiplied; the same copies in every epoch.
+        seed: seed of the draws.
+    """
+
+    def __init__(self, scans: ScanSet, copies: Copies, *, seed: int) -> None:
+        self._scans, self._copies, self._seed = scans, copies, seed
+        self._draws: dict[int, Draws] = {}
+
+    def __len__(self) -> int:
+        return len(self._scans) * (self._copies.num + 1)
+
+    def __getitem__(self, draw: Draw) -> Scans:
+        return self.at(draw.indices)
+
+    def at(self, indices: Tensor) -> Scans:
+        """Return what a detector takes of the items at indices int64 (B,)."""
+        return self._scans.parts([self._cloud(item) for item in indices.tolist()])
+
+    def _cloud(self, item: int) -> NDArray[np.float32]:
+        index, number = divmod(item, self._copies.num + 1)
+        cloud = self._scans.cloud(index)
+        if number == 0:
+            return cloud
+        if index not in self._draws:
+            self._draws[index] = self._copies.draw(cloud, seed=self._seed, index=index)
+        return self._copies.copy(cloud, self._scans, self._draws[index], number - 1)

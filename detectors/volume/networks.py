@@ -16,6 +16,7 @@ from typing import Any, Literal, final
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.size import Size
 
 #: Cells or pixels on a side where a network becomes, or begins from, a vector.
 _SMALLEST = {2: 8, 3: 4}
@@ -197,20 +198,32 @@ def _norm(kind: str, dims: int, channels: int) -> nn.Module:
     return nn.GroupNorm(1, channels) if kind == "layer" else _BATCH_NORM[dims](channels)
 
 
-def image_encoder(channels: int, latent: int) -> nn.Sequential:
-    """Return the encoder of Bergmann et al. (2019): float32 (N, C, 256, 256) → (N, latent, 1, 1)."""
+def image_encoder(channels: int, latent: int, size: Size) -> nn.Sequential:
+    """Return the encoder of Bergmann et al. (2019): float32 (N, C, H, W) → (N, latent, 1, 1).
+
+    Args:
+        channels: number of channels.
+        latent: length of the vector.
+        size: height and width of the images in pixels, multiples of ``IMAGE_REDUCTION``; theirs are 256.
+    """
     layers = _layers(channels, _IMAGE_LAYERS, transposed=False)
-    return nn.Sequential(*layers, nn.Conv2d(_IMAGE_LAYERS[-1][2], latent, 8))
+    return nn.Sequential(*layers, nn.Conv2d(_IMAGE_LAYERS[-1][2], latent, _reduced(size)))
 
 
-def image_decoder(channels: int, latent: int) -> nn.Sequential:
-    """Return the mirrored decoder: float32 (N, latent, 1, 1) → (N, C, 256, 256)."""
+def image_decoder(channels: int, latent: int, size: Size) -> nn.Sequential:
+    """Return the mirrored decoder: float32 (N, latent, 1, 1) → (N, C, H, W); see ``image_encoder``."""
     into = [channels, *(layer[2] for layer in _IMAGE_LAYERS)]
     mirrored = [
         (kernel, stride, into[number]) for number, (kernel, stride, _) in reversed(list(enumerate(_IMAGE_LAYERS)))
     ]
-    layers = _layers(_IMAGE_LAYERS[-1][2], mirrored, transposed=True)
-    return nn.Sequential(nn.ConvTranspose2d(latent, _IMAGE_LAYERS[-1][2], 8), nn.LeakyReLU(_SLOPE), *layers[:-1])
+    widest = _IMAGE_LAYERS[-1][2]
+    layers = _layers(widest, mirrored, transposed=True)
+    # The last layer has no activation: values have both signs.
+    return nn.Sequential(nn.ConvTranspose2d(latent, widest, _reduced(size)), nn.LeakyReLU(_SLOPE), *layers[:-1])
+
+
+def _reduced(size: Size) -> tuple[int, int]:
+    return size[0] // IMAGE_REDUCTION, size[1] // IMAGE_REDUCTION
 
 
 #: Kernel, stride and channels of each convolution before the one that leaves a vector.
@@ -225,6 +238,8 @@ _IMAGE_LAYERS = (
     (3, 1, 64),
     (3, 1, 32),
 )
+#: Pixels that one of the smallest map stands for.
+IMAGE_REDUCTION = 2 ** sum(stride == 2 for _, stride, _ in _IMAGE_LAYERS)
 
 
 def _layers(before: int, layers: Sequence[tuple[int, int, int]], *, transposed: bool) -> list[nn.Module]:

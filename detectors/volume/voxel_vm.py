@@ -26,7 +26,7 @@ from ..presets import Preset
 from ..training.scans import Scans, ScanSet
 from .base import AbstractVoxelDetector, VoxelConfig, check_word
 from .copies import Copies
-from .projection import CellsToPixels, coarse_size, ray_table
+from .projection import CellsToPixels
 from .variation import Centre, Moments, Whiten, lengths, whitening
 
 
@@ -65,7 +65,6 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
     Attributes:
         mean: float32 (C, G, G, G).
         factors: float32 (C (C + 1) / 2, G, G, G), see ``whitening``.
-        table: int32 (h · w, K), see ``ray_table``.
     """
 
     config_class = VoxelVmConfig
@@ -74,14 +73,12 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
 
     mean: Tensor
     factors: Tensor
-    table: Tensor
 
     def __init__(self, config: VoxelVmConfig) -> None:
         super().__init__(config)
         channels = 3 if config.rgb else 1
         self.register_buffer("mean", torch.empty(channels, 0, 0, 0))
         self.register_buffer("factors", torch.empty(channels * (channels + 1) // 2, 0, 0, 0))
-        self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
@@ -103,7 +100,7 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
         smallest = torch.full((len(self.mean),), config.smallest, dtype=torch.float64)
         factors = whitening(moments.covariance(), smallest, is_full=config.covariance == "full")
         self.mean, self.factors = mean.float().unflatten(1, grid), factors.float().unflatten(1, grid)
-        self.table = torch.from_numpy(ray_table(spec, scans.rule.camera, stride_px=config.ray_stride_px))
+        self.follow_rays(scans.rule)
         return {
             "num_samples": moments.num_samples,
             "num_cells": config.num_cells**3,
@@ -111,10 +108,6 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
             "cells_per_ray": self.table.shape[1],
             "is_calibrated": scans.rule.is_calibrated,
         }
-
-    def _to_pixels(self) -> CellsToPixels:
-        frame = self.config.resize_px
-        return CellsToPixels(self.table, coarse_size(frame, self.config.ray_stride_px), frame)
 
     def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
@@ -124,13 +117,13 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
         whitened = torch.zeros_like(centred)
         for factor, row, column in zip(self.factors, rows.tolist(), columns.tolist(), strict=True):
             whitened[:, row] += factor * centred[:, column]
-        score, anomaly_map = self._to_pixels()(whitened.square().sum(1).sqrt(), cells)
+        score, anomaly_map = self.to_pixels()(whitened.square().sum(1).sqrt(), cells)
         return score, anomaly_map
 
     def lower(self) -> Deployed:
         """Row by row of the whitening factors, as whole grids."""
         centred, whiten = _Beside(Centre(self.mean)), _Beside(Whiten(self.factors, len(self.mean)))
-        return Deployed(centred, whiten, _Seen(self._to_pixels()))
+        return Deployed(centred, whiten, _Seen(self.to_pixels()))
 
 
 class _Beside(nn.Module):

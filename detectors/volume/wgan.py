@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..training.devices import moved
+from ..training.scans import Scans
 from ..training.task import BatchSource, Optimisation, TrainingTask
 
 GAN = "GAN"
@@ -42,13 +43,13 @@ class WganRule:
 
 
 @final
-class WganTask(TrainingTask[Tensor]):
+class WganTask(TrainingTask[Scans]):
     """WGAN-GP (Gulrajani et al. 2017). A batch holds what all steps of the critic to one of the generator see.
 
     Args:
         critic: network to one value per image.
         generator: network from noise to images.
-        source: batches of good images, float32 (B, C, side, …).
+        source: batches of good scans, values float32 (B, C, side, …) first.
         held_out: batches of held-out ones, likewise.
         rule: how it is trained.
         device: device of the networks.
@@ -59,8 +60,8 @@ class WganTask(TrainingTask[Tensor]):
         critic: nn.Module,
         generator: nn.Module,
         *,
-        source: BatchSource[Tensor],
-        held_out: list[Tensor],
+        source: BatchSource[Scans],
+        held_out: list[Scans],
         rule: WganRule,
         device: torch.device,
     ) -> None:
@@ -76,9 +77,9 @@ class WganTask(TrainingTask[Tensor]):
             for name in (_CRITIC, _GENERATOR)
         }
 
-    def step(self, batch: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def step(self, batch: Scans) -> Iterator[tuple[str, Tensor]]:
         """Yield the critic's losses, each over its share of the batch, then the generator's."""
-        images = moved(batch, self._device)
+        images = moved(batch[0], self._device)
         parts = images.tensor_split(min(self._rule.critic_steps, len(images)))
         for part in parts:
             with torch.no_grad():
@@ -92,7 +93,7 @@ class WganTask(TrainingTask[Tensor]):
         """Return the critic's distance between held-out and generated images, which tells little of their quality."""
         generator = torch.Generator().manual_seed(_HELD_OUT_SEED)
         total, count = 0.0, 0
-        for batch in self._held_out:
+        for batch, _ in self._held_out:
             noise = torch.randn(len(batch), self._rule.latent, generator=generator)
             real, made = (
                 self._critic(moved(batch, self._device)),

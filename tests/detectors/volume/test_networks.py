@@ -39,8 +39,8 @@ def test_residual_networks_have_the_sizes_of_the_public_code_and_its_third_dimen
 
 @pytest.mark.parametrize(("latent", "expected"), [(100, 0.54), (128, 0.60), (512, 1.385)])
 def test_the_autoencoder_of_images_has_the_sizes_that_were_worked_out(latent, expected):
-    assert millions(image_encoder(1, latent)) == pytest.approx(expected, abs=5e-3)
-    assert millions(image_decoder(1, latent)) == pytest.approx(expected, abs=5e-3)
+    assert millions(image_encoder(1, latent, (256, 256))) == pytest.approx(expected, abs=5e-3)
+    assert millions(image_decoder(1, latent, (256, 256))) == pytest.approx(expected, abs=5e-3)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -63,9 +63,12 @@ def test_a_critic_judges_an_image_whatever_stands_beside_it(residual):
     torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-4, atol=1e-6)
 
 
-def test_autoencoder_of_images_restores_the_shape():
-    images = torch.rand(1, 4, 256, 256)
-    assert image_decoder(4, 9)(image_encoder(4, 9)(images)).shape == images.shape
+@pytest.mark.parametrize("size", [(256, 256), (64, 192)])
+def test_autoencoder_of_images_restores_the_shape(size):
+    images = torch.rand(1, 4, *size)
+    code = image_encoder(4, 9, size)(images)
+    assert code.shape == (1, 9, 1, 1)
+    assert image_decoder(4, 9, size)(code).shape == images.shape
 
 
 @pytest.mark.parametrize(

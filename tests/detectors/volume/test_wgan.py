@@ -30,7 +30,8 @@ class Cubes(BatchSource):
         return len(self.grids)
 
     def __getitem__(self, draw):
-        return self.grids[draw.indices]
+        grids = self.grids[draw.indices]
+        return grids, grids
 
 
 def test_penalty_is_that_of_a_linear_critic():
@@ -54,7 +55,12 @@ def make_task(seed=0):
     source = Cubes()
     rule = WganRule(latent=6, critic_steps=5, learning_rate=2e-3)
     return WganTask(
-        critic(SHAPE), Generator(SHAPE, 6), source=source, held_out=[source.grids[:4]], rule=rule, device=CPU
+        critic(SHAPE),
+        Generator(SHAPE, 6),
+        source=source,
+        held_out=[(source.grids[:4], source.grids[:4])],
+        rule=rule,
+        device=CPU,
     )
 
 
@@ -63,7 +69,7 @@ def test_every_step_of_the_critic_sees_images_of_its_own():
     seen = []
     task._critic.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
     batch = torch.arange(10.0).view(10, 1, 1, 1, 1).expand(10, 1, 8, 8, 8)
-    names = [name for name, _ in task.step(batch)]
+    names = [name for name, _ in task.step((batch, batch))]
     assert names == ["critic"] * 5 + ["generator"]
     # Made, real and between per step of the critic, and made for the generator.
     real = [item[:, 0, 0, 0, 0].tolist() for item in seen[1::3]]

@@ -1,0 +1,134 @@
+"""Depth AE: an autoencoder of depth images, with RGB or without; score by what it does not restore.
+
+Bergmann, Jin, Sattlegger and Steger, "The MVTec 3D-AD Dataset for Unsupervised 3D Anomaly Detection and Localization",
+VISAPP 2022, arXiv 2112.09045: rows "Depth AE" of its tables, 3D only and 3D + RGB.
+
+The paper's appendix was not at hand. Given in the paper: images of 256 px of the distance to the camera, 0 where
+nothing was measured, colours appended; training scans are turned 20 times by up to 5°; the score of an image is the
+largest of its pixels. Our guesses: the network is the autoencoder of images of the same authors (see ``networks``),
+trained with the squared error by Adam; depths are scaled to −1 … 1 over the training set. The authors report false
+alarms around pixels without a measurement: ``invalid=masked`` leaves the depth of those out of loss and score.
+
+fp16: encoder and decoder; what was not restored is computed in fp32.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.errors import UsageError
+from ...core.size import Size, size_text
+from ..base import Deployed, FitContext
+from ..presets import Preset
+from ..training.devices import moved
+from ..training.scans import Scans, ScanSet
+from ..training.schedules import Schedule
+from ..training.task import LossTask, Optimisation
+from ..training.trainer import Trainer
+from .base import AbstractDepthDetector, DepthConfig
+from .networks import IMAGE_REDUCTION, image_decoder, image_encoder
+from .restoring import DepthScore, RestoringConfig, differences, held_out_batches, lowered, mean_over, restore
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthAeConfig(RestoringConfig, DepthConfig):
+    """Parameters of Depth AE.
+
+    Attributes:
+        resize_px: height and width in pixels of the depth images, multiples of 32; the paper's 256.
+        crop_px: equal to ``resize_px``: scans are not cropped.
+        latent: length of the vector between encoder and decoder. A guess: the paper's appendix compares several.
+        batch_size: scans per step. A guess.
+        epochs: passes over the scans and their copies. A guess.
+        learning_rate: Adam's learning rate. A guess.
+        weight_decay: weight of Adam's L2 term. A guess.
+    """
+
+    resize_px: Size = (256, 256)
+    crop_px: Size = (256, 256)
+    latent: int = 128
+    batch_size: int = 16
+    epochs: int = 50
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+
+
+class DepthAe(AbstractDepthDetector[DepthAeConfig]):
+    """Depth AE in its training form."""
+
+    config_class = DepthAeConfig
+    half_scopes = ("backbone.network", "head.network")
+    paper = Preset(source="Section 4 of the paper; its appendix was not at hand, what it leaves to us says so.")
+
+    def __init__(self, config: DepthAeConfig) -> None:
+        super().__init__(config)
+        if any(side % IMAGE_REDUCTION for side in config.resize_px):
+            raise UsageError(
+                f"resize_px is {size_text(config.resize_px)}; expected multiples of {IMAGE_REDUCTION} pixels, by which "
+                "the autoencoder reduces an image. Give --image-size 256, or another such size."
+            )
+        channels = 4 if config.rgb else 1
+        self.encoder = image_encoder(channels, config.latent, config.resize_px)
+        self.decoder = image_decoder(channels, config.latent, config.resize_px)
+
+    @classmethod
+    def presets(cls) -> dict[str, Preset]:
+        """Beside the usual ones: ``small``."""
+        small = {"resize_px": 128, "crop_px": 128, "copies": 5}
+        return {
+            **super().presets(),
+            "small": Preset(source="Ours: half the size, a quarter of the copies.", settings=small),
+        }
+
+    @classmethod
+    def quick_settings(cls) -> dict[str, Any]:
+        """With colours, at 128 px; lost pixels are unknown."""
+        size = {"resize_px": 128, "crop_px": 128, "invalid": "masked"}
+        return {**super().quick_settings(), **size, "copies": 2, "epochs": 60, "batch_size": 8, "learning_rate": 1e-3}
+
+    @property
+    def _is_masked(self) -> bool:
+        return self.config.invalid == "masked"
+
+    def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
+        """Train encoder and decoder to restore good scans."""
+        config, device = self.config, context.device
+        self.to(device)
+        held_out = held_out_batches(holdout, config.batch_size)
+        network = nn.ModuleList([self.encoder, self.decoder])
+
+        def loss(batch: Scans) -> Tensor:
+            images, measured, restored = restore(self.encoder, self.decoder, moved(batch, device))
+            apart = differences(images, restored, "squared")
+            if self._is_masked:
+                apart = torch.cat([apart[:, :1] * measured, apart[:, 1:]], 1)
+            return apart.mean()
+
+        optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        task = LossTask(
+            network,
+            Optimisation(optimiser=optimiser),
+            source=config.drawn(scans, context.seed),
+            loss=loss,
+            holdout_loss=lambda: mean_over(loss, held_out, context),
+        )
+        schedule = Schedule(
+            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
+        )
+        report = Trainer(task, schedule=schedule, context=context).run()
+        self.cpu()
+        return report
+
+    def _score(self) -> DepthScore:
+        return DepthScore(self.config.error, is_masked=self._is_masked)
+
+    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
+        score, anomaly_map = self._score()(restore(self.encoder, self.decoder, scans))
+        return score, anomaly_map
+
+    def lower(self) -> Deployed:
+        """Encoder, decoder, differences."""
+        return lowered(self.encoder, self.decoder, self._score())

@@ -1,0 +1,167 @@
+"""What autoencoders and GANs of scans share: parameters, a score by what was not restored, and their lowered form."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ...core.errors import UsageError
+from ..base import Deployed, FitContext, TrainedConfig
+from ..training.devices import moved
+from ..training.scans import Scans, ScanSet
+from .base import ScanConfig, check_word
+from .copies import Copies, CopySource
+from .projection import CellsToPixels
+
+#: Values, what stands beside them (what was measured, or each pixel's cell), and a code or the restored values.
+Carried = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoringConfig(ScanConfig, TrainedConfig):
+    """Parameters of every detector of scans that restores what it saw.
+
+    Attributes:
+        copies: turned copies of each training scan, besides itself; the paper's 20.
+        rotation_deg: largest angle of the copies, in degrees; the paper's 5.
+        latent: length of the vector between encoder and decoder. A guess: the paper's appendix compares several.
+        batch_size: scans per step. A guess.
+        error: what is not restored counts by its square or by its absolute value, summed over channels. A guess.
+    """
+
+    copies: int = 20
+    rotation_deg: float = 5.0
+    latent: int = 256
+    batch_size: int = 8
+    error: Literal["squared", "absolute"] = "squared"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        TrainedConfig.__post_init__(self)
+        Copies(num=self.copies, largest_deg=self.rotation_deg)
+        check_word("error", self.error, ("squared", "absolute"))
+        if self.latent < 1 or self.batch_size < 1:
+            raise UsageError(f"latent is {self.latent}, batch_size {self.batch_size}; expected 1 or more of each.")
+
+    def drawn(self, scans: ScanSet, seed: int) -> CopySource:
+        """Return the batches of a training: scans and their turned copies."""
+        return CopySource(scans, Copies(num=self.copies, largest_deg=self.rotation_deg), seed=seed)
+
+
+def held_out_batches(scans: ScanSet, batch_size: int) -> list[Scans]:
+    """Return the held-out scans in batches, without copies."""
+    return [scans.batch(part.tolist()) for part in torch.arange(len(scans)).split(batch_size)]
+
+
+def mean_over(loss: Any, batches: list[Scans], context: FitContext) -> float:
+    """Mean over the scans of some batches of a loss that is a mean over those of one; without gradients."""
+    with torch.no_grad():
+        total = sum(float(loss(moved(batch, context.device))) * len(batch[0]) for batch in batches)
+    return total / sum(len(batch[0]) for batch in batches)
+
+
+def differences(values: Tensor, restored: Tensor, error: str) -> Tensor:
+    """What was not restored, channel by channel: (N, C, …)."""
+    apart = values - restored
+    return apart * apart if error == "squared" else apart.abs()
+
+
+@final
+class DepthScore(nn.Module):
+    """What was not restored of depth images, summed over channels, and its largest pixel as the score.
+
+    Args:
+        error: see ``RestoringConfig``.
+        is_masked: whether the depth of a pixel without a measurement counts nothing.
+    """
+
+    def __init__(self, error: str, *, is_masked: bool) -> None:
+        super().__init__()
+        self._error, self._is_masked = error, is_masked
+
+    def forward(self, carried: Carried) -> tuple[Tensor, Tensor]:
+        """Return score float32 (N,), anomaly_map float32 (N, h, w)."""
+        images, measured, restored = carried
+        apart = differences(images, restored, self._error)
+        if self._is_masked:
+            depth = apart[:, :1] * measured
+            apart = torch.cat([depth, apart[:, 1:]], 1) if apart.shape[1] > 1 else depth
+        anomaly_map = apart.sum(1)
+        return anomaly_map.amax((1, 2)), anomaly_map
+
+
+@final
+class VoxelScore(nn.Module):
+    """What was not restored of grids, summed over channels and seen from pixels.
+
+    Args:
+        error: see ``RestoringConfig``.
+        to_pixels: the way from cells to pixels.
+    """
+
+    def __init__(self, error: str, to_pixels: CellsToPixels) -> None:
+        super().__init__()
+        self.to_pixels = to_pixels
+        self._error = error
+
+    def forward(self, carried: Carried) -> tuple[Tensor, Tensor]:
+        """Return score float32 (N,), anomaly_map float32 (N, H, W)."""
+        grids, cells, restored = carried
+        score, anomaly_map = self.to_pixels(differences(grids, restored, self._error).sum(1), cells)
+        return score, anomaly_map
+
+
+def restore(encoder: nn.Module, decoder: nn.Module, scans: Scans) -> Carried:
+    """Return values, what stands beside them, and the restored values."""
+    return scans[0], scans[1], decoder(encoder(scans[0]))
+
+
+def lowered(encoder: nn.Module, decoder: nn.Module, score: nn.Module) -> Deployed:
+    """Return the form for export, normalisations folded into the convolutions before them.
+
+    Its networks are ``backbone.network`` and ``head.network``: these may compute in fp16.
+    """
+    return Deployed(_Encoded(folded(encoder)), _Decoded(folded(decoder)), score)
+
+
+class _Encoded(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, scans: Scans) -> Carried:
+        return scans[0], scans[1], self.network(scans[0])
+
+
+class _Decoded(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, carried: Carried) -> Carried:
+        return carried[0], carried[1], self.network(carried[2])
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """Return a frozen copy in which each normalisation right after a convolution is part of it, folded in float64."""
+    copied = copy.deepcopy(network).eval().requires_grad_(False)
+    for chain in [item for item in copied.modules() if isinstance(item, nn.Sequential)]:
+        for first, second in zip(list(chain), list(chain)[1:], strict=False):
+            if isinstance(second, nn.BatchNorm2d | nn.BatchNorm3d):
+                _fold_pair(chain, first, second)
+    return copied
+
+
+def _fold_pair(chain: nn.Sequential, conv: nn.Module, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+    is_transposed = isinstance(conv, nn.ConvTranspose2d | nn.ConvTranspose3d)
+    if not is_transposed and not isinstance(conv, nn.Conv2d | nn.Conv3d):
+        return
+    names = {id(item): name for name, item in chain.named_children()}
+    fused: Any = fuse_conv_bn_eval(conv.double(), norm.double(), transpose=is_transposed)  # type: ignore[type-var]
+    chain.set_submodule(names[id(conv)], fused.float())
+    chain.set_submodule(names[id(norm)], nn.Identity())

@@ -332,6 +332,8 @@ DEFAULTS = {
     "cflow": "wide_resnet50_2.tv_in1k",
     "csflow": "tf_efficientnet_b5.aa_in1k",
     "cutpaste": "resnet18.tv_in1k",
+    "depth_ae": "none",
+    "depth_gan": "none",
     "depth_vm": "none",
     "dfr": "vgg19.tv_in1k",
     "differnet": "alexnet",
@@ -346,6 +348,8 @@ DEFAULTS = {
     "patchcore": "wide_resnet50_2.tv_in1k",
     "reverse_distillation": "wide_resnet50_2.tv_in1k",
     "spade": "wide_resnet50_2.tv_in1k",
+    "voxel_ae": "none",
+    "voxel_gan": "none",
     "voxel_vm": "none",
 }
 

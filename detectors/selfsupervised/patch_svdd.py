@@ -297,12 +297,13 @@ class Centring(nn.Module):
 
 
 def _mean_colour(images: Tensor) -> Tensor:
-    return images.mean((2, 3), keepdim=True)
+    # In squares first: an engine adds float32 values one by one, and over a whole image that is too coarse.
+    return F.avg_pool2d(images, BIG_STRIDE).mean((2, 3), keepdim=True)
 
 
 def _contrast(centred: Tensor) -> Tensor:
     """Standard deviation over all pixels and colours of each centred image: float32 (N, 1, 1, 1)."""
-    return centred.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return _mean_colour(centred.square()).mean(1, keepdim=True).sqrt()
 
 
 class _Training(nn.Module):

@@ -175,7 +175,7 @@ class Glance(AbstractDetector[GlanceConfig]):
         """
         size = {"resize_px": 256, "crop_px": 256, "local_width": 32, "distillation_stains": 0.5}
         local = {"local_patches": 96, "local_epochs": 20, "local_learning_rate": 1e-3}
-        fast = {"epochs": 98, "batch_size": 1, "learning_rate": 3e-3, "inconsistency_share": 0.5}
+        fast = {"epochs": 40, "batch_size": 1, "learning_rate": 3e-3, "inconsistency_share": 0.5}
         return {**super().quick_settings(), **size, **local, **fast, "keep": "last", "patience": 0}
 
     @property

@@ -140,8 +140,8 @@ class PatchSvdd(AbstractDetector[PatchSvddConfig]):
         defects are.
         """
         size = {"resize_px": 256, "crop_px": 256, "centring": "own", "coreset_size": 2000}
-        start = {"initial_weights": "he", "svdd_weight": 1e-3, "keep": "last", "patience": 0}
-        fast = {"patches_per_image": 10, "epochs": 5, "batch_size": 16}
+        start = {"initial_weights": "he", "svdd_weight": 0.1, "keep": "last", "patience": 0}
+        fast = {"patches_per_image": 10, "epochs": 1, "batch_size": 16}
         return size | start | fast
 
     @property

@@ -1,5 +1,6 @@
 """Patch SVDD: embeddings, spreading and score against patch by patch; pairs and losses against their definition."""
 
+import io
 import math
 from itertools import pairwise
 
@@ -37,7 +38,7 @@ from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.task import Draw  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 from lineproof.export.figures import count_flops  # noqa: E402
-from lineproof.export.to_onnx import export_onnx  # noqa: E402
+from lineproof.export.to_onnx import _quiet, export_onnx  # noqa: E402
 
 SIZE = (80, 112)
 TINY = {
@@ -185,6 +186,28 @@ def test_its_own_centring_takes_light_away(images):
     tint = torch.tensor([0.3, -0.1, 0.2])[:, None, None]
     torch.testing.assert_close(centre(0.5 * image + tint), centre(image), rtol=0, atol=1e-6)
     assert float(centre(torch.full((1, 3, *SIZE), 0.7)).abs().max()) < 1e-3
+
+
+def test_engines_centre_a_bright_image_as_float64_does():
+    """Summed pixel by pixel in float32, the mean is off by twice as much, and by rows first by 2e-5."""
+    ort, openvino = pytest.importorskip("onnxruntime"), pytest.importorskip("openvino")
+    centre = Centring((256, 256), is_own=True).eval()
+    centre.contrast.fill_(0.15)
+    image = torch.full((1, 3, 256, 256), 200 / 255)
+    # A dark part on a bright ground: rounding goes the same way for every pixel of the ground.
+    image[:, :, 100:150, 80:200] = 30 / 255
+    content = io.BytesIO()
+    with _quiet():
+        program = torch.onnx.export(centre, (image,), dynamo=True, input_names=["f"], output_names=["i"], verbose=False)
+    program.save(content)
+    session = ort.InferenceSession(content.getvalue(), providers=["CPUExecutionProvider"])
+    core = openvino.Core()
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(content.getvalue()), "CPU", hint)
+    centred = image.double().numpy() - image.double().numpy().mean((2, 3), keepdims=True)
+    want = 0.15 * centred / centred.std()
+    for got in (session.run(None, {"f": image.numpy()})[0], compiled({"f": image.numpy()})["i"]):
+        np.testing.assert_allclose(got, want, rtol=0, atol=3.5e-6)
 
 
 def test_neighbours_are_a_pixel_or_two_apart():

@@ -11,9 +11,11 @@ from typing import Any, final
 
 from ..bundle.atomic import write_atomic
 from ..core.errors import UsageError
+from ..core.inputs import DepthPreprocessing, VoxelPreprocessing
 from ..core.progress import Progress, silent
 from ..core.table import wrapped
 from ..eval.accuracy.evaluate import Evaluation, EvaluationJson, TargetEvaluation, evaluate
+from ..eval.accuracy.outputs import Source
 from ..eval.accuracy.request import EvaluationRequest
 from ..eval.masks import RESOLUTIONS, Resolution
 from .published import PaperTable, paper_table, published
@@ -114,6 +116,12 @@ def _row_names(name: str, bundle: str) -> Iterator[str]:
     yield from (f"{name} ({bundle}, {number})" for number in count(2))
 
 
+def _method(source: Source) -> str:
+    """Name of a column of the paper: its 3D baselines have one each without and with colours."""
+    has_rgb = isinstance(source.preprocessing, DepthPreprocessing | VoxelPreprocessing) and source.preprocessing.has_rgb
+    return f"{source.detector}_rgb" if has_rgb else source.detector
+
+
 def _table(number: str, items: Sequence[TargetEvaluation], resolution: Resolution) -> PaperTable:
     """Figures by method, precision and engine; bundles that share these and the category have rows of their own."""
     metric = published()["tables"][number]["metric"]
@@ -122,7 +130,7 @@ def _table(number: str, items: Sequence[TargetEvaluation], resolution: Resolutio
         source = item.outputs.source
         value = (item.corrected or item.accuracy).value(metric)
         if value is not None:
-            name = f"{source.detector} {source.precision} on {source.engine}"
+            name = f"{_method(source)} {source.precision} on {source.engine}"
             row = next(row for row in _row_names(name, source.bundle) if source.category not in measured.get(row, {}))
             measured.setdefault(row, {})[source.category] = value
     table = paper_table(number, measured)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.inputs import DepthPreprocessing
 from lineproof.data.dataset import open_category, open_dataset
 from lineproof.eval.accuracy.compare import ComparisonRequest, compare
 from lineproof.eval.accuracy.evaluate import evaluate
@@ -267,6 +268,27 @@ def test_two_bundles_of_one_method_have_two_rows(saved, tmp_path):
     first, *others = measured.values()
     assert first > 0.0
     assert others == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("has_rgb", "method"), [(False, "depth_vm"), (True, "depth_vm_rgb")])
+def test_a_detector_of_scans_has_a_row_without_and_one_with_colours(has_rgb, method, saved, tmp_path):
+    spec = DepthPreprocessing(
+        frame_height_px=12,
+        frame_width_px=16,
+        resize_height_px=12,
+        resize_width_px=16,
+        quantity="range",
+        near_m=0.3,
+        far_m=0.5,
+        has_rgb=has_rgb,
+    )
+    outputs = open_outputs(saved)
+    source = dataclasses.replace(outputs.source, detector="depth_vm", category="tire", preprocessing=spec)
+    save_outputs(dataclasses.replace(outputs, source=source), tmp_path / "scans.npz")
+    rows = [row[0] for row in tabulate([tmp_path / "scans.npz"], EvaluationRequest(), table="5").table.rows]
+    at = next(number for number, row in enumerate(rows) if row.endswith(", measured"))
+    assert rows[at].startswith(f"{method} ")
+    assert rows[at - 1] == f"{published()['tables']['5']['paper'][method]['name']}, published"
 
 
 def test_images_on_one_side_only_are_named(saved, tmp_path):

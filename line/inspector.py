@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ..bundle.manifest import NOT_RECORDED
 from ..bundle.record import ProofState
 from ..bundle.store import Bundle, open_bundle
-from ..core.errors import LineproofError, ParityError
+from ..core.errors import LineproofError, ParityError, UsageError
 from ..core.spec import Frames
 from ..core.threshold import check_threshold
+from ..data.inputs.scan import AbstractScanInput
 from ..data.inputs.table import input_of
 from ..runtime.engine import (
     Engine,
@@ -111,18 +112,40 @@ class Line:
             )
         return tuple(warnings)
 
-    def inspect(self, frame: Frames) -> Verdict:
-        """Inspect one frame.
+    def inspect(
+        self,
+        frame: Frames | None = None,
+        *,
+        xyz: NDArray[np.floating] | None = None,
+        rgb: NDArray[np.uint8] | None = None,
+    ) -> Verdict:
+        """Inspect one frame, or one scan.
 
         Args:
             frame: frame (H, W, C) as the camera gives it, of the size that the bundle takes; for images uint8, RGB or
-                mono.
+                mono. None where a scan is given.
+            xyz: for a bundle of scans, x, y and z in metres of every pixel, float32 (H, W, 3); (0, 0, 0) or NaN where
+                nothing was measured.
+            rgb: colours beside them, uint8 (H, W, 3), in the order that the line was opened with.
 
         Raises:
             BadInputError: the frame has another dtype, size or number of channels, or values that are not finite.
+            UsageError: both a frame and a scan are given, or neither; or a scan, to a bundle of images.
             LineproofError: the engine failed, or its score or map is not finite.
         """
+        if frame is None or xyz is not None or rgb is not None:
+            frame = self._frame_of(frame, xyz, rgb)
         return self.inspect_batch(np.asarray(frame)[None])[0]
+
+    def _frame_of(
+        self, frame: Frames | None, xyz: NDArray[np.floating] | None, rgb: NDArray[np.uint8] | None
+    ) -> Frames:
+        if not isinstance(self.input, AbstractScanInput):
+            raise UsageError("The bundle takes images: give a frame alone, without xyz and rgb.")
+        if frame is not None or xyz is None:
+            given = "a frame beside them" if frame is not None else "no xyz"
+            raise UsageError(f"A scan was given with {given}; expected a frame alone, or xyz and the bundle's rgb.")
+        return self.input.frame_of(xyz, rgb)
 
     def inspect_batch(self, frames: Frames) -> tuple[Verdict, ...]:
         """Inspect frames in order, in as many batches as the bundle's largest batch needs.

@@ -24,6 +24,8 @@ from ..decoding.decode import decode_with_facts
 from ..decoding.xyz import CLOUD_SUFFIX, read_xyz
 from .base import AbstractInput, nearest_resize
 
+_CLOUD_DIMS, _POINT = 3, 3
+
 ScanSpec_co = TypeVar("ScanSpec_co", bound=DepthPreprocessing | VoxelPreprocessing, covariant=True)
 
 
@@ -103,6 +105,35 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     @abstractmethod
     def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
         """What a frame holds of a cloud: float32 (h, w, 3 or 6) as ``read_scan`` gives it → (h, w, C)."""
+
+    def frame_of(self, xyz: NDArray[np.floating], rgb: NDArray[np.uint8] | None) -> Frames:
+        """Return the frame of a scan in memory.
+
+        Args:
+            xyz: float32 or float64 (H, W, 3), x, y, z in metres; (0, 0, 0), NaN or infinity for no measurement.
+            rgb: uint8 (H, W, 3) of the same size; None where the input has no colours.
+
+        Raises:
+            BadInputError: an array has another shape or dtype, or colours are missing or not wanted.
+        """
+        points = np.asarray(xyz)
+        if points.ndim != _CLOUD_DIMS or points.shape[2] != _POINT or points.dtype.kind != "f":
+            raise BadInputError(
+                f"xyz is {points.dtype} {points.shape}; expected float32 (H, W, 3): x, y, z in metres of a pixel."
+            )
+        points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0.0).astype(np.float32)
+        if not self.spec.has_rgb:
+            if rgb is not None:
+                raise BadInputError("rgb was given, and the bundle takes points alone. Leave it out.")
+            return self.of_cloud(points)
+        if rgb is None:
+            raise BadInputError("The bundle takes colours beside the points. Give rgb too, uint8 (H, W, 3).")
+        colours = np.asarray(rgb)
+        if colours.dtype != np.uint8 or colours.shape != points.shape:
+            raise BadInputError(
+                f"rgb is {colours.dtype} {colours.shape}; expected uint8 {points.shape}, a colour for every point."
+            )
+        return self.of_cloud(np.concatenate([points, colours.astype(np.float32)], axis=2))
 
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
         scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)

@@ -103,6 +103,14 @@ def test_wrong_frames_are_refused(cpu):
             line.inspect_batch(np.zeros((12, 16, 3), np.uint8))
 
 
+def test_a_scan_is_refused_by_a_bundle_of_images(cpu):
+    with open_line(cpu.path, engine="ort-cpu", allow_failed=True) as line:
+        with pytest.raises(UsageError, match="takes images: give a frame alone"):
+            line.inspect(xyz=np.zeros((4, 4, 3), np.float32))
+        with pytest.raises(UsageError, match="takes images: give a frame alone"):
+            line.inspect()
+
+
 def test_the_threshold_of_the_engine_is_used(tiny_bundle):
     other = dataclasses.replace(tiny_bundle.manifest.threshold, value=0.7)
     bundle = tiny_bundle.change(lambda manifest: dataclasses.replace(manifest, engine_thresholds={"openvino": other}))

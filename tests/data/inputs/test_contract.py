@@ -455,3 +455,39 @@ def test_tensorrt_rtx_takes_the_graph(spec):
     is_parsed = parser.parse(exported(spec))
     assert is_parsed, [parser.get_error(place).desc() for place in range(parser.num_errors)]
     assert network.get_input(0).name == spec.frames.name
+
+
+SCANS = [name for name, spec in SPECS.items() if spec.kind != "image"]
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_a_scan_in_memory_is_the_frame_of_its_files(name, tmp_path):
+    spec = SPECS[name]
+    scan = make_scan(tmp_path)
+    reader = input_of(spec)
+    points = scan.points.astype(np.float64)
+    for row, column in HOLES:
+        points[row, column] = (np.nan, 0.1, np.inf)
+    frame = reader.frame_of(points, scan.image if spec.has_rgb else None)
+    np.testing.assert_array_equal(frame, reader.read(scan.path))
+    assert frame.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_wrong_scans_in_memory_are_refused(name, tmp_path):
+    spec = SPECS[name]
+    scan = make_scan(tmp_path)
+    reader = input_of(spec)
+    image = scan.image if spec.has_rgb else None
+    for wrong in (scan.points[..., :2], scan.points[..., 0], scan.image):
+        with pytest.raises(BadInputError, match="x, y, z in metres of a pixel"):
+            reader.frame_of(wrong, image)
+    if not spec.has_rgb:
+        with pytest.raises(BadInputError, match="takes points alone"):
+            reader.frame_of(scan.points, scan.image)
+        return
+    with pytest.raises(BadInputError, match="takes colours beside the points"):
+        reader.frame_of(scan.points, None)
+    for wrong in (scan.image[:-1], scan.image[..., :1], scan.image / 255.0):
+        with pytest.raises(BadInputError, match="a colour for every point"):
+            reader.frame_of(scan.points, wrong)

@@ -189,6 +189,14 @@ def test_the_whole_way(brackets, fit_of, tmp_path, name, settings):
     with open_line(bundle.path, engine="ort-cpu") as line:
         frame = line.input.read(brackets.test[0].path)
         verdict = line.inspect(frame)
+        cloud = fit.scans_of(brackets.test[:1]).cloud(0)
+        has_rgb = cloud.shape[2] > 3
+        again = line.inspect(xyz=cloud[..., :3], rgb=cloud[..., 3:].astype(np.uint8) if has_rgb else None)
+        assert again.score == verdict.score
+        with pytest.raises(UsageError, match="A scan was given with a frame beside them"):
+            line.inspect(frame, xyz=cloud[..., :3])
+        with pytest.raises(UsageError, match="A scan was given with no xyz"):
+            line.inspect()
     scans = fit.scans_of(brackets.test[:1])
     with torch.inference_mode():
         score, _ = fit.detector(scans.batch([0]))

@@ -78,8 +78,11 @@ def count(name: str) -> dict[str, Any]:
     from lineproof.detectors.base import make_config
     from lineproof.detectors.table import DETECTORS
 
-    full = dataclasses.asdict(make_config(name, {}))
+    config = make_config(name, {})
+    full = dataclasses.asdict(config)
     lengths = {key: full[key] for key in full if key == "epochs" or key.endswith("_epochs")}
+    # Where the number of epochs follows from another parameter.
+    lengths |= {"epochs": config.num_epochs} if hasattr(config, "num_epochs") else {}
     base = {"weights": "random" if full["weights"] == "imagenet" else full["weights"], **dict.fromkeys(lengths, 1)}
     base |= {"batch_size": _BATCH} if "batch_size" in full else {}
     base |= {"steps_per_epoch": 2} if "steps_per_epoch" in full else {}

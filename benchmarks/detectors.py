@@ -197,8 +197,12 @@ def render(entries: dict[str, Any]) -> str:
     )
     left = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    is_older = any("resolution" not in entry[key] for entry in entries.values() for key in _SETS if key in entry)
-    older = " (hazelnut and screw: measured before, at the map's)" if is_older else ""
+    before = [
+        name
+        for name, entry in sorted(entries.items())
+        if any("resolution" not in entry[key] for key in _SETS if key in entry)
+    ]
+    older = f" (hazelnut and screw of {', '.join(before)}: measured before, at the map's)" if before else ""
     return f"""# Detectors
 
 Every detector carried the whole way by `python benchmarks/detectors.py`, which wrote this page from
@@ -284,7 +288,7 @@ def _machines(entries: dict[str, Any]) -> str:
 
 def _size(size_px: Any) -> str:
     """Return the side of a square, or height and width, in pixels."""
-    sides = size_px if isinstance(size_px, list) else [size_px]
+    sides = size_px if isinstance(size_px, list) else str(size_px).split("x")
     return "x".join(map(str, dict.fromkeys(sides)))
 
 

@@ -92,6 +92,11 @@ class PandaConfig(PyramidConfig, TrainedConfig):
     weight_decay: float = 5e-5
     largest_norm: float = 1e-3
 
+    @property
+    def num_epochs(self) -> int:
+        """Number of epochs, the authors' choice where ``epochs`` is 0."""
+        return self.epochs or _EPOCHS[self.adaptation]
+
 
 @final
 class Panda(AbstractPyramid[PandaConfig]):
@@ -150,7 +155,7 @@ class Panda(AbstractPyramid[PandaConfig]):
             holdout_loss=holdout_loss,
         )
         schedule = Schedule(
-            epochs=config.epochs or _EPOCHS[config.adaptation],
+            epochs=config.num_epochs,
             batch_size=config.batch_size,
             patience=config.patience,
             keeps=config.keep,

@@ -39,6 +39,7 @@ def test_the_readme_names_every_detector():
 
 
 def test_the_page_of_detectors_is_rendered_from_its_figures():
+    pytest.importorskip("torch", reason="the guesses stand in the detectors' docstrings")
     path = DOCS.parent / "benchmarks" / "detectors.py"
     spec = importlib.util.spec_from_file_location("benchmark_of_detectors", path)
     module = importlib.util.module_from_spec(spec)

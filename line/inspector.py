@@ -19,7 +19,6 @@ from ..bundle.store import Bundle, open_bundle
 from ..core.errors import LineproofError, ParityError, UsageError
 from ..core.spec import Frames
 from ..core.threshold import check_threshold
-from ..data.inputs.scan import AbstractScanInput
 from ..data.inputs.table import input_of
 from ..runtime.engine import (
     Engine,
@@ -140,11 +139,8 @@ class Line:
     def _frame_of(
         self, frame: Frames | None, xyz: NDArray[np.floating] | None, rgb: NDArray[np.uint8] | None
     ) -> Frames:
-        if not isinstance(self.input, AbstractScanInput):
-            raise UsageError("The bundle takes images: give a frame alone, without xyz and rgb.")
-        if frame is not None or xyz is None:
-            given = "a frame beside them" if frame is not None else "no xyz"
-            raise UsageError(f"A scan was given with {given}; expected a frame alone, or xyz and the bundle's rgb.")
+        if frame is not None:
+            raise UsageError("A scan was given with a frame beside it; expected a frame alone, or xyz and rgb.")
         return self.input.frame_of(xyz, rgb)
 
     def inspect_batch(self, frames: Frames) -> tuple[Verdict, ...]:

@@ -187,6 +187,19 @@ class AbstractInput(ABC, Generic[Spec_co]):
                 "nothing was measured."
             )
 
+    def frame_of(self, xyz: NDArray[np.floating] | None, rgb: NDArray[np.uint8] | None) -> Frames:
+        """Return the frame of a scan in memory; inputs of scans alone have one.
+
+        Args:
+            xyz: points, see ``AbstractScanInput.frame_of``.
+            rgb: colours beside them, or None.
+
+        Raises:
+            UsageError: the input takes images.
+        """
+        del xyz, rgb
+        raise UsageError("The bundle takes images: give a frame alone, without xyz and rgb.")
+
     @final
     def check_order(self, order: str | None) -> str:
         """The order of channels that ``order`` names; None is the graph's own.

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import BadInputError
+from ...core.errors import BadInputError, UsageError
 from ...core.inputs import DepthPreprocessing, VoxelPreprocessing
 from ...core.size import size_text
 from ...core.spec import Frames
@@ -106,7 +106,7 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
         """What a frame holds of a cloud: float32 (h, w, 3 or 6) as ``read_scan`` gives it → (h, w, C)."""
 
-    def frame_of(self, xyz: NDArray[np.floating], rgb: NDArray[np.uint8] | None) -> Frames:
+    def frame_of(self, xyz: NDArray[np.floating] | None, rgb: NDArray[np.uint8] | None) -> Frames:
         """Return the frame of a scan in memory.
 
         Args:
@@ -114,8 +114,11 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
             rgb: uint8 (H, W, 3) of the same size; None where the input has no colours.
 
         Raises:
+            UsageError: there are no points.
             BadInputError: an array has another shape or dtype, or colours are missing or not wanted.
         """
+        if xyz is None:
+            raise UsageError("A scan was given with no xyz; expected a frame alone, or xyz and the bundle's rgb.")
         points = np.asarray(xyz)
         if points.ndim != _CLOUD_DIMS or points.shape[2] != _POINT or points.dtype.kind != "f":
             raise BadInputError(

@@ -9,9 +9,10 @@ similarity to autoencoders", VISAPP 2019, with one halving more for images of 25
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ _TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _BATCH_NORM: dict[int, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _MEAN_POOL: dict[int, Any] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _SLOPE = 0.2
+#: What an untrained generator of grids gives: nearly empty.
+NEARLY_EMPTY = -0.9
 
 
 @final
@@ -121,9 +124,11 @@ class Generator(nn.Module):
     Args:
         shape: shape of the output, and the blocks.
         latent: length of the vectors.
+        start: about which value an untrained generator gives, between −1 and 1. Grids are nearly empty: one that begins
+            at 0 has first to learn this.
     """
 
-    def __init__(self, shape: Shape, latent: int) -> None:
+    def __init__(self, shape: Shape, latent: int, *, start: float = 0.0) -> None:
         super().__init__()
         wide_first = list(reversed(shape.widths))
         self._start = (wide_first[0], *[shape.smallest] * shape.dims)
@@ -139,6 +144,8 @@ class Generator(nn.Module):
                 is_last = level == len(wide_first)
                 blocks.append(_TRANSPOSED[shape.dims](before, after, 4, stride=2, padding=1, bias=is_last))
                 blocks.extend([] if is_last else [norm(after), nn.ReLU()])
+        if start:
+            nn.init.constant_(cast(Tensor, blocks[-1].bias), math.atanh(start))
         self.blocks = nn.Sequential(*blocks, nn.Tanh())
 
     def forward(self, vectors: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ..training.schedules import Schedule, WarmCosine
 from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
 from .base import AbstractVoxelDetector, VoxelConfig
-from .networks import Generator, Shape, encoder
+from .networks import NEARLY_EMPTY, Generator, Shape, encoder
 from .restoring import RestoringConfig, VoxelScore, differences, held_out_batches, lowered, mean_over, restore
 
 _EMPTY = -1.0
@@ -62,7 +62,7 @@ class VoxelAe(AbstractVoxelDetector[VoxelAeConfig]):
             dims=3, channels=3 if config.rgb else 1, side=config.num_cells, width=config.width, residual=False
         )
         self.encoder = encoder(shape, config.latent)
-        self.decoder = Generator(shape, config.latent)
+        self.decoder = Generator(shape, config.latent, start=NEARLY_EMPTY)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:

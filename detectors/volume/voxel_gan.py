@@ -23,7 +23,7 @@ from ..presets import Preset
 from ..training.scans import Scans, ScanSet
 from .base import AbstractVoxelDetector, VoxelConfig
 from .fanogan import SMALL, GanConfig, fit_gan
-from .networks import Generator, Shape, encoder
+from .networks import NEARLY_EMPTY, Generator, Shape, encoder
 from .restoring import VoxelScore, lowered, restore
 
 
@@ -53,7 +53,7 @@ class VoxelGan(AbstractVoxelDetector[VoxelGanConfig]):
             residual=config.residual,
         )
         self.encoder = encoder(self._shape, config.latent)
-        self.generator = Generator(self._shape, config.latent)
+        self.generator = Generator(self._shape, config.latent, start=NEARLY_EMPTY)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:

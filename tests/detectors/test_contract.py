@@ -255,7 +255,8 @@ def test_figures_are_counted(fitted, exported):
     # Without a network there is neither a convolution nor a product of matrices to count.
     assert (figures.flops["backbone"] + figures.flops["head"] > 1e6) == (trained + figures.backbone_parameters > 0)
     assert figures.extra_parameters <= trained
-    assert figures.constants_bytes > 0
+    # A network that restores depth images keeps nothing beside its weights.
+    assert figures.constants_bytes > 0 or fitted.detector.input_kind == "depth"
 
 
 @pytest.mark.slow
@@ -263,6 +264,8 @@ def test_figures_are_counted(fitted, exported):
 def test_three_squares_side_by_side_cost_three_times_the_network(name, fit, exported):
     if not resolve(DETECTORS, name, kind="detector").takes_rectangles:
         pytest.skip(f"{name} takes squares alone")
+    if resolve(DETECTORS, name, kind="detector").input_kind == "voxel":
+        pytest.skip(f"{name} computes over a grid, whatever the frame's size")
     square, lying = fit(name), fit(name, (64, 192))
     sizes = {"resize_px": (64, 192), "crop_px": (64, 192)}
     if dataclasses.replace(square.detector.config, **sizes) != lying.detector.config:

@@ -193,7 +193,7 @@ def test_the_whole_way(brackets, fit_of, tmp_path, name, settings):
         has_rgb = cloud.shape[2] > 3
         again = line.inspect(xyz=cloud[..., :3], rgb=cloud[..., 3:].astype(np.uint8) if has_rgb else None)
         assert again.score == verdict.score
-        with pytest.raises(UsageError, match="A scan was given with a frame beside them"):
+        with pytest.raises(UsageError, match="A scan was given with a frame beside it"):
             line.inspect(frame, xyz=cloud[..., :3])
         with pytest.raises(UsageError, match="A scan was given with no xyz"):
             line.inspect()

@@ -40,11 +40,14 @@ class VoxelAeConfig(RestoringConfig, VoxelConfig):
     Attributes:
         num_cells: cells along each edge of the grid, a power of two; the paper's 64.
         width: channels after the first convolution; each of the others doubles it. A guess.
+        balance: share b of the balance between occupied and empty cells: occupied ones weigh
+            ``(empty / (1 - empty))^b``. 1 lets both kinds weigh as much in all: a guess; the paper says it balances.
         epochs: passes over the scans and their copies. A guess.
         learning_rate: Adam's learning rate, which warms up and falls by a cosine. A guess.
     """
 
     width: int = 32
+    balance: float = 1.0
     epochs: int = 50
     learning_rate: float = 2e-4
 
@@ -88,7 +91,7 @@ class VoxelAe(AbstractVoxelDetector[VoxelAeConfig]):
 
         def loss(batch: Scans) -> Tensor:
             grids, _, restored = restore(self.encoder, self.decoder, moved(batch, device))
-            return weighted_loss(grids, restored, empty)
+            return weighted_loss(grids, restored, (empty / (1.0 - empty)) ** config.balance)
 
         optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
         num_steps = config.epochs * -(-len(source) // config.batch_size)
@@ -126,15 +129,15 @@ def empty_share(scans: ScanSet) -> float:
     return sum(shares) / len(shares)
 
 
-def weighted_loss(grids: Tensor, restored: Tensor, empty: float) -> Tensor:
-    """Mean squared error in which occupied cells weigh ``empty / (1 − empty)`` and empty ones 1: a scalar.
+def weighted_loss(grids: Tensor, restored: Tensor, occupied_weight: float) -> Tensor:
+    """Mean squared error in which occupied cells weigh more than empty ones, which weigh 1: a scalar.
 
     Args:
         grids: float32 (B, C, G, G, G), −1 in all channels of an empty cell.
         restored: of the same shape.
-        empty: share of empty cells in the training set, below 1.
+        occupied_weight: weight of an occupied cell.
     """
     is_empty = (grids == _EMPTY).all(1, keepdim=True)
-    weight = torch.where(is_empty, 1.0, empty / (1.0 - empty))
+    weight = torch.where(is_empty, 1.0, occupied_weight)
     loss: Tensor = (weight * differences(grids, restored, "squared")).mean() / weight.mean()
     return loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -56,9 +56,7 @@ def moved(batch: BatchT, device: torch.device) -> BatchT:
         batch: a tensor, or tuples (named ones too), lists and dictionaries of such; all else in them stays what it is.
         device: device that the tensors are needed on.
     """
-    result: Any = _moved(batch, device)
-    same: BatchT = result
-    return same
+    return cast(BatchT, _moved(batch, device))
 
 
 def _moved(batch: object, device: torch.device) -> object:

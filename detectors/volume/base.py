@@ -199,11 +199,15 @@ class AbstractVoxelDetector(AbstractScanDetector[VoxelConfigT]):
         super().__init__(config)
         self.register_buffer("table", torch.empty(0, 0, dtype=torch.int32))
 
-    def follow_rays(self, rule: ScanRule) -> None:
-        """Find the cells that pixels see, once the camera is known."""
+    def grid_of(self, rule: ScanRule) -> VoxelPreprocessing:
+        """Return the specification of the grid that scans become."""
         if not isinstance(rule.spec, VoxelPreprocessing):
             raise TypeError(f"{type(self).__name__} was given {rule.spec.kind} scans; expected voxels.")
-        self.table = torch.from_numpy(ray_table(rule.spec, rule.camera, stride_px=self.config.ray_stride_px))
+        return rule.spec
+
+    def follow_rays(self, rule: ScanRule) -> None:
+        """Find the cells that pixels see, once the camera is known."""
+        self.table = torch.from_numpy(ray_table(self.grid_of(rule), rule.camera, stride_px=self.config.ray_stride_px))
 
     def to_pixels(self) -> CellsToPixels:
         """Return the module from scores of cells to score and anomaly map."""

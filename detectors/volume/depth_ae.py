@@ -20,16 +20,13 @@ from torch import Tensor, nn
 
 from ...core.errors import UsageError
 from ...core.size import Size, size_text
-from ..base import Deployed, FitContext
+from ..base import FitContext
 from ..presets import Preset
-from ..training.devices import moved
 from ..training.scans import Scans, ScanSet
-from ..training.schedules import Schedule
-from ..training.task import LossTask, Optimisation
-from ..training.trainer import Trainer
+from ..training.task import Optimisation
 from .base import AbstractDepthDetector, DepthConfig
 from .networks import IMAGE_REDUCTION, image_decoder, image_encoder
-from .restoring import DepthScore, RestoringConfig, differences, held_out_batches, lowered, mean_over, restore
+from .restoring import DepthScore, Restoring, RestoringConfig, differences, held_out_batches, restore, train_restoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +52,10 @@ class DepthAeConfig(RestoringConfig, DepthConfig):
     weight_decay: float = 1e-5
 
 
-class DepthAe(AbstractDepthDetector[DepthAeConfig]):
+class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):
     """Depth AE in its training form."""
 
     config_class = DepthAeConfig
-    half_scopes = ("backbone.network", "head.network")
     paper = Preset(source="Section 4 of the paper; its appendix was not at hand, what it leaves to us says so.")
 
     def __init__(self, config: DepthAeConfig) -> None:
@@ -94,41 +90,31 @@ class DepthAe(AbstractDepthDetector[DepthAeConfig]):
 
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train encoder and decoder to restore good scans."""
-        config, device = self.config, context.device
-        self.to(device)
-        held_out = held_out_batches(holdout, config.batch_size)
+        config = self.config
+        self.to(context.device)
         network = nn.ModuleList([self.encoder, self.decoder])
 
         def loss(batch: Scans) -> Tensor:
-            images, measured, restored = restore(self.encoder, self.decoder, moved(batch, device))
+            images, measured, restored = restore(self.encoder, self.decoder, batch)
             apart = differences(images, restored, "squared")
             if self._is_masked:
                 apart = torch.cat([apart[:, :1] * measured, apart[:, 1:]], 1)
             return apart.mean()
 
         optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        task = LossTask(
+        report = train_restoring(
             network,
             Optimisation(optimiser=optimiser),
-            source=config.drawn(scans, context.seed),
             loss=loss,
-            holdout_loss=lambda: mean_over(loss, held_out, context),
+            epochs=config.epochs,
+            config=config,
+            source=config.drawn(scans, context.seed),
+            held_out=held_out_batches(holdout, config.batch_size),
+            context=context,
         )
-        schedule = Schedule(
-            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
-        )
-        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         return report
 
-    def _score(self) -> DepthScore:
+    def score(self) -> DepthScore:
+        """See ``Restoring``."""
         return DepthScore(self.config.error, is_masked=self._is_masked)
-
-    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
-        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        score, anomaly_map = self._score()(restore(self.encoder, self.decoder, scans))
-        return score, anomaly_map
-
-    def lower(self) -> Deployed:
-        """Encoder, decoder, differences."""
-        return lowered(self.encoder, self.decoder, self._score())

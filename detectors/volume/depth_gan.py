@@ -15,16 +15,14 @@ fp16: encoder and generator; what was not restored is computed in fp32.
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from ...core.size import Size
-from ..base import Deployed, FitContext
+from ..base import FitContext
 from ..presets import Preset
-from ..training.scans import Scans, ScanSet
+from ..training.scans import ScanSet
 from .base import AbstractDepthDetector, DepthConfig
 from .fanogan import SMALL, GanConfig, fit_gan
 from .networks import Generator, Shape, encoder
-from .restoring import DepthScore, lowered, restore
+from .restoring import DepthScore, Restoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +42,10 @@ class DepthGanConfig(GanConfig, DepthConfig):
     batch_size: int = 16
 
 
-class DepthGan(AbstractDepthDetector[DepthGanConfig]):
+class DepthGan(Restoring, AbstractDepthDetector[DepthGanConfig]):
     """Depth GAN in its training form."""
 
     config_class = DepthGanConfig
-    half_scopes = ("backbone.network", "head.network")
     takes_rectangles = False
     why_squares = "generates square images"
     paper = Preset(source="f-AnoGAN's published code, for larger images; the paper's appendix was not at hand.")
@@ -63,7 +60,7 @@ class DepthGan(AbstractDepthDetector[DepthGanConfig]):
             residual=config.residual,
         )
         self.encoder = encoder(self._shape, config.latent)
-        self.generator = Generator(self._shape, config.latent)
+        self.decoder = Generator(self._shape, config.latent)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -81,17 +78,9 @@ class DepthGan(AbstractDepthDetector[DepthGanConfig]):
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train GAN and encoder."""
         return fit_gan(
-            self.encoder, self.generator, self._shape, config=self.config, sets=(scans, holdout), context=context
+            self.encoder, self.decoder, self._shape, config=self.config, sets=(scans, holdout), context=context
         )
 
-    def _score(self) -> DepthScore:
+    def score(self) -> DepthScore:
+        """See ``Restoring``."""
         return DepthScore(self.config.error, is_masked=self.config.invalid == "masked")
-
-    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
-        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        score, anomaly_map = self._score()(restore(self.encoder, self.generator, scans))
-        return score, anomaly_map
-
-    def lower(self) -> Deployed:
-        """Encoder, generator, differences."""
-        return lowered(self.encoder, self.generator, self._score())

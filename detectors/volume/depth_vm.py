@@ -26,7 +26,7 @@ from ..presets import Preset
 from ..training.scans import Scans, ScanSet
 from .base import AbstractDepthDetector, DepthConfig, check_word
 from .copies import Copies
-from .variation import Centre, Moments, Whiten, lengths, whitening
+from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +117,7 @@ class DepthVm(AbstractDepthDetector[DepthVmConfig]):
         centred = images - self.mean
         if self._is_masked:
             centred = torch.cat([centred[:, :1] * measured, centred[:, 1:]], 1)
-        rows, columns = torch.tril_indices(len(self.mean), len(self.mean))
-        whitened = torch.zeros_like(centred)
-        for factor, row, column in zip(self.factors, rows.tolist(), columns.tolist(), strict=True):
-            whitened[:, row] += factor * centred[:, column]
-        anomaly_map = whitened.square().sum(1).sqrt()
+        anomaly_map = whitened(self.factors, centred).square().sum(1).sqrt()
         return anomaly_map.amax((1, 2)), anomaly_map
 
     def lower(self) -> Deployed:

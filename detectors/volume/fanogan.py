@@ -15,14 +15,13 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ..base import FitContext
 from ..presets import Preset
-from ..training.devices import moved
 from ..training.scans import Scans, ScanSet
 from ..training.schedules import Schedule, WarmCosine
-from ..training.task import LossTask, Optimisation
+from ..training.task import Optimisation
 from ..training.trainer import Trainer
 from .base import check_word
-from .networks import Generator, Shape, critic
-from .restoring import RestoringConfig, held_out_batches, mean_over
+from .networks import Shape, critic
+from .restoring import RestoringConfig, held_out_batches, train_restoring
 from .wgan import EncoderLoss, WganRule, WganTask
 
 _ENCODER = "encoder"
@@ -85,7 +84,7 @@ class GanConfig(RestoringConfig):
 
 def fit_gan(
     encoder: nn.Module,
-    generator: Generator,
+    generator: nn.Module,
     shape: Shape,
     *,
     config: GanConfig,
@@ -128,19 +127,20 @@ def fit_gan(
     learner = EncoderLoss(encoder, generator, judge.get_submodule("0"), feature_weight=config.feature_weight)
 
     def loss(batch: Scans) -> Tensor:
-        value: Tensor = learner(moved(batch[0], context.device))
+        value: Tensor = learner(batch[0])
         return value
 
-    task_of_encoder = LossTask(
+    of_encoder = train_restoring(
         learner,
         _optimisation(learner, config, num_steps=epochs * steps),
-        source=source,
         loss=loss,
-        holdout_loss=lambda: mean_over(loss, held_out, context),
+        epochs=epochs,
+        config=config,
+        source=source,
+        held_out=held_out,
+        context=context,
         name=_ENCODER,
     )
-    schedule = Schedule(epochs=epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep)
-    of_encoder = Trainer(task_of_encoder, schedule=schedule, context=context).run()
     encoder.cpu()
     generator.cpu()
     return {"gan": gan, _ENCODER: of_encoder}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -14,6 +16,9 @@ from ...core.errors import UsageError
 from ..base import Deployed, FitContext, TrainedConfig
 from ..training.devices import moved
 from ..training.scans import Scans, ScanSet
+from ..training.schedules import Schedule
+from ..training.task import TRAINING, LossTask, Optimisation
+from ..training.trainer import Trainer
 from .base import ScanConfig, check_word
 from .copies import Copies, CopySource
 from .projection import CellsToPixels
@@ -58,11 +63,52 @@ def held_out_batches(scans: ScanSet, batch_size: int) -> list[Scans]:
     return [scans.batch(part.tolist()) for part in torch.arange(len(scans)).split(batch_size)]
 
 
-def mean_over(loss: Any, batches: list[Scans], context: FitContext) -> float:
+def _mean_over(loss: Callable[[Scans], Tensor], batches: list[Scans]) -> float:
     """Mean over the scans of some batches of a loss that is a mean over those of one; without gradients."""
     with torch.no_grad():
-        total = sum(float(loss(moved(batch, context.device))) * len(batch[0]) for batch in batches)
+        total = sum(float(loss(batch)) * len(batch[0]) for batch in batches)
     return total / sum(len(batch[0]) for batch in batches)
+
+
+def train_restoring(  # noqa: PLR0913 (what a training needs, by name)
+    module: nn.Module,
+    optimisation: Optimisation,
+    *,
+    loss: Callable[[Scans], Tensor],
+    epochs: int,
+    config: RestoringConfig,
+    source: CopySource,
+    held_out: list[Scans],
+    context: FitContext,
+    name: str = TRAINING,
+) -> dict[str, Any]:
+    """Minimise a loss over scans and their copies; see ``Trainer.run``.
+
+    Args:
+        module: what is trained, on the context's device.
+        optimisation: optimiser of its parameters.
+        loss: maps what a detector takes, on that device, to the mean over its scans.
+        epochs: passes over the source.
+        config: size of the batches, and which epoch is kept.
+        source: batches to learn from.
+        held_out: held-out scans in batches.
+        context: seed, device, progress, run folder.
+        name: name of the training, where a fit has several.
+    """
+
+    def moved_loss(batch: Scans) -> Tensor:
+        return loss(moved(batch, context.device))
+
+    task = LossTask(
+        module,
+        optimisation,
+        source=source,
+        loss=moved_loss,
+        holdout_loss=lambda: _mean_over(moved_loss, held_out),
+        name=name,
+    )
+    schedule = Schedule(epochs=epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep)
+    return Trainer(task, schedule=schedule, context=context).run()
 
 
 def differences(values: Tensor, restored: Tensor, error: str) -> Tensor:
@@ -121,12 +167,31 @@ def restore(encoder: nn.Module, decoder: nn.Module, scans: Scans) -> Carried:
     return scans[0], scans[1], decoder(encoder(scans[0]))
 
 
-def lowered(encoder: nn.Module, decoder: nn.Module, score: nn.Module) -> Deployed:
-    """Return the form for export, normalisations folded into the convolutions before them.
+class Restoring(ABC):
+    """The part of a detector that judges by what is not restored; it stands before the detector's own base class.
 
-    Its networks are ``backbone.network`` and ``head.network``: these may compute in fp16.
+    Attributes:
+        encoder: network from values to a vector.
+        decoder: network back.
+        half_scopes: the two networks of the lowered form.
     """
-    return Deployed(_Encoded(folded(encoder)), _Decoded(folded(decoder)), score)
+
+    encoder: nn.Module
+    decoder: nn.Module
+    half_scopes: tuple[str, ...] = ("backbone.network", "head.network")
+
+    @abstractmethod
+    def score(self) -> DepthScore | VoxelScore:
+        """Return the module from what was restored to score and anomaly map."""
+
+    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
+        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
+        score, anomaly_map = self.score()(restore(self.encoder, self.decoder, scans))
+        return score, anomaly_map
+
+    def lower(self) -> Deployed:
+        """Encoder and decoder, normalisations folded into the convolutions before them, then the differences."""
+        return Deployed(_Encoded(folded(self.encoder)), _Decoded(folded(self.decoder)), self.score())
 
 
 class _Encoded(nn.Module):

@@ -159,6 +159,15 @@ class Whiten(nn.Module):
         return torch.cat(rows, 1) if len(rows) > 1 else rows[0]
 
 
+def whitened(factors: Tensor, centred: Tensor) -> Tensor:
+    """The training form of ``Whiten``: factors (C (C + 1) / 2, *places) and values (N, C, *places) → likewise."""
+    result = torch.zeros_like(centred)
+    rows, columns = torch.tril_indices(centred.shape[1], centred.shape[1])
+    for factor, row, column in zip(factors, rows.tolist(), columns.tolist(), strict=True):
+        result[:, row] += factor * centred[:, column]
+    return result
+
+
 def lengths(whitened: Tensor) -> Tensor:
     """Lengths along the channels: float32 (N, C, *places) → (N, *places)."""
     distances: Tensor = whitened.square().sum(1).sqrt()

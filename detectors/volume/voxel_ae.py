@@ -19,16 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base import Deployed, FitContext
+from ..base import FitContext
 from ..presets import Preset
-from ..training.devices import moved
 from ..training.scans import Scans, ScanSet
-from ..training.schedules import Schedule, WarmCosine
-from ..training.task import LossTask, Optimisation
-from ..training.trainer import Trainer
+from ..training.schedules import WarmCosine
+from ..training.task import Optimisation
 from .base import AbstractVoxelDetector, VoxelConfig
 from .networks import NEARLY_EMPTY, Generator, Shape, encoder
-from .restoring import RestoringConfig, VoxelScore, differences, held_out_batches, lowered, mean_over, restore
+from .restoring import Restoring, RestoringConfig, VoxelScore, differences, held_out_batches, restore, train_restoring
 
 _EMPTY = -1.0
 
@@ -52,11 +50,10 @@ class VoxelAeConfig(RestoringConfig, VoxelConfig):
     learning_rate: float = 2e-4
 
 
-class VoxelAe(AbstractVoxelDetector[VoxelAeConfig]):
+class VoxelAe(Restoring, AbstractVoxelDetector[VoxelAeConfig]):
     """Voxel AE in its training form."""
 
     config_class = VoxelAeConfig
-    half_scopes = ("backbone.network", "head.network")
     paper = Preset(source="Section 4 of the paper; its appendix was not at hand, what it leaves to us says so.")
 
     def __init__(self, config: VoxelAeConfig) -> None:
@@ -82,45 +79,35 @@ class VoxelAe(AbstractVoxelDetector[VoxelAeConfig]):
 
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train encoder and decoder to restore good scans, then follow the rays through the grid."""
-        config, device = self.config, context.device
+        config = self.config
         source = config.drawn(scans, context.seed)
         empty = empty_share(scans)
-        self.to(device)
-        held_out = held_out_batches(holdout, config.batch_size)
+        self.to(context.device)
         network = nn.ModuleList([self.encoder, self.decoder])
 
         def loss(batch: Scans) -> Tensor:
-            grids, _, restored = restore(self.encoder, self.decoder, moved(batch, device))
+            grids, _, restored = restore(self.encoder, self.decoder, batch)
             return weighted_loss(grids, restored, (empty / (1.0 - empty)) ** config.balance)
 
         optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
         num_steps = config.epochs * -(-len(source) // config.batch_size)
-        task = LossTask(
+        report = train_restoring(
             network,
             Optimisation(optimiser=optimiser, scheduler=WarmCosine(optimiser, num_steps=num_steps)),
-            source=source,
             loss=loss,
-            holdout_loss=lambda: mean_over(loss, held_out, context),
+            epochs=config.epochs,
+            config=config,
+            source=source,
+            held_out=held_out_batches(holdout, config.batch_size),
+            context=context,
         )
-        schedule = Schedule(
-            epochs=config.epochs, batch_size=config.batch_size, patience=config.patience, keeps=config.keep
-        )
-        report = Trainer(task, schedule=schedule, context=context).run()
         self.cpu()
         self.follow_rays(scans.rule)
         return {**report, "empty_share": round(empty, 5), "is_calibrated": scans.rule.is_calibrated}
 
-    def _score(self) -> VoxelScore:
+    def score(self) -> VoxelScore:
+        """See ``Restoring``."""
         return VoxelScore(self.config.error, self.to_pixels())
-
-    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
-        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        score, anomaly_map = self._score()(restore(self.encoder, self.decoder, scans))
-        return score, anomaly_map
-
-    def lower(self) -> Deployed:
-        """Encoder, decoder, differences, and the way to pixels."""
-        return lowered(self.encoder, self.decoder, self._score())
 
 
 def empty_share(scans: ScanSet) -> float:

@@ -16,15 +16,13 @@ fp16: encoder and generator; what was not restored is computed in fp32.
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from ..base import Deployed, FitContext
+from ..base import FitContext
 from ..presets import Preset
-from ..training.scans import Scans, ScanSet
+from ..training.scans import ScanSet
 from .base import AbstractVoxelDetector, VoxelConfig
 from .fanogan import SMALL, GanConfig, fit_gan
 from .networks import NEARLY_EMPTY, Generator, Shape, encoder
-from .restoring import VoxelScore, lowered, restore
+from .restoring import Restoring, VoxelScore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +34,10 @@ class VoxelGanConfig(GanConfig, VoxelConfig):
     """
 
 
-class VoxelGan(AbstractVoxelDetector[VoxelGanConfig]):
+class VoxelGan(Restoring, AbstractVoxelDetector[VoxelGanConfig]):
     """Voxel GAN in its training form."""
 
     config_class = VoxelGanConfig
-    half_scopes = ("backbone.network", "head.network")
     paper = Preset(source="f-AnoGAN's published code, with a third dimension; the paper's appendix was not at hand.")
 
     def __init__(self, config: VoxelGanConfig) -> None:
@@ -53,7 +50,7 @@ class VoxelGan(AbstractVoxelDetector[VoxelGanConfig]):
             residual=config.residual,
         )
         self.encoder = encoder(self._shape, config.latent)
-        self.generator = Generator(self._shape, config.latent, start=NEARLY_EMPTY)
+        self.decoder = Generator(self._shape, config.latent, start=NEARLY_EMPTY)
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -71,19 +68,11 @@ class VoxelGan(AbstractVoxelDetector[VoxelGanConfig]):
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train GAN and encoder, then follow the rays through the grid."""
         report = fit_gan(
-            self.encoder, self.generator, self._shape, config=self.config, sets=(scans, holdout), context=context
+            self.encoder, self.decoder, self._shape, config=self.config, sets=(scans, holdout), context=context
         )
         self.follow_rays(scans.rule)
         return {**report, "is_calibrated": scans.rule.is_calibrated}
 
-    def _score(self) -> VoxelScore:
+    def score(self) -> VoxelScore:
+        """See ``Restoring``."""
         return VoxelScore(self.config.error, self.to_pixels())
-
-    def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
-        """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        score, anomaly_map = self._score()(restore(self.encoder, self.generator, scans))
-        return score, anomaly_map
-
-    def lower(self) -> Deployed:
-        """Encoder, generator, differences, and the way to pixels."""
-        return lowered(self.encoder, self.generator, self._score())

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
-from ...core.inputs import VoxelPreprocessing
 from ..base import Deployed, FitContext
 from ..presets import Preset
 from ..training.scans import Scans, ScanSet
 from .base import AbstractVoxelDetector, VoxelConfig, check_word
 from .copies import Copies
 from .projection import CellsToPixels
-from .variation import Centre, Moments, Whiten, lengths, whitening
+from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +86,7 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
 
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Count every scan and its copies, in one pass; then follow the rays through the grid."""
-        config, spec = self.config, scans.rule.spec
-        if not isinstance(spec, VoxelPreprocessing):
-            raise TypeError(f"voxel_vm was given {spec.kind} scans; expected voxels.")
+        config, spec = self.config, self.grid_of(scans.rule)
         grid = (config.num_cells,) * 3
         moments = Moments(len(self.mean), config.num_cells**3)
         shift_m = config.shift_cells * spec.edge_m / spec.num_cells
@@ -113,11 +110,7 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         values, cells = scans
         centred = values - self.mean
-        rows, columns = torch.tril_indices(len(self.mean), len(self.mean))
-        whitened = torch.zeros_like(centred)
-        for factor, row, column in zip(self.factors, rows.tolist(), columns.tolist(), strict=True):
-            whitened[:, row] += factor * centred[:, column]
-        score, anomaly_map = self.to_pixels()(whitened.square().sum(1).sqrt(), cells)
+        score, anomaly_map = self.to_pixels()(whitened(self.factors, centred).square().sum(1).sqrt(), cells)
         return score, anomaly_map
 
     def lower(self) -> Deployed:

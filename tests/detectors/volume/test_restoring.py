@@ -94,8 +94,7 @@ def test_the_score_is_what_was_not_restored(name, rgb, brackets, fit_of):
     values, beside = fit.scans_of(brackets.test).batch(range(3))
     with torch.inference_mode():
         score, anomaly_map = detector((values, beside))
-        decoder = detector.decoder if hasattr(detector, "decoder") else detector.generator
-        apart = ((values - decoder(detector.encoder(values))) ** 2).sum(1).numpy()
+        apart = ((values - detector.decoder(detector.encoder(values))) ** 2).sum(1).numpy()
     np.testing.assert_allclose(score.numpy(), anomaly_map.flatten(1).amax(1).numpy(), rtol=1e-6)
     if name.startswith("depth"):
         np.testing.assert_allclose(anomaly_map.numpy(), apart, rtol=1e-5, atol=1e-6)

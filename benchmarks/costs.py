@@ -240,18 +240,31 @@ class _Kept(list):  # type: ignore[type-arg]
 
 def table(kept: dict[str, Any], *, teraflops: float) -> str:
     """Render the estimates as a table for ``docs/reproduce.md``."""
+    assumed = f"hours at {teraflops:g} TFLOP/s"
     lines = [
-        f"| detector | epochs | TFLOP | hours at {teraflops:g} TFLOP/s | GB of a step | trained M | disk GB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| detector | epochs | TFLOP | {assumed} | GB of a step | trained M | disk GB | measured |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, row in sorted(kept.items()):
+        if "teraflop" not in row:
+            lines.append(f"| {name} | {'- | ' * 6}{_measured(row)} |")
+            continue
         epochs = ", ".join(str(value) for value in row["epochs"].values()) or "-"
         hours = row["teraflop"] / teraflops / 3600
         memory = row["step_gb"] + row["trained_m"] * 16e-3
         disk = 2 * row["learned_gb"] + row["trained_m"] * 12e-3
         cells = (name, epochs, f"{row['teraflop']:,.0f}", f"{hours:.2f}", f"{memory:.1f}", f"{row['trained_m']:.2f}")
-        lines.append(f"| {' | '.join((*cells, f'{disk:.2f}'))} |")
+        lines.append(f"| {' | '.join((*cells, f'{disk:.2f}', _measured(row)))} |")
     return "\n".join(lines) + "\n"
+
+
+def _measured(row: dict[str, Any]) -> str:
+    """Time and memory on a device, where they were measured; stages after one that was cut short are not in them."""
+    if "measured" not in row:
+        return "-"
+    found = row["measured"]
+    least = "" if found["whole"] else "at least "
+    return f"{least}{found['hours']:.2f} h, {found['device_gb']:.1f} GB, {found['device']}"
 
 
 if __name__ == "__main__":

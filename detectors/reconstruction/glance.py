@@ -168,12 +168,13 @@ class Glance(AbstractDetector[GlanceConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """A quarter of Local-Net's width, one image a step, half of Local-Net's patches and of the score for stains.
+        """128 px, a quarter of Local-Net's width, half of Local-Net's patches and of the score for stains.
 
-        Without images of all kinds Local-Net knows what the training images show, so that it must see stains to embed
-        them apart. All epochs run and the last is kept, since both learning rates fall to the end.
+        At 128 px a patch covers four times the share of the part that it does at 256 px, and a step costs a quarter.
+        Without images of all kinds Local-Net knows what the training images show, so that it must see stains to
+        embed them apart. All epochs run and the last is kept, since both learning rates fall to the end.
         """
-        size = {"resize_px": 256, "crop_px": 256, "local_width": 32, "distillation_stains": 0.5}
+        size = {"resize_px": 128, "crop_px": 128, "local_width": 32, "distillation_stains": 0.5}
         local = {"local_patches": 96, "local_epochs": 20, "local_learning_rate": 1e-3}
         fast = {"epochs": 40, "batch_size": 1, "learning_rate": 3e-3, "inconsistency_share": 0.5}
         return {**super().quick_settings(), **size, **local, **fast, "keep": "last", "patience": 0}

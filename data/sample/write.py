@@ -8,6 +8,7 @@ because each defective image is made twice, with and without the defect, in equa
 Equal arguments give equal bytes with equal versions of NumPy and Pillow. The images carry no licence of anyone else.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from . import flange as sample_flange
 from . import weave as sample_weave
 from .canvas import Scene, photograph
 from .defects import PAINTERS
 from .place import MARKER as MARKER
-from .place import mark, sample_folder, save_image
+from .place import Files, check_numbers, drawn_until_it_shows, mark, mask_pixels, sample_folder, save_all
 
 #: A pixel belongs to a mask where a channel differs by more than this many of 255 levels.
 MASK_LEVELS = 4
 
 _PIXELS_OF_A_MASK = 12
-_MIN_SIZE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -78,50 +77,30 @@ def write_sample(  # noqa: PLR0913 (how many of each, by name)
         BadInputError: ``directory`` holds something that is not a sample.
     """
     counts = {"train": num_train, "good": num_test_good, "defect": num_test_defect}
-    _check_numbers(seed, counts, size_px)
+    check_numbers(counts, seed=seed, size_px=size_px)
+    images = itertools.chain.from_iterable(
+        _images(category, [seed, number], counts, size_px) for number, category in enumerate(_CATEGORIES)
+    )
     with sample_folder(directory) as folder:
-        files = _write_all(folder, seed, counts, size_px, progress)
+        files = save_all(folder, images, total=sum(counts.values()) * len(_CATEGORIES), progress=progress)
         mark(folder, files, {"what": "lineproof built-in sample", "seed": seed, "size_px": size_px})
     return tuple(category.name for category in _CATEGORIES)
 
 
-def _check_numbers(seed: int, counts: dict[str, int], size_px: int) -> None:
-    if seed < 0 or counts["train"] < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
-        raise UsageError(
-            f"seed={seed}, num_train={counts['train']}, num_test_good={counts['good']}, "
-            f"num_test_defect={counts['defect']}, size_px={size_px} were asked for; expected num_train from 1, size_px "
-            f"from {_MIN_SIZE_PX}, the others from 0."
-        )
-
-
-def _write_all(folder: Path, seed: int, counts: dict[str, int], size_px: int, progress: Progress) -> list[str]:
-    files: list[str] = []
-    total = sum(counts.values()) * len(_CATEGORIES)
-    done = 0
-    for number, category in enumerate(_CATEGORIES):
-        for name, image, mask in _images(category, [seed, number], counts, size_px):
-            files.append(f"{category.name}/{name}.png")
-            save_image(folder / files[-1], image)
-            if mask is not None:
-                files.append(f"{category.name}/{name.replace('test/', 'ground_truth/', 1)}_mask.png")
-                save_image(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
-            done += 1
-            progress("drawing the sample", done, total)
-    return files
-
-
-def _images(
-    category: _Category, seed: list[int], counts: dict[str, int], size_px: int
-) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.bool_] | None]]:
-    """Name without suffix, image and mask, in the order of writing; no image depends on how many there are."""
-    for i in range(counts["train"]):
-        yield f"train/good/{i:03d}", _good([*seed, 0, i], category, size_px), None
-    for i in range(counts["good"]):
-        yield f"test/good/{i:03d}", _good([*seed, 1, i], category, size_px), None
+def _images(category: _Category, seed: list[int], counts: dict[str, int], size_px: int) -> Iterator[Files]:
+    """Images with their masks, in the order of writing; no image depends on how many there are."""
+    for stream, (place, key) in enumerate((("train/good", "train"), ("test/good", "good"))):
+        for i in range(counts[key]):
+            yield {f"{category.name}/{place}/{i:03d}.png": _good([*seed, stream, i], category, size_px)}
     kinds = category.defects
     for i in range(counts["defect"]):
         defect = kinds[i % len(kinds)]
-        yield f"test/{defect}/{i // len(kinds):03d}", *_defective([*seed, 2, i], category, defect, size_px)
+        image, mask = _defective([*seed, 2, i], category, defect, size_px)
+        name = f"{defect}/{i // len(kinds):03d}"
+        yield {
+            f"{category.name}/test/{name}.png": image,
+            f"{category.name}/ground_truth/{name}_mask.png": mask_pixels(mask),
+        }
 
 
 def _stream(seed: list[int], purpose: int) -> np.random.Generator:
@@ -138,16 +117,14 @@ def _defective(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     scene = category.render(_stream(seed, 0), size_px)
     without = photograph(scene.colour, _stream(seed, 1)).astype(np.int16)
-    attempt = 2
-    while True:
-        chance = _stream(seed, attempt)
+
+    def draw(stream: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        chance = _stream(seed, stream)
         if defect == category.missing:
             colour = category.render(_stream(seed, 0), size_px, missing=chance.random()).colour
         else:
             colour = PAINTERS[defect](scene, chance)
         image = photograph(colour, _stream(seed, 1))
-        mask = np.abs(image - without).max(axis=2) > MASK_LEVELS
-        # A defect that a dark place swallows is drawn again elsewhere.
-        if np.count_nonzero(mask) >= _PIXELS_OF_A_MASK * (size_px / 256) ** 2:
-            return image, mask
-        attempt += 1
+        return image, np.abs(image - without).max(axis=2) > MASK_LEVELS
+
+    return drawn_until_it_shows(draw, least_px=_PIXELS_OF_A_MASK * (size_px / 256) ** 2)

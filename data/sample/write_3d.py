@@ -10,22 +10,23 @@ and without. As in MVTec 3D-AD a good test scan has a mask too, of zeros.
 Equal arguments give equal bytes with equal versions of NumPy and Pillow. The scans carry no licence of anyone else.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...core.camera import DivisionCamera
-from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ..calibration import CALIBRATION, write_camera
-from ..decoding.xyz import CLOUD_SUFFIX, write_xyz
+from ..decoding.xyz import CLOUD_SUFFIX
 from . import bracket as sample_bracket
 from . import bun as sample_bun
 from .faults import FAULTS
-from .place import mark, sample_folder, save_image
+from .place import Files, check_numbers, drawn_until_it_shows, mark, mask_pixels, sample_folder, save_all
 from .relief import Part, Scan, make_camera, scan
 
 #: A pixel belongs to a mask where the surface moved farther than this, in metres along z.
@@ -34,7 +35,6 @@ MASK_M = 1.5e-4
 MASK_LEVELS = 4
 
 _PIXELS_OF_A_MASK = 12
-_MIN_SIZE_PX = 64
 
 
 @dataclass(frozen=True)
@@ -78,40 +78,34 @@ def write_sample_3d(  # noqa: PLR0913 (how many of each, by name)
         BadInputError: ``directory`` holds something that is not a sample.
     """
     counts = {"train": num_train, "validation": num_validation, "good": num_test_good, "defect": num_test_defect}
-    if seed < 0 or num_train < 1 or min(counts.values()) < 0 or size_px < _MIN_SIZE_PX:
-        asked = ", ".join(f"{name} {value}" for name, value in {"seed": seed, **counts, "size_px": size_px}.items())
-        raise UsageError(
-            f"{asked} were asked for; expected train from 1, size_px from {_MIN_SIZE_PX}, the others from 0."
-        )
+    check_numbers(counts, seed=seed, size_px=size_px)
     camera = make_camera(size_px)
+    scans = itertools.chain.from_iterable(
+        _scans(category, [seed, number], counts, camera) for number, category in enumerate(_CATEGORIES)
+    )
     with sample_folder(directory) as folder:
-        files: list[str] = []
-        total, done = sum(counts.values()) * len(_CATEGORIES), 0
-        for number, category in enumerate(_CATEGORIES):
+        files = save_all(folder, scans, total=sum(counts.values()) * len(_CATEGORIES), progress=progress)
+        for category in _CATEGORIES:
             write_camera(camera, folder / category.name)
             files.append(f"{category.name}/{CALIBRATION.as_posix()}")
-            for place, name, seen, mask in _scans(category, [seed, number], counts, camera):
-                files += _save(folder, f"{category.name}/{place}", name, seen, mask)
-                done += 1
-                progress("drawing the sample", done, total)
         mark(folder, files, {"what": "lineproof built-in 3D sample", "seed": seed, "size_px": size_px})
     return tuple(category.name for category in _CATEGORIES)
 
 
-def _scans(
-    category: _Category, seed: list[int], counts: dict[str, int], camera: DivisionCamera
-) -> Iterator[tuple[str, str, Scan, NDArray[np.bool_] | None]]:
-    """Folder, name, scan and mask, in the order of writing; no scan depends on how many there are."""
-    for purpose, (place, key) in enumerate(
+def _scans(category: _Category, seed: list[int], counts: dict[str, int], camera: DivisionCamera) -> Iterator[Files]:
+    """Scans with their masks, in the order of writing; no scan depends on how many there are."""
+    for stream, (place, key) in enumerate(
         (("train/good", "train"), ("validation/good", "validation"), ("test/good", "good"))
     ):
         for i in range(counts[key]):
             mask = np.zeros(camera.size, bool) if key == "good" else None
-            yield place, f"{i:03d}", _good([*seed, purpose, i], category, camera), mask
+            seen = _good([*seed, stream, i], category, camera)
+            yield _files(f"{category.name}/{place}", f"{i:03d}", seen, mask)
     kinds = tuple(FAULTS)
     for i in range(counts["defect"]):
         fault = kinds[i % len(kinds)]
-        yield f"test/{fault}", f"{i // len(kinds):03d}", *_faulty([*seed, 3, i], category, fault, camera)
+        faulty = _faulty([*seed, 3, i], category, fault, camera)
+        yield _files(f"{category.name}/test/{fault}", f"{i // len(kinds):03d}", *faulty)
 
 
 def _stream(seed: list[int], purpose: int) -> np.random.Generator:
@@ -125,14 +119,12 @@ def _good(seed: list[int], category: _Category, camera: DivisionCamera) -> Scan:
 def _faulty(seed: list[int], category: _Category, fault: str, camera: DivisionCamera) -> tuple[Scan, NDArray[np.bool_]]:
     part = category.make(_stream(seed, 0))
     without = scan(part, camera, _stream(seed, 1))
-    attempt = 2
-    while True:
-        seen = scan(FAULTS[fault](part, _stream(seed, attempt)), camera, _stream(seed, 1))
-        mask = marked(seen, without)
-        # A fault that a slope hides is drawn again elsewhere.
-        if np.count_nonzero(mask) >= _PIXELS_OF_A_MASK * (camera.width_px / 128) ** 2:
-            return seen, mask
-        attempt += 1
+
+    def draw(stream: int) -> tuple[Scan, NDArray[np.bool_]]:
+        seen = scan(FAULTS[fault](part, _stream(seed, stream)), camera, _stream(seed, 1))
+        return seen, marked(seen, without)
+
+    return drawn_until_it_shows(draw, least_px=_PIXELS_OF_A_MASK * (camera.width_px / 128) ** 2)
 
 
 def marked(seen: Scan, without: Scan) -> NDArray[np.bool_]:
@@ -142,11 +134,9 @@ def marked(seen: Scan, without: Scan) -> NDArray[np.bool_]:
     return np.asarray(moved | coloured)
 
 
-def _save(folder: Path, place: str, name: str, seen: Scan, mask: NDArray[np.bool_] | None) -> list[str]:
-    files = [f"{place}/rgb/{name}.png", f"{place}/xyz/{name}{CLOUD_SUFFIX}"]
-    save_image(folder / files[0], seen.image)
-    write_xyz(folder / files[1], seen.points)
-    if mask is not None:
-        files.append(f"{place}/gt/{name}.png")
-        save_image(folder / files[-1], mask.astype(np.uint8) * np.uint8(255))
-    return files
+def _files(place: str, name: str, seen: Scan, mask: NDArray[np.bool_] | None) -> Files:
+    files: dict[str, NDArray[Any]] = {
+        f"{place}/rgb/{name}.png": seen.image,
+        f"{place}/xyz/{name}{CLOUD_SUFFIX}": seen.points,
+    }
+    return files if mask is None else {**files, f"{place}/gt/{name}.png": mask_pixels(mask)}

@@ -175,6 +175,6 @@ def test_a_stop_half_way_leaves_the_old_sample_and_no_rest(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_test_good": -1}, {"size_px": 63}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="expected num_train from 1, size_px from 64, the others from 0"):
+    with pytest.raises(UsageError, match="expected train from 1, size_px from 64, the others from 0"):
         write_sample(tmp_path / "set", **{**SMALL, **wrong})
     assert not (tmp_path / "set").exists()

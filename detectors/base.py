@@ -102,6 +102,10 @@ class FitContext:
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     trained: Callable[[str, int], None] = _unheard
 
+    def share_of(self, num_trainings: int) -> FitContext:
+        """The context of each training of a fit that has several: they share the time limit evenly."""
+        return dataclasses.replace(self, time_limit_s=self.time_limit_s / num_trainings)
+
 
 class Deployed(nn.Module):
     """A lowered detector in three stages; their names begin the node names of the exported graph.

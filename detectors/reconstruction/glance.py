@@ -189,9 +189,10 @@ class Glance(AbstractDetector[GlanceConfig]):
         return weights_record(self.config.backbone, self.config.weights)
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:
-        """Distil Local-Net, then teach Global-Net and the distortion head."""
+        """Distil Local-Net, then teach Global-Net and the distortion head; they share the time limit."""
         config = self.config
         self.to(context.device)
+        context = context.share_of(3 if config.distillation_source else 2)
         distillation = _Distillation(self, context)
         report: dict[str, Any] = {}
         if config.distillation_source:

@@ -25,7 +25,6 @@ Scores are negative logarithms of densities up to a constant: half a squared Mah
 network, and the image network's stages after stride 4; the densities stay in fp32.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -156,7 +155,7 @@ class CutPaste(AbstractDetector[CutPasteConfig]):
         if self.image_network:
             trained.append(("image network", self.image_network, self.image_network.channels[0], self.config.crop_px))
         self.to(context.device).to(memory_format=torch.channels_last)
-        share = dataclasses.replace(context, time_limit_s=context.time_limit_s / len(trained))
+        share = context.share_of(len(trained))
         report: dict[str, Any] = {
             name: self._train(network, dim, images=(images, holdout), view_px=view_px, name=name, context=share)
             for name, network, dim, view_px in trained

@@ -99,12 +99,13 @@ def fit_gan(
         shape: shape of the networks.
         config: parameters.
         sets: scans to fit on, and held-out ones.
-        context: seed, device, progress, run folder.
+        context: seed, device, progress, run folder; both trainings share the time limit.
 
     Returns:
         The reports of both trainings, see ``Trainer.run``.
     """
     scans, holdout = sets
+    context = context.share_of(2)
     judge = critic(shape).to(context.device)
     encoder.to(context.device)
     generator.to(context.device)

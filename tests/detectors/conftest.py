@@ -21,7 +21,7 @@ from lineproof.detectors.training.train import image_set, train  # noqa: E402
 #: What makes a fit small, applied where a detector has such a parameter.
 SMALL = {
     "epochs": 1, "steps_per_epoch": 2, "coreset_size": 60, "steps": 2, "num_retrieved": 5, "copies": 1, "num_cells": 16,
-    "generator_steps": 2, "encoder_steps": 2,
+    "generator_steps": 2, "encoder_steps": 2, "local_epochs": 1, "local_patches": 8,
 }  # fmt: skip
 SQUARE = (64, 64)
 #: A part three times as long as wide, lying and standing.

@@ -338,6 +338,20 @@ def test_the_trainer_is_told_what_to_keep(name, fit, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_all_trainings_of_a_fit_share_the_time_limit(name, fit, monkeypatch):
+    fitted = fit(name)
+    if not isinstance(fitted.detector.config, TrainedConfig):
+        pytest.skip(f"{name} is not trained by gradient")
+    limits = []
+    monkeypatch.setattr(Trainer, "run", lambda trainer: limits.append(trainer._context.time_limit_s) or {})
+    detector = build_detector(name, fitted.detector.config)
+    paths = [sample.path for sample in fitted.dataset.train]
+    images, holdout = (image_set(detector, part, scans=fitted.record.scans) for part in (paths[:8], paths[8:]))
+    detector.fit(images, holdout, context=FitContext(time_limit_s=60.0))
+    assert sum(limits) == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_a_rectangle_is_taken_or_refused_with_the_reason(name):
     detector = resolve(DETECTORS, name, kind="detector")
     settings = {"resize_px": (128, 384), "crop_px": "128x384"}

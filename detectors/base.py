@@ -21,7 +21,7 @@ from ..core.size import NATIVE, Size, parse_size, size_text
 from .backbones.features import Backbone
 from .backbones.frozen import FrozenNetwork
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
-from .presets import PAPER, QUICK, REPO, Preset
+from .presets import PAPER, QUICK, REPO, TABLE4, Preset
 from .table import DETECTORS as DETECTORS
 from .training.images import ImageSet
 
@@ -147,6 +147,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         paper: preset that a training begins from. Its settings are the defaults of ``config_class``; beside them it may
             have settings by category, and it says what they follow.
         repo: preset of the authors' code, where that differs from their paper; None where it is not known to.
+        table4: preset of Zheng et al.'s run on the images of MVTec 3D-AD, see ``of_table_4``; None where there is none.
         why_squares: why it needs square images, as the rest of a sentence that begins with the detector's name; ""
             where it takes rectangles.
     """
@@ -161,6 +162,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         source="The paper; what it leaves open follows published code, or is named a guess."
     )
     repo: ClassVar[Preset | None] = None
+    table4: ClassVar[Preset | None] = None
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -208,9 +210,9 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
-        """Return the presets by name: ``paper``, ``repo`` where there is one, and ``quick``, made of quick_settings."""
+        """Return the presets by name: ``paper``, ``repo`` and ``table4`` where there is one, and ``quick``."""
         quick = Preset(source="Ours: learns the built-in sample in minutes.", settings=cls.quick_settings())
-        chosen = {PAPER: cls.paper, REPO: cls.repo, QUICK: quick}
+        chosen = {PAPER: cls.paper, REPO: cls.repo, TABLE4: cls.table4, QUICK: quick}
         return {name: preset for name, preset in chosen.items() if preset}
 
     def tolerance(self, precision: str) -> Tolerance:

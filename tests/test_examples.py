@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from lineproof.data.sample.write import write_sample
+from lineproof.data.sample.write_3d import write_sample_3d
 from lineproof.runtime.engine import availability
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -95,14 +96,14 @@ def test_custom_engine(tiny_bundle, tmp_path):
 
 
 @pytest.mark.slow
-def test_reproduce_table1(tmp_path):
+def test_reproduce_tables(tmp_path):
     """Two seeds of one category, done once; a detector that cannot train there fails alone."""
     for package in ("timm", "onnxscript"):
         pytest.importorskip(package)
     write_sample(tmp_path / "set", num_train=10, num_test_good=3, num_test_defect=6, size_px=96)
     quick = ("--preset", "quick", "--set", "resize_px=48", "crop_px=48")
     words = (
-        "reproduce_table1",
+        "reproduce_tables",
         "set",
         "work",
         "--category",
@@ -111,7 +112,7 @@ def test_reproduce_table1(tmp_path):
         "0",
         "1",
         *quick,
-        "--detector",
+        "--row",
         "padim",
     )
     first = run(*words, folder=tmp_path)
@@ -129,10 +130,28 @@ def test_reproduce_table1(tmp_path):
     assert again.count("failed. draem: crop_px is 48x48") == 2
 
 
+@pytest.mark.slow
+def test_reproduce_tables_of_scans(tmp_path):
+    """A detector of scans has a row without colours and one with them, each below the published one of its name."""
+    for package in ("torch", "onnxscript"):
+        pytest.importorskip(package)
+    write_sample_3d(tmp_path / "set", num_train=6, num_validation=3, num_test_good=3, num_test_defect=5, size_px=64)
+    (tmp_path / "set" / "bracket").rename(tmp_path / "set" / "bagel")
+    words = ("--table", "5", "6", "--category", "bagel", "--preset", "quick", "--set", "copies=1")
+    out = run("reproduce_tables", "set", "work", *words, "--row", "depth_vm", "depth_vm_rgb", folder=tmp_path)
+    for number, metric in (("5", "image_auroc"), ("6", "aupro")):
+        lines = out.split(f"Table {number}: ")[1].split("\n\n")[0].splitlines()
+        for row, published in (("depth_vm", "3D depth VM"), ("depth_vm_rgb", "3D+RGB depth VM")):
+            kept = json.loads((tmp_path / "work" / "cells" / f"{row}-bagel-0.json").read_text())
+            assert kept["asked"]["settings"]["rgb"] == (row == "depth_vm_rgb")
+            (place,) = (i for i, line in enumerate(lines) if line.startswith(f"{published}, published "))
+            assert lines[place + 1].split() == [row, "(quick,", "1", "seeds),", "measured", f"{kept[metric]:.3f}", "-"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_every_example_is_short_and_says_what_to_install_and_what_it_prints(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 90
+    assert len(text.splitlines()) <= 100
     docstring = ast.get_docstring(ast.parse(text))
     assert all(f"\n{word}:" in docstring for word in ("Install", "Run", "Prints"))
     assert f"def test_{path.stem}(" in Path(__file__).read_text(encoding="utf-8"), "no test runs this example"

@@ -18,6 +18,7 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussians
+from ..presets import of_table_4
 from ..training.images import ImageSet
 
 _STRIDES = (4, 8, 16)
@@ -50,6 +51,7 @@ class Padim(AbstractDetector[PadimConfig]):
     """PaDiM in its training form."""
 
     config_class = PadimConfig
+    table4 = of_table_4(224)
     half_scopes = ("backbone",)
 
     def __init__(self, config: PadimConfig) -> None:

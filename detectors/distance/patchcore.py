@@ -27,7 +27,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
 from ..nn.neighbours import NearestNeighbour, greedy_coreset, nearest_index, neighbour_table
-from ..presets import Preset
+from ..presets import Preset, of_table_4
 from ..training.devices import moved
 from ..training.images import ImageSet
 
@@ -86,6 +86,7 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
     config_class = PatchCoreConfig
     paper = Preset(source="Roth et al. (2022), with a tenth of the vectors (PatchCore-10%).")
     repo = Preset(source="The authors' code, which does not re-weight the image score.", settings={"num_neighbours": 1})
+    table4 = of_table_4(224)
     half_scopes = ("backbone", "head.nearest.search")
     bank: Tensor
     table: Tensor

@@ -35,7 +35,7 @@ from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
-from ..presets import Preset
+from ..presets import Preset, of_table_4
 from ..training.devices import full_precision, moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
@@ -121,6 +121,7 @@ class CFlow(AbstractDetector[CFlowConfig]):
             for category in categories
         },
     )
+    table4 = of_table_4(224)
     half_scopes = ("backbone", "head.flows.*.couplings")
     ceilings: Tensor
 

@@ -37,7 +37,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
 from ..nn.graph import SmoothUpsample
-from ..presets import Preset
+from ..presets import Preset, of_table_4
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -100,6 +100,7 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
 
     config_class = CsFlowConfig
     paper = Preset(source="Rudolph et al. (2022) and their code, whose 240 epochs are 4 of 60.")
+    table4 = of_table_4(768)
 
     def __init__(self, config: CsFlowConfig) -> None:
         super().__init__(config)

@@ -38,7 +38,7 @@ from ...core.size import Size, size_text
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
-from ..presets import Preset
+from ..presets import Preset, of_table_4
 from ..training.devices import moved
 from ..training.features import CachedFeatures, mean_loss
 from ..training.images import ImageSet
@@ -102,6 +102,7 @@ class DifferNet(AbstractDetector[DifferNetConfig]):
 
     config_class = DifferNetConfig
     paper = Preset(source="Rudolph et al. (2021) and their code, whose 192 epochs are 24 of 8.")
+    table4 = of_table_4(448)
     localises: ClassVar[bool] = False
 
     def __init__(self, config: DifferNetConfig) -> None:

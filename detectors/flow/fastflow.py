@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
-from ..presets import Preset
+from ..presets import Preset, of_table_4
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -82,6 +82,7 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
 
     config_class = FastFlowConfig
     paper = Preset(source="Yu et al. (2021); there is no code of the authors.")
+    table4 = of_table_4(224)
     half_scopes = ("backbone", "head.flows.*.couplings")
 
     def __init__(self, config: FastFlowConfig) -> None:

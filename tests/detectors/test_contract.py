@@ -285,7 +285,7 @@ def test_quick_settings_need_no_hub(name):
 @pytest.mark.parametrize("name", sorted(DETECTORS))
 def test_presets_are_settings_with_a_source(name):
     presets = resolve(DETECTORS, name, kind="detector").presets()
-    assert {"paper", "quick"} <= set(presets) <= {"paper", "repo", "small", "quick"}
+    assert {"paper", "quick"} <= set(presets) <= {"paper", "repo", "table4", "small", "quick"}
     # The paper's values are the defaults themselves.
     assert presets["paper"].settings == {}
     for preset in presets.values():

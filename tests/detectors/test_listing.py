@@ -39,7 +39,7 @@ def test_parameters_of_one():
 def test_presets_of_one():
     pytest.importorskip("torch")
     listing = describe_detectors("patchcore")
-    assert list(listing.presets) == ["paper", "repo", "quick"]
+    assert list(listing.presets) == ["paper", "repo", "table4", "quick"]
     lines = listing.summary_lines()
     repo = lines.index("--preset repo: The authors' code, which does not re-weight the image score.")
     assert lines[repo + 1].strip() == "num_neighbours=1"

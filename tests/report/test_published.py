@@ -118,6 +118,20 @@ def test_every_3d_column_of_tables_5_and_6_is_a_detector_of_ours_without_or_with
     assert set(TABLES[number]["paper"]) - of_kind("image") == ours
 
 
+def test_presets_of_table_4_are_its_backbones_and_sizes():
+    pytest.importorskip("torch")
+    from lineproof.detectors.base import find_preset, make_config
+
+    kinds = {name: resolve(DETECTORS, name, kind="detector") for name in of_kind("image")}
+    assert {name for name, kind in kinds.items() if "table4" in kind.presets()} == set(TABLES["4"]["paper"])
+    for name, row in TABLES["4"]["paper"].items():
+        config = make_config(name, dict(find_preset(name, "table4").settings))
+        side = row["input_sizes_px"][0]
+        assert config.resize_px == config.crop_px == (side, side)
+        network = config.backbone.partition(".")[0].removeprefix("tf_").replace("_", "")
+        assert network == row["backbone"].lower().replace("-", "").replace("_", "")
+
+
 @pytest.mark.parametrize("number", ["1", "2"])
 def test_every_column_of_the_table_is_printed_with_ours_below(number):
     """The paper's columns are our rows; the file has every one, whether it was measured or not."""

@@ -17,34 +17,6 @@ from lineproof.eval.parity.paired import PairedMeter
 HEIGHT, WIDTH = 90, 120
 
 
-def published_evaluation(maps, masks, limit=0.3):
-    """MVTec's evaluation of AU-PRO in our own words.
-
-    All pixels of the set are put in the order of their scores, the highest first. Each anomaly-free one raises the
-    false-positive rate by 1 / their number, each defect pixel the overlap by 1 / (size of its component × number of
-    components). Only the last of equal scores is a point of the curve. It is integrated by trapezoids up to the limit,
-    with a point interpolated there, and divided by the limit.
-    """
-    regions = [scipy_label(mask, structure=np.ones((3, 3), int)) for mask in masks]
-    num_regions = sum(number for _, number in regions)
-    num_good = sum(int((~mask).sum()) for mask in masks)
-    scores, false_steps, overlap_steps = [], [], []
-    for anomaly_map, (labels, number) in zip(maps, regions, strict=True):
-        sizes = np.bincount(labels.ravel(), minlength=number + 1)
-        overlap = np.where(labels > 0, 1.0 / sizes[labels] / max(num_regions, 1), 0.0)
-        scores.append(anomaly_map.ravel())
-        false_steps.append((labels == 0).ravel() / num_good)
-        overlap_steps.append(overlap.ravel())
-    scores, false_steps, overlap_steps = map(np.concatenate, (scores, false_steps, overlap_steps))
-    order = np.argsort(-scores, kind="stable")
-    is_last = np.append(np.diff(scores[order]) != 0, True)
-    fpr = np.concatenate([[0.0], np.cumsum(false_steps[order])[is_last]])
-    pro = np.concatenate([[0.0], np.cumsum(overlap_steps[order])[is_last]])
-    kept = fpr <= limit
-    at_limit = np.interp(limit, fpr, pro)
-    return np.trapezoid(np.append(pro[kept], at_limit), np.append(fpr[kept], limit)) / limit
-
-
 @pytest.fixture(scope="session")
 def make_outputs(outputs_of):
     """Blobs on maps, and masks drawn at the size of the frames: compact ones, thin lines, several per image."""
@@ -78,7 +50,7 @@ def enlarged_by_torch(maps, size):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("map_shape", [(32, 32), (28, 40), (90, 120)])
 @pytest.mark.parametrize("limit", [0.05, 0.3])
-def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit, make_outputs):
+def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limit, make_outputs, published_evaluation):
     outputs = make_outputs(
         Preprocessing.of((HEIGHT, WIDTH, 3), (64, 64), (64, 64)),
         map_shape,
@@ -92,7 +64,7 @@ def test_the_images_resolution_is_the_published_evaluation(map_shape, seed, limi
     assert accuracy.pixel.num_pixels == len(outputs) * HEIGHT * WIDTH
 
 
-def test_ties_are_one_point_of_the_curve(make_outputs):
+def test_ties_are_one_point_of_the_curve(make_outputs, published_evaluation):
     outputs = make_outputs(
         Preprocessing.of((HEIGHT, WIDTH, 3), (HEIGHT, WIDTH), (HEIGHT, WIDTH)),
         (HEIGHT, WIDTH),
@@ -209,7 +181,7 @@ def test_the_defects_of_screws_are_135_and_shrinking_splits_one(shared_data):
 
 
 @pytest.mark.realdata
-def test_real_masks_are_evaluated_as_published(shared_data, outputs_of):
+def test_real_masks_are_evaluated_as_published(shared_data, outputs_of, published_evaluation):
     """Masks of screws as they were drawn, 512 x 512, under made maps of 64 x 64."""
     dataset = open_dataset(shared_data / "mvtec_ad", category="screw")
     spec = Preprocessing.of((512, 512, 3), (256, 256), (256, 256))

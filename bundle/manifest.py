@@ -171,7 +171,7 @@ class TrainingRecord:
     Attributes:
         dataset: name of the data set.
         category: category of the data set, or "" where it has none.
-        fingerprint: sha256 over the names and bytes of the training images.
+        fingerprint: sha256 over the names and bytes of the training images or scans, see ``Dataset.fingerprint``.
         num_images: number of images that it was fitted on.
         num_holdout: number of good images held out for the threshold and for early stopping.
         seed: seed of every random choice of the training.

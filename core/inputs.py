@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .camera import DivisionCamera
 from .errors import UsageError
 from .geometry import Axis
-from .spec import FIT_WORDS, Fit, Preprocessing, TensorSpec, check_fit
+from .spec import FIT_WORDS, Fit, Preprocessing, Reads, TensorSpec, check_fit
 from .strict import read_as
 
 #: What a depth image measures: the distance to the camera's centre, or along its axis.
@@ -29,6 +29,11 @@ Holes = Literal["zero", "near"]
 _NUM_COLOURS = 3
 #: Cells are numbered in float32, which holds whole numbers up to here.
 _MAX_CELLS = 2**24
+
+
+def reads_of_scans(*, has_rgb: bool) -> Reads:
+    """What is read of a scan by whom has its colours, and by whom has not."""
+    return "cloud+rgb" if has_rgb else "cloud"
 
 
 @final
@@ -76,6 +81,11 @@ class DepthPreprocessing:
                 f"near_m is {self.near_m} and far_m {self.far_m}; expected finite metres, the nearer one smaller. "
                 "Measure them on the training set's valid pixels."
             )
+
+    @property
+    def reads(self) -> Reads:
+        """What is read of a scan, and what it is known by."""
+        return reads_of_scans(has_rgb=self.has_rgb)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -161,6 +171,11 @@ class VoxelPreprocessing:
     def origin_m(self) -> NDArray[np.float64]:
         """Corner of the grid with the smallest x, y, z, in metres: float64 (3,)."""
         return np.asarray((np.array(self.box_low_m) + np.array(self.box_high_m) - self.edge_m) / 2.0)
+
+    @property
+    def reads(self) -> Reads:
+        """What is read of a scan, and what it is known by."""
+        return reads_of_scans(has_rgb=self.has_rgb)
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

@@ -28,6 +28,8 @@ FIT_WORDS: dict[Fit, str] = {
     "pad": "are padded to the frame, larger ones refused (fit pad)",
     "crop": "are cropped to the frame, smaller ones refused (fit crop)",
 }
+#: What a detector reads of a sample: an image; or of a scan its cloud, with or without the image beside it.
+Reads = Literal["image", "cloud", "cloud+rgb"]
 _ORDERS = {1: "mono", 3: "rgb"}
 
 
@@ -72,6 +74,7 @@ class FrameRule:
     """
 
     kind: ClassVar[str] = "image"
+    reads: ClassVar[Reads] = "image"
 
     frame_height_px: int
     frame_width_px: int
@@ -139,6 +142,7 @@ class Preprocessing:
     """
 
     kind: ClassVar[str] = "image"
+    reads: ClassVar[Reads] = "image"
 
     frame_height_px: int
     frame_width_px: int

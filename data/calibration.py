@@ -12,10 +12,8 @@ from ..core.errors import BadInputError, UsageError
 from ..core.size import Size
 from ..core.spec import Fit
 from ..core.strict import read_as
+from .files import CALIBRATION
 from .inputs.fitting import centre, margins, takes
-
-#: Where the file lies, from the category's folder.
-CALIBRATION = Path("calibration") / "camera_parameters.json"
 
 
 @final

@@ -1,31 +1,68 @@
-"""Content hashes: an image is known by its pixels, whatever its file is called and however it is coded."""
+"""Content hashes: images and scans are known by what is read of them, whatever a file is called and however coded."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.progress import Progress, silent
+from ..core.spec import Reads
 from .decoding.decode import DecodedImage, decode_image, decode_with_facts
+from .files import scan_files
+from .inputs.scan import read_scan
 
 _NUM_DIGITS = 16
 _FILE_BITS = 16
 
 
-def content_hash(path: Path | str) -> str:
-    """Identify an image by its pixels.
+def content_hash(path: Path | str, reads: Reads = "image") -> str:
+    """Identify an image by its pixels, or a scan by its points and, where they are read, its colours.
 
     A copy, a link and a file that was stored anew without loss give the same hash; one pixel that differs by one grey
-    level gives another.
+    level, or one point that was measured elsewhere, gives another.
+
+    Args:
+        path: the image; of a scan, its cloud or its image, which give the same hash.
+        reads: what the detector reads of it.
 
     Returns:
-        The first 16 hexadecimal digits of the sha256 over height and width (8 bytes each, big endian) and the uint8
-        RGB pixels, as ``decode_image`` gives them. Of a 16-bit image that leaves upper bits unused they are those
-        that it has when read with as many bits as it uses, 8 at least: its upper byte says little or nothing.
+        Of an image the first 16 hexadecimal digits of the sha256 over height and width (8 bytes each, big endian) and
+        the uint8 RGB pixels, as ``decode_image`` gives them. Of a 16-bit image that leaves upper bits unused they are
+        those that it has when read with as many bits as it uses, 8 at least: its upper byte says little or nothing.
+        Of a scan see ``hash_scan``.
 
     Raises:
-        BadInputError: the file cannot be read as an image.
+        BadInputError: a file cannot be read.
     """
-    return hash_decoded(decode_with_facts(path), path)
+    if reads == "image":
+        return hash_decoded(decode_with_facts(path), path)
+    cloud_path, image_path = scan_files(Path(path))
+    points, _ = read_scan(cloud_path, has_rgb=False)
+    image = decode_with_facts(image_path) if reads == "cloud+rgb" else None
+    return hash_scan(points, image, image_path)
+
+
+def hash_scan(points: NDArray[np.float32], image: DecodedImage | None, image_path: Path) -> str:
+    """``content_hash`` of a scan that was read already.
+
+    Args:
+        points: float32 (h, w, 3) as ``read_scan`` gives them: (0, 0, 0) for no measurement, however the file says so.
+        image: its colours as ``decode_with_facts`` returns them; None where they are not read.
+        image_path: file of the colours.
+
+    Returns:
+        The first 16 hexadecimal digits of the sha256 over the word ``cloud``, height and width (8 bytes each, big
+        endian), x, y, z of each pixel (float32, little endian), and the image's own hash, in ASCII, where there is one.
+    """
+    digest = hashlib.sha256(b"cloud")
+    for side in points.shape[:2]:
+        digest.update(side.to_bytes(8, "big"))
+    digest.update(points.astype("<f4").tobytes())
+    if image:
+        digest.update(hash_decoded(image, image_path).encode())
+    return digest.hexdigest()[:_NUM_DIGITS]
 
 
 def hash_decoded(image: DecodedImage, path: Path | str) -> str:
@@ -45,11 +82,11 @@ def hash_decoded(image: DecodedImage, path: Path | str) -> str:
     return digest.hexdigest()[:_NUM_DIGITS]
 
 
-def content_hashes(paths: Sequence[Path], *, progress: Progress = silent) -> tuple[str, ...]:
-    """``content_hash`` of each image, in the same order; ``progress`` is called after each."""
+def content_hashes(paths: Sequence[Path], reads: Reads = "image", *, progress: Progress = silent) -> tuple[str, ...]:
+    """``content_hash`` of each image or scan, in the same order; ``progress`` is called after each."""
     hashes = []
     for number, path in enumerate(paths, 1):
-        hashes.append(content_hash(path))
+        hashes.append(content_hash(path, reads))
         progress("reading images", number, len(paths))
     return tuple(hashes)
 

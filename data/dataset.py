@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core.errors import BadInputError, UsageError
 from ..core.registry import resolve
+from ..core.spec import Reads
 from .counts import check_counts
 from .layouts.layout import Findings, Layout
 from .leaks import check_leaks
@@ -66,15 +67,19 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     return dataset
 
 
-def check_contents(dataset: Dataset) -> Dataset:
+def check_contents(dataset: Dataset, reads: Reads) -> Dataset:
     """Check what needs files to be read: masks that cannot be the truth, and images that lie in the set twice.
 
     To be called once before anything is measured; see :func:`check_masks` and :func:`check_leaks`.
 
+    Args:
+        dataset: the data set.
+        reads: what the detector reads of each sample.
+
     Returns:
         The data set without unsound masks, and with what the checks noticed among its problems.
     """
-    return check_leaks(check_masks(dataset))
+    return check_leaks(check_masks(dataset), reads)
 
 
 def enclosing_dataset(folder: Path) -> Dataset | None:

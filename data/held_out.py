@@ -10,6 +10,7 @@ from ..core.progress import Progress, silent
 from ..core.table import first_few
 from .content import content_hashes
 from .dataset import open_dataset
+from .files import files_read
 
 
 def held_out_images(
@@ -42,14 +43,14 @@ def held_out_images(
             "stand in for their folder. Put the data back, or train again."
         )
     paths = tuple(root / name for name in record.holdout)
-    gone = [path for path in paths if not path.is_file()]
+    gone = [path for path in paths if not all(file.is_file() for file in files_read(path, record.reads))]
     if gone:
         raise BadInputError(
             f"{run}: {len(gone)} of {len(paths)} held-out images are not where they were: {first_few(gone)}. Put the "
             f"data back, or say where it lies now: {option} ROOT."
         )
     if record.training.held_out:
-        seen = content_hashes(paths, progress=progress)
+        seen = content_hashes(paths, record.reads, progress=progress)
         changed = [path for path, a, b in zip(paths, seen, record.training.held_out, strict=True) if a != b]
         if changed:
             raise BadInputError(
@@ -57,7 +58,7 @@ def held_out_images(
                 f"trained: {first_few(changed)}. Put the original data back or say where it lies ({option} ROOT), or "
                 "train again."
             )
-    elif data is not None and open_dataset(root).fingerprint() != record.training.fingerprint:
+    elif data is not None and open_dataset(root).fingerprint(record.reads) != record.training.fingerprint:
         raise BadInputError(
             f"{root} holds other training images than {run} was trained on (their fingerprint differs). Say where the "
             f"original data lies ({option} ROOT), or train again."

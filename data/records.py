@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Literal, final
 
 from ..core.errors import BadInputError
+from ..core.spec import Reads
 from ..core.table import first_few
 from .decoding.decode import IMAGE_SUFFIXES
+from .files import CALIBRATION, files_read
 from .layouts.names import GOOD_WORDS
 
 Split = Literal["train", "validation", "test"]
@@ -169,12 +171,17 @@ class Dataset:
             f"{len(bad) or 'NO'} defective test images{listed}{masks}; {self.name}; good = {folders}"
         )
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, reads: Reads = "image") -> str:
         """Identify the training split: the same names and bytes give the same fingerprint on every machine.
+
+        Args:
+            reads: what the detector reads of each sample.
 
         Returns:
             sha256 in hexadecimal over, for each training image in order, its path relative to ``root`` (UTF-8, ``/``
-            between folders) and its bytes, each preceded by its length as 8 bytes, big endian.
+            between folders) and its bytes, each preceded by its length as 8 bytes, big endian. Of scans the bytes are
+            those of the cloud and, where they are read, of the colours, a file that is absent being an empty one; last
+            come those of the calibration, where there is one: it moves the copies that a detector learns from.
 
         Raises:
             BadInputError: there is no training image.
@@ -186,10 +193,18 @@ class Dataset:
         digest = hashlib.sha256()
         for sample in self.train:
             name = relative(sample.path, self.root).encode("utf-8", "surrogateescape")
-            for part in (name, sample.path.read_bytes()):
+            for part in (name, *(_bytes(file, reads) for file in files_read(sample.path, reads))):
                 digest.update(len(part).to_bytes(8, "big"))
                 digest.update(part)
+        calibration = self.root / CALIBRATION
+        if reads != "image" and calibration.is_file():
+            digest.update(calibration.read_bytes())
         return digest.hexdigest()
+
+
+def _bytes(file: Path, reads: Reads) -> bytes:
+    """A file's bytes; none of a part of a scan that is absent, which whoever reads the scan reports."""
+    return file.read_bytes() if reads == "image" or file.is_file() else b""
 
 
 def visible(folder: Path) -> list[Path]:

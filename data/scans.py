@@ -17,10 +17,11 @@ from ..core.progress import Progress, silent
 from ..core.size import Size
 from ..core.spec import Fit
 from .calibration import camera_of_frames, read_camera
-from .content import hash_decoded
+from .content import hash_scan
 from .decoding.conversions import Conversions
 from .decoding.decode import decode_with_facts
-from .inputs.scan import check_sizes_agree, is_measured, read_scan, scan_files
+from .files import scan_files
+from .inputs.scan import check_sizes_agree, is_measured, read_scan
 
 _MOST_TRIMMED = 0.2
 
@@ -77,8 +78,8 @@ class ScanSurvey:
 
     Attributes:
         sizes: (height, width) in pixels → number of scans.
-        conversions: what decoding did to the colours.
-        hashes: content hash of each scan's image, in order; a scan is known by it.
+        conversions: what decoding did to the colours; an empty account where they are not read.
+        hashes: content hash of each scan, see ``data.content``, in order.
         extents: how far each scan's points reach, in order; None of one without a measurement.
     """
 
@@ -102,11 +103,12 @@ class ScanSurvey:
         return Extent.around(measured)
 
 
-def survey_scans(paths: Sequence[Path], *, trim: float = 0.0, progress: Progress = silent) -> ScanSurvey:
+def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, progress: Progress = silent) -> ScanSurvey:
     """Read every scan once.
 
     Args:
-        paths: scans, see ``inputs.scan.scan_files``.
+        paths: scans, named by their cloud or their image.
+        has_rgb: whether the colours are read too.
         trim: see ``Extent.of``.
         progress: called after each scan.
 
@@ -119,14 +121,14 @@ def survey_scans(paths: Sequence[Path], *, trim: float = 0.0, progress: Progress
     sizes, conversions = Counter[Size](), Conversions(channels=3)
     hashes, extents = list[str](), list[Extent | None]()
     for number, path in enumerate(paths, start=1):
-        # Images are read beside the clouds, also where their colours are not used: a scan is known by its image.
         cloud, _ = read_scan(path, has_rgb=False)
         image_path = scan_files(path)[1]
-        image = decode_with_facts(image_path, channels=3)
-        check_sizes_agree(image_path, image.pixels, cloud)
+        image = decode_with_facts(image_path, channels=3) if has_rgb else None
+        if image:
+            check_sizes_agree(image_path, image.pixels, cloud)
+            conversions.add(image.facts)
         sizes[cloud.shape[0], cloud.shape[1]] += 1
-        conversions.add(image.facts)
-        hashes.append(hash_decoded(image, image_path))
+        hashes.append(hash_scan(cloud, image, image_path))
         extents.append(Extent.of(cloud, trim=trim))
         progress("scans", number, len(paths))
     return ScanSurvey(sizes=sizes, conversions=conversions, hashes=tuple(hashes), extents=tuple(extents))

@@ -18,6 +18,7 @@ from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.registry import resolve
 from ..core.size import NATIVE, Size, parse_size, size_text
+from ..core.spec import Reads
 from .backbones.features import Backbone
 from .backbones.frozen import FrozenNetwork
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
@@ -43,6 +44,11 @@ class DetectorConfig:
     weights: str = "imagenet"
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
+
+    @property
+    def reads(self) -> Reads:
+        """What the detector reads of each sample: images."""
+        return "image"
 
 
 @dataclass(frozen=True, kw_only=True)

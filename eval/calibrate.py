@@ -15,9 +15,11 @@ from ..bundle.store import Bundle, now
 from ..core.errors import BadInputError, BundleError
 from ..core.os_errors import os_error_words
 from ..core.progress import Progress, silent
+from ..core.spec import Reads
 from ..core.threshold import Threshold, calibrate
 from ..core.used import MIN_USED, SkippedJson, UsedJson, UsedShare
 from ..data.dataset import Dataset, Sample
+from ..data.files import each_once
 from ..data.inputs.table import input_of
 from ..data.notes import NO_DATA, DataJson, DataNotes
 from ..data.records import is_image, visible
@@ -287,16 +289,19 @@ def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
     )
 
 
-def good_images(folder: Path | str) -> tuple[Sample, ...]:
+def good_images(folder: Path | str, reads: Reads = "image") -> tuple[Sample, ...]:
     """The images directly in a folder, in the order of their names; the caller vouches that all are good parts.
+
+    Args:
+        folder: the folder.
+        reads: what the bundle reads of each; a scan whose cloud and image lie there counts once.
 
     Raises:
         BadInputError: the folder does not exist or holds no image.
     """
     folder = Path(folder)
-    samples = tuple(
-        Sample(path=entry, label=0, defect="good", split="validation") for entry in visible(folder) if is_image(entry)
-    )
+    files = each_once(filter(is_image, visible(folder)), reads)
+    samples = tuple(Sample(path=file, label=0, defect="good", split="validation") for file in files)
     if not samples:
         seen = "holds no image" if folder.is_dir() else "is not a folder"
         raise BadInputError(f"{folder} {seen}; expected a folder with images of good parts, directly in it.")

@@ -14,11 +14,13 @@ from ..bundle.runs.folder import is_finished, read_record, refuse_unfinished
 from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
+from ..core.spec import Reads
 from ..core.table import first_few
 from ..core.threshold import MAX_FALSE_REJECT
 from ..core.used import MIN_USED
 from ..data.content import content_hash
 from ..data.dataset import Dataset, Sample, enclosing_dataset
+from ..data.files import scan_files
 from ..data.held_out import held_out_images
 from ..data.notes import DataNotes
 from ..data.records import is_image, visible
@@ -87,9 +89,11 @@ def calibration_samples(
             f"root (--root) says where the data set of a run lies; {request.data} is no run. Leave it out."
         )
     elif request.data.is_dir() and any(is_image(item) for item in visible(request.data)):
-        samples = good_images(request.data)
+        reads = manifest.preprocessing.reads
+        samples = good_images(request.data, reads)
         _refuse_used(samples, manifest)
-        if enclosing := enclosing_dataset(request.data):
+        listed = request.data if reads == "image" else scan_files(samples[0].path)[1].parent
+        if enclosing := enclosing_dataset(listed):
             note = check_same_part(manifest, enclosing, other_data=request.other_data)
         words = f"good images of {request.data}"
     else:
@@ -117,7 +121,7 @@ def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Prog
     fitted = frozenset(manifest.training.fitted)
     known, copies, seen = [], [], set[str]()
     for number, sample in enumerate(samples, 1):
-        content = _hash(sample.path)
+        content = _hash(sample.path, manifest.preprocessing.reads)
         if content in fitted:
             known.append(str(sample.path))
         if content and content in seen:
@@ -144,17 +148,19 @@ def _refuse_fitted(samples: Sequence[Sample], manifest: Manifest, progress: Prog
         )
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, reads: Reads) -> str:
     """Content hash, or "" of a file that is no image: the calibration itself says what cannot be read."""
     try:
-        return content_hash(path)
+        return content_hash(path, reads)
     except BadInputError:
         return ""
 
 
 def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
     """Refuse defective images and test images of a data set, also where a link leads to them."""
-    paths = {path for sample in samples for path in (Path(os.path.abspath(sample.path)), sample.path.resolve())}
+    places = [path for sample in samples for path in (Path(os.path.abspath(sample.path)), sample.path.resolve())]
+    # A data set lists its scans by their images.
+    paths = set(places) if manifest.preprocessing.reads == "image" else {scan_files(path)[1] for path in places}
     for folder in sorted({path.parent for path in paths}):
         dataset = enclosing_dataset(folder)
         inside = [sample for sample in dataset.samples if sample.path in paths] if dataset else []
@@ -174,7 +180,10 @@ def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
 
 def _was_fitted(dataset: Dataset, inside: Sequence[Sample], manifest: Manifest) -> bool:
     """Whether images are of the very split that a bundle without content hashes was trained on."""
-    return any(s.split == "train" for s in inside) and dataset.fingerprint() == manifest.training.fingerprint
+    return (
+        any(s.split == "train" for s in inside)
+        and dataset.fingerprint(manifest.preprocessing.reads) == manifest.training.fingerprint
+    )
 
 
 def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progress = silent) -> Calibration:

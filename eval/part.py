@@ -21,7 +21,8 @@ def open_part_data(manifest: Manifest, data: Path, category: str | None = None) 
         BadInputError: the folder holds no known layout.
         UsageError: it holds no such category.
     """
-    return check_contents(open_category(data, category, bundle_category=manifest.training.category))
+    dataset = open_category(data, category, bundle_category=manifest.training.category)
+    return check_contents(dataset, manifest.preprocessing.reads)
 
 
 def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -> str:
@@ -44,10 +45,11 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
         BadInputError: the category is another, and ``other_data`` is False.
     """
     training = manifest.training
-    if dataset.train and dataset.fingerprint() == training.fingerprint:
+    seen = dataset.fingerprint(manifest.preprocessing.reads) if dataset.train else ""
+    if seen == training.fingerprint:
         return ""
     return check_same_category(manifest, dataset.category, other_data=other_data, where=str(dataset.root)) or (
-        _images_sentence(training, dataset)
+        _images_sentence(training, dataset, seen)
     )
 
 
@@ -78,11 +80,12 @@ def check_same_category(manifest: Manifest, category: str, *, other_data: bool, 
     return f"Other data: {seen}; accepted as asked (--other-data)."
 
 
-def _images_sentence(training: TrainingRecord, dataset: Dataset) -> str:
-    if not dataset.train:
+def _images_sentence(training: TrainingRecord, dataset: Dataset, seen: str) -> str:
+    """Why the training images are not those of a bundle; ``seen`` is their fingerprint, "" where there are none."""
+    if not seen:
         return f"{dataset.root} holds no training images: that it is the bundle's part is told by its name alone."
     return (
         f"The training images of {dataset.root} are not those that the bundle was trained on (fingerprint "
-        f"{dataset.fingerprint()[:12]}… and {training.fingerprint[:12]}…): another copy or version of "
+        f"{seen[:12]}… and {training.fingerprint[:12]}…): another copy or version of "
         f"{dataset.category}."
     )

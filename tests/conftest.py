@@ -12,8 +12,13 @@ from PIL import Image
 
 from lineproof.bundle.manifest import DetectorRecord, Figures, Manifest, PlanRecord, Tolerance, TrainingRecord
 from lineproof.bundle.store import GOLDEN, MODEL, Bundle, now, write_bundle
+from lineproof.core.inputs import DepthPreprocessing, VoxelPreprocessing
 from lineproof.core.spec import Preprocessing, TensorSpec
 from lineproof.core.threshold import calibrate
+from lineproof.data.content import content_hashes
+from lineproof.data.dataset import open_dataset
+from lineproof.data.decoding.xyz import write_xyz
+from lineproof.data.inputs.table import input_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PADIM_SETTINGS = {
@@ -64,13 +69,13 @@ def tiny_prediction(frames):
     return anomaly_map.max(axis=(1, 2)), anomaly_map
 
 
-def tiny_model():
-    """ONNX: frames uint8 (N,12,16,3) -> score (N,), anomaly_map (N,12,16)."""
+def tiny_model(dtype="uint8", channels=3, name="frames"):
+    """ONNX: frames (N,12,16,channels) -> score (N,), anomaly_map (N,12,16)."""
     onnx = pytest.importorskip("onnx")
     helper, kind = onnx.helper, onnx.TensorProto
     shape = ["N", TINY_HEIGHT_PX, TINY_WIDTH_PX]
     nodes = [
-        helper.make_node("Cast", ["frames"], ["grey_levels"], name="preprocess/cast", to=kind.FLOAT),
+        helper.make_node("Cast", [name], ["grey_levels"], name="preprocess/cast", to=kind.FLOAT),
         helper.make_node("Mul", ["grey_levels", "scale"], ["unit"], name="preprocess/scale"),
         helper.make_node("ReduceMean", ["unit", "last"], ["anomaly_map"], name="head/mean", keepdims=0),
         helper.make_node("ReduceMax", ["anomaly_map", "space"], ["score"], name="post/max", keepdims=0),
@@ -83,7 +88,7 @@ def tiny_model():
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("frames", kind.UINT8, [*shape, 3])],
+        [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [*shape, channels])],
         [
             helper.make_tensor_value_info("score", kind.FLOAT, ["N"]),
             helper.make_tensor_value_info("anomaly_map", kind.FLOAT, shape),
@@ -153,6 +158,75 @@ def write_tiny_bundle(path) -> Bundle:
 def tiny_bundle(tmp_path):
     """A bundle whose graph is a mean and a maximum: every engine runs it in no time."""
     return write_tiny_bundle(tmp_path / "tiny.bundle")
+
+
+def write_scan(folder, name, points, rgb):
+    """Write a scan as MVTec 3D-AD keeps it: float32 (H, W, 3) in metres, and uint8 (H, W, 3)."""
+    for kind in ("rgb", "xyz"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb).save(folder / "rgb" / f"{name}.png")
+    write_xyz(folder / "xyz" / f"{name}.tiff", points)
+
+
+@pytest.fixture
+def tiny_scans(tmp_path):
+    """A category of scans of 16x12 pixels, some without a measurement; two faulty ones, brighter, with masks."""
+    rng, root = np.random.default_rng(2), tmp_path / "bolt"
+    rows, columns = np.mgrid[:TINY_HEIGHT_PX, :TINY_WIDTH_PX]
+    for place, num in (("train/good", 4), ("validation/good", 2), ("test/good", 2), ("test/hole", 2)):
+        for number in range(num):
+            z = 0.4 + 0.05 * rng.random(rows.shape)
+            points = np.stack([(columns - 8) / 50 * z, (rows - 6) / 50 * z, z], axis=-1).astype(np.float32)
+            points[rng.random(rows.shape) < 0.1] = 0.0
+            mask = np.zeros(rows.shape, np.uint8)
+            mask[3:6, 4:9] = 255 * ("hole" in place)
+            rgb = rng.integers(0, 60, points.shape).astype(np.uint8) + mask[..., None] // 2
+            write_scan(root / place, f"{number:03d}", points, rgb)
+            if "test" in place:
+                (root / place / "gt").mkdir(exist_ok=True)
+                Image.fromarray(mask).save(root / place / "gt" / f"{number:03d}.png")
+    return root
+
+
+@pytest.fixture
+def scan_bundle(tiny_scans, tmp_path):
+    """A function from a kind of input to a bundle of the tiny scans, whose map is the mean of what the graph takes."""
+
+    def build(kind="depth", *, has_rgb=True):
+        size = {"frame_height_px": TINY_HEIGHT_PX, "frame_width_px": TINY_WIDTH_PX, "has_rgb": has_rgb}
+        if kind == "depth":
+            resize = {"resize_height_px": TINY_HEIGHT_PX, "resize_width_px": TINY_WIDTH_PX}
+            spec = DepthPreprocessing(**size, **resize, quantity="z", near_m=0.4, far_m=0.45)
+        else:
+            box = {"box_low_m": (-0.08, -0.06, 0.4), "box_high_m": (0.08, 0.06, 0.45)}
+            spec = VoxelPreprocessing(**size, **box, num_cells=8)
+        reader, dataset = input_of(spec), open_dataset(tiny_scans)
+        paths = [sample.path for sample in (*dataset.validation, *dataset.test)]
+        frames = reader.prepare(np.stack([reader.read(path) for path in paths]))
+        score, anomaly_map = tiny_prediction(frames)
+        training = TrainingRecord(
+            dataset=dataset.name,
+            category=dataset.category,
+            fingerprint=dataset.fingerprint(spec.reads),
+            num_images=4,
+            num_holdout=2,
+            seed=0,
+            fitted=content_hashes([sample.path for sample in dataset.train], spec.reads),
+            held_out=content_hashes([sample.path for sample in dataset.validation], spec.reads),
+        )
+        manifest = dataclasses.replace(
+            tiny_manifest(score), name=kind, inputs=(spec.frames,), preprocessing=spec, training=training
+        )
+        model = tiny_model("float32", frames.shape[3], spec.frames.name)
+
+        def fill(folder):
+            (folder / MODEL).write_bytes(model.SerializeToString())
+            names = np.array([path.name for path in paths])
+            np.savez_compressed(folder / GOLDEN, frames=frames, names=names, score=score, anomaly_map=anomaly_map)
+
+        return write_bundle(tmp_path / f"{kind}{'-rgb' * has_rgb}.bundle", manifest, fill)
+
+    return build
 
 
 @pytest.fixture

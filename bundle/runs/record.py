@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, final
 
+from ...core.camera import DivisionCamera
 from ...core.inputs import ScanRule
 from ...core.size import value_text
-from ...core.spec import Fit, FrameRule
+from ...core.spec import Fit, FrameRule, Reads
 from ..manifest import DetectorRecord, TrainingRecord
 
 
@@ -30,6 +31,7 @@ class StartedRun:
         data: folder of the data set, absolute.
         fitted: content hash of every image to fit on; None where an earlier release began the run.
         held_out: content hash of every image held out; None likewise.
+        camera: the calibrated camera of the scans, as it sees frames; None where there is none.
         command: the command line that began it and would finish it; "" where a program began it.
     """
 
@@ -46,6 +48,7 @@ class StartedRun:
     data: str = ""
     fitted: tuple[str, ...] | None = None
     held_out: tuple[str, ...] | None = None
+    camera: DivisionCamera | None = None
     command: str = ""
 
 
@@ -152,3 +155,8 @@ class RunRecord:
     def frame_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the frames that training saw."""
         return self.scans.spec.frame_shape if self.scans else FrameRule.of(self.frame).frame_shape
+
+    @property
+    def reads(self) -> Reads:
+        """What training read of each sample, which its content hash covers."""
+        return self.scans.spec.reads if self.scans else "image"

@@ -21,20 +21,13 @@ from ...core.size import size_text
 from ...core.spec import Frames
 from ..decoding.conversions import ImageFacts
 from ..decoding.decode import decode_with_facts
-from ..decoding.xyz import CLOUD_SUFFIX, read_xyz
+from ..decoding.xyz import read_xyz
+from ..files import scan_files
 from .base import AbstractInput, nearest_resize
 
 _CLOUD_DIMS, _POINT = 3, 3
 
 ScanSpec_co = TypeVar("ScanSpec_co", bound=DepthPreprocessing | VoxelPreprocessing, covariant=True)
-
-
-def scan_files(path: Path) -> tuple[Path, Path]:
-    """Cloud and image of a scan, named by either; neither need be there."""
-    if path.parent.name in ("rgb", "xyz"):
-        above = path.parent.parent
-        return above / "xyz" / f"{path.stem}{CLOUD_SUFFIX}", above / "rgb" / f"{path.stem}.png"
-    return path, path.with_suffix(".png")
 
 
 def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageFacts | None]:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ...core.camera import DivisionCamera
 from ...core.progress import Progress, silent
-from ..calibration import CALIBRATION, write_camera
+from ..calibration import write_camera
 from ..decoding.xyz import CLOUD_SUFFIX
+from ..files import CALIBRATION
 from . import bracket as sample_bracket
 from . import bun as sample_bun
 from .faults import FAULTS

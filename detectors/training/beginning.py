@@ -18,7 +18,19 @@ from ..base import DetectorConfig
 from .state import check_states
 
 #: What must be the same for a run to go on, besides its images.
-_COMPARED = ("bit_depth", "category", "detector", "fit", "frame", "holdout", "parameters", "refit", "seed", "weights")
+_COMPARED = (
+    "bit_depth",
+    "camera",
+    "category",
+    "detector",
+    "fit",
+    "frame",
+    "holdout",
+    "parameters",
+    "refit",
+    "seed",
+    "weights",
+)
 
 
 def describe_run(name: str, config: DetectorConfig) -> StartedRun:

@@ -96,11 +96,12 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     # What was mistyped is said before anything is read; which sizes fit one another may depend on the category.
     find_preset(name, preset)
     typed_settings(name, given)
-    dataset = check_contents(open_dataset(data, category=category))
+    dataset = open_dataset(data, category=category)
+    config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
+    dataset = check_contents(dataset, config.reads)
     notes = DataNotes.of(dataset)
     if say_data:
         say_data(notes)
-    config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
     if out and "backbone" not in given and (former := backbone_of_former_release(out, name, default=config.backbone)):
         config, chosen = _from_preset(name, preset, category=dataset.category, given={**given, "backbone": former})
         progress(f"keeps the backbone {former} that {out} was begun with by a former release", 0, 0)

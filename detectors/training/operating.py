@@ -184,7 +184,8 @@ def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
         started = read_started(run)
         if data is None and (started is None or not started.data):
             return None
-        root = Path(started.data) if started and data is None else data_root(read_record(run), data)
-        return check_contents(open_dataset(root))
+        record = read_record(run)
+        root = Path(started.data) if started and data is None else data_root(record, data)
+        return check_contents(open_dataset(root), record.reads)
     except (OSError, ValueError, LineproofError):
         return None

@@ -19,12 +19,13 @@ from ...bundle.manifest import DetectorRecord, RefitRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, unfinished_words
 from ...bundle.runs.record import FirstFit, PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
+from ...core.camera import DivisionCamera
 from ...core.errors import BadInputError, LineproofError, StoppedError, UsageError
 from ...core.inputs import ScanRule
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
 from ...core.size import NATIVE, size_text
-from ...core.spec import FrameRule, check_bit_depth, check_fit
+from ...core.spec import FrameRule, Reads, check_bit_depth, check_fit
 from ...data.dataset import Dataset
 from ...data.records import relative
 from ...data.scans import camera_for, survey_scans
@@ -97,7 +98,8 @@ def train(
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="a training run"), current(device):
         hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
-        material = _begin(run, describe_run(name, config), dataset=dataset, options=options, hashes=hashes)
+        described = dataclasses.replace(describe_run(name, config), camera=frames.calibrated)
+        material = _begin(run, described, dataset=dataset, options=options, hashes=hashes, reads=config.reads)
         if is_finished(run):
             return dataclasses.replace(read_record(run), beginning=material.beginning)
         if material.beginning:
@@ -181,6 +183,7 @@ def _begin(
     dataset: Dataset,
     options: TrainOptions,
     hashes: tuple[tuple[str, ...], tuple[str, ...]],
+    reads: Reads,
 ) -> _Material:
     """Begin or resume a run; ``hashes`` holds those of the images to fit on, and of the held-out ones."""
     fitted, held_out = hashes
@@ -201,7 +204,7 @@ def _begin(
     data = TrainingRecord(
         dataset=dataset.name,
         category=dataset.category,
-        fingerprint=dataset.fingerprint(),
+        fingerprint=dataset.fingerprint(reads),
         num_images=len(fitted),
         num_holdout=len(held_out),
         seed=options.seed,
@@ -270,6 +273,11 @@ class _Frames:
     hashes: tuple[str, ...]
     scans: ScanRule | None = None
 
+    @property
+    def calibrated(self) -> DivisionCamera | None:
+        """The camera where the data set says it; a fitted one follows from the clouds."""
+        return self.scans.camera if self.scans and self.scans.is_calibrated else None
+
     def of(self, detector: AbstractDetector[Any], paths: list[Path]) -> Any:
         return image_set(detector, paths, rule=self.rule, scans=self.scans)
 
@@ -303,7 +311,7 @@ def _look_at_scans(  # noqa: PLR0913 (what a training has, by name)
     fit = check_fit(options.fit)
     if not isinstance(config, ScanConfig):
         raise TypeError(f"{kind.__name__} has parameters of {type(config).__name__}; expected those of scans.")
-    seen = survey_scans(fitted + held_out, trim=config.trim, progress=progress)
+    seen = survey_scans(fitted + held_out, has_rgb=config.rgb, trim=config.trim, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
     resolved = native_resolved(config, frame)
     _check_size(resolved)
@@ -313,7 +321,7 @@ def _look_at_scans(  # noqa: PLR0913 (what a training has, by name)
     frames = _Frames(
         rule=FrameRule.of(frame, fit=fit),
         note=frame_sentence(seen.sizes, frame, fit=fit),
-        conversions=seen.conversions.summary_lines() if spec.has_rgb else (),
+        conversions=seen.conversions.summary_lines(),
         hashes=seen.hashes,
         scans=ScanRule(spec=spec, camera=camera, is_calibrated=is_calibrated),
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...core.errors import UsageError
-from ...core.inputs import DepthPreprocessing, Holes, Quantity, ScanRule, VoxelPreprocessing
+from ...core.inputs import DepthPreprocessing, Holes, Quantity, ScanRule, VoxelPreprocessing, reads_of_scans
 from ...core.size import NATIVE, Size, size_text
-from ...core.spec import Fit
+from ...core.spec import Fit, Reads
 from ...data.scans import Extent
 from ..base import AbstractDetector, DetectorConfig, FitContext
 from ..training.images import ImageSet
@@ -56,6 +56,11 @@ class ScanConfig(DetectorConfig):
                 f"crop_px is {size_text(self.crop_px)} and resize_px {size_text(self.resize_px)}; scans are not "
                 "cropped. Give --image-size alone."
             )
+
+    @property
+    def reads(self) -> Reads:
+        """What the detector reads of each scan."""
+        return reads_of_scans(has_rgb=self.rgb)
 
 
 @dataclass(frozen=True, kw_only=True)

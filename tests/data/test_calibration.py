@@ -8,7 +8,8 @@ import pytest
 
 from lineproof.core.errors import BadInputError
 from lineproof.core.inputs import VoxelPreprocessing
-from lineproof.data.calibration import CALIBRATION, camera_of_frames, read_camera, write_camera
+from lineproof.data.calibration import camera_of_frames, read_camera, write_camera
+from lineproof.data.files import CALIBRATION
 from lineproof.data.inputs.table import input_of
 
 #: The file of MVTec 3D-AD's tire, as it is.

@@ -8,6 +8,8 @@ from PIL import Image
 
 from lineproof.core.errors import BadInputError
 from lineproof.data.content import content_hash, content_hashes, holdout_lines
+from lineproof.data.decoding.xyz import write_xyz
+from lineproof.data.scans import survey_scans
 from lineproof.data.sizes import survey
 
 
@@ -99,3 +101,62 @@ def test_a_survey_hashes_what_it_decodes_as_the_files_alone_are_hashed(tmp_path,
     Image.new("RGBA", (12, 8), (1, 2, 3, 4)).save(tmp_path / "alpha.png")
     paths = sorted(tmp_path.iterdir())
     assert survey(paths, bit_depth=bit_depth).hashes == content_hashes(paths)
+
+
+def scan(folder, points, pixels):
+    """Write a scan, and return what names it: its cloud and its image."""
+    for kind in ("xyz", "rgb"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    write_xyz(folder / "xyz/000.tiff", points)
+    Image.fromarray(pixels).save(folder / "rgb/000.png")
+    return folder / "xyz/000.tiff", folder / "rgb/000.png"
+
+
+@pytest.fixture
+def points():
+    return np.random.default_rng(1).normal(size=(12, 16, 3)).astype(np.float32)
+
+
+def test_a_scans_hash_is_over_size_points_and_the_hash_of_its_image(points, pixels, tmp_path):
+    cloud, image = scan(tmp_path, points, pixels)
+    plain = b"cloud" + (12).to_bytes(8, "big") + (16).to_bytes(8, "big") + points.astype("<f4").tobytes()
+    assert content_hash(cloud, "cloud") == content_hash(image, "cloud") == hashlib.sha256(plain).hexdigest()[:16]
+    coloured = hashlib.sha256(plain + content_hash(image).encode()).hexdigest()[:16]
+    assert content_hash(cloud, "cloud+rgb") == content_hash(image, "cloud+rgb") == coloured
+
+
+def test_another_cloud_is_another_scan_and_other_colours_are_where_they_are_read(points, pixels, tmp_path):
+    _, first = scan(tmp_path / "a", points, pixels)
+    _, cloud = scan(tmp_path / "b", points + np.float32(1e-4), pixels)
+    _, colours = scan(tmp_path / "c", points, 255 - pixels)
+    assert content_hash(cloud) == content_hash(first)
+    for reads in ("cloud", "cloud+rgb"):
+        assert content_hash(cloud, reads) != content_hash(first, reads)
+    assert content_hash(colours, "cloud") == content_hash(first, "cloud")
+    assert content_hash(colours, "cloud+rgb") != content_hash(first, "cloud+rgb")
+
+
+def test_however_a_file_says_that_nothing_was_measured(points, pixels, tmp_path):
+    holes = points.copy()
+    holes[2, 3], holes[4, 5] = 0.0, 0.0
+    _, first = scan(tmp_path / "a", holes, pixels)
+    holes[2, 3], holes[4, 5] = np.nan, (1.0, np.inf, 2.0)
+    _, other = scan(tmp_path / "b", holes, pixels)
+    assert content_hash(first, "cloud") == content_hash(other, "cloud")
+
+
+@pytest.mark.parametrize("has_rgb", [False, True])
+def test_the_survey_of_scans_gives_the_same_hashes(points, pixels, tmp_path, has_rgb):
+    paths = [scan(tmp_path / name, points * scale, pixels)[1] for name, scale in (("a", 1.0), ("b", 2.0))]
+    seen = survey_scans(paths, has_rgb=has_rgb)
+    assert seen.hashes == content_hashes(paths, "cloud+rgb" if has_rgb else "cloud")
+    assert len(set(seen.hashes)) == 2
+
+
+def test_colours_that_are_not_read_need_not_be_there(points, pixels, tmp_path):
+    cloud, image = scan(tmp_path, points, pixels)
+    known = content_hash(cloud, "cloud")
+    image.unlink()
+    assert survey_scans([cloud], has_rgb=False).hashes == (known,)
+    with pytest.raises(BadInputError, match=r"000\.png"):
+        content_hash(cloud, "cloud+rgb")

@@ -12,7 +12,7 @@ from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.counts import MVTEC_3D_AD, MVTEC_3D_AD_SIZES, MVTEC_AD, Counts, check_sizes, count
 from lineproof.data.dataset import Dataset, check_contents, check_counts, open_dataset, read_mask
 from lineproof.data.decoding.decode import decode_image
-from lineproof.data.inputs.scan import scan_files
+from lineproof.data.files import scan_files
 from lineproof.data.layouts.layout import MASKS_OF_GOOD
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -240,6 +240,37 @@ def test_there_is_no_fingerprint_of_nothing(tmp_path: Path) -> None:
         open_dataset(lay(tmp_path / "a", AD[2:])).fingerprint()
 
 
+def test_the_fingerprint_of_scans_covers_what_is_read_of_them(tmp_path: Path) -> None:
+    root = lay(tmp_path / "bagel", SCANS)
+    dataset, rgb, xyz = open_dataset(root), b"train/good/rgb/000.png", b"train/good/xyz/000.tiff"
+
+    def digest(*parts: bytes, last: bytes = b"") -> str:
+        lengths = [len(part).to_bytes(8, "big") + part for part in parts]
+        return hashlib.sha256(b"".join(lengths) + last).hexdigest()
+
+    other = [name.replace(b"000", b"001") for name in (rgb, xyz)]
+    images, clouds, scans = (dataset.fingerprint(reads) for reads in ("image", "cloud", "cloud+rgb"))
+    # Of images it is what earlier releases took it of, whatever lies beside them.
+    assert images == dataset.fingerprint() == digest(rgb, rgb, other[0], other[0])
+    assert clouds == digest(rgb, xyz, other[0], other[1])
+    assert scans == digest(rgb, xyz, rgb, other[0], other[1], other[0])
+    lay(root, ["calibration/camera_parameters.json"])
+    assert dataset.fingerprint() == images
+    assert dataset.fingerprint("cloud") == digest(
+        rgb, xyz, other[0], other[1], last=b"calibration/camera_parameters.json"
+    )
+    (root / "train/good/xyz/001.tiff").write_bytes(b"moved")
+    assert dataset.fingerprint() == images
+    assert dataset.fingerprint("cloud+rgb") != scans
+
+
+def test_a_copy_of_the_images_alone_is_another_training_set_of_scans(tmp_path: Path) -> None:
+    whole = open_dataset(lay(tmp_path / "a", SCANS))
+    images = open_dataset(lay(tmp_path / "b", [name for name in SCANS if "/xyz/" not in name]))
+    assert images.fingerprint() == whole.fingerprint()
+    assert images.fingerprint("cloud") != whole.fingerprint("cloud")
+
+
 SCANS = tuple(
     f"{folder}/{part}/{name}.{suffix}"
     for folder in ("train/good", "validation/good", "test/good", "test/cut")
@@ -328,7 +359,7 @@ def test_real_screw_is_complete() -> None:
     assert count(dataset) == MVTEC_AD["screw"] == Counts(320, 0, 41, 119)
     assert check_counts(dataset) == ()
     assert sum(len(s.mask_paths) for s in dataset.test) == 119
-    assert check_contents(dataset) == dataset
+    assert check_contents(dataset, "image") == dataset
     sample = next(s for s in dataset.test if s.label)
     frame = decode_image(sample.path)
     assert read_mask(sample, expected_shape=frame.shape[:2]).any()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lineproof.core.spec import Reads
 from lineproof.data import leaks
 from lineproof.data.dataset import check_contents, check_leaks, open_dataset
 
@@ -41,7 +42,7 @@ def test_test_images_that_are_training_images_are_named(root: Path) -> None:
 
 def test_a_image_with_two_labels_is_named(root: Path) -> None:
     (root / "test/dent/0.png").write_bytes((root / "test/good/0.png").read_bytes())
-    assert check_contents(open_dataset(root)).problems[2:] == (
+    assert check_contents(open_dataset(root), "image").problems[2:] == (
         "test/dent/0.png: is byte-identical to a good test image, test/good/0.png.",
     )
 
@@ -81,3 +82,35 @@ def test_training_images_that_are_equal_are_no_leak(root: Path) -> None:
     (root / "train/good/1.png").write_bytes((root / "train/good/0.png").read_bytes())
     dataset = open_dataset(root)
     assert check_leaks(dataset) == dataset
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Scans: the first test scan has the image of the training scan and another cloud, the second one both."""
+    root = tmp_path / "bagel"
+    for name, value, cloud in (("train/good/{}/0", 1, b"a"), ("test/good/{}/0", 1, b"b"), ("test/cut/{}/0", 1, b"a")):
+        image(root / f"{name.format('rgb')}.png", value)
+        path = root / f"{name.format('xyz')}.tiff"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(cloud)
+    return root
+
+
+def test_a_scan_is_a_training_scan_where_all_that_is_read_of_it_is_the_same(scans: Path) -> None:
+    def seen(reads: Reads) -> list[str]:
+        return [problem for problem in check_leaks(open_dataset(scans), reads).problems if "byte-identical" in problem]
+
+    whole = "test/cut/rgb/0.png: is byte-identical to a training scan, train/good/rgb/0.png."
+    assert seen("cloud+rgb") == [whole]
+    assert seen("cloud") == [whole]
+    # To a detector of images all three are one, and the faulty one has two labels.
+    assert [problem.split(":")[0] for problem in seen("image")] == [
+        "test/cut/rgb/0.png",
+        "test/cut/rgb/0.png",
+        "test/good/rgb/0.png",
+    ]
+    image(scans / "test/cut/rgb/0.png", 2)
+    assert seen("cloud+rgb") == []
+    assert seen("cloud") == [whole]
+    (scans / "test/cut/xyz/0.tiff").unlink()
+    assert seen("cloud") == []

@@ -68,7 +68,7 @@ def test_a_mask_of_another_size_is_refused_when_read(root: Path) -> None:
 def test_sound_masks_are_left_alone(root: Path) -> None:
     dataset = open_dataset(root)
     assert check_masks(dataset) == dataset
-    assert check_contents(dataset) == dataset
+    assert check_contents(dataset, "image") == dataset
 
 
 @pytest.mark.parametrize("name", ["0/000.png", "1.png"])

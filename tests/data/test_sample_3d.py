@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from lineproof.core.errors import UsageError
-from lineproof.data.calibration import CALIBRATION, read_camera
+from lineproof.data.calibration import read_camera
 from lineproof.data.counts import Counts, count
 from lineproof.data.dataset import Dataset, check_contents, open_dataset
 from lineproof.data.decoding.decode import decode_image
 from lineproof.data.decoding.xyz import read_xyz, write_xyz
-from lineproof.data.inputs.scan import is_measured, read_scan, scan_files
+from lineproof.data.files import CALIBRATION, scan_files
+from lineproof.data.inputs.scan import is_measured, read_scan
 from lineproof.data.masks import read_mask
 from lineproof.data.sample import faults, relief
 from lineproof.data.sample import write_3d as module
@@ -40,7 +41,7 @@ def dataset(request: pytest.FixtureRequest, written: Path) -> Dataset:
 def test_the_layout_is_mvtec_3d_ads_and_complete(dataset: Dataset) -> None:
     assert dataset.layout == "mvtec-3d-ad"
     assert count(dataset) == Counts(3, 2, 2, 10)
-    assert check_contents(dataset).problems == ()
+    assert check_contents(dataset, "cloud+rgb").problems == ()
     faulty = [sample.defect for sample in dataset.test if sample.label]
     assert {kind: faulty.count(kind) for kind in faults.FAULTS} == dict.fromkeys(faults.FAULTS, 2)
     for sample in dataset.samples:

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.data.decoding.decode import decode_image  # noqa: E402
 from lineproof.data.decoding.xyz import read_xyz  # noqa: E402
-from lineproof.data.inputs.scan import scan_files  # noqa: E402
+from lineproof.data.files import scan_files  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.training.train import train  # noqa: E402
 

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch")
 
 from lineproof.bundle.runs.folder import RECORD, read_record  # noqa: E402
 from lineproof.core.errors import UsageError  # noqa: E402
-from lineproof.data.calibration import CALIBRATION, read_camera  # noqa: E402
+from lineproof.data.calibration import read_camera  # noqa: E402
 from lineproof.data.dataset import open_dataset  # noqa: E402
+from lineproof.data.files import CALIBRATION  # noqa: E402
 from lineproof.data.inputs.table import input_of  # noqa: E402
 from lineproof.data.scans import Extent, survey_scans  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
@@ -128,7 +129,7 @@ def test_trimming_leaves_single_points_out(brackets):
     assert Extent.of(clouds).high_m[2] == 9.0
     assert Extent.of(clouds, trim=0.001).high_m[2] < 0.5001
     assert Extent.of(np.zeros((4, 4, 3))) is None
-    seen = survey_scans([sample.path for sample in brackets.train[:2]])
+    seen = survey_scans([sample.path for sample in brackets.train[:2]], has_rgb=False)
     assert seen.sizes == {(64, 64): 2}
     assert seen.extent(2) == Extent.around(seen.extents)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import final
 
 from ..core.errors import BadInputError
+from ..core.spec import Reads
+from ..data.files import each_once
 from ..data.records import is_image, visible
 
 VERDICTS = "verdicts.jsonl"
@@ -59,6 +61,32 @@ def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
             " ".join([f"No image below {named}. Expected PNG, JPEG, BMP, TIFF or WebP.", *walk.notes()])
         )
     return Images(tuple(files), walk.notes())
+
+
+def scans_once(files: tuple[str, ...], reads: Reads) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files of scans without those that belong to one named before, and without the masks of a data set.
+
+    Args:
+        files: paths of files, as ``find_images`` collects them.
+        reads: what the bundle reads of each; images stay as they are.
+
+    Returns:
+        The files that name a scan each, in their order, and a sentence for each kind of file that was left out.
+    """
+    if reads == "image":
+        return files, ()
+    kept = [file for file in files if not _is_mask(Path(file))]
+    once = tuple(map(str, each_once(map(Path, kept), reads)))
+    notes = []
+    if len(once) < len(kept):
+        notes.append(f"{len(kept) - len(once)} files belong to scans that others name: each scan is judged once.")
+    if len(kept) < len(files):
+        notes.append(f"{len(files) - len(kept)} files in folders gt beside xyz are masks: left out.")
+    return once, tuple(notes)
+
+
+def _is_mask(file: Path) -> bool:
+    return file.parent.name == "gt" and (file.parent.parent / "xyz").is_dir()
 
 
 def holds_results(folder: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.progress import Progress, silent
-from ..core.spec import Frames
+from ..core.spec import Frames, Reads
 from ..data.decoding.conversions import Conversions
+from ..data.files import files_read
 from .filing import Filing, judged_before
 from .inspector import Line, Verdict
 from .sinks.base import Outlet
@@ -97,25 +98,35 @@ def never() -> bool:
     return False
 
 
-def not_judged_yet(files: Sequence[str], out: Path) -> tuple[str, ...]:
+def not_judged_yet(files: Sequence[str], out: Path, reads: Reads) -> tuple[str, ...]:
     """The files that have no verdict in a results folder, or have changed since.
 
-    A file counts as judged where its absolute path has a verdict (not ERR) that is younger than its content and its
-    entry in the folder.
+    A file counts as judged where its absolute path has a verdict (not ERR) that is younger than the content of all
+    that is read of it, and than its entry in the folder. A scan has one verdict, whether its cloud or its image names
+    it.
 
     Args:
         files: paths of image files.
         out: the results folder.
+        reads: what the bundle reads of each.
     """
-    before = judged_before(out)
-    return tuple(file for file in files if not _is_judged(file, before.get(os.path.abspath(file))))
+    before = dict[Path, float]()
+    for path, when in judged_before(out).items():
+        first = files_read(Path(path), reads)[0]
+        before[first] = max(when, before.get(first, when))
+    return tuple(file for file in files if not _is_judged(files_read(Path(os.path.abspath(file)), reads), before))
 
 
-def _is_judged(file: str, when: float | None) -> bool:
+def _is_judged(read: tuple[Path, ...], before: Mapping[Path, float]) -> bool:
+    when = before.get(read[0])
     if when is None:
         return False
-    state = os.stat(file)
-    return max(state.st_mtime, state.st_ctime) < when
+    try:
+        states = [os.stat(file) for file in read]
+    except FileNotFoundError:
+        # A scan that has lost a part is judged again, so that its verdict says so.
+        return False
+    return all(max(state.st_mtime, state.st_ctime) < when for state in states)
 
 
 def inspect_files(  # noqa: PLR0913 (the caller's choices, by name)

@@ -15,7 +15,7 @@ from ..core.threshold import check_threshold
 from ..runtime.engine import EngineOptions
 from ..runtime.ranking import AUTO
 from .filing import Filing, check_out
-from .images import find_images
+from .images import find_images, scans_once
 from .inspect_files import Inspection, Painter, Show, decision_of, inspect_files, never, not_judged_yet
 from .inspector import Line, open_line
 from .sinks.base import Outlet, open_sinks
@@ -164,10 +164,13 @@ def open_inspection(
         _say(line.warnings(), warn)
         filing = stack.enter_context(Filing(out, decision_of(line), append=request.append)) if out else None
         _say(filing.notes if filing else (), note)
-        files = not_judged_yet(images.files, out) if out and request.skip_judged else images.files
-        num_skipped = len(images.files) - len(files)
+        reads = line.input.spec.reads
+        found, left_out = scans_once(images.files, reads)
+        _say(left_out, note)
+        files = not_judged_yet(found, out, reads) if out and request.skip_judged else found
+        num_skipped = len(found) - len(files)
         if num_skipped:
-            note(f"{num_skipped} of {len(images.files)} files were judged before and have not changed since: skipped.")
+            note(f"{num_skipped} of {len(found)} files were judged before and have not changed since: skipped.")
         yield OpenInspection(
             line=line,
             files=files,

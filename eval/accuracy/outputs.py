@@ -18,6 +18,7 @@ from ...core.inputs import InputSpec
 from ...core.progress import Progress, silent
 from ...core.threshold import check_threshold
 from ...core.used import UsedShare
+from ...data.content import content_hash
 from ...data.counts import check_sizes
 from ...data.dataset import Dataset, Sample, check_counts
 from ...data.inputs.table import input_of
@@ -110,6 +111,7 @@ class Outputs:
         has_mask: bool (N,), False where a defective image came without a mask: its pixels are unknown.
         anomaly_map: float32 (N, h, w).
         packed_mask: uint8 (N, H, ceil(W / 8)), the masks at the size of the frames as bits, see ``pack_mask``.
+        contents: N content hashes of what was read, see ``data.content``; empty in files of earlier releases.
     """
 
     source: Source
@@ -120,10 +122,11 @@ class Outputs:
     has_mask: NDArray[np.bool_]
     anomaly_map: NDArray[np.float32]
     packed_mask: NDArray[np.uint8]
+    contents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         spec, num = self.source.preprocessing, len(self.files)
-        lengths = {len(self.defects), *(len(getattr(self, name)) for name in ARRAYS)}
+        lengths = {len(self.defects), len(self.contents or self.files), *(len(getattr(self, name)) for name in ARRAYS)}
         expected = (num, spec.frame_height_px, -(-spec.frame_width_px // 8))
         if lengths != {num} or self.packed_mask.shape != expected or self.anomaly_map.ndim != 3:
             raise BadInputError(
@@ -168,8 +171,10 @@ class Outputs:
     def take(self, index: NDArray[np.int64]) -> Outputs:
         """The outputs of the images with these indices, in that order; their maps are copied."""
         arrays = {name: getattr(self, name)[index] for name in ARRAYS}
-        files, defects = (tuple(names[i] for i in index) for names in (self.files, self.defects))
-        return Outputs(source=self.source, files=files, defects=defects, **arrays)
+        files, defects, contents = (
+            tuple(names[i] for i in index) if names else () for names in (self.files, self.defects, self.contents)
+        )
+        return Outputs(source=self.source, files=files, defects=defects, contents=contents, **arrays)
 
 
 def collect_outputs(  # noqa: PLR0913 (the caller's choices, by name)
@@ -247,7 +252,7 @@ class _Writer:
         self._spec = spec
         self._maps = _room((num, *map_shape), np.float32, folder / "anomaly_map.npy" if folder else None)
         self._masks = _room((num, *mask_shape), np.uint8, folder / "packed_mask.npy" if folder else None)
-        self._rows: list[tuple[str, str, float, bool, bool]] = []
+        self._rows: list[tuple[str, str, str, float, bool, bool]] = []
         self.skipped: list[Skipped] = []
 
     @property
@@ -269,15 +274,17 @@ class _Writer:
         place = len(self._rows)
         self._maps[place] = item.anomaly_map
         self._masks[place] = 0 if mask is None else pack_mask(mask)
-        self._rows.append((name, sample.defect, item.score, bool(sample.label), mask is not None))
+        content = content_hash(sample.path, self._spec.reads)
+        self._rows.append((name, sample.defect, content, item.score, bool(sample.label), mask is not None))
 
     def finish(self, source: Source) -> Outputs:
-        files, defects, score, label, has_mask = zip(*self._rows, strict=True)
+        files, defects, contents, score, label, has_mask = zip(*self._rows, strict=True)
         num = len(self._rows)
         return Outputs(
             source=source,
             files=tuple(files),
             defects=tuple(defects),
+            contents=tuple(contents),
             score=np.array(score, np.float32),
             label=np.array(label, np.bool_),
             has_mask=np.array(has_mask, np.bool_),

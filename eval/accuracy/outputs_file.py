@@ -34,6 +34,7 @@ def save_outputs(outputs: Outputs, path: Path) -> None:
         "header": np.frombuffer(json.dumps(header, sort_keys=True).encode(), np.uint8),
         "files": np.array(outputs.files),
         "defects": np.array(outputs.defects),
+        **({"contents": np.array(outputs.contents)} if outputs.contents else {}),
         **{name: getattr(outputs, name) for name in ARRAYS},
     }
     with open_atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -62,7 +63,9 @@ def open_outputs(path: Path) -> Outputs:
             )
         source = _read_source(header)
         files, defects = (tuple(map(str, arrays[name])) for name in ("files", "defects"))
-        return Outputs(source=source, files=files, defects=defects, **{name: arrays[name] for name in ARRAYS})
+        contents = tuple(map(str, arrays.get("contents", ())))
+        maps = {name: arrays[name] for name in ARRAYS}
+        return Outputs(source=source, files=files, defects=defects, contents=contents, **maps)
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, UsageError) as error:
         raise BadInputError(
             f"{path} holds no saved outputs ({type(error).__name__}: {error}). Make them: lineproof evaluate BUNDLE "

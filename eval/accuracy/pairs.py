@@ -16,7 +16,8 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
     """The outputs of both sides, cut down to the images that both judged, in the same order.
 
     Raises:
-        BadInputError: the sides judged two categories, share fewer than two images, or label an image differently.
+        BadInputError: the sides judged two categories, share fewer than two images, or images of one name have another
+            content or label on the two sides.
     """
     first, second = left.source, right.source
     # Every category of a benchmark has a test/good/000.png.
@@ -36,6 +37,7 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
     if left.files != right.files:
         mine, theirs = (np.array(column) for column in zip(*shared, strict=True))
         left, right = left.take(mine), right.take(theirs)
+    _check_contents(left, right)
     differing = np.flatnonzero(left.label != right.label)
     if len(differing):
         raise BadInputError(
@@ -43,6 +45,18 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
             "Compare outputs of one version of the data set."
         )
     return left, right
+
+
+def _check_contents(left: Outputs, right: Outputs) -> None:
+    """Raise BadInputError where images of one name are known to be others; of an image and a cloud nothing is known."""
+    if left.source.preprocessing.reads != right.source.preprocessing.reads or not (left.contents and right.contents):
+        return
+    differing = [file for file, a, b in zip(left.files, left.contents, right.contents, strict=True) if a != b]
+    if differing:
+        raise BadInputError(
+            f"{len(differing)} of {len(left)} images have another content on the two sides, first {differing[0]}. "
+            "Compare outputs of one version of the data set."
+        )
 
 
 def used_share(left: Outputs, right: Outputs, *, num_compared: int) -> UsedShare:

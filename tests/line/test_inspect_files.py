@@ -196,7 +196,7 @@ def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, images, tmp
     judge(line, images, out=out)
     (tmp_path / "2.png").rename(images / "2.png")
     files = find_images([images]).files
-    left = not_judged_yet(files, out)
+    left = not_judged_yet(files, out, "image")
     assert [Path(file).name for file in left] == ["2.png", "cut.png"]
     judge(line, *map(Path, left), out=out, append=True)
     written = [json.loads(text) for text in (out / "verdicts.jsonl").read_text().splitlines()]
@@ -206,7 +206,7 @@ def test_going_on_numbers_after_and_leaves_out_what_was_judged(line, images, tmp
     ]  # fmt: skip
     content = (images / "0.png").read_bytes()
     (images / "0.png").write_bytes(content)
-    assert [Path(file).name for file in not_judged_yet(files, out)] == ["0.png", "cut.png"]
+    assert [Path(file).name for file in not_judged_yet(files, out, "image")] == ["0.png", "cut.png"]
 
 
 class FakeLine:

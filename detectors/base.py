@@ -23,6 +23,7 @@ from .backbones.features import Backbone
 from .backbones.frozen import FrozenNetwork
 from .backbones.weights import LITE0_BACKBONE, LITE0_PACKAGE
 from .presets import PAPER, QUICK, REPO, TABLE4, Preset
+from .ranges import CountOrZero, check_values
 from .table import DETECTORS as DETECTORS
 from .training.images import ImageSet
 
@@ -31,6 +32,8 @@ from .training.images import ImageSet
 class DetectorConfig:
     """Parameters that every detector has; a method's defaults are those of its paper.
 
+    The type of a parameter says what it may be, see ``detectors.ranges``.
+
     Attributes:
         backbone: name of the pretrained network in timm; a tag after a dot says which of its weights. The default names
             torchvision's first ones, which most authors used.
@@ -38,12 +41,18 @@ class DetectorConfig:
             ``detectors.backbones.weights.create_network``.
         resize_px: height and width in pixels that a frame is resized to.
         crop_px: height and width in pixels of the centre crop after it; equal to ``resize_px`` for no crop.
+
+    Raises:
+        UsageError: a value is none that its type allows.
     """
 
     backbone: str = "wide_resnet50_2.tv_in1k"
     weights: str = "imagenet"
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
+
+    def __post_init__(self) -> None:
+        check_values(self)
 
     @property
     def reads(self) -> Reads:
@@ -58,19 +67,10 @@ class TrainedConfig(DetectorConfig):
     Attributes:
         keep: epoch whose weights are kept: ``"last"``, or ``"best"`` for the one with the lowest held-out loss.
         patience: epochs without a lower held-out loss before training stops; 0 never stops early.
-
-    Raises:
-        UsageError: ``keep`` is another word, or ``patience`` is negative.
     """
 
     keep: Literal["last", "best"] = "last"
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        if self.keep not in ("last", "best"):
-            raise UsageError(f"keep is {self.keep!r}; expected last or best: the epoch whose weights are kept.")
-        if self.patience < 0:
-            raise UsageError(f"patience is {self.patience}; expected a number of epochs, or 0 to run all of them.")
+    patience: CountOrZero = 0
 
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
@@ -262,11 +262,15 @@ def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:
             list of both, or ``"256x768"``; one number means a square.
 
     Raises:
-        UsageError: there is no such detector or field, a value has another type, the crop is larger than the
-            resized image, or the crop is a rectangle and the detector takes squares only.
+        UsageError: there is no such detector or field, a value has another type or is out of its range, the crop is
+            larger than the resized image, or it is a rectangle and the detector takes squares only.
     """
     detector = resolve(DETECTORS, name, kind="detector")
-    config: DetectorConfig = detector.config_class(**typed_settings(name, settings))
+    values = typed_settings(name, settings)
+    try:
+        config: DetectorConfig = detector.config_class(**values)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
     _check_sizes(name, detector, config)
     return config
 

@@ -19,6 +19,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussians
 from ..presets import of_table_4
+from ..ranges import CountOrZero, Positive
 from ..training.images import ImageSet
 
 _STRIDES = (4, 8, 16)
@@ -43,8 +44,8 @@ class PadimConfig(DetectorConfig):
     """
 
     crop_px: Size = (224, 224)
-    num_features: int = 0
-    regularisation: float = 0.01
+    num_features: CountOrZero = 0
+    regularisation: Positive = 0.01
 
 
 class Padim(AbstractDetector[PadimConfig]):

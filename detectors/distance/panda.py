@@ -31,7 +31,7 @@ Nothing is added to the network: 0 extra parameters. The fit reports how many of
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ from ..backbones.features import cache_features
 from ..backbones.weights import create_network
 from ..base import FitContext, TrainedConfig
 from ..nn.finite import describe_not_finite
+from ..ranges import Count, CountOrZero, NotNegative, Positive, ShareBelowOne
 from ..training.devices import moved
 from ..training.features import Features, PlainImages
 from ..training.images import ImageSet
@@ -81,16 +82,16 @@ class PandaConfig(PyramidConfig, TrainedConfig):
         largest_norm: gradients are scaled down to this norm.
     """
 
-    adaptation: str = "early_stopping"
-    num_neighbours: int = 2
-    ewc_weight: float = 1e4
+    adaptation: Literal["early_stopping", "ewc"] = "early_stopping"
+    num_neighbours: Count = 2
+    ewc_weight: NotNegative = 1e4
     fisher: str = ""
-    epochs: int = 0
-    batch_size: int = 32
-    learning_rate: float = 1e-2
-    momentum: float = 0.9
-    weight_decay: float = 5e-5
-    largest_norm: float = 1e-3
+    epochs: CountOrZero = 0
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-2
+    momentum: ShareBelowOne = 0.9
+    weight_decay: NotNegative = 5e-5
+    largest_norm: Positive = 1e-3
 
     @property
     def num_epochs(self) -> int:
@@ -204,14 +205,11 @@ class Panda(AbstractPyramid[PandaConfig]):
 
 
 def _check(config: PandaConfig) -> None:
-    if config.adaptation not in _EPOCHS:
-        raise UsageError(f"adaptation is {config.adaptation!r}; expected early_stopping or ewc.")
     if config.fisher and config.adaptation != "ewc":
         raise UsageError(f"fisher is {config.fisher!r}, which ewc alone uses. Set adaptation to ewc, or leave it out.")
-    if not 1 <= config.num_neighbours <= config.num_retrieved:
+    if config.num_neighbours > config.num_retrieved:
         raise UsageError(
-            f"num_neighbours is {config.num_neighbours}; expected at least 1 and at most num_retrieved = "
-            f"{config.num_retrieved}."
+            f"num_neighbours is {config.num_neighbours}; expected at most num_retrieved = {config.num_retrieved}."
         )
 
 

@@ -28,6 +28,7 @@ from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
 from ..nn.neighbours import NearestNeighbour, greedy_coreset, nearest_index, neighbour_table
 from ..presets import Preset, of_table_4
+from ..ranges import Count, CountOrZero, PositiveShare
 from ..training.devices import moved
 from ..training.images import ImageSet
 
@@ -47,10 +48,10 @@ class PatchCoreConfig(DetectorConfig):
     """
 
     crop_px: Size = (224, 224)
-    coreset_ratio: float = 0.1
-    coreset_size: int = 0
-    projected_dim: int = 128
-    num_neighbours: int = 9
+    coreset_ratio: PositiveShare = 0.1
+    coreset_size: CountOrZero = 0
+    projected_dim: Count = 128
+    num_neighbours: Count = 9
 
 
 class Embedding(nn.Module):

@@ -12,7 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
 from ..nn.neighbours import GallerySearch, covering_radius, greedy_coreset, nearest_distance
+from ..ranges import Count, CountOrZero
 from ..training.images import ImageSet
 
 _STRIDES = (4, 8, 16, 32)
@@ -48,10 +49,10 @@ class PyramidConfig(DetectorConfig):
     """
 
     crop_px: Size = (224, 224)
-    num_retrieved: int = 50
-    image_score: str = "retrieval"
-    num_images: int = 0
-    vectors_per_image: int = 0
+    num_retrieved: Count = 50
+    image_score: Literal["retrieval", "map"] = "retrieval"
+    num_images: CountOrZero = 0
+    vectors_per_image: CountOrZero = 0
 
 
 PyramidConfigT = TypeVar("PyramidConfigT", bound=PyramidConfig)
@@ -71,10 +72,6 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
 
     def __init__(self, config: PyramidConfigT) -> None:
         super().__init__(config)
-        if config.image_score not in ("retrieval", "map"):
-            raise UsageError(f"image_score is {config.image_score!r}; expected retrieval or map.")
-        if config.num_retrieved < 1:
-            raise UsageError(f"num_retrieved is {config.num_retrieved}; expected at least 1.")
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         self.sizes = self.backbone.map_sizes(config.crop_px)
         self.upsamples = nn.ModuleList(

@@ -24,18 +24,18 @@ channels (squares, log-scales), likelihoods and map stay in fp32: an exponent wo
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
 from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset, of_table_4
+from ..ranges import Count, Degrees, Positive, Range
 from ..training.devices import full_precision, moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
@@ -73,14 +73,14 @@ class CFlowConfig(TrainedConfig):
             not; it saves most of the epochs where features are large, as those of tf_efficientnet_lite0 are.
     """
 
-    num_levels: int = 3
-    steps: int = 8
-    clamp: float = 1.9
-    epochs: int = 200
-    batch_size: int = 32
-    rotation_deg: float = 5.0
-    vectors_per_step: int = 256
-    learning_rate: float = 2e-4
+    num_levels: Annotated[int, Range(low=1, high=3)] = 3
+    steps: Count = 8
+    clamp: Positive = 1.9
+    epochs: Count = 200
+    batch_size: Count = 32
+    rotation_deg: Degrees = 5.0
+    vectors_per_step: Count = 256
+    learning_rate: Positive = 2e-4
     is_standardised: bool = False
 
 
@@ -127,8 +127,6 @@ class CFlow(AbstractDetector[CFlowConfig]):
 
     def __init__(self, config: CFlowConfig) -> None:
         super().__init__(config)
-        if not 1 <= config.num_levels <= len(_STRIDES):
-            raise UsageError(f"num_levels is {config.num_levels}; expected 1 to {len(_STRIDES)}.")
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES[: config.num_levels])
         self.sizes = self.backbone.map_sizes(config.crop_px)
         self.flows = nn.ModuleList(

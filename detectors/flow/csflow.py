@@ -38,6 +38,7 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset, of_table_4
+from ..ranges import Count, NotNegative, Positive
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -82,17 +83,17 @@ class CsFlowConfig(TrainedConfig):
     backbone: str = "tf_efficientnet_b5.aa_in1k"
     resize_px: Size = (768, 768)
     crop_px: Size = (768, 768)
-    stride: int = 32
-    steps: int = 4
-    clamp: float = 3.0
-    hidden_channels: int = 1024
-    kernel: int = 3
-    last_kernel: int = 5
+    stride: Count = 32
+    steps: Count = 4
+    clamp: Positive = 3.0
+    hidden_channels: Count = 1024
+    kernel: Count = 3
+    last_kernel: Count = 5
     standardises: bool = False
-    epochs: int = 240
-    batch_size: int = 16
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-5
+    epochs: Count = 240
+    batch_size: Count = 16
+    learning_rate: Positive = 2e-4
+    weight_decay: NotNegative = 1e-5
 
 
 class CsFlow(AbstractDetector[CsFlowConfig]):

@@ -39,6 +39,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.batch_norm import fold_batch_norm
 from ..presets import Preset, of_table_4
+from ..ranges import Count, NotNegative, Positive
 from ..training.devices import moved
 from ..training.features import CachedFeatures, mean_loss
 from ..training.images import ImageSet
@@ -83,18 +84,18 @@ class DifferNetConfig(TrainedConfig):
     backbone: str = ALEXNET
     resize_px: Size = (448, 448)
     crop_px: Size = (448, 448)
-    stride: int = 32
-    num_rotations: int = 64
-    num_training_rotations: int = 4
+    stride: Count = 32
+    num_rotations: Count = 64
+    num_training_rotations: Count = 4
     caches_rotations: bool = False
     standardises: bool = False
-    steps: int = 8
-    clamp: float = 3.0
-    hidden: int = 2048
-    epochs: int = 192
-    batch_size: int = 24
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-5
+    steps: Count = 8
+    clamp: Positive = 3.0
+    hidden: Count = 2048
+    epochs: Count = 192
+    batch_size: Count = 24
+    learning_rate: Positive = 2e-4
+    weight_decay: NotNegative = 1e-5
 
 
 class DifferNet(AbstractDetector[DifferNetConfig]):

@@ -28,6 +28,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset, of_table_4
+from ..ranges import Count, NotNegative, Positive
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -53,14 +54,14 @@ class FastFlowConfig(TrainedConfig):
     """
 
     backbone: str = "wide_resnet50_2.racm_in1k"
-    steps: int = 8
-    clamp: float = 2.0
-    hidden_ratio: float = 1.0
+    steps: Count = 8
+    clamp: Positive = 2.0
+    hidden_ratio: Positive = 1.0
     only_3x3: bool = False
-    epochs: int = 500
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
+    epochs: Count = 500
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-5
 
 
 def _subnet(config: FastFlowConfig, step: int) -> Callable[[int, int], nn.Module]:

@@ -39,6 +39,7 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import conv_norm, fold, plain_conv
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset
+from ..ranges import Count, CountOrZero, Positive, ProperShare
 from ..training.devices import full_precision, moved
 from ..training.features import CachedFeatures, Features, FeatureSource, PlainImages, train_on_batches
 from ..training.images import ImageSet
@@ -66,13 +67,13 @@ class DfrConfig(TrainedConfig):
     """
 
     backbone: str = "vgg19.tv_in1k"
-    cell_px: int = 4
-    latent_size: int = 0
-    variance: float = 0.9
-    pca_images: int = 10
-    epochs: int = 700
-    batch_size: int = 4
-    learning_rate: float = 1e-4
+    cell_px: Count = 4
+    latent_size: CountOrZero = 0
+    variance: ProperShare = 0.9
+    pca_images: Count = 10
+    epochs: Count = 700
+    batch_size: Count = 4
+    learning_rate: Positive = 1e-4
     caches_features: bool = False
 
 
@@ -150,13 +151,11 @@ class Dfr(AbstractDetector[DfrConfig]):
 
     def __init__(self, config: DfrConfig) -> None:
         super().__init__(config)
-        if config.cell_px < 1 or any(side % config.cell_px for side in config.crop_px):
+        if any(side % config.cell_px for side in config.crop_px):
             crop = size_text(config.crop_px)
             raise UsageError(
                 f"dfr: crop_px {crop} is no multiple of cell_px {config.cell_px} on each side. Change one."
             )
-        if not 0.0 < config.variance < 1.0:
-            raise UsageError(f"dfr: variance is {config.variance}; expected a share between 0 and 1.")
         self.backbone: Backbone | VggBackbone
         if config.backbone.startswith("vgg"):
             self.backbone = VggBackbone(config.backbone, config.weights)

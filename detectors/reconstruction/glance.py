@@ -27,7 +27,7 @@ fp16: both networks. The squared difference and the distortion head stay in fp32
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,7 @@ from ...core.spec import IMAGENET_MEAN, IMAGENET_STD
 from ..backbones.features import Backbone, cache_features
 from ..backbones.weights import weights_record
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
+from ..ranges import Count, NotNegative, Positive, Share
 from ..training.devices import moved
 from ..training.features import train_on_features
 from ..training.images import ImageSet
@@ -94,30 +95,30 @@ class GlanceConfig(TrainedConfig):
     """
 
     backbone: str = "resnet18.tv_in1k"
-    teacher_px: int = 64
-    local_width: int = 128
-    global_width: int = 16
-    embedding_size: int = 128
-    leaky_slope: float = 0.005
-    step_px: int = 12
+    teacher_px: Count = 64
+    local_width: Count = 128
+    global_width: Count = 16
+    embedding_size: Count = 128
+    leaky_slope: Share = 0.005
+    step_px: Count = 12
     distillation_source: str = ""
-    distillation_epochs: int = 20
-    distillation_stains: float = 0.0
-    local_epochs: int = 200
-    local_patches: int = 64
-    local_batch_size: int = 64
-    local_learning_rate: float = 1e-4
-    distillation_weight: float = 1.0
-    compactness_weight: float = 1e-2
-    epochs: int = 200
-    learning_rate: float = 1e-3
-    distortion_weight: float = 1.0
-    batch_size: int = 2
-    patches_per_image: int = 8
+    distillation_epochs: Count = 20
+    distillation_stains: Share = 0.0
+    local_epochs: Count = 200
+    local_patches: Count = 64
+    local_batch_size: Count = 64
+    local_learning_rate: Positive = 1e-4
+    distillation_weight: NotNegative = 1.0
+    compactness_weight: NotNegative = 1e-2
+    epochs: Count = 200
+    learning_rate: Positive = 1e-3
+    distortion_weight: NotNegative = 1.0
+    batch_size: Count = 2
+    patches_per_image: Count = 8
     anneals: bool = True
-    inconsistency_share: float = 0.8
-    interpolation: str = "inverse_distance"
-    distance_power: float = 5.0
+    inconsistency_share: Share = 0.8
+    interpolation: Literal["inverse_distance", "bilinear"] = "inverse_distance"
+    distance_power: Positive = 5.0
 
 
 class Teacher(nn.Module):
@@ -382,14 +383,8 @@ def _check(config: GlanceConfig) -> None:
     side = config.crop_px[0]
     if side < _SMALLEST_PX:
         raise UsageError(f"glance: crop_px is {side}; expected {_SMALLEST_PX} or more, to see around a patch.")
-    if config.step_px < LOCAL_STRIDE or config.step_px % LOCAL_STRIDE:
+    if config.step_px % LOCAL_STRIDE:
         raise UsageError(f"glance: step_px is {config.step_px}; expected a multiple of {LOCAL_STRIDE}, such as 12.")
-    for name in ("inconsistency_share", "distillation_stains"):
-        if not 0.0 <= getattr(config, name) <= 1.0:
-            raise UsageError(f"glance: {name} is {getattr(config, name)}; expected a share from 0 to 1.")
-    for name in ("local_width", "global_width", "embedding_size", "patches_per_image", "teacher_px"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"glance: {name} is {getattr(config, name)}; expected at least 1.")
 
 
 class _Networks(nn.Module):

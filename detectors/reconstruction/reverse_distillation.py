@@ -34,6 +34,7 @@ from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import ConvNorm, conv_norm, fold
 from ..nn.graph import SmoothUpsample
+from ..ranges import Count, Positive
 from ..training.features import train_on_features
 from ..training.images import ImageSet
 from ..training.schedules import Schedule, WarmCosine
@@ -55,9 +56,9 @@ class ReverseDistillationConfig(TrainedConfig):
         anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
     """
 
-    epochs: int = 200
-    batch_size: int = 16
-    learning_rate: float = 5e-3
+    epochs: Count = 200
+    batch_size: Count = 16
+    learning_rate: Positive = 5e-3
     anneals: bool = False
 
 

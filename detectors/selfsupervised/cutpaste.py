@@ -27,7 +27,7 @@ network, and the image network's stages after stride 4; the densities stay in fp
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ from ..backbones.features import cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold
 from ..nn.calibration import calibration_parts, recalibrate
+from ..ranges import Count, CountOrZero, NotNegative, Positive, Range, ShareBelowOne
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -82,22 +83,22 @@ class CutPasteConfig(TrainedConfig):
 
     backbone: str = "resnet18.tv_in1k"
     weights: str = "random"
-    variant: str = "3way"
-    patch_px: int = 64
-    patch_stem: str = "own"
-    patch_width: int = 64
-    image_score: str = "image"
-    density: str = "one"
-    regularisation: float = 0.0
+    variant: Literal["3way", "cutpaste", "scar"] = "3way"
+    patch_px: Annotated[int, Range(low=16)] = 64
+    patch_stem: Literal["own", "backbone"] = "own"
+    patch_width: Count = 64
+    image_score: Literal["image", "patches"] = "image"
+    density: Literal["one", "position"] = "one"
+    regularisation: NotNegative = 0.0
     evens_borders: bool = False
-    projection_depth: int = 1
-    jitter: float = 0.1
-    translation: float = 0.1
-    steps_per_epoch: int = 256
-    epochs: int = 256
-    batch_size: int = 32
-    learning_rate: float = 0.03
-    weight_decay: float = 3e-5
+    projection_depth: CountOrZero = 1
+    jitter: Annotated[float, Range(low=0, high=0.5)] = 0.1
+    translation: ShareBelowOne = 0.1
+    steps_per_epoch: Count = 256
+    epochs: Count = 256
+    batch_size: Count = 32
+    learning_rate: Positive = 0.03
+    weight_decay: NotNegative = 3e-5
 
 
 class CutPaste(AbstractDetector[CutPasteConfig]):
@@ -263,26 +264,13 @@ def _holdout_loss(
 
 
 def _check(config: CutPasteConfig) -> None:
-    for field, value, known in (
-        ("variant", config.variant, tuple(VARIANTS)),
-        ("patch_stem", config.patch_stem, ("own", "backbone")),
-        ("image_score", config.image_score, ("image", "patches")),
-        ("density", config.density, ("one", "position")),
-    ):
-        if value not in known:
-            raise UsageError(f"cutpaste: {field} is {value!r}; expected one of {', '.join(known)}.")
     crop, patch = size_text(config.crop_px), config.patch_px
-    if patch < 16 or patch % 16:
+    if patch % 16:
         raise UsageError(f"cutpaste: patch_px is {patch}; expected a multiple of 16, such as 32 or 64.")
     if any(side < patch or side % STRIDE for side in config.crop_px):
         raise UsageError(
             f"cutpaste: crop_px is {crop}; expected sides of at least patch_px ({patch}), multiples of {STRIDE}, so "
             "that patches reach every border."
-        )
-    if not 0.0 <= config.translation < 1.0 or not 0.0 <= config.jitter <= 0.5:
-        raise UsageError(
-            f"cutpaste: translation is {config.translation} and jitter {config.jitter}; expected 0 to below 1, and "
-            "0 to 0.5."
         )
 
 

@@ -40,6 +40,7 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.blocks import fold, plain_conv
 from ..nn.calibration import calibration_parts, recalibrate
 from ..presets import Preset
+from ..ranges import Count, Positive, Share
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -77,16 +78,16 @@ class DraemConfig(TrainedConfig):
 
     backbone: str = "none"
     weights: str = "none"
-    reconstructive_width: int = 128
-    discriminative_width: int = 64
-    window_px: int = 21
+    reconstructive_width: Count = 128
+    discriminative_width: Count = 64
+    window_px: Count = 21
     texture_source: str = ""
-    rotation_share: float = 0.3
-    clean_share: float = 0.5
-    draws_per_image: int = 1
-    epochs: int = 700
-    batch_size: int = 8
-    learning_rate: float = 1e-4
+    rotation_share: Share = 0.3
+    clean_share: Share = 0.5
+    draws_per_image: Count = 1
+    epochs: Count = 700
+    batch_size: Count = 8
+    learning_rate: Positive = 1e-4
 
 
 class Draem(AbstractDetector[DraemConfig]):

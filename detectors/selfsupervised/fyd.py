@@ -29,7 +29,7 @@ are the transformers'. fp16: the backbone. Coordinates, warps and distances stay
 """
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +42,17 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.calibration import calibration_parts, recalibrate
 from ..nn.gaussians import DistanceMap, LoweredGaussians, Maps, PositionGaussians
 from ..presets import Preset
+from ..ranges import Count, CountOrZero, NotNegative, Positive, Range
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
 from ..training.trainer import Trainer
 from .fyd_learning import Learner
-from .fyd_transformers import NUM_VALUES, AlignedStages, SpatialTransformer, WarpBack
+from .fyd_transformers import AlignedStages, SpatialTransformer, WarpBack
 
 _STRIDES = (4, 8, 16)
 _LEVEL_HALVINGS = 2
-_PADDINGS = ("reflection", "border", "zeros")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +84,20 @@ class FydConfig(TrainedConfig):
     backbone: str = "resnet18.tv_in1k"
     resize_px: Size = (224, 224)
     crop_px: Size = (224, 224)
-    image_transform: str = "affine"
-    level_transform: str = "rotation_scale"
-    largest_change: float = 0.25
-    padding: str = "reflection"
-    image_halvings: int = 4
-    transformer_width: int = 1024
-    fine_levels: str = "all"
-    head_width: int = 256
-    coarse_weight: float = 0.1
-    num_features: int = 0
-    regularisation: float = 0.01
-    epochs: int = 50
-    batch_size: int = 32
-    learning_rate: float = 1e-4
+    image_transform: Literal["none", "affine", "rotation_scale"] = "affine"
+    level_transform: Literal["none", "affine", "rotation_scale"] = "rotation_scale"
+    largest_change: Annotated[float, Range(low=0, high=0.5, takes_high=False)] = 0.25
+    padding: Literal["reflection", "border", "zeros"] = "reflection"
+    image_halvings: Count = 4
+    transformer_width: Count = 1024
+    fine_levels: Literal["all", "last"] = "all"
+    head_width: Count = 256
+    coarse_weight: NotNegative = 0.1
+    num_features: CountOrZero = 0
+    regularisation: Positive = 0.01
+    epochs: Count = 50
+    batch_size: Annotated[int, Range(low=2)] = 32
+    learning_rate: Positive = 1e-4
 
 
 @final
@@ -112,7 +112,6 @@ class Fyd(AbstractDetector[FydConfig]):
 
     def __init__(self, config: FydConfig) -> None:
         super().__init__(config)
-        _check(config)
         backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         transformers = _transformers(config, backbone)
         self.aligned = AlignedStages(backbone, transformers, crop_px=config.crop_px, padding=config.padding)
@@ -211,24 +210,6 @@ class Fyd(AbstractDetector[FydConfig]):
     def lower(self) -> Deployed:
         """Normalisations folded, channels selected before they are warped back, one batched MatMul."""
         return Deployed(_Stages(self), _Head(self), self.distance_map)
-
-
-def _check(config: FydConfig) -> None:
-    for name, words in (
-        ("image_transform", ("none", *NUM_VALUES)),
-        ("level_transform", ("none", *NUM_VALUES)),
-        ("padding", _PADDINGS),
-        ("fine_levels", ("all", "last")),
-    ):
-        if getattr(config, name) not in words:
-            raise UsageError(f"fyd: {name} is {getattr(config, name)!r}; expected one of {', '.join(words)}.")
-    if not 0.0 <= config.largest_change < 0.5:
-        raise UsageError(
-            f"fyd: largest_change is {config.largest_change}; expected 0 for no bound, or less than 0.5, so that every "
-            "transform has an inverse."
-        )
-    if config.batch_size < 2:
-        raise UsageError(f"fyd: batch_size is {config.batch_size}; expected at least 2, which make a pair.")
 
 
 def _transformers(config: FydConfig, backbone: Backbone) -> nn.ModuleDict:

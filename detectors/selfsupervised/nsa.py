@@ -29,7 +29,7 @@ stay in fp32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ from ..nn.blocks import fold
 from ..nn.calibration import recalibrate
 from ..nn.graph import SmoothUpsample
 from ..presets import Preset
+from ..ranges import Count, CountOrZero, Degrees, HalfShare, NotNegative, Positive, Range, Share
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from .natural_batches import AnomalyMaker
 
 _LAST_RATE = 1e-6
-_BLENDINGS = ("normal", "mixed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,27 +97,27 @@ class NsaConfig(TrainedConfig):
     weights: str = "none"
     resize_px: tuple[int, int] = (256, 256)
     crop_px: tuple[int, int] = (224, 224)
-    width: int = 64
-    num_patches: int = 3
-    smallest_half: float = 0.03
-    largest_height: float = 0.4
-    largest_width: float = 0.4
-    scale_low: float = 0.7
-    scale_high: float = 1.3
-    blending: str = "normal"
-    background_level: int = -1
-    background_threshold: int = 20
-    object_share: float = 0.7
-    overlap_share: float = 0.25
-    label_steepness: float = 1 / 6
-    label_middle: float = 15.0
-    shift_px: int = 6
-    rotation_degrees: float = 0.0
+    width: Annotated[int, Range(low=4)] = 64
+    num_patches: Count = 3
+    smallest_half: HalfShare = 0.03
+    largest_height: HalfShare = 0.4
+    largest_width: HalfShare = 0.4
+    scale_low: Positive = 0.7
+    scale_high: Positive = 1.3
+    blending: Literal["normal", "mixed"] = "normal"
+    background_level: Annotated[int, Range(low=-1, high=255)] = -1
+    background_threshold: Annotated[int, Range(low=0, high=255)] = 20
+    object_share: Share = 0.7
+    overlap_share: Share = 0.25
+    label_steepness: Positive = 1 / 6
+    label_middle: NotNegative = 15.0
+    shift_px: CountOrZero = 6
+    rotation_degrees: Degrees = 0.0
     flips_vertically: bool = False
-    draws_per_image: int = 1
-    epochs: int = 320
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    draws_per_image: Count = 1
+    epochs: Count = 320
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
 
 
 @final
@@ -230,32 +230,23 @@ def _check_network(config: NsaConfig) -> None:
     if any(side % 32 for side in config.crop_px):
         crop = size_text(config.crop_px)
         raise UsageError(f"nsa: crop_px is {crop}; it is halved five times. Give multiples of 32, such as 128x384.")
-    if config.width < 4 or config.width % 4:
-        raise UsageError(f"nsa: width is {config.width}; expected a multiple of 4, at least 4.")
+    if config.width % 4:
+        raise UsageError(f"nsa: width is {config.width}; expected a multiple of 4.")
 
 
 def _check_patches(config: NsaConfig) -> None:
     """Raise UsageError where patches or views cannot be drawn so, or no epoch is named."""
-    if config.blending not in _BLENDINGS:
-        raise UsageError(f"nsa: blending is {config.blending!r}; expected {' or '.join(map(repr, _BLENDINGS))}.")
     for name, largest in (("largest_height", config.largest_height), ("largest_width", config.largest_width)):
-        if not 0.0 < config.smallest_half <= largest < 0.5:
+        if config.smallest_half > largest:
             raise UsageError(
-                f"nsa: smallest_half is {config.smallest_half:g} and {name} {largest:g}; expected shares above 0 and "
-                "below 0.5, the smallest one first."
+                f"nsa: smallest_half is {config.smallest_half:g} and {name} {largest:g}; expected no more."
             )
-    if not 0.0 < config.scale_low <= config.scale_high:
+    if config.scale_low > config.scale_high:
         raise UsageError(
-            f"nsa: scale_low is {config.scale_low:g} and scale_high {config.scale_high:g}; expected factors above 0, "
-            "the lower one first."
+            f"nsa: scale_low is {config.scale_low:g} and scale_high {config.scale_high:g}; expected no more."
         )
-    for name, number, least in (
-        ("num_patches", config.num_patches, 1),
-        ("draws_per_image", config.draws_per_image, 1),
-        ("shift_px", config.shift_px, 0),
-    ):
-        if number < least:
-            raise UsageError(f"nsa: {name} is {number}; expected {least} or more.")
+    if config.shift_px > (largest := min(config.crop_px) // 2):
+        raise UsageError(f"nsa: shift_px is {config.shift_px}; expected at most half a side of crop_px, {largest}.")
 
 
 def _maker(

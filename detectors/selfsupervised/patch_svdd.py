@@ -31,7 +31,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ from ...core.size import Size, size_text
 from ..backbones.features import cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.neighbours import BankDistance, covering_radius, greedy_coreset, nearest_index
+from ..ranges import Count, CountOrZero, NotNegative, Positive, PositiveShare
 from ..training.devices import moved
 from ..training.images import ImageSet
 from ..training.schedules import Schedule
@@ -95,18 +96,18 @@ class PatchSvddConfig(TrainedConfig):
 
     backbone: str = "none"
     weights: str = "none"
-    centring: str = "mean_image"
-    combination: str = "product"
-    initial_weights: str = "torch"
-    svdd_weight: float = 1.0
-    colour_shift: float = 0.02
-    noise: float = 0.02
-    coreset_ratio: float = 1.0
-    coreset_size: int = 0
-    patches_per_image: int = 100
-    epochs: int = 300
-    batch_size: int = 64
-    learning_rate: float = 1e-4
+    centring: Literal["mean_image", "own"] = "mean_image"
+    combination: Literal["product", "sum"] = "product"
+    initial_weights: Literal["torch", "he"] = "torch"
+    svdd_weight: NotNegative = 1.0
+    colour_shift: NotNegative = 0.02
+    noise: NotNegative = 0.02
+    coreset_ratio: PositiveShare = 1.0
+    coreset_size: CountOrZero = 0
+    patches_per_image: Count = 100
+    epochs: Count = 300
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-4
 
 
 class PatchSvdd(AbstractDetector[PatchSvddConfig]):
@@ -241,17 +242,6 @@ def _check(config: PatchSvddConfig) -> None:
             f"patch_svdd: crop_px is {size_text(config.crop_px)}; patches of {BIG_PX} px every {BIG_STRIDE} px must "
             f"cover it. Give multiples of {BIG_STRIDE} from {BIG_PX} on, such as 256x256 or 128x384."
         )
-    choices = {"centring": ("mean_image", "own"), "combination": ("product", "sum"), "initial_weights": ("torch", "he")}
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            raise UsageError(f"patch_svdd: {name} is {getattr(config, name)!r}; expected {' or '.join(allowed)}.")
-    if not 0.0 < config.coreset_ratio <= 1.0 or config.coreset_size < 0:
-        raise UsageError(
-            f"patch_svdd: coreset_ratio is {config.coreset_ratio:g} and coreset_size {config.coreset_size}; expected a "
-            "share above 0, at most 1, and a number of embeddings, or 0 for no limit."
-        )
-    if config.patches_per_image < 1:
-        raise UsageError(f"patch_svdd: patches_per_image is {config.patches_per_image}; expected 1 or more.")
 
 
 class Centring(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, final, get_args
+from typing import Annotated, Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from ...core.size import NATIVE, Size, size_text
 from ...core.spec import Fit, Reads
 from ...data.scans import Extent
 from ..base import AbstractDetector, DetectorConfig, FitContext
+from ..ranges import Count, Range
 from ..training.images import ImageSet
 from ..training.scans import Scans, ScanSet
 from .projection import CellsToPixels, coarse_size, ray_table
@@ -43,9 +44,10 @@ class ScanConfig(DetectorConfig):
     resize_px: Size = NATIVE
     crop_px: Size = NATIVE
     rgb: bool = False
-    trim: float = 0.0
+    trim: Annotated[float, Range(low=0, high=0.2)] = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.backbone != "none" or self.weights not in ("none", "random"):
             raise UsageError(
                 f"backbone is {self.backbone!r} and weights {self.weights!r}, but detectors of scans have no "
@@ -76,11 +78,6 @@ class DepthConfig(ScanConfig):
     quantity: Quantity = "range"
     invalid: Literal["paper", "masked"] = "paper"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_word("quantity", self.quantity, get_args(Quantity))
-        check_word("invalid", self.invalid, ("paper", "masked"))
-
 
 @dataclass(frozen=True, kw_only=True)
 class VoxelConfig(ScanConfig):
@@ -92,19 +89,8 @@ class VoxelConfig(ScanConfig):
             interpolated. Our guess.
     """
 
-    num_cells: int = 64
-    ray_stride_px: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.ray_stride_px < 1:
-            raise UsageError(f"ray_stride_px is {self.ray_stride_px}; expected 1 pixel or more.")
-
-
-def check_word(name: str, word: str, known: tuple[str, ...]) -> None:
-    """Raise UsageError unless a parameter is one of the words that it may be."""
-    if word not in known:
-        raise UsageError(f"{name} is {word!r}; expected {' or '.join(known)}.")
+    num_cells: Count = 64
+    ray_stride_px: Count = 4
 
 
 ScanConfigT = TypeVar("ScanConfigT", bound=ScanConfig)

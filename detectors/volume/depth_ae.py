@@ -22,6 +22,7 @@ from ...core.errors import UsageError
 from ...core.size import Size, size_text
 from ..base import FitContext
 from ..presets import Preset
+from ..ranges import Count, NotNegative, Positive
 from ..training.scans import Scans, ScanSet
 from ..training.task import Optimisation
 from .base import AbstractDepthDetector, DepthConfig
@@ -45,11 +46,11 @@ class DepthAeConfig(RestoringConfig, DepthConfig):
 
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
-    latent: int = 128
-    batch_size: int = 16
-    epochs: int = 50
-    learning_rate: float = 2e-4
-    weight_decay: float = 1e-5
+    latent: Count = 128
+    batch_size: Count = 16
+    epochs: Count = 50
+    learning_rate: Positive = 2e-4
+    weight_decay: NotNegative = 1e-5
 
 
 class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):

@@ -18,6 +18,7 @@ from typing import Any
 from ...core.size import Size
 from ..base import FitContext
 from ..presets import Preset
+from ..ranges import Count
 from ..training.scans import ScanSet
 from .base import AbstractDepthDetector, DepthConfig
 from .fanogan import SMALL, GanConfig, fit_gan
@@ -38,8 +39,8 @@ class DepthGanConfig(GanConfig, DepthConfig):
 
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
-    width: int = 32
-    batch_size: int = 16
+    width: Count = 32
+    batch_size: Count = 16
 
 
 class DepthGan(Restoring, AbstractDepthDetector[DepthGanConfig]):

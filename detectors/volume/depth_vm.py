@@ -19,12 +19,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
 from ...core.inputs import DepthPreprocessing
 from ..base import Deployed, FitContext
 from ..presets import Preset
+from ..ranges import CountOrZero, Degrees, Positive
 from ..training.scans import Scans, ScanSet
-from .base import AbstractDepthDetector, DepthConfig, check_word
+from .base import AbstractDepthDetector, DepthConfig
 from .copies import Copies
 from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
 
@@ -41,21 +41,11 @@ class DepthVmConfig(DepthConfig):
         smallest_colour: smallest deviation of a colour, of a range of 1. Our guess.
     """
 
-    copies: int = 20
-    rotation_deg: float = 5.0
+    copies: CountOrZero = 20
+    rotation_deg: Degrees = 5.0
     covariance: Literal["full", "diagonal"] = "full"
-    smallest_depth_m: float = 5e-4
-    smallest_colour: float = 0.02
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Copies(num=self.copies, largest_deg=self.rotation_deg)
-        check_word("covariance", self.covariance, ("full", "diagonal"))
-        if min(self.smallest_depth_m, self.smallest_colour) <= 0.0:
-            raise UsageError(
-                f"smallest_depth_m is {self.smallest_depth_m}, smallest_colour is {self.smallest_colour}; expected "
-                "both above 0."
-            )
+    smallest_depth_m: Positive = 5e-4
+    smallest_colour: Positive = 0.02
 
 
 class DepthVm(AbstractDepthDetector[DepthVmConfig]):

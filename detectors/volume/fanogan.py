@@ -12,14 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
 from ..base import FitContext
 from ..presets import Preset
+from ..ranges import Count, NotNegative, Positive
 from ..training.scans import Scans, ScanSet
 from ..training.schedules import Schedule, WarmCosine
 from ..training.task import Optimisation
 from ..training.trainer import Trainer
-from .base import check_word
 from .networks import Shape, critic
 from .restoring import RestoringConfig, held_out_batches, train_restoring
 from .wgan import EncoderLoss, WganRule, WganTask
@@ -60,26 +59,17 @@ class GanConfig(RestoringConfig):
         feature_weight: weight κ of the critic's features in the encoder's loss.
     """
 
-    latent: int = 128
+    latent: Count = 128
     residual: bool = True
-    width: int = 64
-    generator_steps: int = 20_000
-    critic_steps: int = 5
-    penalty_weight: float = 10.0
-    learning_rate: float = 1e-4
-    encoder_steps: int = 50_000
+    width: Count = 64
+    generator_steps: Count = 20_000
+    critic_steps: Count = 5
+    penalty_weight: NotNegative = 10.0
+    learning_rate: Positive = 1e-4
+    encoder_steps: Count = 50_000
     encoder_optimiser: Literal["rmsprop", "adam"] = "rmsprop"
-    encoder_learning_rate: float = 5e-5
-    feature_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_word("encoder_optimiser", self.encoder_optimiser, ("rmsprop", "adam"))
-        if min(self.generator_steps, self.critic_steps, self.encoder_steps) < 1:
-            raise UsageError(
-                f"generator_steps is {self.generator_steps}, critic_steps {self.critic_steps}, encoder_steps "
-                f"{self.encoder_steps}; expected 1 or more of each."
-            )
+    encoder_learning_rate: Positive = 5e-5
+    feature_weight: NotNegative = 1.0
 
 
 def fit_gan(

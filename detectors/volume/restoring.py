@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ...core.errors import UsageError
 from ..base import Deployed, FitContext, TrainedConfig
+from ..ranges import Count, CountOrZero, Degrees
 from ..training.devices import moved
 from ..training.scans import Scans, ScanSet
 from ..training.schedules import Schedule
 from ..training.task import TRAINING, LossTask, Optimisation
 from ..training.trainer import Trainer
-from .base import ScanConfig, check_word
+from .base import ScanConfig
 from .copies import Copies, CopySource
 from .projection import CellsToPixels
 
@@ -39,19 +39,11 @@ class RestoringConfig(ScanConfig, TrainedConfig):
         error: what is not restored counts by its square or by its absolute value, summed over channels. A guess.
     """
 
-    copies: int = 20
-    rotation_deg: float = 5.0
-    latent: int = 256
-    batch_size: int = 8
+    copies: CountOrZero = 20
+    rotation_deg: Degrees = 5.0
+    latent: Count = 256
+    batch_size: Count = 8
     error: Literal["squared", "absolute"] = "squared"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        TrainedConfig.__post_init__(self)
-        Copies(num=self.copies, largest_deg=self.rotation_deg)
-        check_word("error", self.error, ("squared", "absolute"))
-        if self.latent < 1 or self.batch_size < 1:
-            raise UsageError(f"latent is {self.latent}, batch_size {self.batch_size}; expected 1 or more of each.")
 
     def drawn(self, scans: ScanSet, seed: int) -> CopySource:
         """Return the batches of a training: scans and their turned copies."""

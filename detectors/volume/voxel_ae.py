@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..base import FitContext
 from ..presets import Preset
+from ..ranges import Count, NotNegative, Positive
 from ..training.scans import Scans, ScanSet
 from ..training.schedules import WarmCosine
 from ..training.task import Optimisation
@@ -44,10 +45,10 @@ class VoxelAeConfig(RestoringConfig, VoxelConfig):
         learning_rate: Adam's learning rate, which warms up and falls by a cosine. A guess.
     """
 
-    width: int = 32
-    balance: float = 1.0
-    epochs: int = 50
-    learning_rate: float = 2e-4
+    width: Count = 32
+    balance: NotNegative = 1.0
+    epochs: Count = 50
+    learning_rate: Positive = 2e-4
 
 
 class VoxelAe(Restoring, AbstractVoxelDetector[VoxelAeConfig]):

@@ -19,11 +19,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
 from ..base import Deployed, FitContext
 from ..presets import Preset
+from ..ranges import CountOrZero, Degrees, NotNegative, Positive
 from ..training.scans import Scans, ScanSet
-from .base import AbstractVoxelDetector, VoxelConfig, check_word
+from .base import AbstractVoxelDetector, VoxelConfig
 from .copies import Copies
 from .projection import CellsToPixels
 from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
@@ -42,20 +42,11 @@ class VoxelVmConfig(VoxelConfig):
         smallest: smallest deviation of a cell's value, of a range of 2. Our guess.
     """
 
-    copies: int = 20
-    rotation_deg: float = 5.0
-    shift_cells: float = 0.0
+    copies: CountOrZero = 20
+    rotation_deg: Degrees = 5.0
+    shift_cells: NotNegative = 0.0
     covariance: Literal["full", "diagonal"] = "full"
-    smallest: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        Copies(num=self.copies, largest_deg=self.rotation_deg, largest_shift_m=self.shift_cells)
-        check_word("covariance", self.covariance, ("full", "diagonal"))
-        if self.smallest <= 0.0:
-            raise UsageError(
-                f"smallest is {self.smallest}; expected above 0: a cell that never varies has no deviation."
-            )
+    smallest: Positive = 0.1
 
 
 class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):

@@ -28,6 +28,7 @@ from lineproof.detectors.base import (  # noqa: E402
     make_config,
 )
 from lineproof.detectors.nn.graph import FrameGraph  # noqa: E402
+from lineproof.detectors.ranges import Range, allowed_values  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_reference  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 from lineproof.detectors.training.trainer import Trainer  # noqa: E402
@@ -307,6 +308,24 @@ def test_every_epoch_runs_and_the_last_is_kept_unless_the_user_says_otherwise(na
         make_config(name, {"keep": "first"})
     with pytest.raises(UsageError, match="patience is -1; expected a number of epochs, or 0 to run all of them"):
         make_config(name, {"patience": -1})
+
+
+@pytest.mark.parametrize("name", sorted(DETECTORS))
+def test_every_number_has_a_range_and_what_lies_outside_is_refused_by_name(name):
+    config = make_config(name, {})
+    allowed = allowed_values(type(config))
+    numbers = {
+        field.name
+        for field in dataclasses.fields(config)
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    }
+    assert numbers == {key for key, value in allowed.items() if isinstance(value, Range)}
+    for key, value in allowed.items():
+        kind = type(getattr(config, key))
+        ends = [value.low - 1] + ([value.low] if not value.takes_low else []) if isinstance(value, Range) else ["other"]
+        for wrong in map(kind, ends):
+            with pytest.raises(UsageError, match=rf"^{name}: {key} is .*; expected "):
+                make_config(name, {key: wrong})
 
 
 class _AtTheStartError(Exception):

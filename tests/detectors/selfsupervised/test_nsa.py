@@ -246,13 +246,9 @@ def test_workers_change_no_bit(flange, tmp_path):
         ({"backbone": "resnet18"}, "backbone is 'resnet18' and weights 'none', but it is trained from scratch"),
         ({"crop_px": (128, 100)}, "crop_px is 128x100; it is halved five times"),
         ({"width": 6}, "width is 6; expected a multiple of 4"),
-        ({"blending": "poisson"}, "blending is 'poisson'; expected 'normal' or 'mixed'"),
-        ({"keep": "first"}, "keep is 'first'; expected last or best"),
-        ({"largest_width": 0.02}, "smallest_half is 0.03 and largest_width 0.02; expected shares"),
-        ({"largest_height": 0.5}, "smallest_half is 0.03 and largest_height 0.5; expected shares"),
-        ({"scale_low": 1.5}, "scale_low is 1.5 and scale_high 1.3; expected factors"),
-        ({"num_patches": 0}, "num_patches is 0; expected 1 or more"),
-        ({"shift_px": -1}, "shift_px is -1; expected 0 or more"),
+        ({"largest_width": 0.02}, "smallest_half is 0.03 and largest_width 0.02; expected no more"),
+        ({"shift_px": 113}, "shift_px is 113; expected at most half a side of crop_px, 112"),
+        ({"scale_low": 1.5}, "scale_low is 1.5 and scale_high 1.3; expected no more"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):

@@ -335,7 +335,6 @@ def test_the_last_layer_of_a_classifier_stays_as_drawn():
 
 def test_banks_hold_all_embeddings_or_cover_them(images):
     for settings, small, big in (
-        ({"coreset_ratio": 1.0}, 273 * len(images), 8 * len(images)),
         ({"coreset_ratio": 0.1}, round(27.3 * len(images)), round(0.8 * len(images))),
         ({"coreset_ratio": 1.0, "coreset_size": 100}, 100, 8 * len(images)),
     ):
@@ -420,13 +419,6 @@ def test_workers_change_no_bit(sample_folder, tmp_path):
         ({"backbone": "resnet18"}, "backbone is 'resnet18' and weights 'none', but it is trained from scratch"),
         ({"crop_px": (128, 100)}, r"crop_px is 128x100; patches of 64 px every 16 px must cover it. Give multiples"),
         ({"crop_px": (48, 128)}, r"crop_px is 48x128; patches of 64 px"),
-        ({"centring": "none"}, "centring is 'none'; expected mean_image or own"),
-        ({"combination": "mean"}, "combination is 'mean'; expected product or sum"),
-        ({"initial_weights": "zero"}, "initial_weights is 'zero'; expected torch or he"),
-        ({"keep": "first"}, "keep is 'first'; expected last or best"),
-        ({"coreset_ratio": 0.0}, "coreset_ratio is 0 and coreset_size 0; expected a share above 0, at most 1"),
-        ({"coreset_size": -1}, "coreset_ratio is 1 and coreset_size -1; expected"),
-        ({"patches_per_image": 0}, "patches_per_image is 0; expected 1 or more"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):

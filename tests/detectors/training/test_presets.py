@@ -55,5 +55,5 @@ def test_a_category_has_its_own_values_and_what_is_given_wins(
 
 def test_a_preset_that_there_is_not_is_refused_before_anything_is_read(tmp_path):
     for preset, more in (("papr", r"\."), ("repo", r"\. The authors' code is not known to differ from their paper\.")):
-        with pytest.raises(UsageError, match=rf"padim has no preset '{preset}'\. It has: paper, quick{more}$"):
+        with pytest.raises(UsageError, match=rf"padim has no preset '{preset}'\. It has: paper, table4, quick{more}$"):
             train_detector("padim", tmp_path / "nowhere", category=None, settings={}, out=None, preset=preset)

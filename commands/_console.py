@@ -19,7 +19,7 @@ from rich.text import Text
 from ..core.errors import BadInputError
 from ..core.report import Report, Result
 from ..data.notes import DataNotes
-from ..report.page import write_report
+from ..report.page import Section, write_report
 from ._status import failure_of
 
 
@@ -215,6 +215,7 @@ class Ui:
         *,
         page: Path | None = None,
         keep: Callable[[], Sequence[str]] | None = None,
+        sections: Sequence[Section] = (),
     ) -> None:
         """Show a report as ``show`` does, then raise its own error where the report is not good enough.
 
@@ -222,11 +223,12 @@ class Ui:
             report: the report.
             page: HTML file that gets the report as well, or None.
             keep: files the report, and returns warnings where that was not possible.
+            sections: images for that page.
 
         Raises:
             LineproofError: the report's ``check`` failed.
         """
-        self.show(report, report=page, keep=keep)
+        self.show(report, report=page, keep=keep, sections=sections)
         report.check()
 
     def show(
@@ -237,6 +239,7 @@ class Ui:
         state: str = "",
         keep: Callable[[], Sequence[str]] | None = None,
         lines: Sequence[str] | None = None,
+        sections: Sequence[Section] = (),
     ) -> None:
         """Print a result, then file it, then write it as a page. It is filed also where stdout's reader went away.
 
@@ -246,6 +249,7 @@ class Ui:
             state: word at the top of that page, such as ``"passed"``; "" for none.
             keep: files the result, and returns warnings where that was not possible.
             lines: the result for people; None takes its summary lines.
+            sections: images for that page.
         """
         lines = result.summary_lines() if lines is None else lines
         try:
@@ -255,4 +259,4 @@ class Ui:
             if keep:
                 self.warn(*keep())
         if report:
-            write_report(report, f"lineproof {sys.argv[1]}", sentences=lines, state=state)
+            write_report(report, f"lineproof {sys.argv[1]}", sentences=lines, state=state, sections=sections)

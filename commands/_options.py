@@ -63,6 +63,13 @@ ResolutionName = Annotated[
     ),
 ]
 MinUsed = Annotated[str, Option("--min-used", help="Smallest share of the images that must be usable: 90% or 0.9.")]
+ViewName = Annotated[
+    str | None,
+    Option(
+        "--view",
+        help="What heat maps of scans are laid over: rgb, the default where the bundle reads colours, or depth.",
+    ),
+]
 ReportPage = Annotated[Path | None, Option("--report", help="HTML file that shows the result as well.")]
 
 # Of every command.

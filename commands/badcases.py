@@ -24,6 +24,7 @@ from ._options import (
     TestData,
     Threads,
     Verbose,
+    ViewName,
 )
 
 NEEDS = Needs(has_engine=True, writes=".")
@@ -43,6 +44,7 @@ def badcases(
     min_used: MinUsed = "90%",
     top: Annotated[int, Option(help="Largest number of images shown of each kind.")] = 20,
     out: Annotated[Path, Option(help="HTML file to write.")] = Path("badcases.html"),
+    view: ViewName = None,
     other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -71,7 +73,7 @@ def badcases(
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
     with ui.progress() as progress:
-        cases = show_bad_cases(target, request, top=top, out=out, progress=progress)
+        cases = show_bad_cases(target, request, top=top, out=out, view=view, progress=progress)
     ui.data(*cases.data)
     ui.notice(cases.notices)
     ui.conclude(cases)

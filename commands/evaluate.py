@@ -25,6 +25,7 @@ from ._options import (
     TestData,
     Threads,
     Verbose,
+    ViewName,
 )
 
 NEEDS = Needs(has_engine=True)
@@ -50,6 +51,7 @@ def evaluate(
         Path | None, Option(help="Keep scores and anomaly maps in this .npz file, or in this folder.")
     ] = None,
     report: ReportPage = None,
+    view: ViewName = None,
     other_data: OtherData = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -62,14 +64,18 @@ def evaluate(
     """Measure accuracy on a data set, beside the paper's tables."""
     from functools import partial
 
+    from ..core.errors import UsageError
     from ..eval.accuracy.request import EvaluationRequest
     from ..eval.masks import check_resolution
     from ..report.accuracy_table import check_table_file, tabulate
+    from ..report.examples import Examples
     from ..runtime.engine import EngineOptions
     from ._console import Ui
     from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    if view and not report:
+        raise UsageError("--view was given without --report; it says how that page shows scans.")
     ui.check_places({"--report": report, "--table-file": table_file, "--save-outputs": save_outputs})
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
@@ -80,8 +86,11 @@ def evaluate(
         corrections=corrections, fpr_limit=fpr_limit, resolution=check_resolution(resolution),
         min_used=parse_min_used(min_used), lists_all=verbose, other_data=other_data,
     )  # fmt: skip
+    examples = Examples(view)
     with ui.progress() as progress:
-        result = tabulate(targets, request, table=table, save=save_outputs, progress=progress)
+        result = tabulate(
+            targets, request, table=table, save=save_outputs, show=examples.add if report else None, progress=progress
+        )
     ui.data(*result.evaluation.data)
     ui.notice(result.evaluation.notices)
-    ui.conclude(result, page=report, keep=partial(result.keep, table_file=table_file))
+    ui.conclude(result, page=report, keep=partial(result.keep, table_file=table_file), sections=examples.sections)

@@ -17,6 +17,7 @@ from ._options import (
     Quiet,
     Threads,
     Verbose,
+    ViewName,
 )
 
 NEEDS = Needs(has_engine=True)
@@ -38,6 +39,7 @@ def run(
     out: Annotated[
         Path | None, Option(help="Folder for the verdicts (verdicts.jsonl) and heat maps (overlays/).")
     ] = None,
+    view: ViewName = None,
     sink: Annotated[
         list[str],
         Option(
@@ -70,12 +72,17 @@ def run(
     allow_fallback: AllowFallback = False,
 ) -> None:
     """Inspect images: verdicts as JSON lines, heat maps as overlays."""
+    from functools import partial
+
+    from ..core.errors import UsageError
     from ..line.request import InspectionRequest, open_inspection
-    from ..report.overlays import painter
+    from ..report.painter import painter
     from ..runtime.engine import EngineOptions
     from ._console import Ui
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
+    if view and not out:
+        raise UsageError("--view was given without --out; it says how heat maps are drawn, which --out keeps.")
     options = EngineOptions(
         device=device, num_threads=threads, compute_dtype=compute_dtype, allow_fallback=allow_fallback
     )
@@ -85,7 +92,7 @@ def run(
         require_proof=require_proof,
     )  # fmt: skip
     with (
-        open_inspection(request, painter=painter, note=ui.note, warn=ui.warn) as opened,
+        open_inspection(request, painter=partial(painter, view=view), note=ui.note, warn=ui.warn) as opened,
         interruptible() as should_stop,
         ui.progress(is_beside_results=True) as progress,
         ui.stream("verdicts") as stream,

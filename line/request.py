@@ -84,7 +84,7 @@ class OpenInspection:
         num_skipped: number of files left out because they were judged before.
         filing: open results folder; None files nothing.
         sinks: open sinks.
-        painter: makes the function that draws the overlays of a bundle; None files none.
+        paint: draws the overlays that are filed; None files none.
         warn: called with a sentence when filing or a sink stops.
     """
 
@@ -93,7 +93,7 @@ class OpenInspection:
     num_skipped: int
     filing: Filing | None
     sinks: tuple[Outlet, ...]
-    painter: Callable[[Bundle], Painter] | None
+    paint: Painter | None
     warn: Callable[[str], None]
 
     def inspect(
@@ -111,7 +111,7 @@ class OpenInspection:
             self.files,
             show=show,
             filing=self.filing,
-            paint=self.painter(self.line.bundle) if self.painter and self.filing else None,
+            paint=self.paint,
             sinks=self.sinks,
             num_skipped=self.num_skipped,
             should_stop=should_stop,
@@ -162,6 +162,7 @@ def open_inspection(
             )
         )  # fmt: skip
         _say(line.warnings(), warn)
+        paint = painter(line.bundle) if painter and out else None
         filing = stack.enter_context(Filing(out, decision_of(line), append=request.append)) if out else None
         _say(filing.notes if filing else (), note)
         reads = line.input.spec.reads
@@ -177,7 +178,7 @@ def open_inspection(
             num_skipped=num_skipped,
             filing=filing,
             sinks=sinks,
-            painter=painter,
+            paint=paint,
             warn=warn,
         )
 

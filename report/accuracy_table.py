@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -89,6 +89,7 @@ def tabulate(
     *,
     table: str | None = None,
     save: Path | None = None,
+    show: Callable[[TargetEvaluation], None] | None = None,
     progress: Progress = silent,
 ) -> TabulatedEvaluation:
     """Evaluate bundles and saved outputs, and put the figures into a table of the paper.
@@ -98,6 +99,7 @@ def tabulate(
         request: data set, engine, threshold, corrections.
         table: number of a table of Zheng et al. 2022; None for none.
         save: file for the outputs of the one target, or a folder for those of several.
+        show: see ``evaluate``.
         progress: called after each image.
 
     Raises:
@@ -105,7 +107,7 @@ def tabulate(
     """
     if table is not None:
         paper_table(table, {})
-    evaluation = evaluate(targets, request, save=save, progress=progress)
+    evaluation = evaluate(targets, request, save=save, show=show, progress=progress)
     filled = _table(table, evaluation.items, request.resolution) if table else None
     return TabulatedEvaluation(evaluation=evaluation, table=filled)
 

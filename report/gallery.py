@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ..core.errors import UsageError
-from ..core.geometry import mask_on_map
 from ..core.inputs import InputSpec
 from ..core.progress import Progress, silent
 from ..core.used import UsedShare
+from ..data.inputs.base import View
 from ..data.inputs.table import input_of
 from ..data.notes import DataNotes
 from ..eval.accuracy.badcases import BadCase, find_bad_cases
@@ -24,8 +22,9 @@ from ..eval.accuracy.report import Accuracy, measure_accuracy
 from ..eval.accuracy.request import EvaluationRequest, target_outputs
 from ..eval.masks import RESOLUTIONS, Resolution
 from ..metrics.operating import no_class_lines
-from .overlays import contour, heat_map, overlay, show_limits
+from .overlays import Tile, show_limits
 from .page import Page
+from .tiles import legend, tiles_of
 
 _TITLES = {
     "false accept": "False accepts: defective, and let through",
@@ -124,7 +123,13 @@ def _figure(value: float | None) -> str:
 
 
 def show_bad_cases(
-    target: Path, request: EvaluationRequest, *, top: int = 20, out: Path, progress: Progress = silent
+    target: Path,
+    request: EvaluationRequest,
+    *,
+    top: int = 20,
+    out: Path,
+    view: str | None = None,
+    progress: Progress = silent,
 ) -> Gallery:
     """Find bad cases and write their gallery; with corrections, by the corrected ground truth.
 
@@ -133,14 +138,16 @@ def show_bad_cases(
         request: data set, engine, threshold, corrections.
         top: largest number of cases of each kind, at least 1.
         out: HTML file to write.
+        view: what is shown of scans, ``"rgb"`` or ``"depth"``; None for their colours where there are some.
         progress: called after each image.
 
     Raises:
-        UsageError: ``top`` is below 1.
+        UsageError: ``top`` is below 1, or the frames cannot be shown so.
     """
     if top < 1:
         raise UsageError(f"top (--top) is {top}; expected at least 1.")
     with target_outputs(target, request, progress=progress) as outputs:
+        shown = input_of(outputs.source.preprocessing).check_view(view)
         before, after = _measure(outputs, request), None
         used = outputs.used
         if request.corrections:
@@ -159,7 +166,7 @@ def show_bad_cases(
             data=(outputs.source.data,),
             notices=outputs.source.notices,
         )
-        _write_page(gallery, outputs)
+        _write_page(gallery, outputs, shown)
     return gallery
 
 
@@ -167,9 +174,9 @@ def _measure(outputs: Outputs, request: EvaluationRequest) -> Accuracy:
     return measure_accuracy(outputs, fpr_limit=request.fpr_limit, resolution=request.resolution)
 
 
-def _write_page(gallery: Gallery, outputs: Outputs) -> None:
+def _write_page(gallery: Gallery, outputs: Outputs, view: View) -> None:
     page = Page("lineproof badcases", f"{gallery.source}, {gallery.category}.")
-    page.lines(gallery.summary_lines())
+    page.lines((*gallery.summary_lines(), *legend(outputs.source.preprocessing, view)))
     if gallery.after:
         page.table(("metric", "before", "with corrections"), gallery.changes())
     limits = show_limits(outputs.anomaly_map, ~outputs.label)
@@ -179,35 +186,18 @@ def _write_page(gallery: Gallery, outputs: Outputs) -> None:
         if not cases:
             page.lines(["None."])
         for case in cases:
-            page.images(_images(case, outputs, limits, resolution=gallery.request.resolution))
+            page.images(_images(case, outputs, limits, resolution=gallery.request.resolution, view=view))
     page.write(gallery.page)
 
 
 def _images(
-    case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution
-) -> list[tuple[NDArray[np.uint8], str]]:
-    """Image, mask, map and overlay of a case, at the map's size: a page of images at a camera's size is too large."""
-    anomaly_map = np.asarray(outputs.anomaly_map[case.index])
-    low, high = limits
-    spec, shape = outputs.source.preprocessing, (anomaly_map.shape[0], anomaly_map.shape[1])
-    heat = heat_map(anomaly_map, low=low, high=high)
-    frame = _seen(Path(outputs.source.root) / case.file, spec, shape)
-    mask = mask_on_map(outputs.mask_of(case.index), spec, map_shape=shape)
-    base = heat if frame is None else frame
-    laid = overlay(base, anomaly_map, low=low, high=high)
-    if case.box:
-        spot = np.zeros(mask.shape, np.bool_)
-        spot[_drawn_box(case.box, spec, shape, resolution)] = True
-        laid = contour(laid, spot, colour=(255, 64, 64))
-    drawn = contour(base, mask) if mask.any() else base
-    words = "mask" if mask.any() else ("no mask" if not outputs.has_mask[case.index] else "good: no mask")
+    case: BadCase, outputs: Outputs, limits: tuple[float, float], *, resolution: Resolution, view: View
+) -> list[Tile]:
+    """What is shown of a case, see ``tiles_of``."""
+    spec, shape = outputs.source.preprocessing, outputs.anomaly_map.shape[1:]
+    spot = _drawn_box(case.box, spec, (shape[0], shape[1]), resolution) if case.box else None
     caption = f"{case.file}: {_margin_words(case)}"
-    return [
-        (base, caption if frame is not None else f"{caption} (the image is missing)"),
-        (drawn, words),
-        (heat, f"map, {low:.3g} to {high:.3g}"),
-        (contour(laid, mask, colour=(0, 255, 255)) if mask.any() else laid, "overlay"),
-    ]
+    return tiles_of(outputs, case.index, caption=caption, limits=limits, view=view, spot=spot)
 
 
 def _drawn_box(
@@ -219,14 +209,3 @@ def _drawn_box(
         first, last = axis_px.to_map(np.array(ends), num_map) if resolution == "image" else ends
         sides.append(slice(max(int(np.floor(first)) - 2, 0), int(np.ceil(last)) + 2))
     return sides[0], sides[1]
-
-
-def _seen(path: Path, spec: InputSpec, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The part of the image that the map covers, at the map's size: uint8 (h, w, 3); None where the file is gone."""
-    if not path.is_file():
-        return None
-    (top, bottom), (left, right) = (axis_px.edges_px for axis_px in spec.axes)
-    size = (shape[1], shape[0])
-    frame_input = input_of(spec)
-    frame = Image.fromarray(frame_input.as_rgb(frame_input.read(path)))
-    return np.asarray(frame.resize(size, Image.Resampling.BOX, box=(left, top, right, bottom)))

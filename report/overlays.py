@@ -2,8 +2,7 @@
 
 import base64
 import io
-from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,12 @@ from ..bundle.store import Bundle
 from ..core.errors import BadInputError, UsageError
 from ..core.geometry import enlarge_map, seen_part
 from ..core.spec import Frames
+from ..data.inputs.base import View
 from ..data.inputs.table import input_of
-from ..line.inspect_files import Painter
 from ..line.inspector import Verdict
+
+#: An image with its caption: uint8 (H, W, 3) RGB, and words.
+Tile: TypeAlias = tuple[NDArray[np.uint8], str]
 
 # Black, violet, red, orange, pale yellow: the luma only rises, so that the map also reads in grey and to eyes that
 # do not tell red from green.
@@ -192,12 +194,9 @@ def show_limits(maps: NDArray[np.float32], is_good: NDArray[np.bool_]) -> tuple[
     return low, max(high, low + 1e-9)
 
 
-def painter(bundle: Bundle) -> Painter:
-    """A function that draws the overlays of a bundle, see ``draw``, with the limits of its golden frames."""
-    return partial(draw, bundle=bundle, limits=map_limits(bundle))
-
-
-def draw(frame: Frames, verdict: Verdict, *, bundle: Bundle, limits: tuple[float, float]) -> NDArray[np.uint8]:
+def draw(
+    frame: Frames, verdict: Verdict, *, bundle: Bundle, limits: tuple[float, float], view: View | None = None
+) -> NDArray[np.uint8]:
     """Lay the heat map of a verdict over its frame, where the detector sees it.
 
     Args:
@@ -205,12 +204,13 @@ def draw(frame: Frames, verdict: Verdict, *, bundle: Bundle, limits: tuple[float
         verdict: the verdict on it, with its anomaly map.
         bundle: bundle that inspected it.
         limits: map values shown as cold and as hot, see ``map_limits``.
+        view: what is shown of a scan; None takes its default, see ``AbstractInput.views``.
 
     Returns:
         uint8 (H, W, 3) RGB, at the size of the frame.
     """
     spec = bundle.manifest.preprocessing
-    colour = input_of(spec).as_rgb(frame)
+    colour = input_of(spec).as_rgb(frame, view)
     part = seen_part(spec)
     drawn = colour.copy()
     drawn[part] = overlay(

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeAlias
 
 from .. import __version__
 from ..bundle.atomic import write_atomic
 from ..bundle.transaction import now
-from .overlays import png_data_uri
+from .overlays import Tile, png_data_uri
+
+#: A heading, lines of text, and rows of images.
+Section: TypeAlias = tuple[str, Sequence[str], list[list[Tile]]]
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -63,7 +64,7 @@ class Page:
         body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         self._parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
-    def images(self, items: Sequence[tuple[NDArray[np.uint8], str]]) -> None:
+    def images(self, items: Sequence[Tile]) -> None:
         """Add images, uint8 (H, W, 3) RGB or (H, W) grey, with captions, in a grid."""
         figures = [
             f'<figure><img src="{png_data_uri(image)}" alt="{escape(caption, quote=True)}">'
@@ -84,7 +85,9 @@ class Page:
         write_atomic(path, text.encode())
 
 
-def write_report(path: Path, title: str, *, sentences: Sequence[str], state: str = "") -> None:
+def write_report(
+    path: Path, title: str, *, sentences: Sequence[str], state: str = "", sections: Sequence[Section] = ()
+) -> None:
     """Write the report of one command as an HTML page.
 
     Args:
@@ -92,9 +95,16 @@ def write_report(path: Path, title: str, *, sentences: Sequence[str], state: str
         title: heading of the page.
         sentences: text of the report, a line each.
         state: word above the text, green where it is ``"passed"`` and else red; "" for none.
+        sections: images below the text.
     """
     page = Page(title, f"Written by lineproof {__version__}, {now()}.")
     if state:
         page.verdict(state.capitalize(), is_good=state == "passed")
     page.lines(sentences)
+    for heading, lines, rows in sections:
+        page.heading(heading)
+        if lines:
+            page.lines(lines)
+        for tiles in rows:
+            page.images(tiles)
     page.write(path)

@@ -977,3 +977,17 @@ def test_what_cannot_be_evaluated(lineproof, words, status, said):
     code, out, err = lineproof(*words)
     assert (code, out) == (status, "")
     assert said in err
+
+
+@pytest.mark.parametrize(("words", "place"), [(["run"], "--out"), (["evaluate", "--data"], "--report")])
+def test_a_view_of_nothing_that_is_kept_is_refused(lineproof, tiny_bundle, images, words, place):
+    status, out, err = lineproof(words[0], tiny_bundle.path, *words[1:], images, "--view", "depth")
+    assert (status, out) == (2, "")
+    assert f"--view was given without {place}" in err
+
+
+def test_a_view_of_an_image_is_refused(lineproof, tiny_bundle, images):
+    needs("ort-cpu")
+    status, _, err = lineproof("run", tiny_bundle.path, images, "--engine", "ort-cpu", "--out", "o", "--view", "depth")
+    assert status == 2
+    assert "view (--view) is 'depth'; frames of this bundle can be shown as image." in err

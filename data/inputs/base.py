@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, final
+from typing import Generic, Literal, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from ..decoding.conversions import Conversions, ImageFacts
 from ..masks import read_mask, upright_shape
 from ..records import Sample
 from .fitting import centre, check_fits, margins
+
+#: What people are shown of a frame: an image; of a scan its colours, or its depth as grey.
+View = Literal["image", "rgb", "depth"]
 
 Spec_co = TypeVar("Spec_co", bound=InputSpec | FrameRule, covariant=True)
 
@@ -59,9 +62,18 @@ class AbstractInput(ABC, Generic[Spec_co]):
     def _pad(self, image: Frames, widths: tuple[tuple[int, int], ...]) -> Frames:
         """Surround (h, w, C) by so many pixels before and behind along each axis."""
 
+    @property
+    def views(self) -> tuple[View, ...]:
+        """What people can be shown of a frame, the default first."""
+        return ("image",)
+
     @abstractmethod
-    def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:
-        """A frame for people: (H, W, C) → uint8 (H, W, 3)."""
+    def as_rgb(self, frame: Frames, view: View | None = None) -> NDArray[np.uint8]:
+        """A frame for people: (H, W, C) → uint8 (H, W, 3); None takes the default view."""
+
+    def view_words(self, view: View) -> str:
+        """What a view shows, for a caption."""
+        return view
 
     @abstractmethod
     def _distorted(self, patch: Frames) -> Frames:
@@ -222,6 +234,18 @@ class AbstractInput(ABC, Generic[Spec_co]):
         turned = frames.copy()
         turned[..., -3:] = frames[..., :-4:-1]
         return turned
+
+    @final
+    def check_view(self, view: str | None) -> View:
+        """The view that a word names; None is the default.
+
+        Raises:
+            UsageError: frames of this input cannot be shown so.
+        """
+        for known in self.views:
+            if view in (None, known):
+                return known
+        raise UsageError(f"view (--view) is {view!r}; frames of this bundle can be shown as {' or '.join(self.views)}.")
 
     def prepare(self, frames: Frames) -> Frames:
         """Checked frames as the graph takes them: what the host computes, nothing for most kinds.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...core.inputs import DepthPreprocessing
 from ...core.spec import Frames
-from .scan import AbstractScanInput, grey_of
+from .scan import AbstractScanInput
 
 
 @final
@@ -27,10 +27,14 @@ class DepthInput(AbstractScanInput[DepthPreprocessing]):
         """``"depth"``; with colours ``"depth+rgb"`` or ``"depth+bgr"``."""
         return ("depth+rgb", "depth+bgr") if self.spec.has_rgb else ("depth",)
 
-    def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:
-        """A frame for people: depth as grey, uint8 (H, W, 3); near is light, no measurement black."""
-        depth = np.asarray(frame[:, :, 0], np.float32)
-        return grey_of(depth, near=self.spec.near_m, far=self.spec.far_m)
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """The specification's, in its quantity."""
+        return self.spec.near_m, self.spec.far_m
+
+    def depths(self, frame: Frames) -> NDArray[np.float32]:
+        """The first channel."""
+        return np.asarray(frame[:, :, 0], np.float32)
 
     def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
         """The depth of each point, in the specification's quantity, then its colours."""

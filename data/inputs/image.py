@@ -18,7 +18,7 @@ from PIL import Image
 from ...core.spec import FrameRule, Frames, Preprocessing
 from ..decoding.conversions import Conversions, ImageFacts
 from ..decoding.decode import decode_with_facts
-from .base import AbstractInput
+from .base import AbstractInput, View
 
 
 @final
@@ -36,8 +36,9 @@ class ImageInput(AbstractInput[Preprocessing | FrameRule]):
         """``"rgb"``, or in OpenCV's order ``"bgr"``; of one channel ``"mono"``."""
         return ("rgb", "bgr") if self.spec.frame_channels == 3 else ("mono",)
 
-    def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:
+    def as_rgb(self, frame: Frames, view: View | None = None) -> NDArray[np.uint8]:
         """A frame for people: uint8 (H, W, 3), grey repeated."""
+        self.check_view(view)
         plain = np.asarray(frame, np.uint8)
         return np.repeat(plain, 3, axis=2) if plain.shape[2] == 1 else plain
 

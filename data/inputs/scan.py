@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,11 @@ from ..decoding.conversions import ImageFacts
 from ..decoding.decode import decode_with_facts
 from ..decoding.xyz import read_xyz
 from ..files import scan_files
-from .base import AbstractInput, nearest_resize
+from .base import AbstractInput, View, nearest_resize
 
+#: How people are shown that nothing was measured: neither a grey nor a colour of a heat map.
+UNMEASURED_RGB = (40, 74, 140)
+_LIGHT, _DARK = 190.0, 40.0
 _CLOUD_DIMS, _POINT = 3, 3
 
 ScanSpec_co = TypeVar("ScanSpec_co", bound=DepthPreprocessing | VoxelPreprocessing, covariant=True)
@@ -69,19 +72,21 @@ def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def grey_of(values: NDArray[np.float32], *, near: float, far: float) -> NDArray[np.uint8]:
-    """Depths for people: near is white, far is dark grey, no measurement (0) is black.
+    """Depths for people: near is light grey, far is dark grey, no measurement (0) is blue.
+
+    Neither is white nor black, so that the colours of a heat map stand out.
 
     Args:
         values: float32 (H, W) in metres.
-        near: depth in metres that becomes white, as everything nearer does.
+        near: depth in metres that becomes light grey, as everything nearer does.
         far: depth in metres that becomes dark grey, as everything farther does; at least ``near``.
 
     Returns:
         uint8 (H, W, 3).
     """
     place = np.clip((values.astype(np.float64) - near) / max(far - near, 1e-12), 0.0, 1.0)
-    grey = np.where(values == 0.0, 0.0, 255.0 - 191.0 * place)
-    return np.repeat(np.rint(grey).astype(np.uint8)[:, :, None], 3, axis=2)
+    grey = np.rint(_LIGHT - (_LIGHT - _DARK) * place)[:, :, None]
+    return np.where(values[:, :, None] == 0.0, UNMEASURED_RGB, grey).astype(np.uint8)
 
 
 class AbstractScanInput(AbstractInput[ScanSpec_co]):
@@ -94,6 +99,36 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     def dtype(self) -> str:
         """NumPy name of a frame's element type."""
         return "float32"
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The colours where there are some, and the depth."""
+        return ("rgb", "depth") if self.spec.has_rgb else ("depth",)
+
+    @final
+    def as_rgb(self, frame: Frames, view: View | None = None) -> NDArray[np.uint8]:
+        """A frame for people: its colours, or its depth as grey, see ``grey_of``."""
+        if self.check_view(view) == "rgb":
+            return np.rint(np.clip(frame[:, :, -_POINT:], 0.0, 255.0)).astype(np.uint8)
+        near, far = self.depth_range_m
+        return grey_of(self.depths(frame), near=near, far=far)
+
+    @final
+    def view_words(self, view: View) -> str:
+        """``"RGB"``, or what grey and blue stand for."""
+        if view == "rgb":
+            return "RGB"
+        near, far = (f"{1000.0 * end:.1f} mm" for end in self.depth_range_m)
+        return f"depth from {near} (light) to {far} (dark), blue where nothing was measured"
+
+    @property
+    @abstractmethod
+    def depth_range_m(self) -> tuple[float, float]:
+        """The nearest and the farthest depth of the training set, in metres."""
+
+    @abstractmethod
+    def depths(self, frame: Frames) -> NDArray[np.float32]:
+        """The depth of each pixel in metres, 0 for no measurement: (H, W, C) → float32 (H, W)."""
 
     @abstractmethod
     def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:

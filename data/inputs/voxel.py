@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...core.inputs import VoxelPreprocessing
 from ...core.spec import Frames
-from .scan import AbstractScanInput, grey_of, is_measured
+from .scan import AbstractScanInput, is_measured
 
 
 @final
@@ -32,10 +32,14 @@ class VoxelInput(AbstractScanInput[VoxelPreprocessing]):
         """``"xyz"``; with colours ``"xyz+rgb"`` or ``"xyz+bgr"``."""
         return ("xyz+rgb", "xyz+bgr") if self.spec.has_rgb else ("xyz",)
 
-    def as_rgb(self, frame: Frames) -> NDArray[np.uint8]:
-        """A frame for people: z as grey, uint8 (H, W, 3); near is light, no measurement black."""
-        z = np.asarray(frame[:, :, 2], np.float32)
-        return grey_of(z, near=self.spec.box_low_m[2], far=self.spec.box_high_m[2])
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """The box's along z."""
+        return self.spec.box_low_m[2], self.spec.box_high_m[2]
+
+    def depths(self, frame: Frames) -> NDArray[np.float32]:
+        """Z."""
+        return np.asarray(frame[:, :, 2], np.float32)
 
     def prepare(self, frames: Frames) -> Frames:
         """The cell of each pixel's point, and with RGB the mean colour of all points in that cell of the frame.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, final
@@ -198,6 +198,7 @@ def evaluate(
     request: EvaluationRequest,
     *,
     save: Path | None = None,
+    show: Callable[[TargetEvaluation], None] | None = None,
     progress: Progress = silent,
 ) -> Evaluation:
     """Measure the accuracy of bundles and saved outputs.
@@ -206,6 +207,7 @@ def evaluate(
         targets: bundles, or files that ``save`` wrote.
         request: data set, engine, threshold, corrections.
         save: file for the outputs of the one target, or a folder for those of several.
+        show: called with each result while its maps are still on disk.
         progress: called after each image.
 
     Raises:
@@ -217,6 +219,8 @@ def evaluate(
     for target in targets:
         with target_outputs(target, request, progress=progress) as outputs:
             items.append(_evaluate(outputs, request))
+            if show:
+                show(items[-1])
             if save:
                 save_outputs(outputs, _file(save, outputs))
     return Evaluation(tuple(items), request)

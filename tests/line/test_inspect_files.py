@@ -20,7 +20,8 @@ from lineproof.line.images import find_images
 from lineproof.line.inspect_files import decision_of, inspect_files, not_judged_yet
 from lineproof.line.inspector import Verdict, open_line
 from lineproof.line.sinks.base import open_sinks
-from lineproof.report.overlays import draw, map_limits, painter, show_limits
+from lineproof.report.overlays import draw, map_limits, show_limits
+from lineproof.report.painter import painter
 from lineproof.runtime.engine import EngineOptions, availability
 
 

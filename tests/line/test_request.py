@@ -8,7 +8,7 @@ import pytest
 from lineproof.bundle.store import now
 from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.line.request import InspectionRequest, open_inspection
-from lineproof.report.overlays import painter
+from lineproof.report.painter import painter
 from lineproof.runtime.engine import availability
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from lineproof.core.spec import Preprocessing
 from lineproof.line.inspector import Verdict
-from lineproof.report.gallery import _seen
 from lineproof.report.overlays import draw
+from lineproof.report.tiles import read_shown, seen_at
 
 torch = pytest.importorskip("torch")
 
@@ -54,7 +54,7 @@ def test_a_lit_pixel_is_where_overlay_and_gallery_show_it(spec, share, tmp_path)
     # The gallery draws at the map's size: its frame must lie under the map.
     path = tmp_path / "lit.png"
     Image.fromarray(frame).save(path)
-    under = _seen(path, spec, anomaly_map.shape).astype(float).sum(axis=2)
+    under = seen_at(read_shown(path, spec), spec, anomaly_map.shape).astype(float).sum(axis=2)
     np.testing.assert_allclose(middle(under), middle(anomaly_map), atol=0.5)
 
 

@@ -20,7 +20,7 @@ from lineproof.export.options import ExportOptions
 from lineproof.line.filing import Filing
 from lineproof.line.inspect_files import decision_of, inspect_files
 from lineproof.line.inspector import open_line
-from lineproof.report.overlays import painter
+from lineproof.report.painter import painter
 from lineproof.runtime.engine import availability
 from lineproof.sweep.chain import ExportRequest, export_and_prove
 

@@ -17,6 +17,7 @@ from lineproof.core.errors import BadInputError, BundleError, UsageError
 from lineproof.core.inputs import DepthPreprocessing, VoxelPreprocessing, parse_preprocessing
 from lineproof.core.spec import Preprocessing, TensorSpec
 from lineproof.core.threshold import calibrate
+from lineproof.data.inputs.scan import UNMEASURED_RGB
 from lineproof.data.inputs.table import INPUTS, input_of
 from lineproof.data.records import Sample
 from lineproof.runtime.engine import availability
@@ -308,17 +309,37 @@ def test_no_depth_is_made_up(spec, fit):
 def test_people_see_a_frame(spec, scan):
     handler = input_of(spec)
     frame = handler.read(scan.path)
-    shown = handler.as_rgb(frame)
+    shown = handler.as_rgb(frame, None if spec.kind == "image" else "depth")
     assert shown.dtype == np.uint8
     assert shown.shape == (HEIGHT, WIDTH, 3)
     if spec.kind == "image":
         np.testing.assert_array_equal(shown, np.broadcast_to(frame, shown.shape))
         return
     depth = frame[:, :, 2 if spec.kind == "voxel" else 0]
-    np.testing.assert_array_equal(shown.any(axis=2), depth != 0)
+    is_grey = (shown == shown[..., :1]).all(axis=2)
+    np.testing.assert_array_equal(is_grey, depth != 0)
+    assert (shown[~is_grey] == UNMEASURED_RGB).all()
     order = np.argsort(depth[depth != 0])
     assert (np.diff(shown[depth != 0][order].astype(int), axis=0) <= 0).all()
     assert len(np.unique(shown)) > 10
+
+
+def test_colours_are_shown_where_there_are_some(spec, scan):
+    handler = input_of(spec)
+    has_rgb = getattr(spec, "has_rgb", False)
+    assert handler.views == (("image",) if spec.kind == "image" else ("rgb", "depth") if has_rgb else ("depth",))
+    assert handler.check_view(None) == handler.views[0]
+    if has_rgb:
+        np.testing.assert_array_equal(handler.as_rgb(handler.read(scan.path)), scan.image)
+    with pytest.raises(UsageError, match=rf"view \(--view\) is 'heat'; .* can be shown as {handler.views[0]}"):
+        handler.as_rgb(handler.read(scan.path), "heat")
+
+
+def test_a_caption_tells_what_grey_stands_for():
+    depth, voxel = (input_of(SPECS[name]) for name in ("range", "voxel"))
+    near, far = DEPTH["near_m"] * 1000, DEPTH["far_m"] * 1000
+    assert f"depth from {near:.1f} mm (light) to {far:.1f} mm (dark), blue" in depth.view_words("depth")
+    assert f"from {BOX['box_low_m'][2] * 1000:.1f} mm" in voxel.view_words("depth")
 
 
 def test_colours_are_turned_round_and_nothing_else(spec, scan):

@@ -69,16 +69,26 @@ def settings_of():
 
 
 @pytest.fixture(scope="session")
-def fit(dataset, scans, tmp_path_factory):
+def data_of(dataset, scans):
+    """A function from a detector's name and an image size to what it is fitted to, and with which options."""
+
+    def get(name, size=SQUARE, **options):
+        kind = resolve(DETECTORS, name, kind="detector").input_kind
+        # The map of a voxel detector covers the frame itself.
+        beside = {"fit": "stretch", "frame": size} if kind == "voxel" else {}
+        return dataset if kind == "image" else scans, TrainOptions(**beside, **options)
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def fit(data_of, tmp_path_factory):
     """A function from a detector's name and an image size to its small fit; each is made once."""
     made = {}
 
     def get(name, size=SQUARE):
         if (name, size) not in made:
-            kind = resolve(DETECTORS, name, kind="detector").input_kind
-            given = dataset if kind == "image" else scans
-            # The map of a voxel detector covers the frame itself.
-            options = TrainOptions(fit="stretch", frame=size) if kind == "voxel" else TrainOptions()
+            given, options = data_of(name, size)
             run = tmp_path_factory.mktemp(name) / "run"
             record = train(name, small_config(name, size), dataset=given, run=run, options=options)
             detector = load_detector(record.detector, run / CHECKPOINT)

@@ -1,4 +1,4 @@
-"""Detectors of images, the whole way on a GPU: fitted on CUDA, exported, in ort-cuda equal to the CPU's reference."""
+"""Every detector, the whole way on a GPU: fitted on CUDA, exported, in ort-cuda equal to the CPU's reference."""
 
 import os
 
@@ -9,23 +9,18 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from lineproof.bundle.runs.folder import CHECKPOINT  # noqa: E402
-from lineproof.core.registry import resolve  # noqa: E402
+from lineproof.data.inputs.table import input_of  # noqa: E402
 from lineproof.detectors.base import DETECTORS  # noqa: E402
 from lineproof.detectors.training.checkpoint import load_detector, load_reference, score_images  # noqa: E402
-from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 from lineproof.export.bundle import export_bundle  # noqa: E402
 from lineproof.runtime.engine import availability, open_engine, predict  # noqa: E402
 
 #: How far a score may be off, of the range of the frames' scores: these are noise, to which no threshold belongs.
 SCORE_SHARE = 1e-4
-ON_GPU = [
-    pytest.param(name, "cuda", "ort-cuda", marks=pytest.mark.gpu)
-    for name in sorted(DETECTORS)
-    if resolve(DETECTORS, name, kind="detector").input_kind == "image"
-]
-#: What runs without a GPU holds the test itself.
-ON_CPU = [pytest.param("padim", "cpu", "ort-cpu", marks=pytest.mark.slow)]
+ON_GPU = [pytest.param(name, "cuda", "ort-cuda", marks=pytest.mark.gpu) for name in sorted(DETECTORS)]
+#: What runs without a GPU holds the test itself: one of each kind of input.
+ON_CPU = [pytest.param(name, "cpu", "ort-cpu", marks=pytest.mark.slow) for name in ("padim", "depth_vm", "voxel_vm")]
 
 
 def check_hardware(device, engine):
@@ -41,21 +36,29 @@ def check_hardware(device, engine):
         pytest.skip(words)
 
 
+def frames_of(spec, dataset):
+    """Four frames as the graph takes them: noise, or the first test scans."""
+    if spec.kind == "image":
+        return np.random.default_rng(0).integers(0, 256, (4, *spec.frame_shape), dtype=np.uint8)
+    reader = input_of(spec)
+    return reader.prepare(np.stack([reader.read(sample.path) for sample in dataset.test[:4]]))
+
+
 @pytest.mark.parametrize(("name", "device", "engine"), ON_GPU + ON_CPU)
-def test_fitted_on_a_device_it_is_the_reference_in_an_engine(name, device, engine, dataset, settings_of, tmp_path):
+def test_fitted_on_a_device_it_is_the_reference_in_an_engine(name, device, engine, data_of, settings_of, tmp_path):
     check_hardware(device, engine)
     run = tmp_path / "run"
-    record = train(name, settings_of(name), dataset=dataset, run=run, options=TrainOptions(device=device))
+    dataset, options = data_of(name, device=device)
+    record = train(name, settings_of(name), dataset=dataset, run=run, options=options)
     assert record.fit.get("device") == ("cuda:0" if device == "cuda" else None)
 
     detector = load_detector(record.detector, run / CHECKPOINT)
-    held_out = image_set(detector, [dataset.root / name for name in record.holdout])
+    held_out = image_set(detector, [dataset.root / name for name in record.holdout], scans=record.scans)
     assert list(record.holdout_scores) == score_images(detector, held_out), "a threshold comes from the reference"
 
     bundle = export_bundle(run, tmp_path / "model.bundle")
     spec = bundle.manifest.preprocessing
-    shape = bundle.manifest.inputs[0].shape[1:]
-    frames = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+    frames = frames_of(spec, dataset)
     with torch.inference_mode():
         reference = load_reference(record.detector, spec, weights=run / CHECKPOINT)(torch.from_numpy(frames))
     got = predict(open_engine(bundle, engine), frames)

@@ -5,13 +5,17 @@
     python benchmarks/costs.py --merge FILE
 
 Without ``--measure`` nothing is a time that was measured. Each detector is fitted by its paper's preset, with random
-backbone weights, on a handful of drawn images, twice or more: with one epoch and with two. Floating-point operations
-are counted as they are done, so are the bytes that a step keeps for its backward pass, and the bytes of what was
-learned. From these the page extrapolates to 242 good images, MVTec AD's mean, and to the preset's epochs and batch.
+backbone weights, on a handful of drawn images or scans, twice or more: with one epoch and with two. Floating-point
+operations are counted as they are done, so are the bytes that a step keeps for its backward pass, and the bytes of what
+was learned. From these the page extrapolates to 242 good images, MVTec AD's mean, or to 266 good scans, MVTec 3D-AD's,
+and their copies, and to the preset's epochs and batch.
 
-With ``--measure`` the same fit begins on a device, on 242 images of which a fifth is held out. Each training ends after
-the epoch that exceeds a sixth of the limit, and the fit at a stage that exceeds the limit: what the pace of a stage
-makes of the whole of it is the time that the page tells.
+Scans are 400 px squares without colours. An f-AnoGAN is fitted with one scan per step, and at three small widths, since
+its networks are too large for a CPU: operations, bytes and parameters are quadratic in the width.
+
+With ``--measure`` the fit of a detector of images begins on a device, on 242 images of which a fifth is held out. Each
+training ends after the epoch that exceeds a sixth of the limit, and the fit at a stage that exceeds the limit: what the
+pace of a stage makes of the whole of it is the time that the page tells.
 
 The figures go into docs/reproduce.json, one entry per detector; the page is rendered from it.
 """
@@ -19,9 +23,13 @@ The figures go into docs/reproduce.json, one entry per detector; the page is ren
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import dataclasses
+import functools
 import json
+import math
+import shutil
 import tempfile
 import time
 import weakref
@@ -31,9 +39,12 @@ from typing import Any
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 DATA, PAGE = DOCS / "reproduce.json", DOCS / "reproduce.md"
 START, END = "<!-- costs: python benchmarks/costs.py -->", "<!-- end of costs -->"
-#: Good images of an MVTec AD category, the mean of fifteen.
-NUM_IMAGES = 242
+#: Good images of an MVTec AD category, the mean of fifteen; good scans of an MVTec 3D-AD category, the mean of ten.
+NUM_IMAGES, NUM_SCANS = 242, 266
 _FITTED, _HELD_OUT, _BATCH = 4, 2, 2
+#: The size of dowel's and cable gland's scans, and the smallest of MVTec 3D-AD. Of its good scans a tenth is held out.
+_SCAN_PX, _SCANS_FITTED, _SCANS_HELD_OUT = 400, 6, 1
+_WIDTHS = (2, 4, 8)
 
 
 def main() -> None:
@@ -53,7 +64,8 @@ def main() -> None:
     kept = json.loads(given.out.read_text()) if given.out.exists() else {}
     for name, more in (json.loads(given.merge.read_text()) if given.merge else {}).items():
         kept[name] = kept.get(name, {}) | more
-    for name in [] if given.render or given.merge else given.names or sorted(filter(_takes_images, DETECTORS)):
+    names = [] if given.render or given.merge else given.names or sorted(DETECTORS)
+    for name in filter(_takes_images, names) if given.measure else names:
         found = {"measured": measure(name, given)} if given.measure else count(name)
         kept[name] = kept.get(name, {}) | found
         print(name, found, flush=True)
@@ -66,7 +78,7 @@ def main() -> None:
 
 
 def _takes_images(name: str) -> bool:
-    """Whether a detector takes images: those of scans are fitted to other data, and are not counted."""
+    """Whether a detector takes images, not scans."""
     from lineproof.core.registry import resolve
     from lineproof.detectors.table import DETECTORS
 
@@ -78,15 +90,17 @@ def count(name: str) -> dict[str, Any]:
     from lineproof.detectors.base import make_config
     from lineproof.detectors.table import DETECTORS
 
+    assert name in DETECTORS
     config = make_config(name, {})
     full = dataclasses.asdict(config)
+    if not _takes_images(name):
+        return _count_scans(name, full)
     lengths = {key: full[key] for key in full if key == "epochs" or key.endswith("_epochs")}
     # Where the number of epochs follows from another parameter.
     lengths |= {"epochs": config.num_epochs} if hasattr(config, "num_epochs") else {}
     base = {"weights": "random" if full["weights"] == "imagenet" else full["weights"], **dict.fromkeys(lengths, 1)}
     base |= {"batch_size": _BATCH} if "batch_size" in full else {}
     base |= {"steps_per_epoch": 2} if "steps_per_epoch" in full else {}
-    assert name in DETECTORS
     once = _fit(name, base)
     per_epoch = {key: _fit(name, {**base, key: 2})["flop"] - once["flop"] for key in lengths}
     # What an epoch is made of: images, or steps that draw as many as they need.
@@ -94,38 +108,146 @@ def count(name: str) -> dict[str, Any]:
     of_epoch = full["steps_per_epoch"] * full["batch_size"] if "steps_per_epoch" in full else NUM_IMAGES
     more = _fit(name, base, num_images=2 * _FITTED)
     fixed = (once["flop"] - sum(per_epoch.values())) / _FITTED * NUM_IMAGES
+    flop = fixed + sum(per_epoch[key] / drawn * of_epoch * lengths[key] for key in lengths)
+    learned = once["learned_bytes"] + (more["learned_bytes"] - once["learned_bytes"]) / _FITTED * NUM_IMAGES
+    step_bytes = once["step_bytes"] / _BATCH * full.get("batch_size", _BATCH)
+    return _entry(lengths, flop=flop, step_bytes=step_bytes, trained=once["trained"], learned_bytes=learned)
+
+
+def _count_scans(name: str, full: dict[str, Any]) -> dict[str, Any]:
+    """Count the fits of a detector of scans, which learns as much whatever the number of scans."""
+    num_seen = NUM_SCANS * (full["copies"] + 1)
+    if "generator_steps" not in full:
+        lengths = {"epochs": full["epochs"]} if "epochs" in full else {}
+        base = {"copies": 0, **dict.fromkeys(lengths, 1), **({"batch_size": _BATCH} if lengths else {})}
+        once = _fit(name, base, num_images=_SCANS_FITTED)
+        per_epoch = {
+            key: _fit(name, {**base, key: 2}, num_images=_SCANS_FITTED)["flop"] - once["flop"] for key in lengths
+        }
+        flop = (once["flop"] - sum(per_epoch.values())) / _SCANS_FITTED * num_seen
+        flop += sum(per_epoch[key] / _SCANS_FITTED * num_seen * lengths[key] for key in lengths)
+        batch = _BATCH
+    else:
+        # An epoch is one step of the generator with all of the critic's, and as many steps of the encoder as scans.
+        batch, num = 1, full["critic_steps"]
+        lengths = {key: full[key] for key in ("generator_steps", "encoder_steps")}
+        base = {"copies": 0, "batch_size": batch, "generator_steps": 1, "encoder_steps": num}
+        at_width = functools.partial(_at_width, name, width=full["width"], num_scans=num)
+        once = at_width(base)
+        generator = at_width({**base, "generator_steps": 2})["flop"] - once["flop"]
+        encoder = at_width({**base, "encoder_steps": 2 * num})["flop"] - once["flop"]
+        flop = full["batch_size"] * (lengths["generator_steps"] * generator + lengths["encoder_steps"] * encoder / num)
+    step_bytes = once["step_bytes"] / batch * full.get("batch_size", batch)
+    return _entry(
+        lengths, flop=flop, step_bytes=step_bytes, trained=once["trained"], learned_bytes=once["learned_bytes"]
+    )
+
+
+def _at_width(name: str, settings: dict[str, Any], *, width: int, num_scans: int) -> dict[str, float]:
+    """What a fit counts at a width, by the polynomial through what it counts at small ones (Lagrange)."""
+    counted = [_fit(name, {**settings, "width": item}, num_images=num_scans) for item in _WIDTHS]
+    weights = [math.prod((width - b) / (a - b) for b in _WIDTHS if b != a) for a in _WIDTHS]
+    return {key: sum(w * item[key] for w, item in zip(weights, counted, strict=True)) for key in counted[0]}
+
+
+def _entry(
+    lengths: dict[str, int], *, flop: float, step_bytes: float, trained: float, learned_bytes: float
+) -> dict[str, Any]:
     return {
-        "teraflop": round((fixed + sum(per_epoch[key] / drawn * of_epoch * lengths[key] for key in lengths)) / 1e12, 1),
+        "teraflop": round(flop / 1e12, 1),
         "epochs": lengths,
-        "step_gb": round(once["step_bytes"] / _BATCH * full.get("batch_size", _BATCH) / 1e9, 2),
-        "trained_m": round(once["trained"] / 1e6, 2),
-        "learned_gb": round(
-            (once["learned_bytes"] + (more["learned_bytes"] - once["learned_bytes"]) / _FITTED * NUM_IMAGES) / 1e9, 3
-        ),
+        "step_gb": round(step_bytes / 1e9, 2),
+        "trained_m": round(trained / 1e6, 2),
+        "learned_gb": round(learned_bytes / 1e9, 3),
     }
+
+
+def operations() -> Any:
+    """Return PyTorch's counter of operations; it follows no modules, whose hooks allow no gradient of a gradient."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
+
+
+class _NoModules(contextlib.nullcontext):  # type: ignore[type-arg]
+    """Stands for the counter's tracker of modules: everything is one."""
+
+    parents = ("Global",)
 
 
 def _fit(name: str, settings: dict[str, Any], *, num_images: int = _FITTED) -> dict[str, float]:
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
 
-    from lineproof.data.dataset import open_dataset
-    from lineproof.data.sample.write import write_sample
     from lineproof.detectors.base import FitContext, build_detector, make_config
-    from lineproof.detectors.training.train import image_set
 
     torch.manual_seed(0)
     live = _Live()
     with tempfile.TemporaryDirectory() as folder:
-        write_sample(Path(folder), num_train=num_images + _HELD_OUT, num_test_good=1, num_test_defect=6, size_px=256)
-        paths = [item.path for item in open_dataset(Path(folder), category="flange").train]
-        detector = build_detector(name, make_config(name, settings))
-        images, holdout = (image_set(detector, part) for part in (paths[:num_images], paths[num_images:]))
-        with FlopCounterMode(display=False) as counter, live.hooks():
+        config = make_config(name, settings)
+        if _takes_images(name):
+            detector = build_detector(name, config)
+            images, holdout = _images(Path(folder), detector, num_images)
+        else:
+            detector, images, holdout = _scans(name, config, num_images)
+        with operations() as counter, live.hooks():
             detector.fit(images, holdout, context=FitContext())
     trained = sum(item.numel() for item in detector.parameters() if item.requires_grad)
     learned = sum(item.nbytes for item in detector.state_dict().values())
     return {"flop": counter.get_total_flops(), "step_bytes": live.peak, "trained": trained, "learned_bytes": learned}
+
+
+def _images(folder: Path, detector: Any, num_images: int) -> Any:
+    from lineproof.data.dataset import open_dataset
+    from lineproof.data.sample.write import write_sample
+    from lineproof.detectors.training.train import image_set
+
+    write_sample(folder, num_train=num_images + _HELD_OUT, num_test_good=1, num_test_defect=6, size_px=256)
+    paths = [item.path for item in open_dataset(folder, category="flange").train]
+    return (image_set(detector, part) for part in (paths[:num_images], paths[num_images:]))
+
+
+def _scans(name: str, config: Any, num_scans: int) -> Any:
+    """A detector of scans, and those that it is fitted to and that are held out."""
+    from lineproof.core.inputs import ScanRule
+    from lineproof.core.registry import resolve
+    from lineproof.data.scans import camera_for, survey_scans
+    from lineproof.detectors.base import build_detector
+    from lineproof.detectors.table import DETECTORS
+    from lineproof.detectors.training.train import image_set
+    from lineproof.detectors.volume.base import native_resolved
+
+    root = _drawn_scans()
+    paths = sorted((root / "train" / "good" / "rgb").iterdir())
+    fitted, held_out = paths[:num_scans], paths[-_SCANS_HELD_OUT:]
+    frame = (_SCAN_PX, _SCAN_PX)
+    config = native_resolved(config, frame)
+    extent = survey_scans(fitted).extent(num_scans)
+    kind = resolve(DETECTORS, name, kind="detector")
+    spec = kind.scan_spec(config, frame=frame, extent=extent, fit="none")
+    camera, is_calibrated = camera_for(root, fitted, size=frame, frame=frame, fit="none")
+    rule = ScanRule(spec=spec, camera=camera, is_calibrated=is_calibrated)
+    detector = build_detector(name, config)
+    return detector, *(image_set(detector, part, scans=rule) for part in (fitted, held_out))
+
+
+@functools.cache
+def _drawn_scans() -> Path:
+    """The folder of one category of drawn scans, which lies as long as the process does."""
+    from lineproof.data.sample.write_3d import write_sample_3d
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    write_sample_3d(
+        folder,
+        num_train=_SCANS_FITTED + _SCANS_HELD_OUT,
+        num_validation=0,
+        num_test_good=0,
+        num_test_defect=0,
+        size_px=_SCAN_PX,
+    )
+    return folder / "bracket"
 
 
 def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Install:  pip install -e '.[train,cpu]'      (in a checkout)
 Run:      python examples/reproduce_tables.py MVTEC WORK --row padim fastflow --category screw --seed 0 1 2
           python examples/reproduce_tables.py MVTEC3D WORK --table 5 6 --row patchcore depth_vm_rgb --category bagel
-          docs/reproduce.md says where to get MVTec AD and MVTec 3D-AD, and what each detector costs.
-Prints:   each cell as it is done (figures, then mean and deviation over the seeds), then the tables.
+          docs/reproduce.md says where to get both data sets, and what each detector costs.
+Prints:   each cell as it is done (figures, mean and deviation over the seeds), then the tables, in WORK all columns.
 
 A cell is a row, a category and a seed. Its result lies in WORK/cells; the same command does only what is missing, and
 an interrupted training goes on where it was. A cell that fails is named, the others go on, the exit status is 1.
@@ -17,16 +17,16 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from lineproof.bundle.atomic import write_json
+from lineproof.bundle.atomic import write_atomic, write_json
 from lineproof.core.errors import LineproofError, StoppedError
 from lineproof.detectors.training.from_folder import train_detector
 from lineproof.detectors.training.options import TrainOptions
 from lineproof.eval.accuracy.evaluate import evaluate
 from lineproof.eval.accuracy.request import EvaluationRequest
 from lineproof.export.bundle import export_bundle
-from lineproof.report.published import paper_table, published
+from lineproof.report.published import ACCURACY_TABLES, paper_table, published
 
-TABLES = {number: table for number, table in published()["tables"].items() if "metric" in table}
+TABLES = {number: published()["tables"][number] for number in ACCURACY_TABLES}
 METRICS = sorted({table["metric"] for table in TABLES.values()})
 
 
@@ -42,8 +42,8 @@ def main(given: argparse.Namespace) -> int:
     for row, category, seed in itertools.product(rows, categories, given.seed):
         try:
             result = cell(given, row, category, seed, presets[row])
-        except StoppedError as error:
-            sys.exit(str(error))
+        except (StoppedError, KeyboardInterrupt) as error:
+            sys.exit(str(error) or "Stopped. The same command goes on.")
         except LineproofError as error:
             failed += 1
             print(f"{row} {category} seed {seed}: failed. {error}", flush=True)
@@ -60,6 +60,7 @@ def main(given: argparse.Namespace) -> int:
             for row, of in of_metric.items()
         }
         print(f"\n{paper_table(number, measured).text()}")
+        write_atomic(given.work / f"table{number}.md", paper_table(number, measured).markdown().encode())
     return int(failed > 0)
 
 
@@ -74,7 +75,7 @@ def cell(given, row, category, seed, preset):
     path, run = given.work / "cells" / f"{name}.json", given.work / "runs" / name
     if path.exists() and (kept := json.loads(path.read_text()))["asked"] == asked:
         return kept
-    options = TrainOptions(seed=seed, device=given.device)
+    options = TrainOptions(seed=seed, device=given.device, num_workers=given.workers)
     trained = train_detector(
         detector, given.data, category=category, settings=settings, preset=preset, out=run, options=options
     )
@@ -93,6 +94,7 @@ if __name__ == "__main__":
     for option in ("row", "category", "set"):
         parser.add_argument(f"--{option}", nargs="+", default=[])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--workers", type=int, default=0)
     for option in ("preset", "device", "engine"):
         parser.add_argument(f"--{option}", default={"device": "cpu", "engine": "auto"}.get(option))
     sys.exit(main(parser.parse_args()))

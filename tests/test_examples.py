@@ -139,6 +139,8 @@ def test_reproduce_tables_of_scans(tmp_path):
     (tmp_path / "set" / "bracket").rename(tmp_path / "set" / "bagel")
     words = ("--table", "5", "6", "--category", "bagel", "--preset", "quick", "--set", "copies=1")
     out = run("reproduce_tables", "set", "work", *words, "--row", "depth_vm", "depth_vm_rgb", folder=tmp_path)
+    metrics = ("aupro", "image_auroc", "pixel_auroc")
+    assert [line.split()[4] for line in out.splitlines()[:6]] == [*metrics, *metrics]
     for number, metric in (("5", "image_auroc"), ("6", "aupro")):
         lines = out.split(f"Table {number}: ")[1].split("\n\n")[0].splitlines()
         for row, published in (("depth_vm", "3D depth VM"), ("depth_vm_rgb", "3D+RGB depth VM")):

@@ -72,6 +72,29 @@ def test_pytorch_counts_the_same():
     assert counter.get_total_flops() == sum(count_flops(model).values())
 
 
+GRIDS = """
+grids (float[N, 3, 16, 8, 12] x, float[8, 3, 4, 4, 4] w, float[8, 5, 4, 4, 4] t) => (float[N, 5, 16, 8, 12] y)
+{
+    a = Conv <pads = [1, 1, 1, 1, 1, 1], strides = [2, 2, 2]> (x, w)
+    y = ConvTranspose <pads = [1, 1, 1, 1, 1, 1], strides = [2, 2, 2]> (a, t)
+}
+"""
+
+
+def test_convolutions_of_grids_by_hand():
+    """Halved and doubled along three axes: 8 × 4 × 6 cells between."""
+    model = model_of(GRIDS, ["backbone/Conv", "head/ConvTranspose"])
+    counted = count_flops(model)
+    assert counted["backbone"] == 2 * (8 * 8 * 4 * 6) * (3 * 64)  # outputs × inputs per output
+    assert counted["head"] == 2 * (8 * 8 * 4 * 6) * (5 * 64)  # every input value is spread over 5 channels × 4×4×4
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        cells = torch.nn.Conv3d(3, 8, 4, 2, 1, bias=False)(torch.zeros(1, 3, 16, 8, 12))
+        assert torch.nn.ConvTranspose3d(8, 5, 4, 2, 1, bias=False)(cells).shape == (1, 5, 16, 8, 12)
+    assert counter.get_total_flops() == counted["backbone"] + counted["head"]
+
+
 def test_a_tensor_without_a_shape_is_refused():
     model = model_of(CONVOLUTIONS, ["preprocess/Conv", "backbone/Conv", "head/ConvTranspose"], infer=False)
     with pytest.raises(ExportError, match=r"preprocess/Conv: a tensor has no known shape"):

@@ -145,6 +145,25 @@ def test_every_column_of_the_table_is_printed_with_ours_below(number):
     assert sum(row.endswith(", measured") for row in rows) == len(ours)
 
 
+@pytest.mark.parametrize("number", ["5", "6"])
+def test_every_column_of_tables_5_and_6_is_printed_with_ours_below_and_the_mean(number):
+    header, *cells = read_tsv(DATA / f"table{number}.tsv")
+    methods = TABLES[number]["paper"]
+    measured = {f"{method} fp32 on ort-cpu": {name: i / 10 for i, name in enumerate(MVTEC_3D_AD)} for method in methods}
+    table = paper_table(number, measured)
+    assert table.header == ("method", *sorted(MVTEC_3D_AD), "all")
+    assert table.hidden == ()
+    printed = iter(table.rows)
+    for column, (name, method) in enumerate(zip(header[1], methods, strict=True)):
+        published_row, ours = next(printed), next(printed)
+        assert published_row[0] == f"{name}, published"
+        values = [float(row[column]) for _, row in sorted(cells[:10], key=lambda cell: cell[0].replace(" ", "_"))]
+        assert [float(cell) for cell in published_row[1:]] == [*values, float(cells[10][1][column])]
+        assert ours[0] == f"{method} fp32 on ort-cpu, measured"
+        assert ours[-1] == "0.450"  # the mean of 0.0 to 0.9
+    assert next(printed, None) is None
+
+
 def test_all_six_models_of_table_3_are_printed_with_ours_below():
     names = [name for name, _ in read_tsv(DATA / "table3.tsv")[1:]]
     measured = {f"{method} resnet18 (a.bundle)": {"fps": 1.0} for method in TABLES["3"]["paper"]}

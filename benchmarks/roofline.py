@@ -4,11 +4,11 @@
 
 One thread, batch 1, the golden frames. ort-cpu and openvino take turns (``lineproof.profiles``); then each library's
 own profiler says where the time of its run goes: each layer's median, summed over the stages of the graph. The peak is
-that of a matrix product in float32, the bandwidth that of a copy of a gigabyte (read and written), the best of a few on
-one thread in the same run. Bytes are what the layers of ONNX Runtime read and write; OpenVINO fuses more of them, and
-what a cache holds is faster than the copy, so that a stage may lie above this roof. A stage whose bytes would take
-longer than its operations is bound by memory, else by arithmetic; ``of roof`` is the share of the longer of both times
-in what was measured.
+that of a matrix product in float32, the bandwidth that of a copy of a gigabyte (read and written), the best of a few
+before each bundle, on one thread in the same run. Bytes are what the layers of ONNX Runtime read and write; OpenVINO
+fuses more of them, and what a cache holds is faster than the copy, so that a stage may lie above this roof. A stage
+whose bytes would take longer than its operations is bound by memory, else by arithmetic; ``of roof`` is the share of
+the longer of both times in what was measured.
 """
 
 from __future__ import annotations
@@ -36,14 +36,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--out", type=Path, help="file of the figures")
     given = parser.parse_args()
-    peak, bandwidth = peak_gflops(), bandwidth_gb()
-    print(f"One thread: {peak:.0f} GFLOP/s in a matrix product, {bandwidth:.1f} GB/s in a copy.", flush=True)
-    found: dict[str, Any] = {"peak_gflops": peak, "bandwidth_gb_s": bandwidth, "bundles": {}}
+    peak = bandwidth = 0.0
+    bundles = {}
     for path in given.bundles:
-        found["bundles"][path.name] = measured = measure(path, given.runs)
-        print(f"\n{path.name}: " + ", ".join(f"{name} {measured['p50_ms'][name]:.2f} ms" for name in ENGINES))
+        # Between bundles, since other work on the machine comes and goes.
+        peak, bandwidth = max(peak, peak_gflops()), max(bandwidth, bandwidth_gb())
+        bundles[path.name] = measure(path, given.runs)
+    print(f"One thread: {peak:.0f} GFLOP/s in a matrix product, {bandwidth:.1f} GB/s in a copy.")
+    for bundle, measured in bundles.items():
+        times = (
+            f"{name} {ms:.2f} ms, {measured['gflop'] / ms * 1e3:.1f} GFLOP/s" for name, ms in measured["p50_ms"].items()
+        )
+        print(f"\n{bundle}: {measured['gflop']:.3f} GFLOP, {', '.join(times)}")
         for name, (stage, row) in itertools.product(ENGINES, measured["stages"].items()):
             print(f"  {name:9} {stage:11} {line(row, row['ms'][name], peak, bandwidth)}; {tops(row['layers'][name])}")
+    found = {"peak_gflops": peak, "bandwidth_gb_s": bandwidth, "runs": given.runs, "bundles": bundles}
     if given.out:
         given.out.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -114,7 +121,7 @@ def measure(path: Path, num_runs: int) -> dict[str, Any]:
         }
         for stage, flops in bundle.manifest.figures.flops.items()
     }
-    return {"p50_ms": p50, "stages": stages}
+    return {"p50_ms": p50, "gflop": sum(bundle.manifest.figures.flops.values()) / 1e9, "stages": stages}
 
 
 class _Stages:

@@ -6,11 +6,13 @@ Run:      python examples/reproduce_tables.py MVTEC WORK --row padim fastflow --
           docs/reproduce.md says where to get both data sets, and what each detector costs.
 Prints:   each cell as it is done (figures, mean and deviation over the seeds), then the tables, in WORK all columns.
 
-A cell is a row, a category and a seed. Its result lies in WORK/cells; the same command does only what is missing, and
-an interrupted training goes on where it was. A cell that fails is named, the others go on, the exit status is 1.
+A cell is a row, a category and a seed, by a preset and --set KEY=VALUE, each of which has a folder in WORK. The same
+command does only what is missing, and an interrupted training goes on where it was. A cell that fails is named, the
+others go on, the exit status is 1.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import sys
@@ -38,7 +40,7 @@ def main(given: argparse.Namespace) -> int:
     # Zheng et al. trained six detectors of images on MVTec 3D-AD themselves, and Table 4 says how.
     of_table_4 = published()["tables"]["4"]["paper"] if {"5", "6"} & {*shown} else {}
     presets = {row: given.preset or ("table4" if row in of_table_4 else "paper") for row in rows}
-    figures, failed = {}, 0
+    figures, failed, asked = {}, 0, " with --set" if given.set else ""
     for row, category, seed in itertools.product(rows, categories, given.seed):
         try:
             result = cell(given, row, category, seed, presets[row])
@@ -54,9 +56,9 @@ def main(given: argparse.Namespace) -> int:
             spread = f", mean {mean(values):.4f} ± {stdev(values):.4f}" if values[1:] else ""
             print(f"{row} {category} seed {seed}: {metric} {values[-1]:.4f}{spread}", flush=True)
     for number, table in shown.items():
-        of_metric = {row: by_category for (metric, row), by_category in figures.items() if metric == table["metric"]}
+        of_metric = {row: of for (metric, row), of in figures.items() if metric == table["metric"]}
         measured = {
-            f"{row} ({presets[row]}, {len(given.seed)} seeds)": {category: mean(of[category]) for category in of}
+            f"{row} ({presets[row]}{asked}, seeds: {min(map(len, of.values()))})": {name: mean(of[name]) for name in of}
             for row, of in of_metric.items()
         }
         print(f"\n{paper_table(number, measured).text()}")
@@ -69,17 +71,19 @@ def cell(given, row, category, seed, preset):
     # A detector of scans has two rows, without colours and with them.
     detector = row.removesuffix("_rgb")
     colours = {"rgb": detector != row} if f"{detector}_rgb" in TABLES["5"]["paper"] else {}
-    settings = {**colours, **dict(pair.split("=", 1) for pair in given.set)}
+    settings = {**colours, **dict(pair.partition("=")[::2] for pair in given.set)}
     asked = {"preset": preset, "settings": settings, "data": str(given.data.resolve()), "seed": seed}
     name = f"{row}-{category}-{seed}"
-    path, run = given.work / "cells" / f"{name}.json", given.work / "runs" / name
+    # Other settings are other trainings: a trial must not stand in the way of the paper's.
+    changes = f"-{hashlib.sha256(' '.join(sorted(given.set)).encode()).hexdigest()[:6]}" if given.set else ""
+    work = given.work / f"{preset}{changes}"
+    path, run = work / "cells" / f"{name}.json", work / "runs" / name
     if path.exists() and (kept := json.loads(path.read_text()))["asked"] == asked:
         return kept
-    options = TrainOptions(seed=seed, device=given.device, num_workers=given.workers)
-    trained = train_detector(
-        detector, given.data, category=category, settings=settings, preset=preset, out=run, options=options
-    )
-    bundle = export_bundle(run, given.work / "bundles" / f"{name}.bundle")
+    how = TrainOptions(seed=seed, device=given.device, num_workers=given.workers)
+    of = {"category": category, "settings": settings, "preset": preset}
+    trained = train_detector(detector, given.data, **of, out=run, options=how)
+    bundle = export_bundle(run, work / "bundles" / f"{name}.bundle")
     (item,) = evaluate([bundle.path], EvaluationRequest(data=given.data, category=category, engine=given.engine)).items
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"asked": asked, "fit": trained.record.fit, **{m: item.accuracy.value(m) for m in METRICS}})
@@ -88,13 +92,13 @@ def cell(given, row, category, seed, preset):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for folder in ("data", "work"):
-        parser.add_argument(folder, type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["1", "2"])
-    for option in ("row", "category", "set"):
-        parser.add_argument(f"--{option}", nargs="+", default=[])
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=0)
+    for option in ("row", "category", "set"):
+        parser.add_argument(f"--{option}", nargs="+", default=[])
     for option in ("preset", "device", "engine"):
         parser.add_argument(f"--{option}", default={"device": "cpu", "engine": "auto"}.get(option))
     sys.exit(main(parser.parse_args()))

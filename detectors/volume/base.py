@@ -93,6 +93,14 @@ class VoxelConfig(ScanConfig):
     ray_stride_px: Count = 4
 
 
+def smallest_deviations(rule: ScanRule, depth_m: float, colour: float) -> list[float]:
+    """Smallest deviation of each channel of depth images, in units of its values; see ``DepthPart``."""
+    spec = rule.spec
+    if not isinstance(spec, DepthPreprocessing):
+        raise TypeError(f"A detector of depth images was given {spec.kind} scans.")
+    return [2.0 * depth_m / (spec.far_m - spec.near_m), *([colour] * 3 if spec.has_rgb else [])]
+
+
 ScanConfigT = TypeVar("ScanConfigT", bound=ScanConfig)
 DepthConfigT = TypeVar("DepthConfigT", bound=DepthConfig)
 VoxelConfigT = TypeVar("VoxelConfigT", bound=VoxelConfig)

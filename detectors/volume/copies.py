@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,6 +17,8 @@ from ...data.inputs.scan import is_measured
 from ..training.scans import Scans, ScanSet
 from ..training.task import BatchSource, Draw
 from .turning import Plane, background_plane, turned_scan
+
+_MEMORY_LIMIT_BYTES = 1 << 30
 
 
 class Draws(NamedTuple):
@@ -80,7 +83,9 @@ class Copies:
 
 @final
 class CopySource(BatchSource[Scans]):
-    """Batches of scans and of their turned copies, each made when it is drawn; an epoch has every one of them once.
+    """Batches of scans and of their turned copies; an epoch has every one of them once.
+
+    A copy is made when it is drawn; where all of them take less than a gibibyte, they are kept.
 
     Args:
         scans: the scans.
@@ -91,6 +96,7 @@ class CopySource(BatchSource[Scans]):
     def __init__(self, scans: ScanSet, copies: Copies, *, seed: int) -> None:
         self._scans, self._copies, self._seed = scans, copies, seed
         self._draws: dict[int, Draws] = {}
+        self._kept: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return len(self._scans) * (self._copies.num + 1)
@@ -102,6 +108,11 @@ class CopySource(BatchSource[Scans]):
         """Return what a detector takes of the items at indices int64 (B,)."""
         return self._scans.parts([self._cloud(item) for item in indices.tolist()])
 
+    def once(self, batch_size: int) -> Iterator[Scans]:
+        """Yield every item once, in batches."""
+        for part in torch.arange(len(self)).split(batch_size):
+            yield self.at(part)
+
     def _cloud(self, item: int) -> NDArray[np.float32]:
         index, number = divmod(item, self._copies.num + 1)
         cloud = self._scans.cloud(index)
@@ -109,4 +120,9 @@ class CopySource(BatchSource[Scans]):
             return cloud
         if index not in self._draws:
             self._draws[index] = self._copies.draw(cloud, seed=self._seed, index=index)
-        return self._copies.copy(cloud, self._scans, self._draws[index], number - 1)
+        if item not in self._kept:
+            copy = self._copies.copy(cloud, self._scans, self._draws[index], number - 1)
+            if copy.nbytes * len(self) > _MEMORY_LIMIT_BYTES:
+                return copy
+            self._kept[item] = copy
+        return self._kept[item]

@@ -23,15 +23,17 @@ from ...core.size import Size, size_text
 from ..base import FitContext
 from ..presets import Preset
 from ..ranges import Count, NotNegative, Positive
-from ..training.scans import Scans, ScanSet
+from ..training.scans import ScanSet
 from ..training.task import Optimisation
-from .base import AbstractDepthDetector, DepthConfig
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .base import AbstractDepthDetector, DepthConfig, smallest_deviations
+from .deviations import Deviations, without_lost_depths
 from .networks import IMAGE_REDUCTION, image_decoder, image_encoder
-from .restoring import DepthScore, Restoring, RestoringConfig, differences, held_out_batches, restore, train_restoring
+from .restoring import Carried, DepthScore, differences
 
 
 @dataclass(frozen=True, kw_only=True)
-class DepthAeConfig(RestoringConfig, DepthConfig):
+class DepthAeConfig(AutoencoderConfig, DepthConfig):
     """Parameters of Depth AE.
 
     Attributes:
@@ -39,21 +41,21 @@ class DepthAeConfig(RestoringConfig, DepthConfig):
         crop_px: equal to ``resize_px``: scans are not cropped.
         latent: length of the vector between encoder and decoder. A guess: the paper's appendix compares several.
         batch_size: scans per step. A guess.
-        epochs: passes over the scans and their copies. A guess.
-        learning_rate: Adam's learning rate. A guess.
         weight_decay: weight of Adam's L2 term. A guess.
+        smallest_depth_m: smallest deviation of a depth, in metres, where deviations are restored. Our guess.
+        smallest_colour: smallest deviation of a colour, of a range of 1, likewise. Our guess.
     """
 
     resize_px: Size = (256, 256)
     crop_px: Size = (256, 256)
     latent: Count = 128
     batch_size: Count = 16
-    epochs: Count = 50
-    learning_rate: Positive = 2e-4
     weight_decay: NotNegative = 1e-5
+    smallest_depth_m: Positive = 5e-4
+    smallest_colour: Positive = 0.02
 
 
-class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):
+class DepthAe(Autoencoder, AbstractDepthDetector[DepthAeConfig]):
     """Depth AE in its training form."""
 
     config_class = DepthAeConfig
@@ -69,6 +71,8 @@ class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):
         channels = 4 if config.rgb else 1
         self.encoder = image_encoder(channels, config.latent, config.resize_px)
         self.decoder = image_decoder(channels, config.latent, config.resize_px)
+        is_restoring_deviations = config.restores == "deviations"
+        self.deviations = Deviations(channels, is_masked=self._is_masked) if is_restoring_deviations else None
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -81,9 +85,10 @@ class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """With colours, at 128 px; lost pixels are unknown."""
-        size = {"resize_px": 128, "crop_px": 128, "invalid": "masked"}
-        return {**super().quick_settings(), **size, "copies": 2, "epochs": 60, "batch_size": 8, "learning_rate": 1e-3}
+        """With colours, at 64 px; lost pixels are unknown, and deviations are restored, not values."""
+        size = {"resize_px": 64, "crop_px": 64, "invalid": "masked", "restores": "deviations"}
+        steps = {"copies": 2, "latent": 32, "epochs": 60, "batch_size": 8, "learning_rate": 1e-3}
+        return {**super().quick_settings(), **size, **steps}
 
     @property
     def _is_masked(self) -> bool:
@@ -92,30 +97,27 @@ class DepthAe(Restoring, AbstractDepthDetector[DepthAeConfig]):
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train encoder and decoder to restore good scans."""
         config = self.config
-        self.to(context.device)
-        network = nn.ModuleList([self.encoder, self.decoder])
 
-        def loss(batch: Scans) -> Tensor:
-            images, measured, restored = restore(self.encoder, self.decoder, batch)
+        def loss(carried: Carried) -> Tensor:
+            images, measured, restored = carried
             apart = differences(images, restored, "squared")
-            if self._is_masked:
-                apart = torch.cat([apart[:, :1] * measured, apart[:, 1:]], 1)
-            return apart.mean()
+            return (without_lost_depths(apart, measured) if self._is_masked else apart).mean()
 
-        optimiser = torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-        report = train_restoring(
-            network,
-            Optimisation(optimiser=optimiser),
-            loss=loss,
-            epochs=config.epochs,
+        def optimisation(network: nn.Module) -> Optimisation:
+            return Optimisation(
+                optimiser=torch.optim.Adam(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+            )
+
+        return self.learn(
+            config.drawn(scans, context.seed),
+            holdout,
             config=config,
-            source=config.drawn(scans, context.seed),
-            held_out=held_out_batches(holdout, config.batch_size),
+            smallest=smallest_deviations(scans.rule, config.smallest_depth_m, config.smallest_colour),
+            loss=loss,
+            optimisation=optimisation,
             context=context,
         )
-        self.cpu()
-        return report
 
     def score(self) -> DepthScore:
         """See ``Restoring``."""
-        return DepthScore(self.config.error, is_masked=self._is_masked)
+        return DepthScore(self.config.error, is_masked=self._is_masked, weights=self.weights)

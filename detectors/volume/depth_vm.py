@@ -19,14 +19,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ...core.inputs import DepthPreprocessing
 from ..base import Deployed, FitContext
 from ..presets import Preset
 from ..ranges import CountOrZero, Degrees, Positive
 from ..training.scans import Scans, ScanSet
-from .base import AbstractDepthDetector, DepthConfig
+from .base import AbstractDepthDetector, DepthConfig, smallest_deviations
 from .copies import Copies
-from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
+from .variation import Centre, Moments, Whiten, lengths, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +75,21 @@ class DepthVm(AbstractDepthDetector[DepthVmConfig]):
 
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Count every scan and its copies, in one pass."""
-        config, spec, size = self.config, scans.rule.spec, self.config.resize_px
-        if not isinstance(spec, DepthPreprocessing):
-            raise TypeError(f"depth_vm was given {spec.kind} scans; expected depth images.")
+        config, size = self.config, self.config.resize_px
+        smallest = smallest_deviations(scans.rule, config.smallest_depth_m, config.smallest_colour)
         moments = Moments(len(self.mean), size[0] * size[1])
         copies = Copies(num=config.copies, largest_deg=config.rotation_deg)
         for images, measured in copies.every(scans, seed=context.seed, progress=context.progress):
             moments.add(images.flatten(2), measured.flatten(2) if self._is_masked else None)
-        smallest_depth = 2.0 * config.smallest_depth_m / (spec.far_m - spec.near_m)
-        smallest = torch.tensor([smallest_depth, *[config.smallest_colour] * (len(self.mean) - 1)], dtype=torch.float64)
-        factors = whitening(moments.covariance(), smallest, is_full=config.covariance == "full")
-        num_known = moments.num_known()[0]
-        # Of a pixel that was never measured nothing is known: its depth is no anomaly.
-        factors[torch.tril_indices(len(self.mean), len(self.mean))[1] == 0] *= num_known > 0
         self.mean = moments.mean().float().unflatten(1, size)
-        self.factors = factors.float().unflatten(1, size)
+        # Of a pixel that was never measured nothing is known: its depth is no anomaly.
+        self.factors = moments.factors(
+            torch.tensor(smallest, dtype=torch.float64), is_full=config.covariance == "full"
+        ).unflatten(1, size)
         return {
             "num_samples": moments.num_samples,
             "num_pixels": size[0] * size[1],
-            "never_measured": int((num_known == 0).sum()),
+            "never_measured": int((moments.num_known()[0] == 0).sum()),
         }
 
     @property

@@ -21,6 +21,7 @@ from ..training.task import TRAINING, LossTask, Optimisation
 from ..training.trainer import Trainer
 from .base import ScanConfig
 from .copies import Copies, CopySource
+from .deviations import without_lost_depths
 from .projection import CellsToPixels
 
 #: Values, what stands beside them (what was measured, or each pixel's cell), and a code or the restored values.
@@ -45,9 +46,10 @@ class RestoringConfig(ScanConfig, TrainedConfig):
     batch_size: Count = 8
     error: Literal["squared", "absolute"] = "squared"
 
-    def drawn(self, scans: ScanSet, seed: int) -> CopySource:
-        """Return the batches of a training: scans and their turned copies."""
-        return CopySource(scans, Copies(num=self.copies, largest_deg=self.rotation_deg), seed=seed)
+    def drawn(self, scans: ScanSet, seed: int, *, largest_shift_m: float = 0.0) -> CopySource:
+        """Return the batches of a training: scans and their turned copies, see ``Copies``."""
+        copies = Copies(num=self.copies, largest_deg=self.rotation_deg, largest_shift_m=largest_shift_m)
+        return CopySource(scans, copies, seed=seed)
 
 
 def held_out_batches(scans: ScanSet, batch_size: int) -> list[Scans]:
@@ -103,9 +105,9 @@ def train_restoring(  # noqa: PLR0913 (what a training needs, by name)
     return Trainer(task, schedule=schedule, context=context).run()
 
 
-def differences(values: Tensor, restored: Tensor, error: str) -> Tensor:
-    """What was not restored, channel by channel: (N, C, …)."""
-    apart = values - restored
+def differences(values: Tensor, restored: Tensor, error: str, weights: Tensor | None = None) -> Tensor:
+    """What was not restored, channel by channel: (N, C, …); weights (C, …) multiply it before it is squared."""
+    apart = values - restored if weights is None else (values - restored) * weights
     return apart * apart if error == "squared" else apart.abs()
 
 
@@ -116,19 +118,22 @@ class DepthScore(nn.Module):
     Args:
         error: see ``RestoringConfig``.
         is_masked: whether the depth of a pixel without a measurement counts nothing.
+        weights: float32 (C, h, w), see ``differences``; None for none.
     """
 
-    def __init__(self, error: str, *, is_masked: bool) -> None:
+    weights: Tensor | None
+
+    def __init__(self, error: str, *, is_masked: bool, weights: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("weights", weights)
         self._error, self._is_masked = error, is_masked
 
     def forward(self, carried: Carried) -> tuple[Tensor, Tensor]:
         """Return score float32 (N,), anomaly_map float32 (N, h, w)."""
         images, measured, restored = carried
-        apart = differences(images, restored, self._error)
+        apart = differences(images, restored, self._error, self.weights)
         if self._is_masked:
-            depth = apart[:, :1] * measured
-            apart = torch.cat([depth, apart[:, 1:]], 1) if apart.shape[1] > 1 else depth
+            apart = without_lost_depths(apart, measured)
         anomaly_map = apart.sum(1)
         return anomaly_map.amax((1, 2)), anomaly_map
 
@@ -140,17 +145,21 @@ class VoxelScore(nn.Module):
     Args:
         error: see ``RestoringConfig``.
         to_pixels: the way from cells to pixels.
+        weights: float32 (C, G, G, G), see ``differences``; None for none.
     """
 
-    def __init__(self, error: str, to_pixels: CellsToPixels) -> None:
+    weights: Tensor | None
+
+    def __init__(self, error: str, to_pixels: CellsToPixels, weights: Tensor | None = None) -> None:
         super().__init__()
+        self.register_buffer("weights", weights)
         self.to_pixels = to_pixels
         self._error = error
 
     def forward(self, carried: Carried) -> tuple[Tensor, Tensor]:
         """Return score float32 (N,), anomaly_map float32 (N, H, W)."""
         grids, cells, restored = carried
-        score, anomaly_map = self.to_pixels(differences(grids, restored, self._error).sum(1), cells)
+        score, anomaly_map = self.to_pixels(differences(grids, restored, self._error, self.weights).sum(1), cells)
         return score, anomaly_map
 
 
@@ -176,23 +185,33 @@ class Restoring(ABC):
     def score(self) -> DepthScore | VoxelScore:
         """Return the module from what was restored to score and anomaly map."""
 
+    def taken(self, scans: Scans) -> Scans:
+        """Return what is restored: of itself, the values as they are."""
+        return scans
+
+    def taken_lowered(self) -> nn.Module:
+        """Return the module that computes ``taken`` in the lowered form."""
+        return nn.Identity()
+
     def judge(self, scans: Scans) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
-        score, anomaly_map = self.score()(restore(self.encoder, self.decoder, scans))
+        score, anomaly_map = self.score()(restore(self.encoder, self.decoder, self.taken(scans)))
         return score, anomaly_map
 
     def lower(self) -> Deployed:
         """Encoder and decoder, normalisations folded into the convolutions before them, then the differences."""
-        return Deployed(_Encoded(folded(self.encoder)), _Decoded(folded(self.decoder)), self.score())
+        encoded = _Encoded(self.taken_lowered(), folded(self.encoder))
+        return Deployed(encoded, _Decoded(folded(self.decoder)), self.score())
 
 
 class _Encoded(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, taken: nn.Module, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.taken, self.network = taken, network
 
     def forward(self, scans: Scans) -> Carried:
-        return scans[0], scans[1], self.network(scans[0])
+        values, beside = self.taken(scans)
+        return values, beside, self.network(values)
 
 
 class _Decoded(nn.Module):

@@ -77,6 +77,15 @@ class Moments:
         scale = (self.num_known().clamp(min=float(_FEWEST)) - 1.0).rsqrt()
         return (covariance * scale[:, None] * scale[None]).permute(2, 0, 1)
 
+    def factors(self, smallest: Tensor, *, is_full: bool) -> Tensor:
+        """Whitening factors of every place, see ``whitening``: float32 (C (C + 1) / 2, P).
+
+        Where the first channel was never known nothing is known of it: it whitens to nothing.
+        """
+        factors = whitening(self.covariance(), smallest, is_full=is_full)
+        factors[torch.tril_indices(self._num_channels, self._num_channels)[1] == 0] *= self.num_known()[0] > 0
+        return factors.float()
+
     def _known(self, channel: int) -> int:
         """Index of what says whether a channel's value is known."""
         return 1 if channel == 0 else 0

@@ -22,18 +22,20 @@ from torch import Tensor, nn
 from ..base import FitContext
 from ..presets import Preset
 from ..ranges import Count, NotNegative, Positive
-from ..training.scans import Scans, ScanSet
+from ..training.scans import ScanSet
 from ..training.schedules import WarmCosine
 from ..training.task import Optimisation
+from .autoencoder import Autoencoder, AutoencoderConfig
 from .base import AbstractVoxelDetector, VoxelConfig
+from .deviations import Deviations
 from .networks import NEARLY_EMPTY, Generator, Shape, encoder
-from .restoring import Restoring, RestoringConfig, VoxelScore, differences, held_out_batches, restore, train_restoring
+from .restoring import Carried, VoxelScore, differences
 
 _EMPTY = -1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VoxelAeConfig(RestoringConfig, VoxelConfig):
+class VoxelAeConfig(AutoencoderConfig, VoxelConfig):
     """Parameters of Voxel AE.
 
     Attributes:
@@ -41,17 +43,19 @@ class VoxelAeConfig(RestoringConfig, VoxelConfig):
         width: channels after the first convolution; each of the others doubles it. A guess.
         balance: share b of the balance between occupied and empty cells: occupied ones weigh
             ``(empty / (1 - empty))^b``. 1 lets both kinds weigh as much in all: a guess; the paper says it balances.
-        epochs: passes over the scans and their copies. A guess.
+            Of values; deviations weigh alike.
         learning_rate: Adam's learning rate, which warms up and falls by a cosine. A guess.
+        shift_cells: how far copies are also moved along each axis, at most, in cells; the paper moves none. Ours.
+        smallest: smallest deviation of a cell's value, of a range of 2, where deviations are restored. Our guess.
     """
 
     width: Count = 32
     balance: NotNegative = 1.0
-    epochs: Count = 50
-    learning_rate: Positive = 2e-4
+    shift_cells: NotNegative = 0.0
+    smallest: Positive = 0.1
 
 
-class VoxelAe(Restoring, AbstractVoxelDetector[VoxelAeConfig]):
+class VoxelAe(Autoencoder, AbstractVoxelDetector[VoxelAeConfig]):
     """Voxel AE in its training form."""
 
     config_class = VoxelAeConfig
@@ -63,7 +67,12 @@ class VoxelAe(Restoring, AbstractVoxelDetector[VoxelAeConfig]):
             dims=3, channels=3 if config.rgb else 1, side=config.num_cells, width=config.width, residual=False
         )
         self.encoder = encoder(shape, config.latent)
-        self.decoder = Generator(shape, config.latent, start=NEARLY_EMPTY)
+        if config.restores == "deviations":
+            self.decoder = Generator(shape, config.latent, is_bounded=False)
+            self.deviations = Deviations(shape.channels, is_masked=False)
+        else:
+            self.decoder = Generator(shape, config.latent, start=NEARLY_EMPTY)
+            self.deviations = None
 
     @classmethod
     def presets(cls) -> dict[str, Preset]:
@@ -74,41 +83,44 @@ class VoxelAe(Restoring, AbstractVoxelDetector[VoxelAeConfig]):
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
-        """With colours, on 32³ cells."""
-        small = {"num_cells": 32, "width": 16, "latent": 64, "copies": 2, "ray_stride_px": 2}
-        return {**super().quick_settings(), **small, "epochs": 40, "batch_size": 8, "learning_rate": 2e-3}
+        """With colours; narrow, copies are moved by half a cell, and deviations are restored, not values."""
+        small = {"width": 4, "latent": 16, "copies": 2, "shift_cells": 0.5, "ray_stride_px": 2}
+        of_deviations = {"restores": "deviations", "smallest": 0.04}
+        steps = {"epochs": 15, "batch_size": 8, "learning_rate": 2e-3}
+        return {**super().quick_settings(), **small, **of_deviations, **steps}
 
     def fit_scans(self, scans: ScanSet, holdout: ScanSet, *, context: FitContext) -> dict[str, Any]:
         """Train encoder and decoder to restore good scans, then follow the rays through the grid."""
-        config = self.config
-        source = config.drawn(scans, context.seed)
+        config, spec = self.config, self.grid_of(scans.rule)
+        source = config.drawn(scans, context.seed, largest_shift_m=config.shift_cells * spec.edge_m / spec.num_cells)
         empty = empty_share(scans)
-        self.to(context.device)
-        network = nn.ModuleList([self.encoder, self.decoder])
 
-        def loss(batch: Scans) -> Tensor:
-            grids, _, restored = restore(self.encoder, self.decoder, batch)
+        def loss(carried: Carried) -> Tensor:
+            grids, _, restored = carried
+            if self.deviations is not None:
+                return differences(grids, restored, "squared").mean()
             return weighted_loss(grids, restored, (empty / (1.0 - empty)) ** config.balance)
 
-        optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
-        num_steps = config.epochs * -(-len(source) // config.batch_size)
-        report = train_restoring(
-            network,
-            Optimisation(optimiser=optimiser, scheduler=WarmCosine(optimiser, num_steps=num_steps)),
-            loss=loss,
-            epochs=config.epochs,
+        def optimisation(network: nn.Module) -> Optimisation:
+            optimiser = torch.optim.Adam(network.parameters(), config.learning_rate)
+            num_steps = config.epochs * -(-len(source) // config.batch_size)
+            return Optimisation(optimiser=optimiser, scheduler=WarmCosine(optimiser, num_steps=num_steps))
+
+        report = self.learn(
+            source,
+            holdout,
             config=config,
-            source=source,
-            held_out=held_out_batches(holdout, config.batch_size),
+            smallest=[config.smallest] * (3 if config.rgb else 1),
+            loss=loss,
+            optimisation=optimisation,
             context=context,
         )
-        self.cpu()
         self.follow_rays(scans.rule)
         return {**report, "empty_share": round(empty, 5), "is_calibrated": scans.rule.is_calibrated}
 
     def score(self) -> VoxelScore:
         """See ``Restoring``."""
-        return VoxelScore(self.config.error, self.to_pixels())
+        return VoxelScore(self.config.error, self.to_pixels(), self.weights)
 
 
 def empty_share(scans: ScanSet) -> float:

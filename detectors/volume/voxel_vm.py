@@ -26,7 +26,7 @@ from ..training.scans import Scans, ScanSet
 from .base import AbstractVoxelDetector, VoxelConfig
 from .copies import Copies
 from .projection import CellsToPixels
-from .variation import Centre, Moments, Whiten, lengths, whitened, whitening
+from .variation import Centre, Moments, Whiten, lengths, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +86,8 @@ class VoxelVm(AbstractVoxelDetector[VoxelVmConfig]):
             moments.add(values.flatten(2))
         mean = moments.mean()
         smallest = torch.full((len(self.mean),), config.smallest, dtype=torch.float64)
-        factors = whitening(moments.covariance(), smallest, is_full=config.covariance == "full")
-        self.mean, self.factors = mean.float().unflatten(1, grid), factors.float().unflatten(1, grid)
+        factors = moments.factors(smallest, is_full=config.covariance == "full")
+        self.mean, self.factors = mean.float().unflatten(1, grid), factors.unflatten(1, grid)
         self.follow_rays(scans.rule)
         return {
             "num_samples": moments.num_samples,

@@ -77,3 +77,20 @@ def test_autoencoder_of_images_restores_the_shape(size):
 def test_shapes_that_cannot_be_halved_are_refused(side, width, words):
     with pytest.raises(UsageError, match=words):
         shape(3, side, width)
+
+
+@pytest.mark.parametrize("side", [64, 256])
+def test_an_untrained_autoencoder_of_images_lets_through_what_it_sees(side):
+    torch.manual_seed(0)
+    images = torch.randn(6, 4, side, side)
+    with torch.inference_mode():
+        codes = image_encoder(4, 16, (side, side))(images)
+        restored = image_decoder(4, 16, (side, side))(codes)
+    assert 0.01 < codes.std(0).mean() < 2.0
+    assert 0.01 < restored.std(0).mean() < 2.0
+
+
+def test_an_unbounded_generator_begins_where_it_is_told():
+    generator = Generator(shape(3, 16, 4), 6, start=2.5, is_bounded=False)
+    assert (generator(torch.randn(3, 6)) == 2.5).all()
+    assert abs(Generator(shape(3, 16, 4), 6)(10 * torch.randn(3, 6))).max() <= 1.0

@@ -364,7 +364,7 @@ def table(kept: dict[str, Any], *, teraflops: float) -> str:
     """Render the estimates as a table for ``docs/reproduce.md``."""
     assumed = f"hours at {teraflops:g} TFLOP/s"
     lines = [
-        f"| detector | epochs | TFLOP | {assumed} | GB of a step | trained M | disk GB | measured |",
+        f"| detector | epochs or steps | TFLOP | {assumed} | GB of a step | trained M | disk GB | measured |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, row in sorted(kept.items()):

@@ -7,8 +7,6 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from lineproof.core.errors import UsageError  # noqa: E402
-from lineproof.detectors.base import make_config  # noqa: E402
 from lineproof.detectors.volume.copies import Copies, CopySource  # noqa: E402
 from lineproof.detectors.volume.deviations import Deviations  # noqa: E402
 
@@ -158,18 +156,3 @@ def test_copies_are_kept_where_they_fit_and_are_the_same_where_not(brackets, fit
     drawn = torch.cat([values for values, _ in CopySource(scans, copies, seed=4).once(4)])
     assert torch.equal(first, again)
     assert torch.equal(first, drawn)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "words"),
-    [
-        ("depth_ae", {"restores": "nothing"}, "restores is 'nothing'; expected values or deviations"),
-        ("depth_ae", {"smallest_left": 0}, "smallest_left is 0.0"),
-        ("depth_ae", {"smallest_depth_m": 0}, "smallest_depth_m is 0.0"),
-        ("voxel_ae", {"smallest": 0}, "smallest is 0.0"),
-        ("voxel_ae", {"shift_cells": -1}, "a shift from 0"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(name, settings, words):
-    with pytest.raises(UsageError, match=words):
-        make_config(name, settings)

@@ -10,7 +10,6 @@ from lineproof.data.decoding.decode import decode_image  # noqa: E402
 from lineproof.data.decoding.xyz import read_xyz  # noqa: E402
 from lineproof.data.files import scan_files  # noqa: E402
 from lineproof.detectors.base import make_config  # noqa: E402
-from lineproof.detectors.training.train import train  # noqa: E402
 
 PLAIN = {"copies": 0}
 
@@ -110,11 +109,6 @@ def test_a_smaller_image_takes_the_nearest_pixels(brackets, fit_of):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"quantity": "y"}, "quantity is 'y'; expected range or z"),
-        ({"invalid": "no"}, "invalid is 'no'; expected paper or masked"),
-        ({"covariance": "half"}, "covariance is 'half'; expected full or diagonal"),
-        ({"smallest_depth_m": "0"}, "smallest_depth_m is 0.0"),
-        ({"copies": "-1"}, "copies is -1"),
         ({"backbone": "resnet18"}, "detectors of scans have no pretrained network"),
         ({"resize_px": "64", "crop_px": "32"}, "scans are not cropped"),
     ],
@@ -128,8 +122,3 @@ def test_images_keep_their_sizes_and_scans_may_be_native():
     assert make_config("depth_vm", {}).resize_px == make_config("depth_vm", {"resize_px": "native"}).resize_px
     with pytest.raises(UsageError, match=r"padim: a size of its images is native; expected HEIGHTxWIDTH"):
         make_config("padim", {"resize_px": "native", "crop_px": "native"})
-
-
-def test_trim_is_refused_before_any_work(brackets, tmp_path):
-    with pytest.raises(UsageError, match=r"trim is 0.3; expected a share from 0 to 0.2"):
-        train("depth_vm", make_config("depth_vm", {"trim": "0.3"}), dataset=brackets, run=tmp_path / "run")

@@ -127,24 +127,3 @@ def test_sizes_that_no_network_takes_are_refused(name, settings, words, brackets
 
     with pytest.raises(UsageError, match=words):
         train(name, make_config(name, settings), dataset=brackets, run=tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"error": "cubed"}, "error is 'cubed'; expected squared or absolute"),
-        ({"latent": 0}, "latent is 0"),
-        ({"keep": "first"}, "keep is 'first'"),
-        ({"copies": -1}, "copies is -1"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(settings, words):
-    with pytest.raises(UsageError, match=words):
-        make_config("depth_ae", settings)
-
-
-def test_gan_parameters_out_of_range_are_refused():
-    with pytest.raises(UsageError, match="critic_steps 0"):
-        make_config("voxel_gan", {"critic_steps": 0})
-    with pytest.raises(UsageError, match="encoder_optimiser is 'sgd'"):
-        make_config("depth_gan", {"encoder_optimiser": "sgd"})

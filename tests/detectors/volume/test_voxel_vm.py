@@ -134,19 +134,6 @@ def test_trimming_leaves_single_points_out(brackets):
     assert seen.extent(2) == Extent.around(seen.extents)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"ray_stride_px": "0"}, "ray_stride_px is 0"),
-        ({"smallest": "0"}, "smallest is 0.0"),
-        ({"shift_cells": "-1"}, "the largest shift -1.0 m"),
-    ],
-)
-def test_parameters_that_cannot_be_are_refused(settings, words):
-    with pytest.raises(UsageError, match=words):
-        make_config("voxel_vm", settings)
-
-
 def test_another_image_size_than_the_frame_is_refused(brackets, tmp_path):
     config = make_config("voxel_vm", {"resize_px": "32", "crop_px": "32"})
     with pytest.raises(UsageError, match=r"resize_px \(--image-size\) is 32x32, frames are 64x64"):

@@ -33,6 +33,7 @@ import shutil
 import tempfile
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def _fit(name: str, settings: dict[str, Any], *, num_images: int = _FITTED) -> d
     from lineproof.detectors.base import FitContext, build_detector, make_config
 
     torch.manual_seed(0)
-    live = _Live()
+    live, trained = _Live(), _Trained()
     with tempfile.TemporaryDirectory() as folder:
         config = make_config(name, settings)
         if _takes_images(name):
@@ -191,11 +192,11 @@ def _fit(name: str, settings: dict[str, Any], *, num_images: int = _FITTED) -> d
             images, holdout = _images(Path(folder), detector, num_images)
         else:
             detector, images, holdout = _scans(name, config, num_images)
-        with operations() as counter, live.hooks():
+        with operations() as counter, live.hooks(), trained.hook():
             detector.fit(images, holdout, context=FitContext())
-    trained = sum(item.numel() for item in detector.parameters() if item.requires_grad)
     learned = sum(item.nbytes for item in detector.state_dict().values())
-    return {"flop": counter.get_total_flops(), "step_bytes": live.peak, "trained": trained, "learned_bytes": learned}
+    flop = counter.get_total_flops()
+    return {"flop": flop, "step_bytes": live.peak, "trained": trained.count(), "learned_bytes": learned}
 
 
 def _images(folder: Path, detector: Any, num_images: int) -> Any:
@@ -223,7 +224,7 @@ def _scans(name: str, config: Any, num_scans: int) -> Any:
     fitted, held_out = paths[:num_scans], paths[-_SCANS_HELD_OUT:]
     frame = (_SCAN_PX, _SCAN_PX)
     config = native_resolved(config, frame)
-    extent = survey_scans(fitted).extent(num_scans)
+    extent = survey_scans(fitted, has_rgb=config.rgb).extent(num_scans)
     kind = resolve(DETECTORS, name, kind="detector")
     spec = kind.scan_spec(config, frame=frame, extent=extent, fit="none")
     camera, is_calibrated = camera_for(root, fitted, size=frame, frame=frame, fit="none")
@@ -325,6 +326,35 @@ class _Stages:
         """Seconds of one item."""
         first, last = marks[len(marks) // 5], marks[-1]
         return (last[0] - first[0]) / (last[1] - first[1]) if last[1] > first[1] else 0.0
+
+
+class _Trained:
+    """Parameters that an optimiser moved during a fit, those of networks that serve the training alone included.
+
+    What a detector holds afterwards does not tell: an adapted backbone is frozen again, a classifier dropped.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, Any] = {}
+
+    @contextlib.contextmanager
+    def hook(self) -> Iterator[None]:
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        handle = register_optimizer_step_pre_hook(self._look)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def count(self) -> int:
+        """Number of values in them."""
+        return sum(item.numel() for item in self._seen.values())
+
+    def _look(self, optimiser: Any, _args: Any, _settings: Any) -> None:
+        for group in optimiser.param_groups:
+            # Kept, not only counted: an id may be given again to what comes after one that is gone.
+            self._seen.update({id(item): item for item in group["params"] if item.grad is not None})
 
 
 class _Live:

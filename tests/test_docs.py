@@ -20,6 +20,13 @@ def load_updater():
 UPDATER = load_updater()
 
 
+def load_benchmark(name):
+    spec = importlib.util.spec_from_file_location(f"benchmark_of_{name}", DOCS.parent / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def option_names(text):
     return set(re.findall(r"--[a-z][a-z-]*", text))
 
@@ -40,13 +47,44 @@ def test_the_readme_names_every_detector():
 
 def test_the_page_of_detectors_is_rendered_from_its_figures():
     pytest.importorskip("torch", reason="the guesses stand in the detectors' docstrings")
-    path = DOCS.parent / "benchmarks" / "detectors.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_detectors", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_benchmark("detectors")
     entries = json.loads((DOCS / "detectors.json").read_text())
     assert (DOCS / "detectors.md").read_text() == module.render(entries), "run: python benchmarks/detectors.py --render"
     assert set(entries) <= set(DETECTORS)
+
+
+def test_the_page_of_costs_is_rendered_from_its_figures():
+    module = load_benchmark("costs")
+    kept = json.loads(module.DATA.read_text())
+    _, _, rest = module.PAGE.read_text().partition(module.START)
+    shown = rest.partition(module.END)[0]
+    assert shown == f"\n\n{module.table(kept, teraflops=10.0)}\n", "run: python benchmarks/costs.py --render"
+    # Of each detector that trains in epochs something is trained; PANDA's backbone is frozen again after its fit.
+    assert {name for name, row in kept.items() if row["epochs"]} == {
+        name for name, row in kept.items() if row["trained_m"]
+    }
+    assert kept["panda"]["trained_m"] == 62.71
+
+
+def test_what_an_optimiser_moved_is_counted_whatever_becomes_of_it():
+    torch = pytest.importorskip("torch")
+    trained = load_benchmark("costs")._Trained()
+    kept, dropped, still = (torch.nn.Linear(3, num) for num in (2, 5, 7))
+
+    def train(*modules):
+        parameters = [item for module in modules for item in module.parameters()]
+        optimiser = torch.optim.SGD(parameters, 0.1)
+        sum(item.sum() for item in parameters if item.requires_grad).backward()
+        optimiser.step()
+
+    with trained.hook():
+        train(kept, dropped)
+        train(kept)
+        train(kept.requires_grad_(True), still.requires_grad_(False))
+    kept.requires_grad_(False)
+    assert trained.count() == 4 * 2 + 4 * 5
+    train(still.requires_grad_(True))
+    assert trained.count() == 4 * 2 + 4 * 5
 
 
 def test_local_links_lead_somewhere():

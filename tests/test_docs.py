@@ -53,6 +53,19 @@ def test_the_page_of_detectors_is_rendered_from_its_figures():
     assert set(entries) <= set(DETECTORS)
 
 
+def test_the_page_says_which_quick_settings_keep_the_best_epoch():
+    pytest.importorskip("torch")
+    from lineproof.detectors.base import find_preset, make_config
+
+    page = (DOCS / "train.md").read_text()
+    (said,) = re.findall(r"^Quick settings keep the best epoch of (.*?), most of\s", page, re.MULTILINE | re.DOTALL)
+    settings = {name: find_preset(name, "quick").settings for name in DETECTORS}
+    best = [name for name in sorted(DETECTORS) if getattr(make_config(name, settings[name]), "keep", "") == "best"]
+    assert re.findall(r"`(\w+)`", said) == best
+    assert sum(bool(make_config(name, settings[name]).patience) for name in best) > len(best) / 2
+    assert not [name for name in DETECTORS if name not in best and settings[name].get("patience")]
+
+
 def test_the_page_of_costs_is_rendered_from_its_figures():
     module = load_benchmark("costs")
     kept = json.loads(module.DATA.read_text())

@@ -15,19 +15,15 @@ from numpy.typing import NDArray
 
 from ...core.geometry import centre_crop_offset
 from ...core.size import Size
+from .natural_rules import GAMMA_OFFSET, GAMMA_SCALE, GAMMA_SHAPE, PatchRule, shows
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 Label = NDArray[np.float32]
 Rng = np.random.Generator
 
-#: Half the side of a patch is (offset + Gamma(shape, scale)) of the image's shorter side.
-_GAMMA_SHAPE, _GAMMA_SCALE, _GAMMA_OFFSET = 2.0, 0.05, 0.03
 _RESIZE_DEVIATION = 0.5
 _NUM_ATTEMPTS = 200
-#: Below it a clone has hardly a pixel that differs from what surrounds it; OpenCV solves nothing that is narrower.
-_SMALLEST_AREA_PX = 50
-_SMALLEST_SIDE_PX = 3
 _OBJECT_MEDIAN_PX = 7
 _LABEL_MEDIAN_PX = 5
 _DISK_RADIUS_PX = 5
@@ -35,40 +31,11 @@ _DISK = np.hypot(*np.mgrid[-5:6, -5:6]) <= _DISK_RADIUS_PX
 #: A pixel whose channels' mean changes by no more than this many of 255 levels is as it was.
 _CHANGED_LEVELS = 1.0
 
+#: What a patch needs, in order: an object to be cut from, a share of it, a place on the other image's, an effect there.
+STEPS = ("object", "patch", "place", "change")
+
 # Batches are made side by side by processes, which must not wait for each other's threads.
 cv2.setNumThreads(1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatchRule:
-    """How patches are drawn, and what they are worth.
-
-    Attributes:
-        num_patches: largest number of patches; every one after the first is pasted with probability 1/2.
-        smallest: least half height and half width of a patch, as a share of the image's shorter side.
-        largest: largest half height and half width, as shares of the image's shorter side. They also limit the whole
-            height and width after the resize, as in the authors' code.
-        scales: least and largest factor by which a patch is resized.
-        mixes: keep the stronger gradient of patch and image at every pixel, rather than the patch's.
-        background: mean level of the background, and the difference from it that makes an object, both of 255;
-            None where patches may lie anywhere.
-        object_share: share of a patch that must be more than this an object. Only with a background.
-        overlap_share: share of the patch's object that must be more than this on the image's object. Only with a
-            background.
-        steepness: k of the label 1 / (1 + exp(−k (I − x₀))), I being the change in levels of 255.
-        middle: x₀ of the label: the change that is anomalous by one half.
-    """
-
-    num_patches: int
-    smallest: float
-    largest: tuple[float, float]
-    scales: tuple[float, float]
-    mixes: bool
-    background: tuple[int, int] | None
-    object_share: float
-    overlap_share: float
-    steepness: float
-    middle: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,18 +114,30 @@ def add_anomaly(image: Image, source: Image, rule: PatchRule, rng: Rng) -> tuple
     return changed, label(image, changed, pasted, rule)
 
 
-def _limits(size: Size, rule: PatchRule) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Least and largest pixels along rows, and along columns."""
-    side = min(size)
-    low = round(rule.smallest * side)
-    return (low, round(rule.largest[0] * side)), (low, round(rule.largest[1] * side))
+def furthest_step(image: Image, source: Image, rule: PatchRule, rng: Rng) -> int:
+    """How far a patch of an image gets on its way into another one, as an index into ``STEPS``.
+
+    Args:
+        image: see ``add_anomaly``.
+        source: see there.
+        rule: see there.
+        rng: see there.
+    """
+    objects, source_objects = (foreground(item, rule.background) for item in (image, source))
+    if not (objects.any() or source_objects.any()):
+        return STEPS.index("object")
+    patches = [_draw_patch(source, source_objects, rule, rng) for _ in range(rule.num_patches)]
+    if not any(patches):
+        return STEPS.index("patch")
+    places = [_draw_place(patch, objects, rule, rng) for patch in patches if patch]
+    return STEPS.index("change" if any(places) else "place")
 
 
 def _draw_patch(source: Image, objects: Mask, rule: PatchRule, rng: Rng) -> _Patch | None:
     """Cut a patch with enough of an object, resized; None where none was found."""
     size = (source.shape[0], source.shape[1])
-    limits = _limits(size, rule)
-    shares = _GAMMA_OFFSET + rng.gamma(_GAMMA_SHAPE, _GAMMA_SCALE, 2)
+    limits = rule.limits_px(size)
+    shares = GAMMA_OFFSET + rng.gamma(GAMMA_SHAPE, GAMMA_SCALE, 2)
     halves = [int(np.clip(share * min(size), *limit)) for share, limit in zip(shares, limits, strict=True)]
     for _ in range(_NUM_ATTEMPTS):
         centres = [int(rng.integers(low, side - low)) for side, (low, _) in zip(size, limits, strict=True)]
@@ -167,16 +146,13 @@ def _draw_patch(source: Image, objects: Mask, rule: PatchRule, rng: Rng) -> _Pat
             for centre, half, side in zip(centres, halves, size, strict=True)
         )
         if objects[window].mean() > rule.object_share or rule.background is None:
-            return _resized(_Patch(source[window], objects[window]), rule, limits=limits, rng=rng)
+            return _resized(_Patch(source[window], objects[window]), size, rule=rule, rng=rng)
     return None
 
 
-def _resized(patch: _Patch, rule: PatchRule, *, limits: tuple[tuple[int, int], tuple[int, int]], rng: Rng) -> _Patch:
+def _resized(patch: _Patch, image_size: Size, *, rule: PatchRule, rng: Rng) -> _Patch:
     height, width = patch.foreground.shape
-    scale = float(np.clip(rng.normal(1.0, _RESIZE_DEVIATION), *rule.scales))
-    rows, columns = limits
-    new_width = int(np.clip(int(np.clip(scale * height, *rows) / height * width), *columns))
-    new_height = int(np.clip(int(new_width / width * height), *rows))
+    new_height, new_width = rule.resized_px((height, width), rng.normal(1.0, _RESIZE_DEVIATION), image_size=image_size)
     resized = (cv2.resize(np.ascontiguousarray(item), (new_width, new_height)) for item in patch)
     image, objects = (np.asarray(item, np.uint8) for item in resized)
     return _Patch(image, objects)
@@ -213,9 +189,9 @@ def clone(patch: Image, image: Image, place: tuple[slice, slice], *, mixes: bool
     Returns:
         The blended image; the image itself where the patch is too small to show.
     """
-    height, width = patch.shape[0] - 2, patch.shape[1] - 2
-    if min(height, width) < _SMALLEST_SIDE_PX or height * width < _SMALLEST_AREA_PX:
+    if not shows((patch.shape[0], patch.shape[1])):
         return image
+    height, width = patch.shape[0] - 2, patch.shape[1] - 2
     inside = np.zeros(patch.shape[:2], np.uint8)
     inside[1:-1, 1:-1] = 255
     # OpenCV puts the middle of the mask's bounding box there.

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..nn.calibration import calibration_parts
 from ..training.images import ImageSet
 from ..training.task import BatchSource, Draw
-from .natural import Image, PatchRule, ViewRule, add_anomaly, view
+from .natural import STEPS, Image, Rng, ViewRule, add_anomaly, furthest_step, view
+from .natural_rules import PatchRule
 
 #: Images float32 (B, 3, H, W), normalised, and labels float32 (B, H, W) in [0, 1].
 Batch = tuple[Tensor, Tensor]
@@ -72,15 +73,27 @@ class AnomalyMaker:
         """
         images, labels = [], []
         for index in map(int, indices):
-            rng = np.random.default_rng([self._seed, stream, epoch, index])
-            here = index % len(plain)
-            other = (here + int(rng.integers(1, len(plain)))) % len(plain) if len(plain) > 1 else here
-            good, source = (view(_levels(plain, item), self._views, rng) for item in (here, other))
+            good, source, rng = self._pair(plain, index, stream=stream, epoch=epoch)
             changed, label = add_anomaly(good, source, self._patches, rng)
             images.append(torch.from_numpy(changed))
             labels.append(torch.from_numpy(label))
         drawn = torch.stack(images).permute(0, 3, 1, 2).contiguous().float() / 255.0
         return (drawn - self._mean) / self._std, torch.stack(labels)
+
+    def missing_step(self, images: ImageSet, batch_size: int) -> str:
+        """The one of ``STEPS`` that no patch takes in any image of ``calibration``."""
+        plain = images.plain()
+        indices = (int(index) for part in calibration_parts(len(images), batch_size) for index in part)
+        pairs = (self._pair(plain, index, stream=_CALIBRATION, epoch=0) for index in indices)
+        return STEPS[max(furthest_step(good, source, self._patches, rng) for good, source, rng in pairs)]
+
+    def _pair(self, plain: ImageSet, index: int, *, stream: int, epoch: int) -> tuple[Image, Image, Rng]:
+        """Views of an image and of the one that patches come from, and the generator that goes on."""
+        rng = np.random.default_rng([self._seed, stream, epoch, index])
+        here = index % len(plain)
+        other = (here + int(rng.integers(1, len(plain)))) % len(plain) if len(plain) > 1 else here
+        good, source = (view(_levels(plain, item), self._views, rng) for item in (here, other))
+        return good, source, rng
 
 
 @final

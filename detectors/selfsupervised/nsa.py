@@ -51,6 +51,7 @@ from ..training.images import ImageSet
 from ..training.schedules import Schedule
 from ..training.task import LossTask, Optimisation
 from ..training.trainer import Trainer
+from .natural_rules import SMALLEST_AREA_PX, SMALLEST_SIDE_PX, PatchRule, shows
 from .nsa_categories import BY_CATEGORY
 from .nsa_network import Decoder, encoder
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from .natural_batches import AnomalyMaker
 
 _LAST_RATE = 1e-6
+_REDUCTION = 32
+_LARGEST_PX = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,7 @@ class Nsa(AbstractDetector[NsaConfig]):
         super().__init__(config)
         _check_network(config)
         _check_patches(config)
+        _check_size(config)
         self.encoder = encoder(config.width)
         self.decoder = Decoder(config.width)
 
@@ -164,7 +168,7 @@ class Nsa(AbstractDetector[NsaConfig]):
 
         Raises:
             EnvironmentMissingError: OpenCV, which clones the patches, is not installed.
-            UsageError: no patch found its place in any of the images that were tried.
+            UsageError: no image that was tried got an anomaly; the message says why.
         """
         config = self.config
         # Not channels_last: torch 2.14 writes past its memory in the backward pass of such transposed convolutions.
@@ -172,7 +176,9 @@ class Nsa(AbstractDetector[NsaConfig]):
         maker = _maker(config, self.normalisation, seed=context.seed)
         calibration = maker.calibration(images, config.batch_size)
         held_out = maker.held_out(holdout, config.batch_size)
-        share = _share_with_anomaly(calibration)
+        share = float(torch.cat([labels.amax((1, 2)) > 0.0 for _, labels in calibration]).float().mean())
+        if share == 0.0:
+            raise UsageError(_nothing_drawn(config, maker.missing_step(images, config.batch_size)))
 
         def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
             drawn, labels = moved(batch, context.device)
@@ -249,19 +255,46 @@ def _check_patches(config: NsaConfig) -> None:
         raise UsageError(f"nsa: shift_px is {config.shift_px}; expected at most half a side of crop_px, {largest}.")
 
 
+def _check_size(config: NsaConfig) -> None:
+    """Raise UsageError where images are so small, or patches of them, that hardly one shows."""
+    rule = _patch_rule(config)
+    height, width = rule.usual_px(config.crop_px)
+    if shows((height, width)):
+        return
+    sizes = range(_REDUCTION, _LARGEST_PX + 1, _REDUCTION)
+    least = next((side for side in sizes if shows(rule.usual_px((side, side)))), 0)
+    larger = f"sides of {least} px or more, or " if least > min(config.crop_px) else ""
+    raise UsageError(
+        f"nsa: crop_px is {size_text(config.crop_px)}, where the usual patch is {height}x{width} px: too small to "
+        f"show; without its border it needs {SMALLEST_AREA_PX} px², {SMALLEST_SIDE_PX} px a side. Give {larger}larger "
+        f"patches: largest_height is {config.largest_height:g}, largest_width {config.largest_width:g}, scale_high "
+        f"{config.scale_high:g}."
+    )
+
+
 def _maker(
     config: NsaConfig, normalisation: tuple[tuple[float, float, float], tuple[float, float, float]], *, seed: int
 ) -> AnomalyMaker:
     """Return what draws the training images; only here is OpenCV needed."""
     try:
-        from .natural import PatchRule, ViewRule
+        from .natural import ViewRule
         from .natural_batches import AnomalyMaker
     except ImportError as error:
         raise EnvironmentMissingError(
             f"nsa clones patches with OpenCV, which cannot be imported ({error}). Install: {install('train')}."
         ) from error
+    views = ViewRule(
+        crop_px=config.crop_px,
+        shift_px=config.shift_px,
+        rotation_degrees=config.rotation_degrees,
+        flips_vertically=config.flips_vertically,
+    )
+    return AnomalyMaker(_patch_rule(config), views, normalisation=normalisation, seed=seed)
+
+
+def _patch_rule(config: NsaConfig) -> PatchRule:
     background = (config.background_level, config.background_threshold) if config.background_level >= 0 else None
-    patches = PatchRule(
+    return PatchRule(
         num_patches=config.num_patches,
         smallest=config.smallest_half,
         largest=(config.largest_height, config.largest_width),
@@ -273,29 +306,27 @@ def _maker(
         steepness=config.label_steepness,
         middle=config.label_middle,
     )
-    views = ViewRule(
-        crop_px=config.crop_px,
-        shift_px=config.shift_px,
-        rotation_degrees=config.rotation_degrees,
-        flips_vertically=config.flips_vertically,
-    )
-    return AnomalyMaker(patches, views, normalisation=normalisation, seed=seed)
 
 
-def _share_with_anomaly(batches: list[tuple[Tensor, Tensor]]) -> float:
-    """Return the share of images in which a pixel is anomalous.
+def _nothing_drawn(config: NsaConfig, step: str) -> str:
+    """Say why no image got an anomaly.
 
-    Raises:
-        UsageError: there is none.
+    Args:
+        config: parameters of NSA.
+        step: the one of ``natural.STEPS`` that no patch took.
     """
-    marked = torch.cat([labels.amax((1, 2)) > 0.0 for _, labels in batches])
-    if not marked.any():
-        raise UsageError(
-            f"nsa: no patch found its place in {len(marked)} images, so that there is nothing to learn. Check "
-            "background_level and background_threshold (−1 lets patches lie anywhere), or lower object_share and "
-            "overlap_share."
-        )
-    return float(marked.float().mean())
+    anywhere = "background_level=-1 lets patches lie anywhere"
+    why = {
+        "object": f"no pixel differs from background_level {config.background_level} by more than background_threshold "
+        f"{config.background_threshold}. Give the level of the background, of 255, or a smaller threshold; {anywhere}.",
+        "patch": f"no patch was found of which more than object_share {config.object_share:g} is object. Lower it, or "
+        f"make patches smaller (largest_height, largest_width); {anywhere}.",
+        "place": f"no place was found where more than overlap_share {config.overlap_share:g} of a patch's object lies "
+        f"on the image's. Lower it; {anywhere}.",
+        "change": "patches of other images change no pixel that counts. The images are of one colour or all alike, or "
+        f"label_middle {config.label_middle:g} is far above what a patch changes. Give images that show the surface.",
+    }
+    return f"nsa: no image got an anomaly, so that there is nothing to learn: {why[step]}"
 
 
 class _Post(nn.Module):

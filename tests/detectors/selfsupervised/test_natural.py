@@ -9,7 +9,6 @@ pytest.importorskip("scipy")
 
 from lineproof.detectors.selfsupervised import natural  # noqa: E402
 from lineproof.detectors.selfsupervised.natural import (  # noqa: E402
-    PatchRule,
     ViewRule,
     _draw_patch,
     add_anomaly,
@@ -18,6 +17,7 @@ from lineproof.detectors.selfsupervised.natural import (  # noqa: E402
     label,
     view,
 )
+from lineproof.detectors.selfsupervised.natural_rules import PatchRule, shows  # noqa: E402
 
 RULE = PatchRule(
     num_patches=3,
@@ -241,3 +241,21 @@ def test_a_turned_view_is_scipys_rotation():
     seen = view(image, shifted, np.random.default_rng(0))
     windows = (padded[top : top + 100, left : left + 120] for top in range(7) for left in range(7))
     assert any(np.array_equal(window, seen) for window in windows)
+
+
+@pytest.mark.parametrize("largest", [(0.4, 0.4), (0.2, 0.2), (0.12, 0.12), (0.15, 0.4)])
+@pytest.mark.parametrize("side", [32, 64, 96, 224])
+def test_the_usual_patch_shows_where_enough_of_those_drawn_do(side, largest):
+    rule, rng = changed(RULE, largest=largest), np.random.default_rng(0)
+    image, objects = np.zeros((side, side, 3), np.uint8), np.ones((side, side), np.uint8)
+    drawn = [shows(_draw_patch(image, objects, rule, rng).foreground.shape) for _ in range(300)]
+    assert shows(rule.usual_px((side, side))) == (np.mean(drawn) > 0.2)
+
+
+@pytest.mark.parametrize("height", [1, 4, 5, 9, 10, 16, 18, 19, 24])
+@pytest.mark.parametrize("width", [4, 5, 9, 24])
+def test_a_clone_shows_where_its_size_says_so(height, width):
+    image, source = smooth_image(0), smooth_image(1)
+    place = (slice(20, 20 + height), slice(30, 30 + width))
+    is_changed = not np.array_equal(clone(source[place], image, place, mixes=False), image)
+    assert is_changed == shows((height, width))

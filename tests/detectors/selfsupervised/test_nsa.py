@@ -2,6 +2,7 @@ import builtins
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -182,11 +183,85 @@ def test_an_image_without_anomaly_is_what_the_detector_sees(flange):
     assert same[:, 0].all()
 
 
-def test_a_background_that_fits_no_image_is_refused(flange, tmp_path):
+def images_in(folder, draw):
+    for place, count in (("good", 15), ("bad", 1)):
+        (folder / place).mkdir(parents=True)
+        for index in range(count):
+            Image.fromarray(draw(index)).save(folder / place / f"{index:02d}.png")
+    return open_dataset(folder)
+
+
+def of_one_colour(index):
+    return np.full((64, 96, 3), 40 + index % 2, np.uint8)
+
+
+def with_a_thin_line(index):
+    image = np.full((64, 96, 3), 200, np.uint8)
+    image[10 + index : 20 + index] = 40
+    return image
+
+
+@pytest.mark.parametrize(
+    ("draw", "settings", "words"),
+    [
+        (of_one_colour, {}, "patches of other images change no pixel that counts. The images are of one colour"),
+        (
+            with_a_thin_line,
+            {"background_level": 130, "background_threshold": 250},
+            "no pixel differs from background_level 130 by more than background_threshold 250. Give the level",
+        ),
+        (
+            with_a_thin_line,
+            {"background_level": 200, "smallest_half": 0.3},
+            "no patch was found of which more than object_share 0.7 is object. Lower it, or make patches smaller",
+        ),
+        (
+            with_a_thin_line,
+            {"background_level": 200, "object_share": 0.2, "overlap_share": 1.0},
+            "no place was found where more than overlap_share 1 of a patch's object lies on the image's. Lower it",
+        ),
+    ],
+)
+def test_the_cause_is_named_where_no_image_gets_an_anomaly(tmp_path, draw, settings, words):
     pytest.importorskip("cv2")
-    config = NsaConfig(**TINY | {"background_level": 130, "background_threshold": 250})
-    with pytest.raises(UsageError, match=r"no patch found its place in 8 images.*background_level"):
-        train("nsa", config, dataset=flange, run=tmp_path / "run")
+    dataset = images_in(tmp_path / "part", draw)
+    with pytest.raises(UsageError) as error:
+        train("nsa", NsaConfig(**TINY | settings), dataset=dataset, run=tmp_path / "run")
+    assert str(error.value).startswith(f"nsa: no image got an anomaly, so that there is nothing to learn: {words}")
+    assert ("background" in str(error.value)) == ("background_level" in settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"resize_px": (32, 32), "crop_px": (32, 32)},
+            r"crop_px is 32x32, where the usual patch is 6x6 px: .*Give sides of 64 px or more, or larger patches",
+        ),
+        (
+            {"resize_px": (64, 128), "crop_px": (64, 128)} | BY_CATEGORY["screw"],
+            r"crop_px is 64x128, .*Give sides of 96 px or more, or larger patches: largest_height is 0\.12,",
+        ),
+        (
+            {"scale_low": 1e-5, "scale_high": 1e-4},
+            r"crop_px is 224x224, where the usual patch is 7x7 px: .*scale_high 0",
+        ),
+        (
+            {"smallest_half": 1e-9, "largest_height": 1e-9},
+            r"the usual patch is 0x\d+ px: too small to show; .* a side\. Give larger patches: largest_height is 1e-09",
+        ),
+    ],
+)
+def test_images_too_small_for_a_patch_that_shows_are_refused(settings, message):
+    with pytest.raises(UsageError, match=message):
+        Nsa(NsaConfig(**settings))
+
+
+def test_the_smallest_size_can_be_trained(tmp_path, flange):
+    """The size that the refusal names, with the paper's own patches: anomalies are drawn there."""
+    pytest.importorskip("cv2")
+    config = NsaConfig(**TINY | {"resize_px": (64, 64), "crop_px": (64, 64), "epochs": 1})
+    assert train("nsa", config, dataset=flange, run=tmp_path / "run").fit["share_with_anomaly"] > 0.2
 
 
 def test_without_opencv_the_command_that_installs_it_is_named(flange, tmp_path, monkeypatch):

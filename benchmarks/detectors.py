@@ -232,7 +232,7 @@ def _guesses() -> str:
 
     listings = {name: describe_detectors(name) for name in sorted(DETECTORS)}
     rows = "\n".join(
-        f"| {name} | `{key}` | {value_text(listing.parameters[key]) or '-'} | {text} |"
+        f"| {name} | `{key}` | {value_text(listing.parameters[key])} | {text} |"
         for name, listing in listings.items()
         for key, text in listing.guesses.items()
     )

@@ -38,5 +38,9 @@ def size_text(size: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A parameter as people write it: height and width as ``256x768``, anything else as it is."""
-    return size_text(value) if isinstance(value, tuple | list) else str(value)
+    """A parameter as people read it: a size as ``256x768``, no text as ``""``, a number to six significant digits."""
+    if isinstance(value, tuple | list):
+        return size_text(value)
+    if isinstance(value, float) and float(rounded := f"{value:.6g}") != value:
+        return rounded
+    return str(value) if value != "" else '""'

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from ...core.errors import BadInputError, UsageError
 from ...core.progress import Progress
+from ...core.words import counted
 from ..backbones.features import cache_features
 from ..backbones.weights import create_network
 from ..base import FitContext, TrainedConfig
@@ -67,6 +68,8 @@ class PandaConfig(PyramidConfig, TrainedConfig):
     """Parameters of PANDA, and those of the gallery.
 
     Attributes:
+        backbone: name of the pretrained network in timm. A guess: SPADE's, since the authors' code has no path for
+            MVTec AD; its default is ResNet-152.
         num_retrieved: number K of nearest images that the map is searched in. The whole map is a guess, SPADE's.
         adaptation: ``"early_stopping"`` or ``"ewc"``.
         num_neighbours: nearest images whose squared distances make the image score.
@@ -120,7 +123,8 @@ class Panda(AbstractPyramid[PandaConfig]):
         num_kept = self.check_gallery(len(images))
         if num_kept < self.config.num_neighbours:
             raise UsageError(
-                f"The gallery holds {num_kept} images, but num_neighbours is {self.config.num_neighbours}. Set "
+                f"The gallery holds {counted(num_kept, 'image')}, but num_neighbours is "
+                f"{self.config.num_neighbours}. Set "
                 "num_images to at least as many; 0 keeps all."
             )
         report = self._adapt(images, holdout, context)

@@ -8,8 +8,17 @@ its own. Global-Net predicts that embedding from the image in which the patch is
 inconsistency (IAD) of the two is their squared difference; the distortion head (DAD) is a classifier that learned to
 tell patches from stained ones. The score of a patch is a weighted mean of both.
 
-No code was published and the paper leaves open much. What is a guess says so in ``GlanceConfig``. The layers follow an
-unofficial implementation that names the supplementary material. What differs, and why:
+No code was published and the paper leaves open much. The layers follow an unofficial implementation that names the
+supplementary material. Parameters that are guesses say so in ``GlanceConfig``; guesses without a parameter:
+
+- The stains (``glance_batches.stain``): an ellipse of one colour with an irregular edge, four waves of up to a fifth of
+  its radius each; half axes of 5 to 35 % of the patch's sides, the middle in the inner 80 %; half of the stains are
+  opaque, the others cover by 30 to 100 %.
+- With ``anneals`` the rates rise from a tenth over the first 8 % of the steps, then fall by a cosine to a thousandth
+  (``WarmCosine``).
+- Weights begin by He's initialisation for leaky ReLUs, biases at 0.
+
+What differs, and why:
 
 - Patches lie ``step_px`` apart, a multiple of 4, in the middle of the image: 19×19 at 256 px instead of 20×20. So
   Local-Net, which halves its maps twice, runs once over the image (see ``glance_dense``).
@@ -63,14 +72,16 @@ class GlanceConfig(TrainedConfig):
     """Parameters of Glance. Those marked as guesses are stated neither by the paper nor by code of its authors.
 
     Attributes:
-        backbone: the teacher, whose last map at stride 32, averaged, Local-Net is distilled from.
+        backbone: the teacher, whose last map at stride 32, averaged, Local-Net is distilled from; its weights are a
+            guess, the network is the paper's.
         weights: the teacher's weights.
         teacher_px: side that a patch is enlarged to for the teacher; a guess.
-        local_width: channels of Local-Net's first layer; the next have twice as many.
-        global_width: channels of Global-Net's first layer.
-        embedding_size: number of channels of an embedding.
-        leaky_slope: slope of the leaky ReLUs below zero.
-        step_px: distance of neighbouring patches in pixels, a multiple of 4; ours, see above.
+        local_width: channels of Local-Net's first layer; the next have twice as many. A guess: the unofficial
+            implementation's, as are the next three.
+        global_width: channels of Global-Net's first layer; a guess.
+        embedding_size: number of channels of an embedding; a guess.
+        leaky_slope: slope of the leaky ReLUs below zero; a guess.
+        step_px: distance of neighbouring patches in pixels, a multiple of 4, by which Local-Net reduces; a guess.
         distillation_source: folder with images of all kinds, searched with its sub-folders, that Local-Net is first
             distilled on; "" for none.
         distillation_epochs: passes over them; a guess.
@@ -88,10 +99,11 @@ class GlanceConfig(TrainedConfig):
         batch_size: images per step of Global-Net; a guess.
         patches_per_image: patches of each image in such a step; a guess.
         anneals: let the learning rates warm up and fall by a cosine; a guess.
-        inconsistency_share: weight λ_s of the inconsistency in the score, the rest is the distortion's; the unofficial
-            implementation's, as are the next two.
-        interpolation: ``"inverse_distance"`` of the patches' centres to a pixel gives the map, or ``"bilinear"``.
-        distance_power: power of the inverse distance.
+        inconsistency_share: weight λ_s of the inconsistency in the score, the rest is the distortion's. A guess: the
+            unofficial implementation's, as are the next two.
+        interpolation: ``"inverse_distance"`` of the patches' centres to a pixel gives the map, or ``"bilinear"``; a
+            guess.
+        distance_power: power of the inverse distance; a guess.
     """
 
     backbone: str = "resnet18.tv_in1k"

@@ -14,6 +14,8 @@ What differs, and why:
 - The paper does not say how deep the projection is, how far images are shifted and what enters there, how aspect ratios
   are drawn, or what the covariance of fewer images than dimensions is: parameters and ``cutpaste_draws`` name these
   guesses. Embeddings are brought to unit length before the Gaussian, as a public reimplementation does.
+- A patch's score is half the squared Mahalanobis distance, its negative log-density; public reimplementations take the
+  distance itself. Patches come in the same order, but spreading adds their scores, so that the map is another one.
 - Scores of patches are spread over pixels as in FCDD's code, which public reimplementations took over.
 - One training each; the paper's best figures are those of five models together.
 - Batch statistics belong to the weights of the evaluated epoch (see ``calibration``).
@@ -59,6 +61,8 @@ class CutPasteConfig(TrainedConfig):
     """Parameters of CutPaste.
 
     Attributes:
+        backbone: network in timm of the image network and of ``patch_stem`` "backbone": ResNet-18, the paper's; which
+            weights its tag names is a guess.
         weights: weights that networks of timm begin with; the paper's main result is trained from scratch.
         variant: kinds of images told apart: ``"3way"`` (good, cut and pasted, scar), ``"cutpaste"`` or ``"scar"``
             (good and one of them).

@@ -66,16 +66,17 @@ class FydConfig(TrainedConfig):
         image_transform: transform of the image: ``"affine"`` (a guess), ``"rotation_scale"`` or ``"none"``.
         level_transform: transform of each level's map: ``"rotation_scale"`` (a guess: RegAD's), ``"affine"`` or
             ``"none"``.
-        largest_change: bound of each value of a transform (a guess; see ``SpatialTransformer``), below 0.5; 0 for none.
+        largest_change: bound of each value of a transform (a guess; see ``SpatialTransformer``), below 0.5; 0 for none,
+            with which an inverse need not exist.
         padding: what a warp reads outside: ``"reflection"`` (a guess: RegAD's), ``"border"`` or ``"zeros"``.
         image_halvings: convolutions with a halving of the image's transformer (a guess; a level's has RegAD's two).
         transformer_width: hidden width of the transformers (a guess: RegAD's).
         fine_levels: levels that the fine loss is computed on: ``"all"`` (a guess) or ``"last"``.
         head_width: channels of projector and predictor (a guess: RegAD's).
         coarse_weight: weight of the coarse loss beside the fine one's 1 (a guess).
-        num_features: channels drawn at random from all levels; 0 for PaDiM's choice (550 where the levels have at
-            least 1024 channels together, as wide_resnet50_2; 100 otherwise, as resnet18).
-        regularisation: value that is added to the diagonal of each covariance (PaDiM's).
+        num_features: channels drawn at random from all levels (a guess: PaDiM's); 0 for PaDiM's choice (550 where the
+            levels have at least 1024 channels together, as wide_resnet50_2; 100 otherwise, as resnet18).
+        regularisation: value that is added to the diagonal of each covariance (a guess: PaDiM's).
         epochs: number of epochs (a guess: RegAD's).
         batch_size: images per step, at least 2, in all pairs (a guess: RegAD's).
         learning_rate: Adam's learning rate, which falls by a cosine to 0 (a guess: RegAD's rate).

@@ -81,7 +81,7 @@ class PatchSvddConfig(TrainedConfig):
         combination: ``"product"`` (paper) or ``"sum"`` of the maps of both sizes.
         initial_weights: ``"torch"``, as the authors' code begins, or ``"he"``. With the former all embeddings begin
             nearly equal, which takes thousands of steps to overcome; the latter keep the variance from layer to layer.
-        svdd_weight: weight of the distance loss, the paper's lambda.
+        svdd_weight: weight of the distance loss, the paper's lambda. 1 is a guess: the authors choose it per category.
         colour_shift: standard deviation of what is added to patches whose direction is asked for, one value per patch
             and colour; pixels are in [0, 1]. A larger one than the paper's makes embeddings depend less on the light.
         noise: standard deviation of what is added to them beside it, one value per pixel and colour.

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from lineproof.core.size import parse_size, size_text
+from lineproof.core.size import parse_size, size_text, value_text
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,21 @@ def test_anything_else_is_refused(written):
     words = f"{written!r} is no size; expected HEIGHTxWIDTH, such as 256x768, or one number for a square"
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         parse_size(written)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((64, 192), "64x192"),
+        ("", '""'),
+        ("none", "none"),
+        (1 / 12, "0.0833333"),
+        (2e-5, "2e-05"),
+        (1.0, "1.0"),
+        (10000.0, "10000.0"),
+        (1234567, "1234567"),
+        (True, "True"),
+    ],
+)
+def test_parameters_are_written_for_people(value, text):
+    assert value_text(value) == text

@@ -61,11 +61,22 @@ def test_guesses_are_what_the_docstrings_call_so():
     listings = {name: describe_detectors(name) for name in sorted(DETECTORS)}
     assert {name for name, listing in listings.items() if listing.guesses} >= {"cutpaste", "fyd", "glance", "panda"}
     panda = listings["panda"]
-    assert list(panda.guesses) == ["num_retrieved", "fisher"]
+    assert list(panda.guesses) == ["backbone", "num_retrieved", "fisher"]
     assert panda.guesses["num_retrieved"].endswith("The whole map is a guess, SPADE's.")
     lines = panda.summary_lines()
     assert "num_retrieved          50 (a guess)" in lines
     assert "batch_size             32" in lines
+    assert 'fisher                 "" (a guess)' in lines
+    assert "label_steepness        0.166667" in listings["nsa"].summary_lines()
+    assert {"num_features", "regularisation"} <= set(listings["fyd"].guesses)
+    assert "svdd_weight" in listings["patch_svdd"].guesses
+    # Of Glance nothing but the size of images, the kind of weights and the rule of epochs is settled by a source.
+    settled = {"weights", "resize_px", "crop_px", "keep", "patience", "distillation_source"}
+    assert set(listings["glance"].parameters) - set(listings["glance"].guesses) == settled
+    # One network, guessed for three methods, is a guess of each.
+    assert {name for name, listing in listings.items() if "backbone" in listing.guesses} == {
+        "cutpaste", "fyd", "glance", "panda",
+    }  # fmt: skip
     assert panda.to_dict()["guesses"] == panda.guesses
     # SPADE's K is the paper's: another class describes it.
     assert "num_retrieved" not in listings["spade"].guesses

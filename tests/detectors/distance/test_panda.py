@@ -312,7 +312,7 @@ def test_settings_that_mean_nothing_are_refused(settings, words):
 
 @pytest.mark.parametrize(
     ("num_images", "words"),
-    [(7, "num_images is 7; expected 1 to 6"), (1, "The gallery holds 1 images, but num_neighbours is 2")],
+    [(7, "num_images is 7; expected 1 to 6"), (1, "The gallery holds 1 image, but num_neighbours is 2")],
 )
 def test_a_gallery_that_cannot_be_is_refused_before_the_training(paths, num_images, words):
     def unwanted(*_):

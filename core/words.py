@@ -1,0 +1,12 @@
+"""Numbers of things in messages."""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """``1 image``, ``2 images``: a number and what it counts.
+
+    Args:
+        number: how many there are.
+        one: words for one of them, such as ``"image"`` or ``"verdict is"``.
+        many: words for any other number; "" for those of one with an s.
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

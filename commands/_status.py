@@ -27,7 +27,6 @@ _KNOWN = (LineproofError, OSError, ImportError, MemoryError, KeyboardInterrupt, 
 _LESS_MEMORY = "Give it a smaller --batch or image size, or close other programs."
 _NOTHING_CHANGED = "Nothing that was there before has changed"
 _KEPT = {
-    "train": "The run folder keeps what it had saved; the same command with --out and that folder goes on from there",
     "run": "What was judged is printed, and filed where --out was given; --append --skip-judged goes on with the rest",
     "demo": "What its folder holds is kept; the same command goes on there",
     "sample": "The images written so far are kept; the same command writes them all",
@@ -68,6 +67,21 @@ class Commands(TyperGroup):
             raise StoppedError(stopped_words()) from error
         except BrokenPipeError as error:
             raise PipeClosedError from error
+        except _ClickError as error:
+            error.message += _repeat_words(error)
+            raise
+
+
+def _repeat_words(error: Any) -> str:
+    """Advice where words were left over and an option was given that takes one value each time; else ""."""
+    if not error.message.startswith("Got unexpected extra argument") or error.ctx is None:
+        return ""
+    given = [
+        max(option.opts, key=len)
+        for option in error.ctx.command.params
+        if getattr(option, "multiple", False) and error.ctx.params.get(option.name)
+    ]
+    return "".join(f". {name} takes one value: repeat it for each, {name} A {name} B" for name in given)
 
 
 def run_app(app: Callable[..., Any]) -> None:

@@ -32,7 +32,13 @@ NEEDS = Needs(has_engine=True)
 
 
 def evaluate(
-    targets: Annotated[list[Path], Argument(help="Bundles, or files of outputs that evaluate saved.")],
+    targets: Annotated[
+        list[Path] | None,
+        Argument(
+            help="Bundles, or files of outputs that evaluate saved; the newest *.bundle in the current folder where "
+            "left out."
+        ),
+    ] = None,
     *,
     data: TestData = None,
     category: OwnCategory = None,
@@ -71,6 +77,7 @@ def evaluate(
     from ..report.examples import Examples
     from ..runtime.engine import EngineOptions
     from ._console import Ui
+    from ._find import newest_bundle
     from ._parse import parse_min_used
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
@@ -89,7 +96,12 @@ def evaluate(
     examples = Examples(view)
     with ui.progress() as progress:
         result = tabulate(
-            targets, request, table=table, save=save_outputs, show=examples.add if report else None, progress=progress
+            targets or [newest_bundle()],
+            request,
+            table=table,
+            save=save_outputs,
+            show=examples.add if report else None,
+            progress=progress,
         )
     ui.data(*result.evaluation.data)
     ui.notice(result.evaluation.notices)

@@ -228,7 +228,7 @@ def test_status_1_a_image_without_a_verdict(lineproof, tiny_bundle, images):
         (["train", "fastflow", "--data", ".", "--set", "stepps=3"], "has no parameter stepps. It has: "),
         (
             ["train", "fastflow", "--data", ".", "--preset", "papr"],
-            "no preset 'papr'. It has: paper, quick.",
+            "no preset 'papr'. It has: paper, table4, quick.",
         ),
         (["run", "TINY", "IMAGES", "--threshold", "nan"], "expected a finite number"),
         (["run", "TINY", "IMAGES", "--append"], "(--append) was given without out (--out)"),
@@ -416,7 +416,7 @@ def test_run_refuses_results_of_another_run_before_any_work(lineproof, tiny_bund
     assert (status, len(out.splitlines()), err) == (0, 2, "")
     status, out, err = lineproof(*words[:-1], "--append", "--skip-judged")
     assert (status, out) == (0, "")
-    assert "note: 2 of 2 files were judged before and have not changed since: skipped." in err
+    assert "note: 2 of 2 files skipped: judged before, and not changed since." in err
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 4
 
 
@@ -750,6 +750,41 @@ def test_verify_and_evaluate_count_the_same_masks(lineproof, tiny_bundle, tmp_pa
     evaluated = only_json(lineproof("evaluate", *words)[1])["evaluated"][0]["accuracy"]["pixel"]
     assert verified["aupro"]["engine"] == evaluated["aupro"]
     assert verified["pixel_auroc"]["engine"] == evaluated["auroc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("train", "padim", "--data", "x", "--set", "a=1", "b=2"), "repeat it for each, --set A --set B"),
+        (("profile", "x", "--engine", "ort-cpu", "openvino"), "repeat it for each, --engine A --engine B"),
+        (("train", "padim", "b=2", "--data", "x"), ""),
+    ],
+)
+def test_words_left_over_after_an_option_that_is_repeated(lineproof, words, advice):
+    status, out, err = lineproof(*words)
+    assert (status, out) == (2, "")
+    assert "unexpected extra argument" in err
+    assert ("takes one value" in err) == bool(advice)
+    assert advice in err
+
+
+def test_evaluate_takes_the_newest_bundle_as_the_others_do(lineproof, tiny_bundle, tmp_path):
+    needs("ort-cpu")
+    words = ("evaluate", "--data", _parts(tmp_path / "parts"), "--engine", "ort-cpu", "--json", "--quiet")
+    status, _, err = lineproof(*words)
+    assert status == 1
+    assert "There is no *.bundle in " in err
+    shutil.copytree(tiny_bundle.path, "new.bundle")
+    Path("old.bundle").mkdir()
+    Path("old.bundle/manifest.json").write_text("{}")
+    os.utime("old.bundle/manifest.json", (1, 1))
+    status, out, err = lineproof(*words)
+    assert status == 0, err
+    assert only_json(out)["evaluated"][0]["bundle"] == "tiny"
+    os.utime("new.bundle/manifest.json", (0, 0))
+    status, _, err = lineproof(*words)
+    assert status == 1
+    assert "old.bundle" in err
 
 
 def test_outputs_are_kept_and_judged_again_without_the_model(lineproof, tiny_bundle, monkeypatch, tmp_path):

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ...core.errors import BadInputError
 from ...core.strict import read_as
+from ...core.words import counted
 from .record import FirstFit, RunRecord, StartedRun
 
 #: Where runs lie that nobody named a folder for.
@@ -176,6 +177,23 @@ def unfinished_words(run: Path) -> str:
     )
 
 
+def stopped_words(run: Path | None, *, command: str) -> str:
+    """Sentences about a training that was stopped: what is saved, and the command that goes on from there.
+
+    Args:
+        run: run folder, which may hold nothing yet; None where it was not made.
+        command: the command line, without its ``--out``; "" where it was no command.
+    """
+    again = " ".join([command, *(["--out", shlex.quote(os.path.abspath(run))] if run else [])]) if command else ""
+    if run and is_finished(run):
+        return (
+            f"Stopped. {run} is a finished run and stays as it is. Score its test images: {again or 'train it again'}"
+        )
+    if run and is_unfinished(run):
+        return f"Stopped. {unfinished_words(run)}"
+    return f"Stopped before the training began: nothing was saved. Begin it: {again or 'train again'}"
+
+
 @dataclass(frozen=True)
 class _Name:
     """The part of a detector's record that names it."""
@@ -245,7 +263,8 @@ def newest_run(detector: str, root: Path = RUNS) -> Path:
     if unfinished:
         raise BadInputError(f"There is no finished {detector} under ./{root}. {unfinished_words(unfinished[-1])}")
     raise BadInputError(
-        f"There is no trained {detector} under ./{root} ({len(records)} finished runs of other detectors). Train one: "
+        f"There is no trained {detector} under ./{root} ({counted(len(records), 'finished run')} of other "
+        f"detectors). Train one: "
         f"lineproof train {detector} --data DIR --category NAME; or let it be made from the built-in sample: "
         f"lineproof export {detector} --sample"
     )

@@ -6,14 +6,15 @@ import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from ...bundle.lock import LOCK
-from ...bundle.runs.folder import new_run_folder
+from ...bundle.runs.folder import new_run_folder, stopped_words
 from ...bundle.runs.record import PresetRecord
+from ...core.errors import StoppedError
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
 from ...core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, calibrate
@@ -86,6 +87,7 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         The finished run, with what its detector does to the test images.
 
     Raises:
+        StoppedError: Ctrl-C was pressed; the message says what is saved and names the command that goes on.
         LineproofError: any error of ``train``, ``find_preset``, ``make_config`` or of reading the data set.
     """
     from ..base import find_preset, typed_settings
@@ -96,9 +98,11 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
     # What was mistyped is said before anything is read; which sizes fit one another may depend on the category.
     find_preset(name, preset)
     typed_settings(name, given)
-    dataset = open_dataset(data, category=category)
-    config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
-    dataset = check_contents(dataset, config.reads)
+    options = options or TrainOptions()
+    with _stopped_in_words(out, command=options.command):
+        dataset = open_dataset(data, category=category)
+        config, chosen = _from_preset(name, preset, category=dataset.category, given=given)
+        dataset = check_contents(dataset, config.reads)
     notes = DataNotes.of(dataset)
     if say_data:
         say_data(notes)
@@ -106,15 +110,25 @@ def train_detector(  # noqa: PLR0913 (the choices of the command, by name)
         config, chosen = _from_preset(name, preset, category=dataset.category, given={**given, "backbone": former})
         progress(f"keeps the backbone {former} that {out} was begun with by a former release", 0, 0)
     progress(chosen.sentence(), 0, 0)
-    options = replace(options or TrainOptions(), preset=chosen)
+    options = replace(options, preset=chosen)
     run = out or new_run_folder(name, dataset.category)
-    try:
-        record = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
-    finally:
-        if out is None:
-            _remove_empty(run)
-    operation = _operation(run, dataset, record.holdout_scores, progress)
+    with _stopped_in_words(run, command=options.command):
+        try:
+            record = train(name, config, dataset=dataset, run=run, options=options, progress=progress)
+        finally:
+            if out is None:
+                _remove_empty(run)
+        operation = _operation(run, dataset, record.holdout_scores, progress)
     return TrainingResult(run=run, record=record, data=notes, operation=operation)
+
+
+@contextlib.contextmanager
+def _stopped_in_words(run: Path | None, *, command: str) -> Iterator[None]:
+    """Turn Ctrl-C into an error that says what the run folder holds; within a fit ``train`` does so itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(stopped_words(run, command=command)) from None
 
 
 def _from_preset(

@@ -16,7 +16,7 @@ import torch
 from ...bundle.atomic import write_json
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, RefitRecord, TrainingRecord
-from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, unfinished_words
+from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, stopped_words
 from ...bundle.runs.record import FirstFit, PresetRecord, RunRecord, StartedRun
 from ...bundle.store import now
 from ...core.camera import DivisionCamera
@@ -26,6 +26,7 @@ from ...core.progress import Progress, silent
 from ...core.registry import resolve
 from ...core.size import NATIVE, size_text
 from ...core.spec import FrameRule, Reads, check_bit_depth, check_fit
+from ...core.words import counted
 from ...data.dataset import Dataset
 from ...data.records import relative
 from ...data.scans import camera_for, survey_scans
@@ -118,7 +119,7 @@ def train(
             first = _first_fit(name, job, run=run, frames=frames) if options.refit else None
             return _finish(run, name, job=job, first=first, material=material, frames=frames)
         except KeyboardInterrupt:
-            raise StoppedError(f"Stopped. {unfinished_words(run)}") from None
+            raise StoppedError(stopped_words(run, command=options.command)) from None
 
 
 def _check_size(config: DetectorConfig) -> None:
@@ -356,12 +357,13 @@ def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], lis
     """Return the good images to fit on and the held-out ones: the validation split, or a seeded draw.
 
     Raises:
-        BadInputError: fewer than two images would be left on either side.
+        BadInputError: fewer than two images would be left on either side; the message says how many are missing.
         UsageError: the share to hold out does not lie between 0 and 1.
     """
     good = [sample.path for sample in dataset.train if sample.label == 0]
     held_out = [sample.path for sample in dataset.validation if sample.label == 0]
-    if not held_out:
+    is_drawn = not held_out
+    if is_drawn:
         if not 0.0 < options.holdout < 1.0:
             raise UsageError(f"holdout (--holdout) is {options.holdout}; expected a share between 0 and 1.")
         count = max(2, round(options.holdout * len(good)))
@@ -370,10 +372,21 @@ def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], lis
         good = [path for i, path in enumerate(good) if i not in drawn]
     if len(good) < 2 or len(held_out) < 2:
         raise BadInputError(
-            f"{dataset.root}: {len(good)} good images to fit on and {len(held_out)} held out; at least two of each are "
-            "needed. Add good images."
+            f"{dataset.root}: {counted(len(good), 'good image')} to fit on and {len(held_out)} held out; at "
+            f"least two of "
+            f"each are needed. {_missing_words(len(good), len(held_out), is_drawn=is_drawn)}"
         )
     return good, held_out
+
+
+def _missing_words(num_good: int, num_held_out: int, *, is_drawn: bool) -> str:
+    """How many good images must be added so that two are fitted and two held out."""
+    if not is_drawn:
+        lacks = {"train": 2 - num_good, "validation": 2 - num_held_out}
+        wanted = [f"{counted(num, 'more good image')} to {split}" for split, num in lacks.items() if num > 0]
+        return f"Add {' and '.join(wanted)}."
+    missing = 4 - num_good - num_held_out
+    return f"Add {counted(missing, 'more good image')}." if missing > 0 else "Hold out a smaller share (--holdout)."
 
 
 def _seed(seed: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lineproof.bundle.store import open_bundle
-from lineproof.core.errors import BadInputError, UsageError
+from lineproof.core.errors import BadInputError, StoppedError, UsageError
 from lineproof.data.dataset import open_dataset
 from lineproof.data.notes import DataNotes
 from lineproof.data.records import relative
@@ -242,6 +242,27 @@ def test_a_run_that_is_refused_leaves_no_folder(sample_folder, here):
             "padim", sample_folder, category="flange", settings=SETTINGS, out=None, options=TrainOptions(holdout=2)
         )
     assert list((here / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("open_dataset", "Stopped before the training began: nothing was saved. Begin it: L --out "),
+        ("check_contents", "Stopped before the training began: nothing was saved. Begin it: L --out "),
+        ("_operation", "is a finished run and stays as it is. Score its test images: L --out "),
+    ],
+)
+def test_ctrl_c_before_and_after_the_fit_says_what_is_saved(trained, sample_folder, here, monkeypatch, place, words):
+    def stop(*_words, **_options):
+        raise KeyboardInterrupt
+
+    run = here / "run"
+    if place == "_operation":
+        shutil.copytree(trained.run, run)
+    monkeypatch.setattr(from_folder_module, place, stop)
+    options = TrainOptions(command="L")
+    with pytest.raises(StoppedError, match=re.escape(words + str(run)) + "$"):
+        train_detector("padim", sample_folder, category="flange", settings=SETTINGS, out=run, options=options)
 
 
 def test_a_run_of_the_sample_says_how_to_finish_it(trained, here, monkeypatch):

@@ -11,6 +11,7 @@ from lineproof.bundle.runs.folder import (
     is_unfinished,
     read_record,
     refuse_run,
+    stopped_words,
     unfinished_words,
 )
 from lineproof.bundle.store import open_bundle
@@ -51,6 +52,23 @@ def test_a_run_that_no_command_began(tmp_path):
     start(tmp_path, command="")
     assert finish_command(tmp_path) == ""
     assert unfinished_words(tmp_path).endswith(f"Finish it: train it again as it was begun, into {tmp_path}")
+
+
+def test_a_training_that_was_stopped_says_what_is_saved_and_what_goes_on(tmp_path):
+    run, line = tmp_path / "my run", "lineproof train fastflow --data d"
+    begins = f"Stopped before the training began: nothing was saved. Begin it: {line}"
+    assert stopped_words(None, command=line) == begins
+    assert stopped_words(run, command=line) == f"{begins} --out '{run}'"
+    assert stopped_words(run, command="").endswith("nothing was saved. Begin it: train again")
+    start(run)
+    said = stopped_words(run, command=line)
+    assert said == f"Stopped. {unfinished_words(run)}"
+    assert "(nothing of it is kept yet). Finish it: " in said
+    state(run, {"progress": json.dumps({"epoch": 12}), "epochs": "30"})
+    assert "(kept up to epoch 12 of 30). Finish it: " in stopped_words(run, command=line)
+    (run / "checkpoint.json").write_text("{}")
+    said = stopped_words(run, command=line)
+    assert said == (f"Stopped. {run} is a finished run and stays as it is. Score its test images: {line} --out '{run}'")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import BadInputError, UsageError
 from .size import Size, size_text
+from .words import counted
 
 _FEWEST_POINTS = 8
 
@@ -183,7 +184,8 @@ def fit_pinhole(clouds: Iterable[NDArray[np.floating]]) -> DivisionCamera:
     spread = num * squares - of_slope**2
     if size is None or num[0] < _FEWEST_POINTS or not (spread > 0.0).all():
         raise BadInputError(
-            f"The clouds hold {int(num[0])} points in all; a camera is fitted to {_FEWEST_POINTS} at least, not all in "
+            f"The clouds hold {counted(int(num[0]), 'point')} in all; a camera is fitted to {_FEWEST_POINTS} at "
+            f"least, not all in "
             "one row or column. Put the data set's calibration/camera_parameters.json beside its splits."
         )
     per_slope = (num * products - of_slope * of_pixel) / spread

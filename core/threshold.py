@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BadInputError, UsageError
+from .words import counted
 
 #: Name, in thresholds and proofs, of the engine that is the truth: the detector in its training form.
 REFERENCE_ENGINE = "torch"
@@ -58,7 +59,7 @@ class Threshold:
         if not self.num_good:
             return "it promises no rate of rejected good parts"
         return (
-            f"{self.num_rejected} of {self.num_good} good parts rejected, "
+            f"{self.num_rejected} of {counted(self.num_good, 'good part')} rejected, "
             f"95 % interval {self.interval_low:.1%}–{self.interval_high:.1%}"
         )
 

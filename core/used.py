@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict, final
 
 from .errors import BadInputError
+from .words import counted
 
 #: Share of the images that must have been used, unless another is stated.
 MIN_USED = 0.9
@@ -58,7 +59,7 @@ class UsedShare:
         """
         if not self.skipped:
             return []
-        head = f"Only {self.num_used} of {self.num_total} images could be used ({self.share:.1%}). Not used"
+        head = f"Only {self.num_used} of {counted(self.num_total, 'image')} could be used ({self.share:.1%}). Not used"
         if lists_all:
             return [f"{head}:", *(f"  {file}: {reason}" for file, reason in self.skipped)]
         names = ", ".join(file for file, _ in self.skipped[:_NAMED])
@@ -72,9 +73,9 @@ class UsedShare:
         """Raise BadInputError where less than ``min_used`` (0 to 1) of the images was used."""
         if self.share < min_used:
             raise BadInputError(
-                f"Only {self.num_used} of {self.num_total} images could be used ({self.share:.1%}); expected at "
-                f"least {min_used:.0%}, so that the result stands for the set. Mend what the first line names, or "
-                "accept less with --min-used."
+                f"Only {self.num_used} of {counted(self.num_total, 'image')} could be used ({self.share:.1%}); "
+                f"expected at least {min_used:.0%}, so that the result stands for the set. Mend what the first "
+                "line names, or accept less with --min-used."
             )
 
     def to_dict(self) -> UsedJson:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, final
 
 from ..core.size import Size, size_text
+from ..core.words import counted
 from .masks import upright_shape
 from .records import Dataset
 
@@ -143,7 +144,7 @@ def check_counts(dataset: Dataset) -> tuple[str, ...]:
     num_masks = sum(bool(sample.mask_paths) for sample in dataset.test if sample.label)
     if num_masks < counts.test_anomalous:
         differences.append(
-            f"{dataset.category}: {num_masks} masks found for {counts.test_anomalous} anomalous test images."
+            f"{dataset.category}: {counted(num_masks, 'mask')} found for {counts.test_anomalous} anomalous test images."
         )
     return tuple(differences)
 

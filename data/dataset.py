@@ -7,6 +7,7 @@ from pathlib import Path
 from ..core.errors import BadInputError, UsageError
 from ..core.registry import resolve
 from ..core.spec import Reads
+from ..core.words import counted
 from .counts import check_counts
 from .layouts.layout import Findings, Layout
 from .leaks import check_leaks
@@ -61,7 +62,7 @@ def open_dataset(path: Path | str, *, category: str | None = None, strict: bool 
     if strict and dataset.problems:
         listed = "\n  ".join(dataset.problems)
         raise BadInputError(
-            f"{root}: {len(dataset.problems)} problems, expected none (strict):\n  {listed}\n"
+            f"{root}: {counted(len(dataset.problems), 'problem')}, expected none (strict):\n  {listed}\n"
             "Mend the files, or open without strict."
         )
     return dataset

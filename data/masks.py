@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..core.errors import BadInputError
+from ..core.words import counted
 from .decoding.decode import decode_image, decode_mask
 from .records import Dataset, Problem, Sample, relative
 
@@ -102,7 +103,9 @@ def _of_good(sample: Sample, root: Path) -> list[Problem]:
             continue
         if num_marked:
             kind = "is in a folder of good images, but has a mask that marks something; it counts as good"
-            what = f"is in a folder of good images, but {relative(path, root)} marks {num_marked} pixels of it"
+            what = (
+                f"is in a folder of good images, but {relative(path, root)} marks {counted(num_marked, 'pixel')} of it"
+            )
             problems.append(Problem(relative(sample.path, root), f"{what}; it counts as good", kind))
     return problems
 

@@ -12,6 +12,7 @@ from ..core.errors import BadInputError, UsageError
 from ..core.progress import Progress, silent
 from ..core.size import Size, size_text
 from ..core.spec import Fit
+from ..core.words import counted
 from .content import content_hash, hash_decoded
 from .decoding.conversions import Conversions
 from .decoding.decode import decode_with_facts
@@ -86,7 +87,7 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
         BadInputError: several sizes and no fit, or an image that the fit does not take.
         UsageError: a frame of another size and no fit.
     """
-    seen = f"The {sum(sizes.values())} training images have {_counted(sizes)}: {describe_sizes(sizes)}"
+    seen = f"The {sum(sizes.values())} training images have {counted(len(sizes), 'size')}: {describe_sizes(sizes)}"
     if fit == "none" and len(sizes) > 1:
         raise BadInputError(
             f"{seen} (height x width). A detector is trained on frames of one size. Say how the others are brought to "
@@ -114,12 +115,8 @@ def frame_sentence(sizes: Mapping[Size, int], frame: Size, *, fit: Fit) -> str:
         return ""
     return (
         f"Frames are {size_text(frame)} (height x width), fit {fit}: {sizes.get(frame, 0)} of {sum(sizes.values())} "
-        f"images have that size; they have {_counted(sizes)}: {describe_sizes(sizes)}."
+        f"images have that size; they have {counted(len(sizes), 'size')}: {describe_sizes(sizes)}."
     )
-
-
-def _counted(sizes: Mapping[Size, int]) -> str:
-    return "1 size" if len(sizes) == 1 else f"{len(sizes)} sizes"
 
 
 def _default_frame(sizes: Mapping[Size, int], fit: Fit) -> Size:

@@ -18,6 +18,7 @@ from ..core.progress import Progress, silent
 from ..core.spec import Reads
 from ..core.threshold import Threshold, calibrate
 from ..core.used import MIN_USED, SkippedJson, UsedJson, UsedShare
+from ..core.words import counted
 from ..data.dataset import Dataset, Sample
 from ..data.files import each_once
 from ..data.inputs.table import input_of
@@ -265,7 +266,8 @@ def resolution_warning(threshold: Threshold) -> str:
     if threshold.num_good >= needed:
         return ""
     return (
-        f"{threshold.num_good} good parts are too few to resolve a rate of {rate:.3g}: at least {needed} are needed. "
+        f"{counted(threshold.num_good, 'good part is', 'good parts are')} too few to resolve a rate of "
+        f"{rate:.3g}: at least {needed} are needed. "
         f"None may be rejected here, and the true rate may be as high as {threshold.interval_high:.1%}. "
         "Hold out more good parts."
     )

@@ -21,6 +21,7 @@ from ..bundle.atomic import write_all
 from ..bundle.lock import exclusive
 from ..core.errors import BadInputError
 from ..core.os_errors import os_error_words
+from ..core.words import counted
 from .images import OVERLAYS, VERDICTS, holds_results
 from .verdict_line import Decided, VerdictLine, is_whole, read_verdicts
 
@@ -171,7 +172,10 @@ class Filing:
 
     def sentence(self) -> str:
         """What is on disk, as the beginning of a sentence."""
-        return f"{self.num_filed} verdicts are in {self.out / VERDICTS}, with {self.num_overlays} overlays"
+        return (
+            f"{counted(self.num_filed, 'verdict is', 'verdicts are')} in {self.out / VERDICTS}, with "
+            f"{counted(self.num_overlays, 'overlay')}"
+        )
 
     def news(self) -> tuple[str, ...]:
         """Sentences about what has stopped since the last call."""

@@ -11,6 +11,7 @@ from typing import final
 
 from ..core.errors import BadInputError
 from ..core.spec import Reads
+from ..core.words import counted
 from ..data.files import each_once
 from ..data.records import is_image, visible
 
@@ -79,9 +80,13 @@ def scans_once(files: tuple[str, ...], reads: Reads) -> tuple[tuple[str, ...], t
     once = tuple(map(str, each_once(map(Path, kept), reads)))
     notes = []
     if len(once) < len(kept):
-        notes.append(f"{len(kept) - len(once)} files belong to scans that others name: each scan is judged once.")
+        doubled = counted(len(kept) - len(once), "file belongs", "files belong")
+        notes.append(f"{doubled} to scans that others name: each scan is judged once.")
     if len(kept) < len(files):
-        notes.append(f"{len(files) - len(kept)} files in folders gt beside xyz are masks: left out.")
+        masks = counted(
+            len(files) - len(kept), "mask in a folder gt beside xyz is", "masks in folders gt beside xyz are"
+        )
+        notes.append(f"{masks} left out.")
     return once, tuple(notes)
 
 

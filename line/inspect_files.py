@@ -17,6 +17,7 @@ from .. import __version__
 from ..core.errors import BadInputError, LineproofError, StoppedError
 from ..core.progress import Progress, silent
 from ..core.spec import Frames, Reads
+from ..core.words import counted
 from ..data.decoding.conversions import Conversions
 from ..data.files import files_read
 from .filing import Filing, judged_before
@@ -82,10 +83,10 @@ class Inspection:
                 if self.out
                 else f" The first one not judged is {self.next_file}; --out would keep the verdicts on disk."
             )
-            raise StoppedError(f"Stopped after {self.num_judged} of {self.num_files} files. {done}{go_on}")
+            raise StoppedError(f"Stopped after {self.num_judged} of {counted(self.num_files, 'file')}. {done}{go_on}")
         parts = []
         if self.num_errors:
-            parts.append(f"{self.num_errors} of {self.num_judged} files gave no verdict; see the ERR lines.")
+            parts.append(f"{self.num_errors} of {counted(self.num_judged, 'file')} gave no verdict; see the ERR lines.")
         if self.unfiled:
             filed = f"{self.filed}; all" if self.filed else "All"
             parts.append(f"Not every verdict was taken: {self.unfiled} {filed} are printed.")

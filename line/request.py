@@ -12,6 +12,7 @@ from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
 from ..core.threshold import check_threshold
+from ..core.words import counted
 from ..runtime.engine import EngineOptions
 from ..runtime.ranking import AUTO
 from .filing import Filing, check_out
@@ -171,7 +172,7 @@ def open_inspection(
         files = not_judged_yet(found, out, reads) if out and request.skip_judged else found
         num_skipped = len(found) - len(files)
         if num_skipped:
-            note(f"{num_skipped} of {len(found)} files were judged before and have not changed since: skipped.")
+            note(f"{num_skipped} of {counted(len(found), 'file')} skipped: judged before, and not changed since.")
         yield OpenInspection(
             line=line,
             files=files,

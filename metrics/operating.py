@@ -14,6 +14,7 @@ from ..core.errors import BadInputError
 from ..core.table import aligned
 from ..core.threshold import clopper_pearson
 from ..core.used import UsedShare
+from ..core.words import counted
 
 #: Where the threshold in use comes from.
 Origin = Literal["calibrated", "given"]
@@ -148,14 +149,14 @@ class OperatingTable:
         passed = self.calibrated.passed_defective
         if passed.total and passed.num > _MOSTLY_MISSED * passed.total:
             value = self.calibrated.threshold
-            lines.append(f"Misses {passed.num} of {passed.total} defects at this threshold ({value:.6g}).")
+            lines.append(f"Misses {passed.num} of {counted(passed.total, 'defect')} at this threshold ({value:.6g}).")
         return lines
 
     def summary_lines(self) -> list[str]:
         """The table as lines of text, with a note on where its thresholds come from."""
         rows = [point.cells(origin=self.origin) for point in (*self.points, self.calibrated)]
         return [
-            f"Operating table on {self.num_good} good and {self.num_defective} defective test images:",
+            f"Operating table on {self.num_good} good and {counted(self.num_defective, 'defective test image')}:",
             *aligned(_HEADER, rows).splitlines(),
             f"Thresholds but the {self.origin} one are read off the test images, for orientation only.",
         ]

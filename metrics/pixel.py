@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.errors import BadInputError, UsageError
+from ..core.words import counted
 from .kernels.components import component_sizes, saturate
 from .kernels.curves import Steps, Totals, combine, find_steps, metric_values, tally
 from .kernels.inputs import check_fraction, check_maps, check_masks
@@ -222,7 +223,8 @@ def pixel_metrics(
     """
     if len(maps) != len(masks):
         raise BadInputError(
-            f"There are {len(maps)} anomaly maps and {len(masks)} masks; expected one for each (None = good)."
+            f"There are {counted(len(maps), 'anomaly map')} and {counted(len(masks), 'mask')}; expected one for "
+            f"each (None = good)."
         )
     threads = check_num_threads(num_threads)
 

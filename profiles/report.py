@@ -10,6 +10,7 @@ from ..bundle.manifest import Figures, Manifest
 from ..bundle.record import ProofState
 from ..bundle.store import MODEL
 from ..core.errors import BudgetError, LineproofError
+from ..core.words import counted
 from .cold_start import ColdStart, Memory
 from .latency import STAGES, Deadline, Latency, Samples, summarise
 from .report_json import BatchJson, ProfileJson
@@ -95,7 +96,7 @@ class BatchProfile:
         lines = [
             f"Batch {self.batch}: median {latency.p50:.3f} ms, p90 {latency.p90:.3f}, p95 {latency.p95:.3f}, "
             f"p99 {latency.p99:.3f}, p99.9 {latency.p999:.3f}, max {latency.max:.3f} over "
-            f"{len(self.samples.total_ns)} calls; {self.fps:.1f} frames per second.",
+            f"{counted(len(self.samples.total_ns), 'call')}; {self.fps:.1f} frames per second.",
             f"  of which (medians) {', '.join(f'{name} {self.samples.stage(name).p50:.3f}' for name in STAGES)} ms; "
             f"the harness itself {self.harness.p50:.3f} ms.",
         ]
@@ -106,7 +107,7 @@ class BatchProfile:
         if self.deadline:
             lines.append(
                 f"  deadline {self.deadline.deadline_ms:g} ms: missed by {self.deadline.num_missed} of "
-                f"{self.deadline.num_runs} calls ({self.deadline.miss_rate:.1%})."
+                f"{counted(self.deadline.num_runs, 'call')} ({self.deadline.miss_rate:.1%})."
             )
         return tuple(lines)
 
@@ -230,7 +231,7 @@ class ProfileReport:
         load, num_cores = self.environment.get("load_average"), self.environment.get("num_cores")
         if load and num_cores and load[0] > 0.5 * num_cores:
             lines.append(
-                f"The machine was busy before this began (load {load[0]:g} on {num_cores} cores): "
+                f"The machine was busy before this began (load {load[0]:g} on {counted(num_cores, 'core')}): "
                 "the times are doubtful."
             )
         return tuple(lines)
@@ -280,7 +281,7 @@ def check_deadlines(reports: Iterable[ProfileReport]) -> None:
     """
     missed = [
         f"{report.detector} on {report.engine} at batch {item.batch}: {item.deadline.num_missed} of "
-        f"{item.deadline.num_runs} calls took longer than {item.deadline.deadline_ms:g} ms, the slowest "
+        f"{counted(item.deadline.num_runs, 'call')} took longer than {item.deadline.deadline_ms:g} ms, the slowest "
         f"{item.latency.max:.3g} ms"
         for report in reports
         for item in report.batches

@@ -11,6 +11,7 @@ from typing import Any
 from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
+from ..core.words import counted
 from ..profiles.measure import ProfileRequest, ProfileResult, measure
 from ..profiles.report import ProfileReport, check_deadlines
 from ..runtime.ranking import AUTO, fits, is_here, rank_engines
@@ -53,7 +54,10 @@ class SpeedTable:
         """The table, and the hardware that it was measured on."""
         environment = self.reports[0].environment
         gpus = ", ".join(str(gpu) for gpu in environment["gpus"]) or "no GPU"
-        where = f"Measured on {environment['cpu']}, {environment['num_cores']} cores, {gpus}; medians of batch 1."
+        where = (
+            f"Measured on {environment['cpu']}, {counted(environment['num_cores'], 'core')}, {gpus}; "
+            "medians of batch 1."
+        )
         return (self.table.text(), where)
 
 

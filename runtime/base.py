@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..bundle.store import Bundle
 from ..core.errors import BundleError, LineproofError, UsageError
 from ..core.prediction import Prediction
+from ..core.words import counted
 from .engine import Availability, EngineOptions, Frames, check_batch
 
 Array = NDArray[Any]
@@ -60,7 +61,8 @@ class AbstractEngine(ABC):
             )
         if options.num_threads and not self.takes_threads:
             raise UsageError(
-                f"Engine {self.name} has no number of threads to choose; asked for {options.num_threads} threads. "
+                f"Engine {self.name} has no number of threads to choose; asked for "
+                f"{counted(options.num_threads, 'thread')}. "
                 "Leave --threads away, or name an engine that computes on the CPU."
             )
         self._bundle = bundle

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from ..core.words import counted
 from ..host.environment import describe_environment, package_versions
 from ..host.extras import install
 from .engine import Availability, availability, names_of
@@ -36,7 +37,7 @@ class Diagnosis:
         """The diagnosis for people."""
         seen = self.environment
         lines = [
-            f"CPU: {seen['cpu']}, {seen['num_cores']} cores, {' '.join(seen['cpu_features'])}",
+            f"CPU: {seen['cpu']}, {counted(seen['num_cores'], 'core')}, {' '.join(seen['cpu_features'])}",
             f"GPU: {', '.join(gpu['name'] for gpu in seen['gpus']) or 'none that the NVIDIA driver reports'}",
             f"Training: {'possible' if self.can_train else 'not possible: ' + install('train')}",
         ]

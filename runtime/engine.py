@@ -225,10 +225,10 @@ def check_precision(bundle: Bundle, engine: type[Engine]) -> None:
     precision = bundle.manifest.precision
     if precision not in engine.precisions:
         others = names_of(lambda other: _computes(other) and precision in other.precisions)
+        advice = f"Name an engine that runs {precision} ({', '.join(others)}), or export" if others else "Export"
         raise BundleError(
             f"{bundle.path} is {precision}, and engine {engine.name} runs {' and '.join(engine.precisions)} only. "
-            f"Engines that run {precision}: {', '.join(others) or 'none'}. Name one of them, or export again with "
-            "another --precision."
+            f"{advice} again with another --precision."
         )
 
 

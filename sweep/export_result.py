@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bundle.store import Bundle
+from ..core.words import counted
 from ..data.content import holdout_lines
 from ..data.notes import NO_DATA, DataNotes
 from ..eval.parity.report import ParityReport
@@ -81,7 +82,8 @@ class ExportResult:
         if self.gate:
             lines.append(
                 f"TensorRT for RTX {self.gate.engine_version} parsed and built it for {', '.join(self.gate.targets)}: "
-                f"{self.gate.num_layers} layers ({_counts(self.gate.layers_per_dtype)}), {self.gate.seconds:.1f} s."
+                f"{counted(self.gate.num_layers, 'layer')} ({_counts(self.gate.layers_per_dtype)}), "
+                f"{self.gate.seconds:.1f} s."
             )
         lines += [f"Plan: {plan.file} for {plan.target} ({_counts(plan.layers_per_dtype)})." for plan in manifest.plans]
         proved = self.parity.summary_lines() if self.parity else ()

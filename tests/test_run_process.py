@@ -95,7 +95,7 @@ def test_ctrl_c_loses_none_and_says_how_to_go_on(here, tiny_bundle):
     _, err = finish(process)
     assert process.returncode == 0, err
     assert [Path(entry["file"]).name for entry in filed(here)] == [f"{index:02d}.png" for index in range(40)]
-    assert f"{len(printed)} of 40 files were judged before" in err
+    assert f"{len(printed)} of 40 files skipped: judged before" in err
 
 
 def test_a_second_ctrl_c_ends_at_once(here, tiny_bundle):

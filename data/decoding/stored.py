@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...core.errors import BadInputError
+from ...core.words import counted
 from .conversions import GREY, GREY_PALETTE, ImageFacts
 
 FORMATS = "PNG, JPEG, BMP, TIFF or WebP"
@@ -152,7 +153,8 @@ def palette_colours(
     """
     if (highest := int(indices.max())) >= len(palette):
         raise BadInputError(
-            f"{path}: a pixel has palette index {highest}, the palette has {len(palette)} colours; its colour is not "
+            f"{path}: a pixel has palette index {highest}, the palette has {counted(len(palette), 'colour')}; "
+            f"its colour is not "
             "said. Export the image again."
         )
     if (palette != palette[:, :1]).any():

@@ -12,6 +12,7 @@ bad ones are test images.
 
 from pathlib import Path
 
+from ...core.words import counted
 from ..records import Sample, is_image, subfolders, visible
 from .layout import (
     MASKS_AMONG_PARTS,
@@ -42,7 +43,7 @@ def read(root: Path, findings: Findings) -> list[Sample]:
     good = [image for folder in goods for image in images_in(folder, findings)]
     samples = held_out_samples(good)
     if len(good) < TEST_EVERY:
-        what = f"holds {len(good)} images; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
+        what = f"holds {counted(len(good), 'image')}; from {TEST_EVERY} on, every {TEST_EVERY}th tests"
         findings.problem(goods[0], what)
     samples.extend(_bad(bads, mask_tops, findings))
     for entry in visible(root):

@@ -14,6 +14,7 @@ from torch import nn
 from ...bundle.atomic import file_sha256
 from ...bundle.manifest import WeightsRecord
 from ...core.errors import BadInputError, EnvironmentMissingError, UsageError
+from ...core.words import counted
 from ..nn.finite import describe_not_finite
 from .hub import cached_timm_weights, reach_timm_weights
 
@@ -55,8 +56,9 @@ def create_network(backbone: str, weights: str) -> nn.Module:
     import timm
 
     if not timm.is_model(backbone):
-        near = timm.list_models(f"*{backbone[:6]}*")[:5]
-        raise UsageError(f"timm has no network {backbone!r}. Near: {', '.join(near) or 'none'}.")
+        near = timm.list_models(f"*{backbone[:6]}*")[:5] if backbone else []
+        words = f"Near: {', '.join(near)}." if near else "No name of its networks is near."
+        raise UsageError(f"timm has no network {backbone!r}. {words} timm.list_models() in Python lists them all.")
     _check_tag(backbone)
     network: nn.Module
     if weights == "imagenet":
@@ -109,9 +111,14 @@ def _check_tag(backbone: str) -> None:
     except RuntimeError:
         network, _, tag = backbone.partition(".")
         known = [name.partition(".")[2] for name in timm.list_pretrained(f"{network}*") if _network(name) == network]
+        seen = f"timm has no weights {tag!r} of {network}"
+        if not known:
+            raise UsageError(
+                f"{seen}, nor any other weights of it. Give {network} with --weights FILE, or another --backbone."
+            ) from None
         raise UsageError(
-            f"timm has no weights {tag!r} of {network}. It has: {', '.join(known) or 'none'}. Give one of them as "
-            f"--backbone {network}.TAG, or {network} for timm's default."
+            f"{seen}. It has: {', '.join(known)}. Give one of them as --backbone {network}.TAG, or {network} for "
+            "timm's default."
         ) from None
 
 
@@ -242,7 +249,7 @@ def _load_strictly(network: nn.Module, state: dict[str, torch.Tensor], *, backbo
     unknown = [name for name in state if name not in expected]
     if missing or unknown:
         raise BadInputError(
-            f"{weights} does not fit {backbone}: {len(missing)} tensors missing or of another shape "
+            f"{weights} does not fit {backbone}: {counted(len(missing), 'tensor')} missing or of another shape "
             f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])}). "
             "Give the weights of this network, under timm's names, classifier included."
         )

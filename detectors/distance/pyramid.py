@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ...core.errors import UsageError
 from ...core.progress import silent
 from ...core.size import Size
+from ...core.words import counted
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
 from ..nn.graph import SmoothUpsample
@@ -132,7 +133,8 @@ class AbstractPyramid(AbstractDetector[PyramidConfigT]):
         report: dict[str, Any] = {"num_images": num_kept, "num_retrieved": num_retrieved}
         if num_retrieved < self.config.num_retrieved:
             report["notice"] = (
-                f"{num_retrieved} images are retrieved, not the {self.config.num_retrieved} of num_retrieved: the "
+                f"{counted(num_retrieved, 'image is', 'images are')} retrieved, not the "
+                f"{self.config.num_retrieved} of num_retrieved: the "
                 "gallery holds no more."
             )
         if num_kept < len(images):

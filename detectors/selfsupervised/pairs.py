@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ...core.size import Size
+from ...core.words import counted
 from ..training.images import ImageSet
 from ..training.task import BatchSource, Draw
 from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs, texture_files
@@ -48,7 +49,7 @@ class PairMaker:
             side = max(crop_px)
             black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             self._files = ImageSet(paths, (side, side), crop_px=crop_px, mean=black, std=white)
-            self.source = f"{len(paths)} files"
+            self.source = counted(len(paths), "file")
 
     def _texture(self, rng: Rng) -> Image:
         if self._files is None:

@@ -31,6 +31,7 @@ _COMPARED = (
     "seed",
     "weights",
 )
+_PLURAL = ("parameters", "weights")
 
 
 def describe_run(name: str, config: DetectorConfig) -> StartedRun:
@@ -80,8 +81,9 @@ def check_beginning(run: Path, planned: StartedRun) -> None:
         )
     changed = [key for key in _COMPARED if getattr(recorded, key) != getattr(planned, key)]
     if changed:
+        others = (f"{'other' if key in _PLURAL else 'another'} {key.replace('_', ' ')}" for key in changed)
         raise BadInputError(
-            f"{run} holds {state} begun with another {', '.join(changed)}. Give another --out, or the same values."
+            f"{run} holds {state} begun with {', '.join(others)}. Give another --out, or the same values."
         )
     if not is_finished(run):
         for folder in (run, run / REFIT):

@@ -15,6 +15,7 @@ from typing import Any, final
 from ...bundle.atomic import write_json
 from ...bundle.runs.folder import FIRST_FIT, REFIT
 from ...bundle.runs.record import FirstFit
+from ...core.words import counted
 from ..base import DetectorConfig, FitContext
 from .task import TRAINING
 
@@ -60,7 +61,10 @@ def refit_job(job: Job, first: FirstFit) -> Job:
 
 def refit_words(first: FirstFit, num_images: int) -> str:
     """Return what a second fit to so many images does, in words."""
-    lengths = [f"{count} epochs{'' if name == TRAINING else f' of its {name}'}" for name, count in first.epochs.items()]
+    lengths = [
+        f"{counted(count, 'epoch')}{'' if name == TRAINING else f' of its {name}'}"
+        for name, count in first.epochs.items()
+    ]
     return ", ".join([f"fits again on all {num_images} good images", *lengths])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
 from ...core.errors import UsageError
+from ...core.words import counted
 
 _WARM_SHARE = 0.08
 
@@ -41,7 +42,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(f"Training has {self.epochs} epochs of batches of {self.batch_size}; expected at least 1.")
+            raise UsageError(
+                f"Training has {counted(self.epochs, 'epoch')} of batches of {self.batch_size}; expected at least 1."
+            )
         if not 0.0 <= self.ema_decay < 1.0:
             raise UsageError(f"ema_decay is {self.ema_decay}; expected 0 for no averages, or a share below 1.")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...bundle.store import open_bundle
 from ...core.progress import Progress, silent
 from ...core.used import UsedShare
+from ...core.words import counted
 from ...data.notes import DataNotes
 from ...metrics.bootstrap import Evidence, pixel_evidence
 from ...metrics.correlation import rank_correlation
@@ -142,7 +143,7 @@ class ComparisonResult:
         lines = [
             *no_class_lines(num_good=self.num_frames - self.num_defective, num_defective=self.num_defective),
             *self.used.lines(lists_all=self.request.lists_all),
-            f"Left: {self.left}. Right: {self.right}. {self.num_frames} images.",
+            f"Left: {self.left}. Right: {self.right}. {counted(self.num_frames, 'image')}.",
             f"Verdicts: {test.num_flips} of {test.num_frames} differ; at 95 % at most {test.flip_rate_bound:.2%} of "
             "such images do.",
             *(f"  {flip}" for flip in self.flips),

@@ -18,6 +18,7 @@ from ...core.inputs import InputSpec
 from ...core.progress import Progress, silent
 from ...core.threshold import check_threshold
 from ...core.used import UsedShare
+from ...core.words import counted
 from ...data.content import content_hash
 from ...data.counts import check_sizes
 from ...data.dataset import Dataset, Sample, check_counts
@@ -130,7 +131,8 @@ class Outputs:
         expected = (num, spec.frame_height_px, -(-spec.frame_width_px // 8))
         if lengths != {num} or self.packed_mask.shape != expected or self.anomaly_map.ndim != 3:
             raise BadInputError(
-                f"Outputs of {num} images hold masks {self.packed_mask.shape} and maps {self.anomaly_map.shape}; "
+                f"Outputs of {counted(num, 'image')} hold masks {self.packed_mask.shape} and maps "
+                f"{self.anomaly_map.shape}; "
                 f"expected packed masks {expected} at the frames' size, maps (N, h, w), and one of each per image."
             )
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ...core.errors import BadInputError
 from ...core.geometry import seen_part
 from ...core.used import UsedShare
+from ...core.words import counted
 from ..masks import Resolution
 from .outputs import Outputs
 
@@ -31,7 +32,8 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
     shared = [(index, places[file]) for index, file in enumerate(left.files) if file in places]
     if len(shared) < 2:
         raise BadInputError(
-            f"Only {len(shared)} images are on both sides: left has {len(left)} such as {left.files[0]}, right "
+            f"Only {counted(len(shared), 'image is', 'images are')} on both sides: left has {len(left)} such as "
+            f"{left.files[0]}, right "
             f"{len(right)} such as {right.files[0]}. Compare outputs of one data set."
         )
     if left.files != right.files:
@@ -41,7 +43,8 @@ def in_step(left: Outputs, right: Outputs) -> tuple[Outputs, Outputs]:
     differing = np.flatnonzero(left.label != right.label)
     if len(differing):
         raise BadInputError(
-            f"{len(differing)} images are labelled differently on the two sides, first {left.files[differing[0]]}. "
+            f"{counted(len(differing), 'image is', 'images are')} labelled differently on the two sides, first "
+            f"{left.files[differing[0]]}. "
             "Compare outputs of one version of the data set."
         )
     return left, right
@@ -54,8 +57,8 @@ def _check_contents(left: Outputs, right: Outputs) -> None:
     differing = [file for file, a, b in zip(left.files, left.contents, right.contents, strict=True) if a != b]
     if differing:
         raise BadInputError(
-            f"{len(differing)} of {len(left)} images have another content on the two sides, first {differing[0]}. "
-            "Compare outputs of one version of the data set."
+            f"Of {counted(len(left), 'image')} the content of {len(differing)} differs between the two sides, first "
+            f"{differing[0]}. Compare outputs of one version of the data set."
         )
 
 
@@ -91,6 +94,7 @@ def check_masks(left: Outputs, right: Outputs, known: NDArray[np.int64]) -> None
     differing = [int(i) for i in known if not np.array_equal(left.packed_mask[i], right.packed_mask[i])]
     if differing:
         raise BadInputError(
-            f"{len(differing)} images have another mask on the two sides, first {left.files[differing[0]]}. Compare "
+            f"{counted(len(differing), 'image has', 'images have')} another mask on the two sides, first "
+            f"{left.files[differing[0]]}. Compare "
             "outputs of one version of the data set."
         )

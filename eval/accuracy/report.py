@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypedDict, final
 import numpy as np
 
 from ...core.threshold import clopper_pearson
+from ...core.words import counted
 from ...metrics.image import ImageMetrics
 from ...metrics.pixel import PixelMetrics
 from ...metrics.results import ImageResult, PixelResult
@@ -100,12 +101,13 @@ class Accuracy:
         if self.pixel is None:
             return ""
         unseen = (
-            f" Of {self.num_unseen} defective images the mask marks none of these pixels (cut away, or too small for "
+            f" Of {counted(self.num_unseen, 'defective image')} the mask marks none of these pixels (cut away, "
+            f"or too small for "
             "them): there they count as free of defects."
         )
         return (
-            f"Pixel figures {RESOLUTIONS[self.resolution]}: {self.pixel.num_images} images, "
-            f"{self.pixel.num_components} defects.{unseen if self.num_unseen else ''}"
+            f"Pixel figures {RESOLUTIONS[self.resolution]}: {counted(self.pixel.num_images, 'image')}, "
+            f"{counted(self.pixel.num_components, 'defect')}.{unseen if self.num_unseen else ''}"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any, final
 from ...bundle.record import ParityState
 from ...core.errors import LineproofError, ParityError
 from ...core.used import UsedShare
+from ...core.words import counted
 from ...data.notes import NO_DATA, DataNotes
 from ...metrics.operating import no_class_lines
 from ...metrics.statistics import Difference, McNemar
@@ -244,9 +245,11 @@ class ParityReport:
         return [*lacking, *self.used.lines(lists_all=lists_all)]
 
     def _against(self) -> str:
-        stored = f"the reference outputs stored in the bundle on {self.num_golden} golden frames"
+        stored = f"the reference outputs stored in the bundle on {counted(self.num_golden, 'golden frame')}"
         num_data = self.num_frames - self.num_golden
-        return stored if self.reference == "golden" else f"{stored}, and {self.reference} on {num_data} images"
+        return (
+            stored if self.reference == "golden" else f"{stored}, and {self.reference} on {counted(num_data, 'image')}"
+        )
 
     def _verdict_lines(self) -> list[str]:
         same = self.num_frames - len(self.verdict_flips)
@@ -258,7 +261,7 @@ class ParityReport:
         ]
         if self.ties:
             lines.append(
-                f"Ties: {len(self.ties)} frames ({self.tie_share:.1%}) lie within the score tolerance of the "
+                f"Ties: {counted(len(self.ties), 'frame')} ({self.tie_share:.1%}) within the score tolerance of the "
                 f"threshold: {list_files([tie.file for tie in self.ties])}."
             )
         if self.smallest_margin:
@@ -281,9 +284,10 @@ class ParityReport:
         if self.mcnemar:
             test = self.mcnemar
             lines.append(
-                f"McNemar on {test.num_frames} images: reference alone right {test.only_left_right}, engine alone "
-                f"{test.only_right_right}, p = {test.p_value:.3g}; at 95 % at most {test.flip_rate_bound:.2%} of such "
-                "images get another verdict."
+                f"McNemar on {counted(test.num_frames, 'image')}: reference alone right {test.only_left_right}, "
+                f"engine alone {test.only_right_right}, p = {test.p_value:.3g}; at 95 % at most "
+                f"{test.flip_rate_bound:.2%} "
+                "of such images get another verdict."
             )
         if self.image_auroc_difference:
             lines.append(self.image_auroc_difference.sentence("Image AUROC (left reference, right engine)"))

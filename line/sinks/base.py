@@ -10,6 +10,7 @@ from typing import final
 from ...core.errors import UsageError
 from ...core.os_errors import os_error_words
 from ...core.registry import resolve
+from ...core.words import counted
 from ..verdict_line import VerdictLine
 from .table import SINKS
 
@@ -62,7 +63,8 @@ class Outlet:
         except OSError as error:
             words = os_error_words(error, place=self._name)
             self._problem = (
-                f"The sink {self._name} stopped at {entry['file']} after {self.num_written} verdicts. {words}"
+                f"The sink {self._name} stopped at {entry['file']} after "
+                f"{counted(self.num_written, 'verdict')}. {words}"
             )
             return
         self.num_written += 1

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...core.errors import BadInputError, UsageError
+from ...core.words import counted
 
 
 def check_fraction(name: str, value: float) -> float:
@@ -93,7 +94,9 @@ def check_labels(label: ArrayLike, num_scores: int) -> NDArray[np.bool_]:
     """
     labels: NDArray[Any] = np.asarray(label).reshape(-1)
     if len(labels) != num_scores:
-        raise BadInputError(f"There are {len(labels)} labels for {num_scores} scores; expected one for each.")
+        raise BadInputError(
+            f"There are {counted(len(labels), 'label')} for {counted(num_scores, 'score')}; expected one for each."
+        )
     if labels.dtype.kind not in "biu" or not np.isin(labels, (0, 1)).all():
         raise BadInputError(
             f"The labels are {labels.dtype} {np.unique(labels)[:5]}; expected bool, or 0 (good) and 1 (defect)."

@@ -151,7 +151,7 @@ def test_what_is_odd_is_named_and_strict_refuses_it(
     root = lay(tmp_path / "part", [*files, extra])
     (sentence,) = open_dataset(root).problems
     assert sentence == problem
-    with pytest.raises(BadInputError, match=r"1 problems, expected none \(strict\)"):
+    with pytest.raises(BadInputError, match=r"1 problem, expected none \(strict\)"):
         open_dataset(root, strict=True)
 
 
@@ -162,6 +162,7 @@ def test_what_is_odd_is_named_and_strict_refuses_it(
         (AD[2:], ["No training image. Folders of good parts are called good, ok, okay or normal."]),
         (AD_3D[:2], [NO_GOOD, NO_DEFECTIVE]),
         (PLAIN[:3], [NO_GOOD, NO_DEFECTIVE, "good: holds 3 images; from 5 on, every 5th tests."]),
+        (PLAIN[:1], [NO_GOOD, NO_DEFECTIVE, "good: holds 1 image; from 5 on, every 5th tests."]),
     ],
 )
 def test_a_missing_split_is_named(tmp_path: Path, files: tuple[str, ...], problems: list[str]) -> None:

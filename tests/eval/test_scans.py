@@ -125,7 +125,7 @@ def test_outputs_of_other_clouds_are_not_compared(scan_bundle, tiny_scans, tmp_p
     move(tiny_scans / "test/hole/xyz/001.tiff")
     after = judged(depth)
     assert [a == b for a, b in zip(before.contents, after.contents, strict=True)] == [True, True, True, False]
-    with pytest.raises(BadInputError, match=r"1 of 4 images have another content .* first test/hole/rgb/001\.png"):
+    with pytest.raises(BadInputError, match=r"Of 4 images the content of 1 differs .* first test/hole/rgb/001\.png"):
         in_step(open_outputs(tmp_path / "before.npz"), after)
     unlike = after.take(np.arange(3))
     assert in_step(before, unlike)[0].contents == unlike.contents

@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path, monkeypatch):
     assert filed(out) == ["a.png"]
     assert (out / "verdicts.jsonl").read_bytes().endswith(b"}\n")
     assert overlays(out) == ["000000-a-OK.png"]
-    assert filing.sentence() == f"1 verdicts are in {out / 'verdicts.jsonl'}, with 1 overlays"
+    assert filing.sentence() == f"1 verdict is in {out / 'verdicts.jsonl'}, with 1 overlay"
     (problem,) = filing.news()
     assert problem == filing.problems() == (
         f"Filing stopped at b.png. {out / 'verdicts.jsonl'}: no space left on device. Free some space there, or name "

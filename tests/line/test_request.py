@@ -81,7 +81,7 @@ def test_what_is_said_before_the_first_verdict_and_of_which_weight(asked, images
     assert "each image is judged once" in words[0]
     assert "was never verified on this bundle" in words[1]
     assert words[2].endswith("was cut off in the middle; it was removed.")
-    assert words[3] == "3 of 3 files were judged before and have not changed since: skipped."
+    assert words[3] == "3 of 3 files skipped: judged before, and not changed since."
 
 
 def test_a_proved_engine_gives_no_warning(asked, tiny_bundle):

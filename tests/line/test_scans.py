@@ -34,7 +34,7 @@ def test_a_folder_gives_each_scan_once_and_no_mask(run, tiny_scans):
         "good/rgb/000.png", "good/rgb/001.png", "hole/rgb/000.png", "hole/rgb/001.png",
     ]  # fmt: skip
     assert "4 files belong to scans that others name: each scan is judged once." in said
-    assert "4 files in folders gt beside xyz are masks: left out." in said
+    assert "4 masks in folders gt beside xyz are left out." in said
     assert run(tiny_scans / "test") == []
 
 

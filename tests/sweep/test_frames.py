@@ -175,7 +175,7 @@ def test_a_frame_that_was_named_is_the_frame_and_part_of_what_the_run_was_begun_
     run = learn(uneven, tmp_path / "run", fit="pad", frame=(80, 96))
     assert run.record.frame == (80, 96)
     assert json.loads((tmp_path / "run" / "train.json").read_text())["frame"] == [80, 96]
-    with pytest.raises(BadInputError, match=r"begun with another fit, frame\. Give another --out"):
+    with pytest.raises(BadInputError, match=r"begun with another fit, another frame\. Give another --out"):
         learn(uneven, tmp_path / "run", fit="crop", frame=(60, 80))
 
 

@@ -158,7 +158,7 @@ def test_weights_are_compared_by_content(parts, tmp_path):
     state = load_file(tmp_path / "b.safetensors")
     state["fc.weight"] += 1.0
     save_file(state, tmp_path / "b.safetensors")
-    with pytest.raises(BadInputError, match=r"begun with another weights\. Give another --out"):
+    with pytest.raises(BadInputError, match=r"begun with other weights\. Give another --out"):
         fit(parts, run, weights=str(tmp_path / "b.safetensors"))
 
 

@@ -120,5 +120,5 @@ def test_another_backbone_is_still_another_run(sample_folder, tmp_path):
     run = tmp_path / "run"
     fit(sample_folder, run, backbone=SMALL, weights="random")
     for settings in ({"weights": "random"}, {"backbone": f"{SMALL}.r160_in1k", "weights": "random"}):
-        with pytest.raises(BadInputError, match="begun with another parameters"):
+        with pytest.raises(BadInputError, match="begun with other parameters"):
             fit(sample_folder, run, **settings)

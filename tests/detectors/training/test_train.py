@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -111,16 +112,16 @@ def test_record_can_be_read_back(whole):
 @pytest.mark.parametrize(
     ("options", "settings", "words"),
     [
-        (TrainOptions(seed=1), {}, "seed"),
-        (TrainOptions(holdout=0.4), {}, "holdout"),
-        (TrainOptions(), {"epochs": 5}, "parameters"),
-        (TrainOptions(seed=2, holdout=0.4), {"steps": 2}, "holdout, parameters, seed"),
+        (TrainOptions(seed=1), {}, "another seed"),
+        (TrainOptions(holdout=0.4), {}, "another holdout"),
+        (TrainOptions(), {"epochs": 5}, "other parameters"),
+        (TrainOptions(seed=2, holdout=0.4), {"steps": 2}, "another holdout, other parameters, another seed"),
     ],
 )
 def test_a_run_folder_keeps_to_what_it_was_begun_with(whole, dataset, options, settings, words):
     run, _ = whole
     before = (run / CHECKPOINT).read_bytes()
-    with pytest.raises(BadInputError, match=rf"begun with another {words}\. Give another --out, or the same values"):
+    with pytest.raises(BadInputError, match=rf"begun with {words}\. Give another --out, or the same values"):
         train("fastflow", flow_config(**settings), dataset=dataset, run=run, options=options)
     assert (run / CHECKPOINT).read_bytes() == before
 
@@ -128,7 +129,7 @@ def test_a_run_folder_keeps_to_what_it_was_begun_with(whole, dataset, options, s
 def test_another_detector_and_other_data_are_refused_in_the_same_folder(whole, sample_folder):
     flange, weave = (open_dataset(sample_folder, category=name) for name in ("flange", "weave"))
     padim = make_config("padim", {"resize_px": 64, "crop_px": 64, "weights": "random", "backbone": "resnet18"})
-    with pytest.raises(BadInputError, match="begun with another detector, parameters"):
+    with pytest.raises(BadInputError, match="begun with another detector, other parameters"):
         train("padim", padim, dataset=flange, run=whole[0])
     with pytest.raises(BadInputError, match="holds a finished run begun with another category"):
         train("fastflow", flow_config(), dataset=weave, run=whole[0])
@@ -175,24 +176,46 @@ def test_a_share_outside_zero_and_one_is_refused(dataset, holdout):
         split_good(dataset, TrainOptions(holdout=holdout))
 
 
-def test_too_few_images_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("num_good", "holdout", "words"),
+    [
+        (1, 0.2, "0 good images to fit on and 1 held out; at least two of each are needed. Add 3 more good images."),
+        (3, 0.2, "1 good image to fit on and 2 held out; at least two of each are needed. Add 1 more good image."),
+        (4, 0.9, "0 good images to fit on and 4 held out; at least two of each are needed. Hold out a smaller share"),
+    ],
+)
+def test_too_few_images_are_refused(tmp_path, num_good, holdout, words):
     (tmp_path / "good").mkdir()
     (tmp_path / "bad").mkdir()
-    for index in range(3):
+    for index in range(num_good):
         Image.new("RGB", (16, 16), (index, 0, 0)).save(tmp_path / "good" / f"{index}.png")
     Image.new("RGB", (16, 16)).save(tmp_path / "bad" / "0.png")
-    with pytest.raises(BadInputError, match=r"good images to fit on and \d held out; at least two of each"):
-        split_good(open_dataset(tmp_path), TrainOptions())
+    with pytest.raises(BadInputError, match=re.escape(words)):
+        split_good(open_dataset(tmp_path), TrainOptions(holdout=holdout))
+
+
+def split_category(folder, num_train, num_validation):
+    splits = (("train/good", num_train), ("validation/good", num_validation), ("test/good", 2), ("test/hole", 2))
+    for split, count in splits:
+        for kind in ("rgb", "gt"):
+            (folder / split / kind).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (16, 16), (index, 9, 9)).save(folder / split / "rgb" / f"{index:03d}.png")
+            Image.new("L", (16, 16)).save(folder / split / "gt" / f"{index:03d}.png")
+    return open_dataset(folder)
+
+
+def test_too_few_images_of_a_split_are_named_by_the_split(tmp_path):
+    words = (
+        r"1 good image to fit on and 1 held out; .* Add 1 more good image to train and 1 more good image to validation"
+    )
+    with pytest.raises(BadInputError, match=words):
+        split_good(split_category(tmp_path / "bagel", 1, 1), TrainOptions())
 
 
 def test_a_validation_split_is_used_where_there_is_one(tmp_path):
-    for split, count in (("train/good", 4), ("validation/good", 3), ("test/good", 2), ("test/hole", 2)):
-        for kind in ("rgb", "gt"):
-            (tmp_path / "bagel" / split / kind).mkdir(parents=True)
-        for index in range(count):
-            Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / "bagel" / split / "rgb" / f"{index:03d}.png")
-            Image.new("L", (16, 16)).save(tmp_path / "bagel" / split / "gt" / f"{index:03d}.png")
-    fitted, held_out_paths = split_good(open_dataset(tmp_path / "bagel"), TrainOptions(holdout=0.5))
+    dataset = split_category(tmp_path / "bagel", 4, 3)
+    fitted, held_out_paths = split_good(dataset, TrainOptions(holdout=0.5))
     assert [len(fitted), len(held_out_paths)] == [4, 3]
     assert all("validation" in path.parts for path in held_out_paths)
     assert all("train" in path.parts for path in fitted)

@@ -83,7 +83,7 @@ def test_colours_that_were_not_read_may_change(begun):
     train_images = [sample.path for sample in open_dataset(root).train]
     shutil.copy(train_images[0], train_images[1])
     assert again(root, run).training == record.training
-    with pytest.raises(BadInputError, match="begun with another parameters"):
+    with pytest.raises(BadInputError, match="begun with other parameters"):
         again(root, run, rgb="true")
 
 

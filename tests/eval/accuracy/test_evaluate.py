@@ -310,7 +310,7 @@ def test_sides_with_other_masks_cannot_be_compared(saved, tmp_path):
     masks = outputs.packed_mask.copy()
     masks[list(outputs.files).index("test/hole/001.png"), 0, 0] = 255
     save_outputs(dataclasses.replace(outputs, packed_mask=masks), tmp_path / "other.npz")
-    with pytest.raises(BadInputError, match=r"1 images have another mask on the two sides, first test/hole/001\.png"):
+    with pytest.raises(BadInputError, match=r"1 image has another mask on the two sides, first test/hole/001\.png"):
         compare(ComparisonRequest(left=saved, right=tmp_path / "other.npz"))
 
 
@@ -325,7 +325,7 @@ def test_masks_that_mark_nothing_on_the_frame_are_counted(saved, tmp_path):
         (item,) = evaluation.items
         assert item.accuracy.num_unseen == evaluation.to_dict()["evaluated"][0]["accuracy"]["num_unseen"] == num
         assert item.accuracy.pixel.num_components == 3 - num
-        said = "Of 1 defective images the mask marks none of these pixels"
+        said = "Of 1 defective image the mask marks none of these pixels"
         assert (said in "\n".join(evaluation.summary_lines())) == bool(num)
 
 

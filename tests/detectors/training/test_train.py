@@ -135,10 +135,15 @@ def test_another_detector_and_other_data_are_refused_in_the_same_folder(whole, s
         train("fastflow", flow_config(), dataset=weave, run=whole[0])
 
 
-def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path):
-    """A mistyped option must not cost the folder's name."""
-    with pytest.raises(UsageError, match="0 epochs"):
-        train("fastflow", flow_config(epochs=0), dataset=dataset, run=tmp_path / "run")
+def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path, monkeypatch):
+    """An option that is found to be wrong late must not cost the folder's name."""
+
+    def refuse(*_, **__):
+        raise UsageError("too wide")
+
+    with monkeypatch.context() as patched, pytest.raises(UsageError, match="too wide"):
+        patched.setattr(FastFlow, "fit", refuse)
+        train("fastflow", flow_config(epochs=2), dataset=dataset, run=tmp_path / "run")
     assert sorted(item.name for item in (tmp_path / "run").iterdir()) == [".lock", "train.json"]
     train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "run")
     assert read_record(tmp_path / "run").fit["epochs"] == 1

@@ -141,9 +141,10 @@ def test_a_run_that_failed_at_its_first_step_may_be_begun_anew(dataset, tmp_path
     def refuse(*_, **__):
         raise UsageError("too wide")
 
-    with monkeypatch.context() as patched, pytest.raises(UsageError, match="too wide"):
-        patched.setattr(FastFlow, "fit", refuse)
+    monkeypatch.setattr(FastFlow, "fit", refuse)
+    with pytest.raises(UsageError, match="too wide"):
         train("fastflow", flow_config(epochs=2), dataset=dataset, run=tmp_path / "run")
+    monkeypatch.undo()
     assert sorted(item.name for item in (tmp_path / "run").iterdir()) == [".lock", "train.json"]
     train("fastflow", flow_config(epochs=1), dataset=dataset, run=tmp_path / "run")
     assert read_record(tmp_path / "run").fit["epochs"] == 1

@@ -50,6 +50,11 @@ class Axis:
     crop_px: int
 
     @property
+    def is_unchanged(self) -> bool:
+        """Whether the frame is neither resized nor cropped along this axis."""
+        return self.frame_px == self.resized_px == self.crop_px
+
+    @property
     def offset_px(self) -> int:
         """First pixel of the resized image that the crop keeps."""
         return centre_crop_offset(self.resized_px, self.crop_px)

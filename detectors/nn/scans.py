@@ -13,7 +13,8 @@ from ...core.inputs import DepthPreprocessing, VoxelPreprocessing
 class DepthPart(nn.Module):
     """Depth frames to scaled depth images: nearest resize, −1 to 1; RGB antialiased, 0 to 1.
 
-    The resize of depth is a Gather by constant indices; scaling is one multiplication and one addition. All in float32.
+    The resize of depth is a Gather by constant indices, that of colours a product with a matrix per axis; where frames
+    have the right size already there is neither. Scaling is one multiplication and one addition. All in float32.
     """
 
     rows: Tensor
@@ -26,6 +27,9 @@ class DepthPart(nn.Module):
         self.spec = spec
         half_m = (spec.far_m - spec.near_m) / 2.0
         self.scale, self.bias = 1.0 / half_m, -(spec.far_m + spec.near_m) / 2.0 / half_m
+        self.resizes = not all(axis.is_unchanged for axis in spec.axes)
+        if not self.resizes:
+            return
         for axis, index, weights in zip(spec.axes, ("rows", "columns"), ("row_weights", "column_weights"), strict=True):
             self.register_buffer(index, torch.from_numpy(nearest_pixels(axis.crop_px, axis.frame_px)))
             if spec.has_rgb:
@@ -42,7 +46,9 @@ class DepthPart(nn.Module):
             depth was measured, else 0.
         """
         images = frames.permute(0, 3, 1, 2)
-        depth = images[:, :1].index_select(2, self.rows).index_select(3, self.columns)
+        depth, colours = images[:, :1], images[:, 1:]
+        if self.resizes:
+            depth = depth.index_select(2, self.rows).index_select(3, self.columns)
         is_measured = depth != 0.0
         scaled = depth * self.scale + self.bias
         if self.spec.holes == "near":
@@ -50,8 +56,9 @@ class DepthPart(nn.Module):
         measured = is_measured.to(torch.float32)
         if not self.spec.has_rgb:
             return scaled, measured
-        colours = (self.row_weights @ images[:, 1:] @ self.column_weights.transpose(0, 1)) * (1.0 / 255.0)
-        return torch.cat([scaled, colours], dim=1), measured
+        if self.resizes:
+            colours = self.row_weights @ colours @ self.column_weights.transpose(0, 1)
+        return torch.cat([scaled, colours * (1.0 / 255.0)], dim=1), measured
 
 
 @final

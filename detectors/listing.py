@@ -13,6 +13,7 @@ from ..core.docstrings import attributes
 from ..core.registry import resolve
 from ..core.size import value_text
 from .presets import Preset
+from .ranges import allowed_values, allowed_words
 from .table import DETECTORS
 
 
@@ -39,11 +40,13 @@ class DetectorListing:
 
     Attributes:
         parameters: default of each parameter.
+        allowed: in words what a parameter may be, where not every value of its type will do.
         guesses: description of each parameter whose default no source settles.
         presets: presets by name.
     """
 
     parameters: dict[str, Any]
+    allowed: dict[str, str]
     guesses: dict[str, str]
     presets: dict[str, Preset]
 
@@ -53,10 +56,12 @@ class DetectorListing:
 
     def summary_lines(self) -> tuple[str, ...]:
         """One line per parameter, and under each preset what it sets."""
-        lines = [
-            f"{name:22} {value_text(value)}{' (a guess)' if name in self.guesses else ''}"
-            for name, value in self.parameters.items()
-        ]
+        lines = []
+        for name, value in self.parameters.items():
+            notes = [self.allowed[name]] if name in self.allowed else []
+            notes += ["a guess"] if name in self.guesses else []
+            beside = f" ({'; '.join(notes)})" if notes else ""
+            lines.append(f"{name:22} {value_text(value)}{beside}")
         for name, preset in self.presets.items():
             lines += ["", f"--preset {name}: {preset.source}"]
             lines += [f"    {_set_text(preset.settings)}"] if preset.settings else []
@@ -85,7 +90,8 @@ def describe_detectors(detector: str | None) -> Listing | DetectorListing:
     defaults = {field.name: field.default for field in dataclasses.fields(chosen.config_class)}
     said = describe_parameters(chosen.config_class)
     guesses = {name: said[name] for name in defaults if "guess" in said[name]}
-    return DetectorListing(parameters=defaults, guesses=guesses, presets=chosen.presets())
+    allowed = {name: allowed_words(values) for name, values in allowed_values(chosen.config_class).items()}
+    return DetectorListing(parameters=defaults, allowed=allowed, guesses=guesses, presets=chosen.presets())
 
 
 def describe_parameters(config_class: type[Any]) -> dict[str, str]:

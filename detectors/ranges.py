@@ -70,12 +70,14 @@ def check_values(config: Any) -> None:
     """
     for name, allowed in allowed_values(type(config)).items():
         value = getattr(config, name)
-        if isinstance(allowed, Range):
-            if value not in allowed:
-                shown = f"{value:g}" if isinstance(value, float) else value
-                raise UsageError(f"{name} is {shown}; expected {allowed}.")
-        elif value not in allowed:
-            raise UsageError(f"{name} is {value!r}; expected {' or '.join(allowed)}.")
+        if value not in allowed:
+            shown = f"{value:g}" if isinstance(value, float) else repr(value)
+            raise UsageError(f"{name} is {shown}; expected {allowed_words(allowed)}.")
+
+
+def allowed_words(allowed: Range | tuple[str, ...]) -> str:
+    """What ``allowed_values`` gives of a field, in words."""
+    return str(allowed) if isinstance(allowed, Range) else " or ".join(allowed)
 
 
 def allowed_values(config_class: type[Any]) -> Mapping[str, Range | tuple[str, ...]]:

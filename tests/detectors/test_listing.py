@@ -36,6 +36,17 @@ def test_parameters_of_one():
         describe_detectors("patchcor")
 
 
+def test_what_a_parameter_may_be_stands_beside_its_default():
+    pytest.importorskip("torch")
+    listing = describe_detectors("cutpaste")
+    assert listing.allowed["density"] == "one or position"
+    assert "backbone" not in listing.allowed
+    lines = {line.split()[0]: line for line in listing.summary_lines() if line}
+    assert lines["jitter"].split(maxsplit=1)[1] == "0.1 (from 0 to 0.5)"
+    assert lines["regularisation"].split(maxsplit=1)[1] == "0.0 (0 or more; a guess)"
+    assert lines["weights"].split(maxsplit=1)[1] == "random"
+
+
 def test_presets_of_one():
     pytest.importorskip("torch")
     listing = describe_detectors("patchcore")
@@ -64,7 +75,7 @@ def test_guesses_are_what_the_docstrings_call_so():
     assert list(panda.guesses) == ["backbone", "num_retrieved", "fisher"]
     assert panda.guesses["num_retrieved"].endswith("The whole map is a guess, SPADE's.")
     lines = panda.summary_lines()
-    assert "num_retrieved          50 (a guess)" in lines
+    assert "num_retrieved          50 (1 or more; a guess)" in lines
     assert "batch_size             32" in lines
     assert 'fisher                 "" (a guess)' in lines
     assert "label_steepness        0.166667" in listings["nsa"].summary_lines()

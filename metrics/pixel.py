@@ -223,7 +223,7 @@ def pixel_metrics(
     """
     if len(maps) != len(masks):
         raise BadInputError(
-            f"There are {counted(len(maps), 'anomaly map')} and {counted(len(masks), 'mask')}; expected one for "
+            f"Given: {counted(len(maps), 'anomaly map')} and {counted(len(masks), 'mask')}; expected one for "
             f"each (None = good)."
         )
     threads = check_num_threads(num_threads)

@@ -95,7 +95,7 @@ def check_labels(label: ArrayLike, num_scores: int) -> NDArray[np.bool_]:
     labels: NDArray[Any] = np.asarray(label).reshape(-1)
     if len(labels) != num_scores:
         raise BadInputError(
-            f"There are {counted(len(labels), 'label')} for {counted(num_scores, 'score')}; expected one for each."
+            f"Given: {counted(len(labels), 'label')} for {counted(num_scores, 'score')}; expected one for each."
         )
     if labels.dtype.kind not in "biu" or not np.isin(labels, (0, 1)).all():
         raise BadInputError(

@@ -342,7 +342,7 @@ def test_bad_maps_and_masks_are_refused(anomaly_map, mask, message):
 @pytest.mark.parametrize(
     ("score", "label", "message"),
     [
-        ([1.0, 2.0], [1], "1 labels for 2 scores"),
+        ([1.0, 2.0], [1], "1 label for 2 scores"),
         ([1.0], [2], "expected bool, or 0"),
         (["a"], [1], "expected one number"),
         ([[1.0]], [1], "expected one number"),
@@ -361,5 +361,5 @@ def test_bad_settings_are_refused():
         PixelMetrics(saturation=0)
     with pytest.raises(UsageError, match="num_threads is 0; expected at least 1"):
         PixelMetrics(num_threads=0)
-    with pytest.raises(BadInputError, match="2 anomaly maps and 1 masks"):
+    with pytest.raises(BadInputError, match="2 anomaly maps and 1 mask;"):
         pixel_metrics(np.zeros((2, 3, 3), np.float32), [None])

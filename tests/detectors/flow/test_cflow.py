@@ -317,5 +317,5 @@ def test_each_category_has_the_authors_size():
 
 @pytest.mark.parametrize("num_levels", [0, 4])
 def test_levels_that_are_not_there(num_levels):
-    with pytest.raises(UsageError, match=rf"num_levels is {num_levels}; expected 1 to 3"):
+    with pytest.raises(UsageError, match=rf"num_levels is {num_levels}; expected from 1 to 3"):
         CFlow(make_config("cflow", SMALL | {"num_levels": num_levels}))

@@ -176,7 +176,7 @@ def test_textures_come_from_a_folder(tmp_path, sample_folder):
     PillowImage.new("RGB", (80, 70), (255, 0, 0)).save(tmp_path / "textures" / "dotted" / "a.png")
     config = DraemConfig(**TINY | {"epochs": 1, "texture_source": str(tmp_path / "textures")})
     record = train("draem", config, dataset=open_dataset(sample_folder, category="flange"), run=tmp_path / "run")
-    assert record.fit["textures"] == "1 files"
+    assert record.fit["textures"] == "1 file"
     with pytest.raises(BadInputError, match="no folder with images"):
         texture_files(tmp_path / "nowhere")
 

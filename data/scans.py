@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,16 @@ from .calibration import camera_of_frames, read_camera
 from .content import hash_scan
 from .decoding.conversions import Conversions
 from .decoding.decode import decode_with_facts
-from .files import scan_files
-from .inputs.scan import check_sizes_agree, is_measured, read_scan
+from .files import CALIBRATION, scan_files
+from .inputs.scan import check_in_front, check_sizes_agree, is_measured, read_scan
 
 _MOST_TRIMMED = 0.2
+#: Depth in metres that no inspection measures: beyond it x, y, z have another unit.
+_FARTHEST_M = 50.0
+#: How many times as large as the median scan one is, or how many of its sizes away, that shows something else.
+_OTHER_SIZE, _AWAY = 10.0, 2.0
+#: Scans that a calibration is held against, and the pixels by which their points may miss their own.
+_HELD_AGAINST, _MISS_PX = 5, 2.0
 
 
 @final
@@ -113,7 +120,8 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
         progress: called after each scan.
 
     Raises:
-        BadInputError: a file cannot be read, or cloud and image differ in size.
+        BadInputError: a file cannot be read, cloud and image differ in size, or a scan cannot be one of the others:
+            it measured nothing, is not in metres, or lies elsewhere.
         UsageError: ``trim`` is out of its range.
     """
     if not 0.0 <= trim <= _MOST_TRIMMED:
@@ -122,6 +130,7 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
     hashes, extents = list[str](), list[Extent | None]()
     for number, path in enumerate(paths, start=1):
         cloud, _ = read_scan(path, has_rgb=False)
+        check_in_front(cloud, str(scan_files(path)[0]))
         image_path = scan_files(path)[1]
         image = decode_with_facts(image_path, channels=3) if has_rgb else None
         if image:
@@ -131,7 +140,60 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
         hashes.append(hash_scan(cloud, image, image_path))
         extents.append(Extent.of(cloud, trim=trim))
         progress("scans", number, len(paths))
+    _check_alike(paths, extents)
     return ScanSurvey(sizes=sizes, conversions=conversions, hashes=tuple(hashes), extents=tuple(extents))
+
+
+def _check_alike(paths: Sequence[Path], extents: Sequence[Extent | None]) -> None:
+    """Raise BadInputError, which names the scan, where one would spoil what is learned of all."""
+    for path, extent in zip(paths, extents, strict=True):
+        where = scan_files(path)[0]
+        if extent is None:
+            raise BadInputError(
+                f"{where}: holds no measured point; expected x, y, z in metres, (0, 0, 0) where nothing was measured. "
+                "Scan the part again, or move the file away."
+            )
+        if extent.near_m > _FARTHEST_M:
+            raise BadInputError(
+                f"{where}: its nearest point is {extent.near_m:.4g} m away; expected metres, at most {_FARTHEST_M:g}. "
+                "Divide millimetres by 1000."
+            )
+    known = [extent for extent in extents if extent]
+    if not known:
+        return
+    low = np.median([extent.low_m for extent in known], axis=0)
+    high = np.median([extent.high_m for extent in known], axis=0)
+    size = max(float((high - low).max()), 1e-9)
+    for path, extent in zip(paths, known, strict=True):
+        own_low, own_high = np.array(extent.low_m), np.array(extent.high_m)
+        is_elsewhere = (own_low > high + _AWAY * size) | (own_high < low - _AWAY * size)
+        if is_elsewhere.any() or (own_high - own_low).max() > _OTHER_SIZE * size:
+            raise BadInputError(
+                f"{scan_files(path)[0]}: its points reach from {_point(own_low)} to {_point(own_high)} m, those of the "
+                f"median scan from {_point(low)} to {_point(high)}. It would stretch what is learned of all: give it "
+                "in the same unit and coordinates, leave wrong points out (--set trim=0.001), or move it away."
+            )
+
+
+def _point(point: NDArray[np.float64]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in point)})"
+
+
+def _check_calibration(camera: DivisionCamera, root: Path, clouds: Iterable[NDArray[np.float32]]) -> None:
+    """Raise BadInputError where points do not appear at their own pixels."""
+    for cloud in clouds:
+        measured = is_measured(cloud)
+        if not measured.any():
+            continue
+        rows, columns = camera.project(cloud[measured])
+        own_rows, own_columns = np.nonzero(measured)
+        miss = float(np.nanmedian(np.hypot(rows - own_rows, columns - own_columns)))
+        if not miss <= _MISS_PX:
+            raise BadInputError(
+                f"{root / CALIBRATION}: by this camera the points of a scan appear {miss:.1f} pixels beside their own, "
+                f"in the median; expected at most {_MISS_PX:g}. It is another camera's, or of another size. Give the "
+                "right one, or move it away: a pinhole is then fitted to the clouds."
+            )
 
 
 def camera_for(root: Path, paths: Sequence[Path], *, size: Size, frame: Size, fit: Fit) -> tuple[DivisionCamera, bool]:
@@ -143,10 +205,16 @@ def camera_for(root: Path, paths: Sequence[Path], *, size: Size, frame: Size, fi
         size: height and width of most scans, in pixels.
         frame: height and width of the frames, in pixels.
         fit: how scans are brought to frames.
+
+    Raises:
+        BadInputError: the calibration cannot be read, or contradicts the clouds.
     """
     calibrated = read_camera(root)
+    every = (read_scan(path, has_rgb=False)[0] for path in paths)
+    clouds = (cloud for cloud in every if cloud.shape[:2] == size)
     if calibrated is not None:
+        seen = camera_of_frames(calibrated, size=size, frame=size, fit="none")
+        _check_calibration(seen, root, itertools.islice(clouds, _HELD_AGAINST))
         return camera_of_frames(calibrated, size=size, frame=frame, fit=fit), True
-    clouds = (read_scan(path, has_rgb=False)[0] for path in paths)
-    fitted = fit_pinhole(cloud for cloud in clouds if cloud.shape[:2] == size)
+    fitted = fit_pinhole(clouds)
     return camera_of_frames(fitted, size=size, frame=frame, fit=fit), False

@@ -105,11 +105,13 @@ class AbstractInput(ABC, Generic[Spec_co]):
             (H, W, C) of ``dtype``, contiguous and writable.
 
         Raises:
-            BadInputError: the file cannot be decoded, or cannot be brought to the frame by its fit.
+            BadInputError: the file cannot be decoded or brought to the frame by its fit, or shows nothing that could
+                be judged.
         """
         image, facts = self._decode(Path(path))
         try:
             frame = self.fit(image)
+            self.check_seen(frame)
         except BadInputError as error:
             raise BadInputError(f"{path}: {error}") from None
         if conversions is not None and facts is not None:
@@ -198,6 +200,11 @@ class AbstractInput(ABC, Generic[Spec_co]):
                 f"frames hold NaN or infinity, first in frame {first}; expected finite values. Write 0 where "
                 "nothing was measured."
             )
+        for frame in frames:
+            self.check_seen(frame)
+
+    def check_seen(self, frame: Frames) -> None:
+        """Raise BadInputError where a frame (H, W, C) shows nothing that could be judged; images always show it."""
 
     def frame_of(self, xyz: NDArray[np.floating] | None, rgb: NDArray[np.uint8] | None) -> Frames:
         """Return the frame of a scan in memory; inputs of scans alone have one.

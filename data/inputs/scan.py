@@ -29,6 +29,8 @@ from .base import AbstractInput, View, nearest_resize
 UNMEASURED_RGB = (40, 74, 140)
 _LIGHT, _DARK = 190.0, 40.0
 _CLOUD_DIMS, _POINT = 3, 3
+#: How many times as near or as far as every training scan a scan is that must have another unit.
+_FAR_OFF = 3.0
 
 ScanSpec_co = TypeVar("ScanSpec_co", bound=DepthPreprocessing | VoxelPreprocessing, covariant=True)
 
@@ -69,6 +71,16 @@ def check_sizes_agree(image_path: Path, image: NDArray[np.uint8], points: NDArra
 def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Which points are measurements: float (…, 3) → bool (…)."""
     return np.asarray((points != 0.0).any(axis=-1))
+
+
+def check_in_front(points: NDArray[np.floating], where: str) -> None:
+    """Raise BadInputError where most measured points (…, 3) lie behind the camera, at a z below 0."""
+    behind, measured = np.count_nonzero(points[..., 2] < 0.0), np.count_nonzero(is_measured(points))
+    if 2 * behind > measured:
+        raise BadInputError(
+            f"{where}: {behind} of {measured} measured points have a z below 0, behind the camera. Give x, y, z in "
+            "metres in the camera's coordinates, z pointing away from it."
+        )
 
 
 def grey_of(values: NDArray[np.float32], *, near: float, far: float) -> NDArray[np.uint8]:
@@ -130,6 +142,26 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     def depths(self, frame: Frames) -> NDArray[np.float32]:
         """The depth of each pixel in metres, 0 for no measurement: (H, W, C) → float32 (H, W)."""
 
+    @final
+    def check_seen(self, frame: Frames) -> None:
+        """Raise BadInputError where nothing was measured, or nothing at depths like those learned.
+
+        Where a pixel without a measurement is no anomaly, a scan without any would pass as good.
+        """
+        depths = self.depths(frame)
+        measured = depths[depths != 0.0]
+        if not measured.size:
+            raise BadInputError(
+                "the scan holds no measured point: x, y, z are 0 or not finite everywhere. Nothing of the part was "
+                "seen; check the sensor, or the file."
+            )
+        near, far = self.depth_range_m
+        if not ((measured > near / _FAR_OFF) & (measured < far * _FAR_OFF)).any():
+            raise BadInputError(
+                f"the scan's depths are {measured.min():.4g} to {measured.max():.4g} m, those of the training scans "
+                f"were {near:.4g} to {far:.4g} m. Give x, y, z in metres, in the coordinates of the training scans."
+            )
+
     @abstractmethod
     def of_cloud(self, cloud: NDArray[np.float32]) -> Frames:
         """What a frame holds of a cloud: float32 (h, w, 3 or 6) as ``read_scan`` gives it → (h, w, C)."""
@@ -153,6 +185,7 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
                 f"xyz is {points.dtype} {points.shape}; expected float32 (H, W, 3): x, y, z in metres of a pixel."
             )
         points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0.0).astype(np.float32)
+        check_in_front(points, "xyz")
         if not self.spec.has_rgb:
             if rgb is not None:
                 raise BadInputError("rgb was given, and the bundle takes points alone. Leave it out.")
@@ -168,6 +201,7 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
 
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
         scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)
+        check_in_front(scan[..., :_POINT], str(scan_files(path)[0]))
         return self.of_cloud(scan), facts
 
     def _stretch(self, image: Frames) -> Frames:

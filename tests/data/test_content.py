@@ -114,7 +114,7 @@ def scan(folder, points, pixels):
 
 @pytest.fixture
 def points():
-    return np.random.default_rng(1).normal(size=(12, 16, 3)).astype(np.float32)
+    return np.abs(np.random.default_rng(1).normal(size=(12, 16, 3))).astype(np.float32)
 
 
 def test_a_scans_hash_is_over_size_points_and_the_hash_of_its_image(points, pixels, tmp_path):

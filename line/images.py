@@ -17,6 +17,7 @@ from ..data.records import is_image, visible
 
 VERDICTS = "verdicts.jsonl"
 OVERLAYS = "overlays"
+_TIFF_SUFFIXES = (".tiff", ".tif")
 #: Keys that every line of a verdicts.jsonl has, of this version and of those before it.
 _OWN_KEYS = frozenset({"file", "verdict", "score", "threshold"})
 _LONGEST_LINE_BYTES = 1 << 20
@@ -64,34 +65,54 @@ def find_images(paths: Sequence[Path], *, out: Path | None = None) -> Images:
     return Images(tuple(files), walk.notes())
 
 
-def scans_once(files: tuple[str, ...], reads: Reads) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The files of scans without those that belong to one named before, and without the masks of a data set.
+def to_judge(files: tuple[str, ...], reads: Reads) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The files that are parts to a bundle: no masks of a data set of scans, and of each scan one file.
 
     Args:
         files: paths of files, as ``find_images`` collects them.
-        reads: what the bundle reads of each; images stay as they are.
+        reads: what the bundle reads of each. To one that reads images the clouds in ``xyz`` beside ``rgb`` are none.
 
     Returns:
-        The files that name a scan each, in their order, and a sentence for each kind of file that was left out.
+        The files that name an image or a scan each, in their order, and a sentence for each kind of file that was left
+        out.
+
+    Raises:
+        BadInputError: All of them were left out.
     """
-    if reads == "image":
-        return files, ()
-    kept = [file for file in files if not _is_mask(Path(file))]
-    once = tuple(map(str, each_once(map(Path, kept), reads)))
     notes = []
-    if len(once) < len(kept):
-        doubled = counted(len(kept) - len(once), "file belongs", "files belong")
-        notes.append(f"{doubled} to scans that others name: each scan is judged once.")
+    kept = tuple(file for file in files if not _is_mask(Path(file)))
     if len(kept) < len(files):
         masks = counted(
-            len(files) - len(kept), "mask in a folder gt beside xyz is", "masks in folders gt beside xyz are"
+            len(files) - len(kept),
+            "mask in a folder gt beside rgb or xyz is",
+            "masks in folders gt beside rgb or xyz are",
         )
         notes.append(f"{masks} left out.")
+    if reads == "image":
+        once = tuple(file for file in kept if not _is_cloud_beside_images(Path(file)))
+        if len(once) < len(kept):
+            clouds = counted(
+                len(kept) - len(once), "cloud in a folder xyz beside rgb is", "clouds in folders xyz beside rgb are"
+            )
+            notes.append(f"{clouds} left out: the bundle reads images.")
+    else:
+        once = tuple(map(str, each_once(map(Path, kept), reads)))
+        if len(once) < len(kept):
+            doubled = counted(len(kept) - len(once), "file belongs", "files belong")
+            notes.append(f"{doubled} to scans that others name: each scan is judged once.")
+    if not once:
+        what = "images in rgb" if reads == "image" else "clouds in xyz, or the images beside them"
+        raise BadInputError(f"Nothing is left to judge. {' '.join(notes)} Name {what}, or the folder above.")
     return once, tuple(notes)
 
 
 def _is_mask(file: Path) -> bool:
-    return file.parent.name == "gt" and (file.parent.parent / "xyz").is_dir()
+    above = file.parent.parent
+    return file.parent.name == "gt" and ((above / "rgb").is_dir() or (above / "xyz").is_dir())
+
+
+def _is_cloud_beside_images(file: Path) -> bool:
+    return file.parent.name == "xyz" and file.suffix.lower() in _TIFF_SUFFIXES and (file.parent.parent / "rgb").is_dir()
 
 
 def holds_results(folder: Path) -> bool:

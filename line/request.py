@@ -16,7 +16,7 @@ from ..core.words import counted
 from ..runtime.engine import EngineOptions
 from ..runtime.ranking import AUTO
 from .filing import Filing, check_out
-from .images import find_images, scans_once
+from .images import find_images, to_judge
 from .inspect_files import Inspection, Painter, Show, decision_of, inspect_files, never, not_judged_yet
 from .inspector import Line, open_line
 from .sinks.base import Outlet, open_sinks
@@ -167,7 +167,7 @@ def open_inspection(
         filing = stack.enter_context(Filing(out, decision_of(line), append=request.append)) if out else None
         _say(filing.notes if filing else (), note)
         reads = line.input.spec.reads
-        found, left_out = scans_once(images.files, reads)
+        found, left_out = to_judge(images.files, reads)
         _say(left_out, note)
         files = not_judged_yet(found, out, reads) if out and request.skip_judged else found
         num_skipped = len(found) - len(files)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lineproof.line.images import scans_once
+from lineproof.core.errors import BadInputError
+from lineproof.line.images import to_judge
 from lineproof.line.request import InspectionRequest, open_inspection
 from lineproof.runtime.engine import availability
 
@@ -34,7 +35,7 @@ def test_a_folder_gives_each_scan_once_and_no_mask(run, tiny_scans):
         "good/rgb/000.png", "good/rgb/001.png", "hole/rgb/000.png", "hole/rgb/001.png",
     ]  # fmt: skip
     assert "4 files belong to scans that others name: each scan is judged once." in said
-    assert "4 masks in folders gt beside xyz are left out." in said
+    assert "4 masks in folders gt beside rgb or xyz are left out." in said
     assert run(tiny_scans / "test") == []
 
 
@@ -49,6 +50,20 @@ def test_a_scan_is_judged_again_where_what_is_read_of_it_changed(run, tiny_scans
     assert run(cloud, has_rgb=has_rgb) == (["good/xyz/000.tiff"] if has_rgb else [])
 
 
-def test_images_stay_as_they_are():
-    files = ("a/rgb/0.png", "a/xyz/0.tiff", "a/gt/0.png")
-    assert scans_once(files, "image") == (files, ())
+def test_to_images_no_mask_and_no_cloud_is_a_part(tiny_scans):
+    hole, other = tiny_scans / "test/hole", ("parts/rgb/0.png", "parts/xyz/0.tiff", "parts/gt/0.png")
+    files = tuple(str(hole / name) for name in ("gt/000.png", "rgb/000.png", "xyz/000.tiff"))
+    assert to_judge((*files, *other), "image") == (
+        (files[1], *other),
+        (
+            "1 mask in a folder gt beside rgb or xyz is left out.",
+            "1 cloud in a folder xyz beside rgb is left out: the bundle reads images.",
+        ),
+    )
+
+
+@pytest.mark.parametrize("reads", ["image", "cloud"])
+def test_masks_alone_are_nothing_to_judge(tiny_scans, reads):
+    mask = str(tiny_scans / "test/hole/gt/000.png")
+    with pytest.raises(BadInputError, match=r"^Nothing is left to judge\. 1 mask .* left out\. Name .*(rgb|xyz)"):
+        to_judge((mask,), reads)

@@ -10,17 +10,40 @@ from .decoding.xyz import CLOUD_SUFFIX
 
 #: Where a scan's calibration lies, from its category's folder.
 CALIBRATION = Path("calibration") / "camera_parameters.json"
-_IMAGE_SUFFIX = ".png"
+#: How the names of clouds and of images beside them end, in any case; the first is expected where none lies there.
+CLOUD_SUFFIXES = (CLOUD_SUFFIX, ".tif")
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+def is_cloud_name(path: Path) -> bool:
+    """Whether a file's name ends as that of a cloud."""
+    return path.suffix.lower() in CLOUD_SUFFIXES
 
 
 def scan_files(path: Path) -> tuple[Path, Path]:
-    """Cloud and image of a scan, named by either; neither need be there. See ``data.inputs.scan``."""
-    if path.parent.name in ("rgb", "xyz"):
-        above = path.parent.parent
-        return above / "xyz" / f"{path.stem}{CLOUD_SUFFIX}", above / "rgb" / f"{path.stem}{_IMAGE_SUFFIX}"
-    if path.suffix == _IMAGE_SUFFIX:
-        return path.with_suffix(CLOUD_SUFFIX), path
-    return path, path.with_suffix(_IMAGE_SUFFIX)
+    """Cloud and image of a scan, named by either; neither need be there. See ``data.inputs.scan``.
+
+    Returns:
+        The file that was named, and the one that lies where the other is expected: the first by the order of the
+        suffixes, or, where none lies there, the name with ``.tiff`` or ``.png``.
+    """
+    folder = path.parent
+    if folder.name == "rgb":
+        return _beside(folder.parent / "xyz", path.stem, CLOUD_SUFFIXES), path
+    if folder.name == "xyz":
+        # A preview among clouds names the cloud beside it.
+        cloud = path if is_cloud_name(path) else _beside(folder, path.stem, CLOUD_SUFFIXES)
+        return cloud, _beside(folder.parent / "rgb", path.stem, (*_IMAGES, *CLOUD_SUFFIXES))
+    if path.suffix.lower() in _IMAGES:
+        return _beside(folder, path.stem, CLOUD_SUFFIXES), path
+    return path, _beside(folder, path.stem, _IMAGES)
+
+
+def _beside(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path:
+    # Names are asked for one by one: listing the folder for each of its files would take its square.
+    names = (f"{stem}{cased}" for suffix in suffixes for cased in (suffix, suffix.upper(), suffix.title()))
+    found = (folder / name for name in names if (folder / name).is_file())
+    return next(found, folder / f"{stem}{suffixes[0]}")
 
 
 def files_read(path: Path, reads: Reads) -> tuple[Path, ...]:

@@ -12,12 +12,11 @@ from typing import final
 from ..core.errors import BadInputError
 from ..core.spec import Reads
 from ..core.words import counted
-from ..data.files import each_once
+from ..data.files import each_once, is_cloud_name
 from ..data.records import is_image, visible
 
 VERDICTS = "verdicts.jsonl"
 OVERLAYS = "overlays"
-_TIFF_SUFFIXES = (".tiff", ".tif")
 #: Keys that every line of a verdicts.jsonl has, of this version and of those before it.
 _OWN_KEYS = frozenset({"file", "verdict", "score", "threshold"})
 _LONGEST_LINE_BYTES = 1 << 20
@@ -112,7 +111,7 @@ def _is_mask(file: Path) -> bool:
 
 
 def _is_cloud_beside_images(file: Path) -> bool:
-    return file.parent.name == "xyz" and file.suffix.lower() in _TIFF_SUFFIXES and (file.parent.parent / "rgb").is_dir()
+    return file.parent.name == "xyz" and is_cloud_name(file) and (file.parent.parent / "rgb").is_dir()
 
 
 def holds_results(folder: Path) -> bool:

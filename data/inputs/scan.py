@@ -1,7 +1,8 @@
 """Organised scans: x, y, z of every pixel of a camera, with RGB beside it where there is RGB.
 
 A scan is named by its cloud or by its image, whose folders stand side by side: ``xyz/000.tiff`` and ``rgb/000.png``,
-as in MVTec 3D-AD. A cloud in any other folder has its image beside it, as ``000.png``.
+as in MVTec 3D-AD. A cloud in any other folder has its image beside it, as ``000.png``; ``data.files`` says which other
+suffixes are found.
 
 A point counts as no measurement where it is (0, 0, 0) or holds NaN or infinity; it becomes (0, 0, 0).
 """

@@ -12,7 +12,7 @@ Data set: Bergmann, Jin, Sattlegger and Steger, "The MVTec 3D-AD Dataset", VISAP
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..decoding.xyz import CLOUD_SUFFIX
+from ..files import CLOUD_SUFFIXES, is_cloud_name
 from ..records import Sample, Split, subfolders, visible
 from .layout import (
     Findings,
@@ -83,10 +83,10 @@ def _scans(folder: Path, split: Split, findings: Findings) -> list[Sample]:
 def _name_clouds(folder: Path, images: Sequence[Path], findings: Findings) -> None:
     """Name images without a cloud, clouds without an image, and what is neither; nothing where no cloud is there."""
     entries = [entry for xyz in folders_named(folder, {"xyz"}) for entry in visible(xyz)]
-    clouds = {entry for entry in entries if entry.suffix == CLOUD_SUFFIX and entry.is_file()}
+    clouds = {entry for entry in entries if is_cloud_name(entry) and entry.is_file()}
     for entry in entries:
         if entry not in clouds:
-            findings.problem(entry, f"no {CLOUD_SUFFIX} file among clouds; ignored")
+            findings.problem(entry, f"no {' or '.join(CLOUD_SUFFIXES)} file among clouds; ignored")
     stems = {image.stem for image in images}
     for cloud in sorted(clouds):
         if cloud.stem not in stems:

@@ -291,7 +291,7 @@ def test_scans_with_their_clouds(tmp_path: Path) -> None:
     [
         ("train/good/xyz/001.tiff", (), "train/good/rgb/001.png: has no cloud."),
         ("test/cut/rgb/000.png", ("test/cut/rgb/002.png",), "test/cut/xyz/000.tiff: is a cloud without an image."),
-        ("", ("test/good/xyz/000.ply",), "test/good/xyz/000.ply: no .tiff file among clouds; ignored."),
+        ("", ("test/good/xyz/000.ply",), "test/good/xyz/000.ply: no .tiff or .tif file among clouds; ignored."),
     ],
 )
 def test_clouds_and_images_that_do_not_fit(tmp_path: Path, without: str, extra: tuple[str, ...], problem: str) -> None:

@@ -24,7 +24,7 @@ _ClickError = cast(
     type[typer.BadParameter], next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 )
 _KNOWN = (LineproofError, OSError, ImportError, MemoryError, KeyboardInterrupt, RuntimeError, typer.Abort, _ClickError)
-_LESS_MEMORY = "Give it a smaller --batch or image size, or close other programs."
+_LESS_MEMORY = "Give it a smaller batch, image size or network, or close other programs."
 _NOTHING_CHANGED = "Nothing that was there before has changed"
 _KEPT = {
     "run": "What was judged is printed, and filed where --out was given; --append --skip-judged goes on with the rest",

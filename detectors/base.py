@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from .presets import PAPER, QUICK, REPO, TABLE4, Preset
 from .ranges import CountOrZero, check_values
 from .table import DETECTORS as DETECTORS
 from .training.images import ImageSet
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,8 +345,9 @@ def _convert(name: str, key: str, value: Any, expected: type) -> Any:
         converted = value
     else:
         converted = _parse(value, expected)
-    if converted is None or (isinstance(converted, float) and not math.isfinite(converted)):
-        finite = "a finite float" if expected is float else expected.__name__
+    # Networks and statistics compute in float32: what overflows there is no number.
+    if converted is None or (isinstance(converted, float) and not abs(converted) <= _LARGEST):
+        finite = "a finite float, in float32" if expected is float else expected.__name__
         raise UsageError(f"{name}: parameter {key} is {value!r}; expected {finite}.")
     return converted
 

@@ -45,7 +45,8 @@ def main(given: argparse.Namespace) -> int:
         try:
             result = cell(given, row, category, seed, presets[row])
         except (StoppedError, KeyboardInterrupt) as error:
-            sys.exit(str(error) or "Stopped. The same command goes on.")
+            print(str(error) or "Stopped. The same command goes on.", file=sys.stderr)
+            return 130
         except LineproofError as error:
             failed += 1
             print(f"{row} {category} seed {seed}: failed. {error}", flush=True)
@@ -98,7 +99,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--workers", type=int, default=0)
     for option in ("row", "category", "set"):
-        parser.add_argument(f"--{option}", nargs="+", default=[])
+        parser.add_argument(f"--{option}", nargs="+", action="extend", default=[])
     for option in ("preset", "device", "engine"):
         parser.add_argument(f"--{option}", default={"device": "cpu", "engine": "auto"}.get(option))
     sys.exit(main(parser.parse_args()))

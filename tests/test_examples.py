@@ -101,7 +101,7 @@ def test_reproduce_tables(tmp_path):
     for package in ("timm", "onnxscript"):
         pytest.importorskip(package)
     write_sample(tmp_path / "set", num_train=10, num_test_good=3, num_test_defect=6, size_px=96)
-    quick = ("--preset", "quick", "--set", "resize_px=48", "crop_px=48")
+    quick = ("--preset", "quick", "--set", "resize_px=48", "--set", "crop_px=48")
     words = (
         "reproduce_tables",
         "set",

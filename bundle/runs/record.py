@@ -63,6 +63,7 @@ class PresetRecord:
         settings: values by parameter that the preset sets beside the detector's defaults, as JSON values.
         by_category: values by parameter that it sets for the category of the data set, likewise.
         given: values by parameter that the user gave instead, likewise.
+        lacks: the category, where the preset has values for others and none for it; else "".
     """
 
     name: str
@@ -70,6 +71,7 @@ class PresetRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     by_category: dict[str, Any] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
+    lacks: str = ""
 
     def sentence(self) -> str:
         """Return the preset in words."""
@@ -83,7 +85,8 @@ class PresetRecord:
             for words, values in listed
             if values
         ]
-        return f"Preset {self.name}: {self.source.rstrip('.')}{''.join(parts)}."
+        lacking = f"; it has no values for {self.lacks}, which gets the defaults" if self.lacks else ""
+        return f"Preset {self.name}: {self.source.rstrip('.')}{''.join(parts)}{lacking}."
 
 
 @final

@@ -68,7 +68,7 @@ def _subnet(config: FastFlowConfig, step: int) -> Callable[[int, int], nn.Module
     kernel = 3 if config.only_3x3 or step % 2 == 0 else 1
 
     def make(channels_in: int, channels_out: int) -> nn.Module:
-        hidden = int(channels_in * config.hidden_ratio)
+        hidden = max(1, int(channels_in * config.hidden_ratio))
         return nn.Sequential(
             nn.Conv2d(channels_in, hidden, kernel, padding=kernel // 2),
             nn.ReLU(),

@@ -89,7 +89,7 @@ class FydConfig(TrainedConfig):
     level_transform: Literal["none", "affine", "rotation_scale"] = "rotation_scale"
     largest_change: Annotated[float, Range(low=0, high=0.5, takes_high=False)] = 0.25
     padding: Literal["reflection", "border", "zeros"] = "reflection"
-    image_halvings: Count = 4
+    image_halvings: Annotated[int, Range(low=1, high=8)] = 4
     transformer_width: Count = 1024
     fine_levels: Literal["all", "last"] = "all"
     head_width: Count = 256

@@ -101,7 +101,7 @@ class NsaConfig(TrainedConfig):
     resize_px: tuple[int, int] = (256, 256)
     crop_px: tuple[int, int] = (224, 224)
     width: Annotated[int, Range(low=4)] = 64
-    num_patches: Count = 3
+    num_patches: Annotated[int, Range(low=1, high=1000)] = 3
     smallest_half: HalfShare = 0.03
     largest_height: HalfShare = 0.4
     largest_width: HalfShare = 0.4

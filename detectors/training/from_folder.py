@@ -152,6 +152,7 @@ def _from_preset(
         settings=stored(key for key in chosen.settings if key not in by_category and key not in changed),
         by_category=stored(key for key in by_category if key not in changed),
         given=stored(sorted(changed)),
+        lacks=category if chosen.by_category and category not in chosen.by_category else "",
     )
     return config, record
 

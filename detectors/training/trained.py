@@ -62,15 +62,28 @@ class TrainingResult:
         beginning = self.record.beginning
         short = {key: value for key, value in fit.items() if not isinstance(value, list) and key != "notice"}
         return (
-            *((f"{beginning[:1].upper()}{beginning[1:]}",) if beginning else ()),
+            *((_as_sentence(beginning),) if beginning else ()),
             *self.warnings(),
             f"Trained {detector.name} on {training.num_images} good images of "
             f"{training.dataset} {training.category}; {training.num_holdout} {training.held_out_words}.",
             *([self.record.preset.sentence()] if self.record.preset else []),
             *((detector.pretrained.sentence(),) if detector.pretrained else ()),
-            ", ".join(f"{key} {value}" for key, value in short.items()),
+            ", ".join(f"{key} {_short(value)}" for key, value in short.items()),
             *((fit["notice"],) if "notice" in fit else ()),
             *shape_notice(self.record.frame, detector.parameters["resize_px"]),
             *self.operation.summary_lines(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
         )
+
+
+def _as_sentence(words: str) -> str:
+    """Words with a capital at the head; the name of a folder stays as it is."""
+    first = words.split(" ", 1)[0]
+    return words[:1].upper() + words[1:] if first in ("goes", "begins") else words
+
+
+def _short(value: Any) -> str:
+    """A value of a fit's report for people: six digits of a number, and what several trainings report, in brackets."""
+    if isinstance(value, dict):
+        return f"({', '.join(f'{key} {_short(part)}' for key, part in value.items())})"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

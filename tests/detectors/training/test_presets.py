@@ -57,3 +57,14 @@ def test_a_preset_that_there_is_not_is_refused_before_anything_is_read(tmp_path)
     for preset, more in (("papr", r"\."), ("repo", r"\. The authors' code is not known to differ from their paper\.")):
         with pytest.raises(UsageError, match=rf"padim has no preset '{preset}'\. It has: paper, table4, quick{more}$"):
             train_detector("padim", tmp_path / "nowhere", category=None, settings={}, out=None, preset=preset)
+
+
+def test_a_category_that_the_table_lacks_is_told(monkeypatch, sample_folder, tmp_path):
+    others = {"weave": {"num_features": 5}}
+    monkeypatch.setattr(Padim, "paper", Preset(source="A test.", by_category=others))
+    settings = {**GIVEN, "crop_px": "64"}
+    result = train_detector("padim", sample_folder, category="flange", settings=settings, out=tmp_path / "run")
+    preset = read_record(tmp_path / "run").preset
+    assert preset.lacks == "flange"
+    assert preset.sentence() in result.summary_lines()
+    assert preset.sentence().endswith("; it has no values for flange, which gets the defaults.")

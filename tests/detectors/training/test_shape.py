@@ -32,3 +32,10 @@ def test_a_training_says_it(trained):
     record = dataclasses.replace(trained.record, frame=(96, 288))
     assert "squeezes them 3.0-fold" in "\n".join(dataclasses.replace(trained, record=record).summary_lines())
     assert "squeezes" not in "\n".join(trained.summary_lines())
+
+
+def test_the_report_of_a_fit_is_for_people(trained):
+    fit = {"bank_size": 60, "image network": {"epochs": 2, "best_holdout_loss": 0.8139375448226929}}
+    record = dataclasses.replace(trained.record, fit=fit)
+    lines = dataclasses.replace(trained, record=record).summary_lines()
+    assert "bank_size 60, image network (epochs 2, best_holdout_loss 0.813938)" in lines

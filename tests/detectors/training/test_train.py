@@ -258,7 +258,7 @@ def test_a_time_limit_that_is_no_time_is_refused(dataset, tmp_path, seconds):
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), float("-inf")])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300", float("nan"), float("-inf"), -1e39])
 def test_a_parameter_that_is_not_finite_is_refused(value):
     with pytest.raises(UsageError, match=r"fastflow: parameter learning_rate is .*; expected a finite float"):
         flow_config(learning_rate=value)

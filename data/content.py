@@ -38,8 +38,8 @@ def content_hash(path: Path | str, reads: Reads = "image") -> str:
     """
     if reads == "image":
         return hash_decoded(decode_with_facts(path), path)
-    cloud_path, image_path = scan_files(Path(path))
-    points, _ = read_scan(cloud_path, has_rgb=False)
+    points, _ = read_scan(Path(path), has_rgb=False)
+    image_path = scan_files(Path(path))[1]
     image = decode_with_facts(image_path) if reads == "cloud+rgb" else None
     return hash_scan(points, image, image_path)
 

@@ -50,7 +50,7 @@ def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageF
     Raises:
         BadInputError: a file cannot be read, or cloud and image differ in size.
     """
-    cloud_path, image_path = scan_files(path)
+    cloud_path, image_path = _files_there(path, has_rgb=has_rgb)
     points = read_xyz(cloud_path)
     points[~np.isfinite(points).all(axis=2)] = 0.0
     if not has_rgb:
@@ -58,6 +58,22 @@ def read_scan(path: Path, *, has_rgb: bool) -> tuple[NDArray[np.float32], ImageF
     image = decode_with_facts(image_path, channels=3)
     check_sizes_agree(image_path, image.pixels, points)
     return np.concatenate([points, image.pixels.astype(np.float32)], axis=2), image.facts
+
+
+def _files_there(path: Path, *, has_rgb: bool) -> tuple[Path, Path]:
+    """``scan_files``; of the two the one that nobody named is looked for here, so that its lack is said in words."""
+    cloud_path, image_path = scan_files(path)
+    if path != cloud_path and path.is_file() and not cloud_path.is_file():
+        raise BadInputError(
+            f"{path}: there is no cloud beside this image; expected {cloud_path}. Scans are read here (docs/data.md); "
+            "a detector of images needs no cloud."
+        )
+    if has_rgb and path != image_path and path.is_file() and not image_path.is_file():
+        raise BadInputError(
+            f"{path}: there is no image beside this cloud; expected {image_path}. The colours of scans are read here "
+            "too (docs/data.md); a detector without rgb needs no image."
+        )
+    return cloud_path, image_path
 
 
 def check_sizes_agree(image_path: Path, image: NDArray[np.uint8], points: NDArray[np.float32]) -> None:

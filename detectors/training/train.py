@@ -312,6 +312,11 @@ def _look_at_scans(  # noqa: PLR0913 (what a training has, by name)
     fit = check_fit(options.fit)
     if not isinstance(config, ScanConfig):
         raise TypeError(f"{kind.__name__} has parameters of {type(config).__name__}; expected those of scans.")
+    if options.bit_depth is not None:
+        raise UsageError(
+            f"bit_depth (--bit-depth) is {options.bit_depth}; it says what 16-bit images hold, and this detector reads "
+            "scans, of whose 16-bit colours the upper 8 bits are taken. Leave it out."
+        )
     seen = survey_scans(fitted + held_out, has_rgb=config.rgb, trim=config.trim, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
     resolved = native_resolved(config, frame)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lineproof.bundle.runs.folder import RECORD, read_record, read_started
-from lineproof.core.errors import BadInputError
+from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.content import content_hashes
 from lineproof.data.dataset import open_dataset
 from lineproof.data.decoding.xyz import read_xyz, write_xyz
@@ -17,6 +17,7 @@ from lineproof.data.files import CALIBRATION, scan_files
 from lineproof.data.held_out import held_out_images
 from lineproof.detectors.base import make_config
 from lineproof.detectors.training.operating import recorded_dataset
+from lineproof.detectors.training.options import TrainOptions
 from lineproof.detectors.training.train import train
 
 SETTINGS = {"copies": 0, "rgb": "false"}
@@ -94,3 +95,10 @@ def test_the_data_of_a_run_are_checked_for_what_it_read(begun):
     assert "byte-identical" not in " ".join(recorded_dataset(run).problems)
     shutil.copy(scan_files(dataset.train[0].path)[0], scan_files(dataset.test[0].path)[0])
     assert "is byte-identical to a training scan" in " ".join(recorded_dataset(run).problems)
+
+
+def test_bits_of_images_are_refused(brackets, tmp_path):
+    config, options = make_config("depth_vm", SETTINGS), TrainOptions(bit_depth=12)
+    with pytest.raises(UsageError, match=r"^bit_depth \(--bit-depth\) is 12; .* reads scans, .* Leave it out\.$"):
+        train("depth_vm", config, dataset=brackets, run=tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .camera import DivisionCamera
 from .errors import UsageError
 from .geometry import Axis
+from .size import Size, size_text
 from .spec import FIT_WORDS, Fit, Preprocessing, Reads, TensorSpec, check_fit
 from .strict import read_as
 
@@ -34,6 +35,15 @@ _MAX_CELLS = 2**24
 def reads_of_scans(*, has_rgb: bool) -> Reads:
     """What is read of a scan by whom has its colours, and by whom has not."""
     return "cloud+rgb" if has_rgb else "cloud"
+
+
+def _advice(content: str, size: Size, *, has_rgb: bool) -> str:
+    """What to do where a frame does not fit, for whom holds a scan in a program."""
+    colours, given = (", then RGB from 0 to 255", "xyz=points, rgb=image") if has_rgb else ("", "xyz=points")
+    return (
+        f"A frame holds {content}, 0 where nothing was measured{colours}, of {size_text(size)} pixels (height x width) "
+        f"as in training: line.inspect({given}) makes it of a scan. For scans of another size train again."
+    )
 
 
 @final
@@ -96,6 +106,11 @@ class DepthPreprocessing:
     def frames(self) -> TensorSpec:
         """Specification of the graph's input: depth in metres, 0 for none; RGB from 0 to 255."""
         return TensorSpec("frames", "float32", ("N", *self.frame_shape))
+
+    @property
+    def advice(self) -> str:
+        """What to do where a frame does not fit."""
+        return _advice(f"depth in metres ({self.quantity})", self.frame_shape[:2], has_rgb=self.has_rgb)
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -190,6 +205,11 @@ class VoxelPreprocessing:
         """
         channels = 1 + _NUM_COLOURS * self.has_rgb
         return TensorSpec("cells", "float32", ("N", self.frame_height_px, self.frame_width_px, channels))
+
+    @property
+    def advice(self) -> str:
+        """What to do where a frame does not fit."""
+        return _advice("x, y, z in metres", self.frame_shape[:2], has_rgb=self.has_rgb)
 
     @property
     def axes(self) -> tuple[Axis, Axis]:

@@ -31,6 +31,10 @@ FIT_WORDS: dict[Fit, str] = {
 #: What a detector reads of a sample: an image; or of a scan its cloud, with or without the image beside it.
 Reads = Literal["image", "cloud", "cloud+rgb"]
 _ORDERS = {1: "mono", 3: "rgb"}
+_ADVICE = (
+    "Give frames as the camera makes them: no resize, no normalisation, RGB; or export again with --frame for the new "
+    "camera."
+)
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,8 @@ class TensorSpec:
     dtype: str
     shape: tuple[int | str, ...]
 
-    def check(self, array: NDArray[Any]) -> None:
-        """Raise BadInputError unless ``array`` has this dtype and shape."""
+    def check(self, array: NDArray[Any], *, advice: str) -> None:
+        """Raise BadInputError unless ``array`` has this dtype and shape; ``advice`` says in sentences what to do."""
         fits = array.ndim == len(self.shape) and all(
             isinstance(expected, str) or expected == seen
             for expected, seen in zip(self.shape, array.shape, strict=True)
@@ -56,8 +60,7 @@ class TensorSpec:
         if not fits or array.dtype != np.dtype(self.dtype):
             raise BadInputError(
                 f"{self.name} is {array.dtype} {array.shape}, but this bundle takes {self.dtype} "
-                f"({', '.join(map(str, self.shape))}). Give frames as the camera makes them: no resize, "
-                "no normalisation, RGB; or export again with --frame for the new camera."
+                f"({', '.join(map(str, self.shape))}). {advice}"
             )
 
 
@@ -75,6 +78,7 @@ class FrameRule:
 
     kind: ClassVar[str] = "image"
     reads: ClassVar[Reads] = "image"
+    advice: ClassVar[str] = _ADVICE
 
     frame_height_px: int
     frame_width_px: int
@@ -143,6 +147,7 @@ class Preprocessing:
 
     kind: ClassVar[str] = "image"
     reads: ClassVar[Reads] = "image"
+    advice: ClassVar[str] = _ADVICE
 
     frame_height_px: int
     frame_width_px: int

@@ -270,7 +270,7 @@ def check_batch(bundle: Bundle, frames: Frames) -> None:
         BadInputError: the frames have another dtype, size or number of channels than the bundle takes.
         UsageError: there are more frames than the bundle was exported for, or none.
     """
-    bundle.manifest.inputs[0].check(frames)
+    bundle.manifest.inputs[0].check(frames, advice=bundle.manifest.preprocessing.advice)
     if not 1 <= len(frames) <= bundle.manifest.max_batch:
         raise UsageError(
             f"A batch of {len(frames)} frames; this bundle takes 1 to {bundle.manifest.max_batch}. "

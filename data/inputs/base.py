@@ -193,7 +193,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
     @final
     def check(self, frames: Frames) -> None:
         """Raise BadInputError unless frames (N, H, W, C) have the dtype and shape of this input, and finite values."""
-        self.frames.check(frames)
+        self.frames.check(frames, advice=self.spec.advice)
         if frames.dtype.kind == "f" and not np.isfinite(frames).all():
             first = int(np.flatnonzero(~np.isfinite(frames).all(axis=(1, 2, 3)))[0])
             raise BadInputError(

@@ -195,13 +195,20 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
             BadInputError: an array has another shape or dtype, or colours are missing or not wanted.
         """
         if xyz is None:
-            raise UsageError("A scan was given with no xyz; expected a frame alone, or xyz and the bundle's rgb.")
+            seen = "Neither a frame nor a scan was given" if rgb is None else "rgb was given without xyz"
+            expected = "xyz and rgb" if self.spec.has_rgb else "xyz alone"
+            raise UsageError(f"{seen}; the bundle takes scans: give a frame, or {expected}.")
         points = np.asarray(xyz)
         if points.ndim != _CLOUD_DIMS or points.shape[2] != _POINT or points.dtype.kind != "f":
             raise BadInputError(
                 f"xyz is {points.dtype} {points.shape}; expected float32 (H, W, 3): x, y, z in metres of a pixel."
             )
-        points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0.0).astype(np.float32)
+        points = np.where(np.isfinite(points).all(axis=2, keepdims=True), points, 0.0)
+        if points.size and (largest := np.abs(points).max()) > np.finfo(np.float32).max:
+            raise BadInputError(
+                f"xyz holds {largest:.4g} m, which is no float32. Give metres; NaN where nothing was measured."
+            )
+        points = points.astype(np.float32)
         check_in_front(points, "xyz")
         if not self.spec.has_rgb:
             if rgb is not None:

@@ -366,7 +366,7 @@ def test_the_graphs_part_is_the_reference(spec, tmp_path):
     handler = input_of(spec)
     frames = np.stack([handler.read(make_scan(tmp_path, seed).path) for seed in range(2)])
     prepared = handler.prepare(frames)
-    spec.frames.check(prepared)
+    spec.frames.check(prepared, advice=spec.advice)
     with torch.no_grad():
         answer = graph_part(spec).eval()(torch.from_numpy(prepared))
     answers = answer if isinstance(answer, tuple) else (answer,)

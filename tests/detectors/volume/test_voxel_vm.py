@@ -183,7 +183,9 @@ def test_the_whole_way(brackets, fit_of, tmp_path, name, settings):
         assert again.score == verdict.score
         with pytest.raises(UsageError, match="A scan was given with a frame beside it"):
             line.inspect(frame, xyz=cloud[..., :3])
-        with pytest.raises(UsageError, match="A scan was given with no xyz"):
+        with pytest.raises(
+            UsageError, match="Neither a frame nor a scan was given; the bundle takes scans: give a frame, or xyz "
+        ):
             line.inspect()
     scans = fit.scans_of(brackets.test[:1])
     with torch.inference_mode():

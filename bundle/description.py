@@ -10,6 +10,7 @@ from typing import Any
 from ..core.size import value_text
 from ..core.strict import read_as
 from ..core.table import aligned
+from ..core.words import clause
 from .manifest import NOT_RECORDED, Manifest
 from .record import ParityState
 from .store import PROOF, Bundle
@@ -74,12 +75,12 @@ def _filed_proofs(path: Path) -> tuple[set[_FiledProof], list[str]]:
     try:
         entries = read_as(tuple[Any, ...], json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        return proofs, [f"{PROOF} cannot be read: {error}."]
+        return proofs, [f"{PROOF} cannot be read: {clause(error)}."]
     for index, entry in enumerate(entries):
         try:
             proofs.add(read_as(_FiledProof, entry, where=str(index), refuses_unknown=False))
         except ValueError as error:
-            problems.append(f"{PROOF}: {error}. The report does not count.")
+            problems.append(f"{PROOF}: {clause(error)}. The report does not count.")
     return proofs, problems
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import BundleError
 from ..core.strict import read_as
+from ..core.words import clause
 from .checked import check_values
 from .manifest import FORMAT_VERSION, Manifest
 from .record import upgrade_from_1
@@ -37,9 +38,8 @@ def parse_manifest(text: str, *, where: str) -> Manifest:
     try:
         return _sealed(raw) if version == FORMAT_VERSION else _upgraded(raw)
     except ValueError as error:
-        words = str(error).rstrip(".")
         raise BundleError(
-            f"{where}: manifest.json does not follow bundle/FORMAT.md: {words}. Export the bundle again."
+            f"{where}: manifest.json does not follow bundle/FORMAT.md: {clause(error)}. Export the bundle again."
         ) from None
 
 

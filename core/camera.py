@@ -65,11 +65,19 @@ class DivisionCamera:
         largest = max(
             self._radius2(row, column) for row in (0, self.height_px - 1) for column in (0, self.width_px - 1)
         )
-        if abs(self.kappa_per_m2) * largest >= 1.0:
+        if abs(self.kappa_per_m2) * largest < 1.0:
+            return
+        row, column = self.centre_row_px, self.centre_column_px
+        if not (0 <= row < self.height_px and 0 <= column < self.width_px):
             raise UsageError(
-                f"The camera's distortion kappa is {self.kappa_per_m2} 1/m2; expected less than {1.0 / largest:.6g} in "
-                "size, so that each pixel of its images has a ray of its own. Check kappa, sx, sy and the sizes."
+                f"The camera's axis goes through column {column:.6g} and row {row:.6g}, outside of its images of "
+                f"{size_text(self.size)} (height x width), where two pixels have one ray at a distortion kappa of "
+                f"{self.kappa_per_m2} 1/m2. Check cx, cy and kappa."
             )
+        raise UsageError(
+            f"The camera's distortion kappa is {self.kappa_per_m2} 1/m2; expected less than {1.0 / largest:.6g} in "
+            "size, so that each pixel of its images has a ray of its own. Check kappa, sx, sy and the sizes."
+        )
 
     @property
     def size(self) -> Size:

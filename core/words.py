@@ -1,4 +1,4 @@
-"""Numbers of things in messages."""
+"""Pieces of messages: numbers of things, and what another message says."""
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -10,3 +10,8 @@ def counted(number: int, one: str, many: str = "") -> str:
         many: words for any other number; "" for those of one with an s.
     """
     return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def clause(error: Exception) -> str:
+    """What an error says as a part of a longer sentence: without the full stop that ours end in."""
+    return str(error).removesuffix(".")

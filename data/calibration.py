@@ -12,6 +12,7 @@ from ..core.errors import BadInputError, UsageError
 from ..core.size import Size
 from ..core.spec import Fit
 from ..core.strict import read_as
+from ..core.words import clause
 from .files import CALIBRATION
 from .inputs.fitting import centre, margins, takes
 
@@ -68,8 +69,8 @@ def read_camera(root: Path) -> DivisionCamera | None:
         )
     except (ValueError, UsageError) as error:
         raise BadInputError(
-            f"{path}: {error}. Expected HALCON's parameters of an area_scan_division camera; copy the file again, or "
-            "move it away: a pinhole is then fitted to the clouds."
+            f"{path}: {clause(error)}. Expected HALCON's parameters of an area_scan_division camera; copy the file "
+            "again, or move it away: a pinhole is then fitted to the clouds."
         ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Literal, NotRequired, TypedDict, final
 from ..bundle.record import ProofState
 from ..core.errors import BadInputError
 from ..core.strict import read_as
+from ..core.words import clause
 
 
 class Decided(TypedDict):
@@ -95,5 +96,5 @@ def _read(line: bytes, where: str) -> FiledVerdict:
         return read_as(FiledVerdict, json.loads(line), refuses_unknown=False)
     except ValueError as error:
         raise BadInputError(
-            f"{where} was not written by `lineproof run`: {error}. Give another --out, or mend the line."
+            f"{where} was not written by `lineproof run`: {clause(error)}. Give another --out, or mend the line."
         ) from None

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ...core.errors import BadInputError
 from ...core.strict import read_as
-from ...core.words import counted
+from ...core.words import clause, counted
 from .record import FirstFit, RunRecord, StartedRun
 
 #: Where runs lie that nobody named a folder for.
@@ -70,7 +70,8 @@ def read_started(run: Path) -> StartedRun | None:
         return read_as(StartedRun, raw, refuses_unknown=False)
     except ValueError as error:
         raise BadInputError(
-            f"{path} does not say how a run was begun: {error}. Train again, into a new --out, or put the file back."
+            f"{path} does not say how a run was begun: {clause(error)}. Train again, into a new --out, or put "
+            "the file back."
         ) from None
 
 
@@ -117,7 +118,7 @@ def read_first_fit(run: Path) -> FirstFit | None:
     try:
         return read_as(FirstFit, json.loads(path.read_text(encoding="utf-8")), refuses_unknown=False)
     except ValueError as error:
-        raise BadInputError(f"{path} cannot be gone on from: {error}. Train again, into a new --out.") from None
+        raise BadInputError(f"{path} cannot be gone on from: {clause(error)}. Train again, into a new --out.") from None
 
 
 def newest_state(run: Path) -> Path:

@@ -1,6 +1,6 @@
 import pytest
 
-from lineproof.core.words import counted
+from lineproof.core.words import clause, counted
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,7 @@ from lineproof.core.words import counted
 )
 def test_one_is_singular(number, words, text):
     assert counted(number, *words) == text
+
+
+def test_a_clause_has_no_full_stop():
+    assert clause(ValueError("cx is missing.")) == clause(ValueError("cx is missing")) == "cx is missing"

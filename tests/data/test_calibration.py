@@ -58,7 +58,12 @@ def test_no_file_is_no_camera(tmp_path: Path) -> None:
     [
         ({"camera_type": "area_scan_polynomial"}, "camera_type is 'area_scan_polynomial', expected one of"),
         ({"kappa": "none"}, "kappa is 'none', expected float"),
-        ({"focus": -1.0}, "focus -1.0 m"),
+        ({"focus": -1.0}, r"focus -1\.0 m.*expected finite values above 0\. Expected HALCON's"),
+        (
+            {"cx": 1e9},
+            r"axis goes through column 1e\+09 and row 423\.07, outside of .* 800x600 .* Check cx, cy and kappa\. Ex",
+        ),
+        ({"kappa": -1e9}, r"distortion kappa is -1000000000\.0 1/m2; expected less than .* the sizes\. Expected"),
         ({"cx": None}, "cx is missing"),
     ],
 )

@@ -32,8 +32,8 @@ def run(
     order: Annotated[
         str | None,
         Option(
-            help="Order of the channels in the files: rgb, bgr or mono (docs/frames.md); the bundle's own where left "
-            "out."
+            help="Order of the channels in the files: rgb, bgr or mono; of scans with colours depth+bgr or xyz+bgr "
+            "(docs/frames.md). The bundle's own where left out."
         ),
     ] = None,
     out: Annotated[

@@ -23,7 +23,8 @@ def train(
     preset: Annotated[
         str,
         Option(
-            help="Parameters to begin from: paper, repo or quick, see `lineproof models DETECTOR`; others win over it."
+            help="Parameters to begin from, such as paper or quick; `lineproof models DETECTOR` lists them. Others win "
+            "over it."
         ),
     ] = "paper",
     backbone: Annotated[str | None, Option(help="Backbone, a network of timm; the paper's where left out.")] = None,

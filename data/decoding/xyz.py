@@ -63,10 +63,14 @@ def read_xyz(path: Path | str, *, max_pixels: int = 100_000_000) -> NDArray[np.f
         planar = tags[_PLANAR][0] == _SEPARATE
         row_bytes = width * _FLOAT_BYTES * (1 if planar else 3)
         data = _strips(content, tags, path, height=height, row_bytes=row_bytes, num_planes=3 if planar else 1)
-    except (struct.error, IndexError, zlib.error) as error:
+    except struct.error as error:
         raise BadInputError(
-            f"{path}: the TIFF is truncated or damaged ({error}); {len(content)} bytes seen. Copy the file again."
+            f"{path}: the file ends too early: it has {len(content)} bytes, and its TIFF header points beyond them. "
+            "Copy the file again."
         ) from error
+    except (IndexError, zlib.error) as error:
+        what = "a tag of the TIFF has no value" if isinstance(error, IndexError) else "its Deflate data are damaged"
+        raise BadInputError(f"{path}: {what}; {len(content)} bytes seen. Copy the file again.") from error
     values = np.frombuffer(data, dtype=f"{order}f4")
     points = values.reshape(3, height, width).transpose(1, 2, 0) if planar else values.reshape(height, width, 3)
     return points.astype(np.float32, order="C")

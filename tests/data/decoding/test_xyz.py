@@ -130,7 +130,8 @@ def test_the_literal_bytes_of_one_point(tmp_path: Path) -> None:
         ({"replace": {279: ("I", (60,))}}, "strip 0 has 60 bytes, 420 expected"),
         ({"replace": {273: ("I", (10**6,))}}, "strip 0 has 0 bytes, 420 expected"),
         ({"compression": 8, "replace": {259: ("H", (1,))}}, r"strip 0 has \d+ bytes, 420 expected"),
-        ({"replace": {259: ("H", (8,))}}, "the TIFF is truncated or damaged"),
+        ({"replace": {259: ("H", (8,))}}, r"its Deflate data are damaged; \d+ bytes seen"),
+        ({"replace": {259: ("H", ())}}, "a tag of the TIFF has no value"),
         ({"following": 8}, "several pages; expected one"),
     ],
 )
@@ -158,7 +159,7 @@ def test_a_strip_that_unfolds_without_end_is_stopped(tmp_path: Path) -> None:
 def test_every_cut_is_refused(tmp_path: Path) -> None:
     content = tiff(rows_per_strip=3)
     for cut in range(len(content)):
-        with pytest.raises(BadInputError, match=r"000\.tiff"):
+        with pytest.raises(BadInputError, match=r"000\.tiff: (begins with|the file ends too early: it has)"):
             read_xyz(written(tmp_path, content[:cut]))
 
 

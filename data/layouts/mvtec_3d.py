@@ -90,7 +90,7 @@ def _name_clouds(folder: Path, images: Sequence[Path], findings: Findings) -> No
     stems = {image.stem for image in images}
     for cloud in sorted(clouds):
         if cloud.stem not in stems:
-            findings.problem(cloud, "is a cloud without an image")
+            findings.problem(cloud, "is a cloud without an image; the scan is left out")
     for image in images:
         if clouds and image.stem not in {cloud.stem for cloud in clouds}:
             findings.problem(image, "has no cloud")

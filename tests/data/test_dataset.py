@@ -290,7 +290,11 @@ def test_scans_with_their_clouds(tmp_path: Path) -> None:
     ("without", "extra", "problem"),
     [
         ("train/good/xyz/001.tiff", (), "train/good/rgb/001.png: has no cloud."),
-        ("test/cut/rgb/000.png", ("test/cut/rgb/002.png",), "test/cut/xyz/000.tiff: is a cloud without an image."),
+        (
+            "test/cut/rgb/000.png",
+            ("test/cut/rgb/002.png",),
+            "test/cut/xyz/000.tiff: is a cloud without an image; the scan is left out.",
+        ),
         ("", ("test/good/xyz/000.ply",), "test/good/xyz/000.ply: no .tiff or .tif file among clouds; ignored."),
     ],
 )

@@ -59,6 +59,7 @@ class DepthGan(Restoring, AbstractDepthDetector[DepthGanConfig]):
             side=config.resize_px[0],
             width=config.width,
             residual=config.residual,
+            detector="depth_gan",
         )
         self.encoder = encoder(self._shape, config.latent)
         self.decoder = Generator(self._shape, config.latent)

@@ -41,6 +41,7 @@ class Shape:
         side: pixels or cells on each side; a power of two.
         width: number of channels after the first convolution; each halving doubles it, up to eight times.
         residual: whether the networks have residual blocks as f-AnoGAN's do, or plain convolutions.
+        detector: name of the detector that they are of, for messages.
 
     Raises:
         UsageError: the side is not a power of two, or too small for a halving.
@@ -51,12 +52,14 @@ class Shape:
     side: int
     width: int
     residual: bool
+    detector: str = "this detector"
 
     def __post_init__(self) -> None:
         if self.side & (self.side - 1) or self.side <= self.smallest:
+            key, such_as = ("resize_px (--image-size)", 256) if self.dims == 2 else ("num_cells", 64)
             raise UsageError(
-                f"Networks were asked for {self.side} {'pixels' if self.dims == 2 else 'cells'} on a side; expected a "
-                f"power of two above {self.smallest}, such as {'256' if self.dims == 2 else '64'}."
+                f"{key} is {self.side}, but the networks of {self.detector} take a power of two above {self.smallest}, "
+                f"such as {such_as}."
             )
         if self.width < 1:
             raise UsageError(f"width is {self.width}; expected 1 or more channels.")

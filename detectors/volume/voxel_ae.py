@@ -65,7 +65,12 @@ class VoxelAe(Autoencoder, AbstractVoxelDetector[VoxelAeConfig]):
     def __init__(self, config: VoxelAeConfig) -> None:
         super().__init__(config)
         shape = Shape(
-            dims=3, channels=3 if config.rgb else 1, side=config.num_cells, width=config.width, residual=False
+            dims=3,
+            channels=3 if config.rgb else 1,
+            side=config.num_cells,
+            width=config.width,
+            residual=False,
+            detector="voxel_ae",
         )
         self.encoder = encoder(shape, config.latent)
         if config.restores == "deviations":

@@ -48,6 +48,7 @@ class VoxelGan(Restoring, AbstractVoxelDetector[VoxelGanConfig]):
             side=config.num_cells,
             width=config.width,
             residual=config.residual,
+            detector="voxel_gan",
         )
         self.encoder = encoder(self._shape, config.latent)
         self.decoder = Generator(self._shape, config.latent, start=NEARLY_EMPTY)

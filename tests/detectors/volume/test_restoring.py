@@ -118,8 +118,17 @@ def test_copies_drawn_one_by_one_are_those_drawn_together(brackets, fit_of):
     ("name", "settings", "words"),
     [
         ("depth_ae", {"resize_px": 100, "crop_px": 100}, "expected multiples of 32 pixels"),
-        ("depth_gan", {"resize_px": 96, "crop_px": 96}, "power of two above 4"),
-        ("voxel_ae", {"num_cells": 48}, "48 cells on a side"),
+        (
+            "depth_gan",
+            {"resize_px": 96, "crop_px": 96},
+            r"resize_px \(--image-size\) is 96, but the networks of depth_gan take a power of two above 4",
+        ),
+        (
+            "voxel_ae",
+            {"num_cells": 48},
+            "num_cells is 48, but the networks of voxel_ae take a power of two above 4, such as 64",
+        ),
+        ("voxel_gan", {"num_cells": 48}, "num_cells is 48, but the networks of voxel_gan take"),
     ],
 )
 def test_sizes_that_no_network_takes_are_refused(name, settings, words, brackets, tmp_path):

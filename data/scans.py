@@ -126,7 +126,7 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
     """
     if not 0.0 <= trim <= _MOST_TRIMMED:
         raise UsageError(f"trim is {trim}; expected a share from 0 to {_MOST_TRIMMED}.")
-    sizes, conversions = Counter[Size](), Conversions(channels=3)
+    sizes, conversions = Counter[Size](), Conversions(channels=3, of_scans=True)
     hashes, extents = list[str](), list[Extent | None]()
     for number, path in enumerate(paths, start=1):
         cloud, _ = read_scan(path, has_rgb=False)

@@ -58,11 +58,13 @@ class Conversions:
     Args:
         channels: 3 or 1, as the images are decoded.
         bit_depth: 8 to 16 or None, as the images are decoded.
+        of_scans: whether they are the colours of scans, which are read without a bit depth.
     """
 
-    def __init__(self, *, channels: int, bit_depth: int | None = None) -> None:
+    def __init__(self, *, channels: int, bit_depth: int | None = None, of_scans: bool = False) -> None:
         self.channels = channels
         self.bit_depth = bit_depth
+        self.of_scans = of_scans
         self.num_images = 0
         self._num: Counter[str] = Counter()
         self._num_by_depth: Counter[int] = Counter()
@@ -99,10 +101,11 @@ class Conversions:
             said.append(f"{self._of_all(num)} of {depth} bits: reduced to 8 bits, value >> {shift}.")
         if (bits := self.suggested_bit_depth) is not None:
             limit, num = 2**bits - 1, self._num_by_depth[16]
+            cure = "save the colours as 8-bit RGB" if self.of_scans else f"give --bit-depth {bits}"
             said.append(
                 f"{bits} bits in 16: no value above {limit} in any of the {num} 16-bit images; they use "
                 f"1/{2 ** (16 - bits)} of the range and become 0 to {limit >> 8}. If the camera gives {bits} bits, "
-                f"give --bit-depth {bits}."
+                f"{cure}."
             )
         if self.bit_depth is not None and self.num_images and not self._num_by_depth:
             said.append(

@@ -114,6 +114,14 @@ def test_twelve_bits_in_sixteen_are_noticed_over_the_whole_set() -> None:
         assert conversions.suggested_bit_depth == bits
 
 
+def test_colours_of_scans_are_not_sent_to_an_option_that_scans_refuse() -> None:
+    conversions = Conversions(channels=3, of_scans=True)
+    for facts in some(2, stored_bits=16, largest_value=4095):
+        conversions.add(facts)
+    (said,) = [line for line in conversions.summary_lines() if "12 bits in 16" in line]
+    assert said.endswith("If the camera gives 12 bits, save the colours as 8-bit RGB.")
+
+
 def test_a_bit_depth_without_effect_is_said() -> None:
     assert sentences_of(some(4), channels=1, bit_depth=12) == (
         "bit_depth (--bit-depth) is 12 and changed nothing: none of the 4 images is an integer image deeper than 8 "

@@ -575,7 +575,7 @@ class OutOfMemoryError(RuntimeError):
         (os_error(errno.ENOSPC, "d/x.bin"), 1, "OSError", "d/x.bin: no space left on device. Free some space"),
         (os_error(errno.EACCES, "d"), 1, "PermissionError", "d: permission denied. Change its permissions"),
         (os_error(errno.EIO, None), 1, "OSError", "standard output: input/output error. The disk"),
-        (MemoryError(), 1, "MemoryError", "Out of memory. Give it a smaller --batch"),
+        (MemoryError(), 1, "MemoryError", "Out of memory. Give it a smaller batch"),
         (
             OutOfMemoryError("Tried to allocate 2 GiB"),
             1,

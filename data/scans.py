@@ -24,7 +24,8 @@ from .decoding.decode import decode_with_facts
 from .files import CALIBRATION, scan_files
 from .inputs.scan import check_in_front, check_sizes_agree, is_measured, read_scan
 
-_MOST_TRIMMED = 0.2
+#: Share of a scan's points that may be left out at each end.
+MOST_TRIMMED = 0.2
 #: Depth in metres that no inspection measures: beyond it x, y, z have another unit.
 _FARTHEST_M = 50.0
 #: How many times as large as the median scan one is, or how many of its sizes away, that shows something else.
@@ -87,27 +88,17 @@ class ScanSurvey:
         sizes: (height, width) in pixels → number of scans.
         conversions: what decoding did to the colours; an empty account where they are not read.
         hashes: content hash of each scan, see ``data.content``, in order.
-        extents: how far each scan's points reach, in order; None of one without a measurement.
+        extents: how far each scan's points reach, in order.
     """
 
     sizes: Mapping[Size, int]
     conversions: Conversions
     hashes: tuple[str, ...]
-    extents: tuple[Extent | None, ...]
+    extents: tuple[Extent, ...]
 
     def extent(self, num: int) -> Extent:
-        """How far the first ``num`` scans reach together.
-
-        Raises:
-            BadInputError: none of them holds a measurement.
-        """
-        measured = [item for item in self.extents[:num] if item]
-        if not measured:
-            raise BadInputError(
-                f"None of the {num} training scans holds a measured point. Expected x, y, z in metres in xyz/NNN.tiff, "
-                "(0, 0, 0) where nothing was measured."
-            )
-        return Extent.around(measured)
+        """How far the first ``num`` scans reach together."""
+        return Extent.around(self.extents[:num])
 
 
 def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, progress: Progress = silent) -> ScanSurvey:
@@ -124,13 +115,13 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
             it measured nothing, is not in metres, or lies elsewhere.
         UsageError: ``trim`` is out of its range.
     """
-    if not 0.0 <= trim <= _MOST_TRIMMED:
-        raise UsageError(f"trim is {trim}; expected a share from 0 to {_MOST_TRIMMED}.")
+    if not 0.0 <= trim <= MOST_TRIMMED:
+        raise UsageError(f"trim is {trim}; expected a share from 0 to {MOST_TRIMMED}.")
     sizes, conversions = Counter[Size](), Conversions(channels=3, of_scans=True)
-    hashes, extents = list[str](), list[Extent | None]()
+    hashes, extents = list[str](), list[Extent]()
     for number, path in enumerate(paths, start=1):
         cloud, _ = read_scan(path, has_rgb=False)
-        check_in_front(cloud, str(scan_files(path)[0]))
+        check_in_front(cloud, path)
         image_path = scan_files(path)[1]
         image = decode_with_facts(image_path, channels=3) if has_rgb else None
         if image:
@@ -138,33 +129,36 @@ def survey_scans(paths: Sequence[Path], *, has_rgb: bool, trim: float = 0.0, pro
             conversions.add(image.facts)
         sizes[cloud.shape[0], cloud.shape[1]] += 1
         hashes.append(hash_scan(cloud, image, image_path))
-        extents.append(Extent.of(cloud, trim=trim))
+        extents.append(_extent_of(path, cloud, trim=trim))
         progress("scans", number, len(paths))
     _check_alike(paths, extents)
     return ScanSurvey(sizes=sizes, conversions=conversions, hashes=tuple(hashes), extents=tuple(extents))
 
 
-def _check_alike(paths: Sequence[Path], extents: Sequence[Extent | None]) -> None:
+def _extent_of(path: Path, cloud: NDArray[np.float32], *, trim: float) -> Extent:
+    """How far a scan reaches; raise BadInputError where it measured nothing, or is not in metres."""
+    extent = Extent.of(cloud, trim=trim)
+    if extent is None:
+        raise BadInputError(
+            f"{scan_files(path)[0]}: holds no measured point; expected x, y, z in metres, (0, 0, 0) where nothing was "
+            "measured. Scan the part again, or move the file away."
+        )
+    if extent.near_m > _FARTHEST_M:
+        raise BadInputError(
+            f"{scan_files(path)[0]}: its nearest point is {extent.near_m:.4g} m away; expected metres, at most "
+            f"{_FARTHEST_M:g}. Divide millimetres by 1000."
+        )
+    return extent
+
+
+def _check_alike(paths: Sequence[Path], extents: Sequence[Extent]) -> None:
     """Raise BadInputError, which names the scan, where one would spoil what is learned of all."""
-    for path, extent in zip(paths, extents, strict=True):
-        where = scan_files(path)[0]
-        if extent is None:
-            raise BadInputError(
-                f"{where}: holds no measured point; expected x, y, z in metres, (0, 0, 0) where nothing was measured. "
-                "Scan the part again, or move the file away."
-            )
-        if extent.near_m > _FARTHEST_M:
-            raise BadInputError(
-                f"{where}: its nearest point is {extent.near_m:.4g} m away; expected metres, at most {_FARTHEST_M:g}. "
-                "Divide millimetres by 1000."
-            )
-    known = [extent for extent in extents if extent]
-    if not known:
+    if not extents:
         return
-    low = np.median([extent.low_m for extent in known], axis=0)
-    high = np.median([extent.high_m for extent in known], axis=0)
+    low = np.median([extent.low_m for extent in extents], axis=0)
+    high = np.median([extent.high_m for extent in extents], axis=0)
     size = max(float((high - low).max()), 1e-9)
-    for path, extent in zip(paths, known, strict=True):
+    for path, extent in zip(paths, extents, strict=True):
         own_low, own_high = np.array(extent.low_m), np.array(extent.high_m)
         is_elsewhere = (own_low > high + _AWAY * size) | (own_high < low - _AWAY * size)
         if is_elsewhere.any() or (own_high - own_low).max() > _OTHER_SIZE * size:

@@ -38,10 +38,8 @@ class Range:
         """The interval in words, such as ``from 0 to below 1``."""
         if math.isinf(self.high):
             return f"{self.low:g} or more" if self.takes_low else f"above {self.low:g}"
-        ends = "" if self.takes_high else "below "
-        return f"from {self.low:g} to {ends}{self.high:g}" if self.takes_low else self._above()
-
-    def _above(self) -> str:
+        if self.takes_low:
+            return f"from {self.low:g} to {'' if self.takes_high else 'below '}{self.high:g}"
         return f"above {self.low:g} and {'at most' if self.takes_high else 'below'} {self.high:g}"
 
 

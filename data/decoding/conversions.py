@@ -7,6 +7,8 @@ bundle at a mono camera should read it once per run, not find it in the scores.
 from collections import Counter
 from dataclasses import dataclass
 
+from ...core.words import counted
+
 GREY = "grey"
 GREY_PALETTE = "grey palette"
 
@@ -127,8 +129,7 @@ class Conversions:
         }
 
     def _of_all(self, num: int) -> str:
-        noun = "image" if self.num_images == 1 else "images"
-        return f"{num} of {self.num_images} {noun}"
+        return f"{num} of {counted(self.num_images, 'image')}"
 
 
 _SENTENCES = {

@@ -91,7 +91,7 @@ class AbstractInput(ABC, Generic[Spec_co]):
 
     def conversions(self) -> Conversions:
         """An empty account of what decoding does to the colours of files."""
-        return Conversions(channels=3, of_scans=True)
+        return Conversions(channels=3)
 
     @final
     def read(self, path: Path | str, *, conversions: Conversions | None = None) -> Frames:

@@ -20,7 +20,7 @@ from ...core.errors import BadInputError, UsageError
 from ...core.inputs import DepthPreprocessing, VoxelPreprocessing
 from ...core.size import size_text
 from ...core.spec import Frames
-from ..decoding.conversions import ImageFacts
+from ..decoding.conversions import Conversions, ImageFacts
 from ..decoding.decode import decode_with_facts
 from ..decoding.xyz import read_xyz
 from ..files import scan_files
@@ -90,10 +90,16 @@ def is_measured(points: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.asarray((points != 0.0).any(axis=-1))
 
 
-def check_in_front(points: NDArray[np.floating], where: str) -> None:
-    """Raise BadInputError where most measured points (…, 3) lie behind the camera, at a z below 0."""
+def check_in_front(points: NDArray[np.floating], path: Path | None = None) -> None:
+    """Raise BadInputError where most measured points (…, 3) lie behind the camera, at a z below 0.
+
+    Args:
+        points: float (…, 3), (0, 0, 0) for no measurement.
+        path: a file of the scan, whose cloud the error names; None for a scan in memory.
+    """
     behind, measured = np.count_nonzero(points[..., 2] < 0.0), np.count_nonzero(is_measured(points))
     if 2 * behind > measured:
+        where = scan_files(path)[0] if path else "xyz"
         raise BadInputError(
             f"{where}: {behind} of {measured} measured points have a z below 0, behind the camera. Give x, y, z in "
             "metres in the camera's coordinates, z pointing away from it."
@@ -128,6 +134,10 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
     def dtype(self) -> str:
         """NumPy name of a frame's element type."""
         return "float32"
+
+    def conversions(self) -> Conversions:
+        """An empty account of what decoding does to the colours of scans."""
+        return Conversions(channels=3, of_scans=True)
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -209,7 +219,7 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
                 f"xyz holds {largest:.4g} m, which is no float32. Give metres; NaN where nothing was measured."
             )
         points = points.astype(np.float32)
-        check_in_front(points, "xyz")
+        check_in_front(points)
         if not self.spec.has_rgb:
             if rgb is not None:
                 raise BadInputError("rgb was given, and the bundle takes points alone. Leave it out.")
@@ -225,7 +235,7 @@ class AbstractScanInput(AbstractInput[ScanSpec_co]):
 
     def _decode(self, path: Path) -> tuple[Frames, ImageFacts | None]:
         scan, facts = read_scan(path, has_rgb=self.spec.has_rgb)
-        check_in_front(scan[..., :_POINT], str(scan_files(path)[0]))
+        check_in_front(scan[..., :_POINT], path)
         return self.of_cloud(scan), facts
 
     def _stretch(self, image: Frames) -> Frames:

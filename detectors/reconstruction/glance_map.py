@@ -1,35 +1,27 @@
 """From scores of patches to a map of pixels."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.errors import UsageError
 from .glance_networks import PATCH_PX, PatchGrid
 
 #: A pixel in the centre of a patch has no finite weight; nearer than this, in pixels, counts as this far.
 _SMALLEST_DISTANCE_PX = 0.5
 
 
-def make_interpolation(grid: PatchGrid, name: str, *, power: float) -> nn.Module:
+def make_interpolation(grid: PatchGrid, name: Literal["inverse_distance", "bilinear"], *, power: float) -> nn.Module:
     """Return a module from scores float32 (N, n, n) to a map float32 (N, S, S).
 
     Args:
         grid: positions of the patches.
         name: ``"inverse_distance"`` or ``"bilinear"``.
-        power: power of the inverse distance.
-
-    Raises:
-        UsageError: there is no such interpolation, or the power is not above 0.
+        power: power of the inverse distance, above 0.
     """
-    if name == "bilinear":
-        return Bilinear(grid)
-    if name != "inverse_distance":
-        raise UsageError(f"glance: interpolation is {name!r}; expected 'inverse_distance' or 'bilinear'.")
-    if power <= 0.0:
-        raise UsageError(f"glance: distance_power is {power}; expected above 0, such as 5.")
-    return InverseDistance(grid, power)
+    return Bilinear(grid) if name == "bilinear" else InverseDistance(grid, power)
 
 
 def centres(grid: PatchGrid) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

@@ -14,7 +14,7 @@ from ...core.errors import UsageError
 from ...core.inputs import DepthPreprocessing, Holes, Quantity, ScanRule, VoxelPreprocessing, reads_of_scans
 from ...core.size import NATIVE, Size, size_text
 from ...core.spec import Fit, Reads
-from ...data.scans import Extent
+from ...data.scans import MOST_TRIMMED, Extent
 from ..base import AbstractDetector, DetectorConfig, FitContext
 from ..ranges import Count, Range
 from ..training.images import ImageSet
@@ -44,7 +44,7 @@ class ScanConfig(DetectorConfig):
     resize_px: Size = NATIVE
     crop_px: Size = NATIVE
     rgb: bool = False
-    trim: Annotated[float, Range(low=0, high=0.2)] = 0.0
+    trim: Annotated[float, Range(low=0, high=MOST_TRIMMED)] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

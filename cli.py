@@ -15,7 +15,7 @@ import typer
 
 from . import __version__
 from .commands._status import Commands, run_app
-from .commands.table import COMMANDS
+from .commands.table import COMMANDS, GROUPS
 from .core.registry import resolve
 
 app = typer.Typer(
@@ -47,8 +47,17 @@ def _options(
     """Carry a trained anomaly detector from PyTorch to the inspection line and prove that it did not change."""
 
 
-for _name in COMMANDS:
-    app.command(name=_name)(resolve(COMMANDS, _name, kind="command"))
+def _register() -> None:
+    groups = {name: typer.Typer(no_args_is_help=True, rich_markup_mode=None) for name in GROUPS}
+    for name in COMMANDS:
+        group, _, own = name.rpartition(" ")
+        place = groups[group] if group else app
+        place.command(name=own)(resolve(COMMANDS, name, kind="command"))
+        if group and len(place.registered_commands) == 1:
+            app.add_typer(place, name=group, help=GROUPS[group])
+
+
+_register()
 
 
 def main() -> None:

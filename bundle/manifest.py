@@ -12,11 +12,12 @@ from ..core.inputs import InputSpec
 from ..core.spec import TensorSpec
 from ..core.strict import IN_MEMORY
 from ..core.threshold import Threshold
+from .imported import ImportRecord
 from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
 FORMAT_VERSION = 2
 #: Fields that a file of this version may lack. None is left out, or the seal of such a file would not fit any more.
-_LATER = frozenset({"pretrained", "refit"})
+_LATER = frozenset({"pretrained", "refit", "imported"})
 #: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
 NOT_RECORDED = (
     "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
@@ -240,6 +241,7 @@ class Manifest:
         plans: engine plans that were built on a target.
         parity: what the last verify said of each engine, and for which decision; see ``parity_of``.
         history: every change of the decision, the oldest first.
+        imported: what an imported detector brought with it; None where lineproof trained it.
         format_version: version of the format, see FORMAT.md.
         is_as_written: whether what was read is what lineproof wrote last; False where somebody edited the file,
             whatever field. It is not in the file: the file holds ``seal``, see ``to_json``.
@@ -265,6 +267,7 @@ class Manifest:
     plans: tuple[PlanRecord, ...] = ()
     parity: dict[str, ParityRecord] = field(default_factory=dict)
     history: tuple[HistoryEntry, ...] = ()
+    imported: ImportRecord | None = None
     format_version: int = FORMAT_VERSION
     is_as_written: bool = field(default=True, compare=False, metadata={IN_MEMORY: True})
 

@@ -5,13 +5,17 @@ from importlib import import_module
 from ..core.registry import check_name
 from ..host.needs import Needs
 
+#: Command, alone or below a group, → its file and function.
 COMMANDS = {
-    name: f"lineproof.commands.{name.replace('-', '_')}:{name.replace('-', '_')}"
+    name: f"lineproof.commands.{target}:{target}"
     for name in (
-        "train", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate", "compare", "badcases",
-        "inspect", "doctor", "models", "sample", "demo",
+        "train", "import anomalib", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate",
+        "compare", "badcases", "inspect", "doctor", "models", "sample", "demo",
     )
+    for target in [name.replace("-", "_").replace(" ", "_")]
 }  # fmt: skip
+#: Group of commands → what it is for.
+GROUPS = {"import": "Make a run or a bundle of a detector that was trained elsewhere."}
 
 
 def needs_of(command: str) -> Needs:

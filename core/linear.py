@@ -5,10 +5,17 @@ Each of these is linear and separable, so an image operator is two small matrice
 All matrices are built in float64.
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
+#: How a smoothing continues the image beyond its border: ``d c b a | a b c d | d c b a`` (half-sample symmetric, as
+#: ``scipy.ndimage`` and most authors do), or ``d c b | a b c d | c b a`` (the outermost pixel is not repeated).
+Border = Literal["symmetric", "reflect"]
+#: How a map grows: bilinearly, or by repeating its values.
+Growth = Literal["bilinear", "nearest"]
 
 
 def antialias_matrix(size_in: int, size_out: int) -> Matrix:
@@ -58,14 +65,30 @@ def bilinear_matrix(size_in: int, size_out: int, *, align_corners: bool) -> Matr
     return matrix
 
 
-def gaussian_matrix(size: int, sigma: float) -> Matrix:
-    """Gaussian smoothing of one axis with half-sample symmetric borders (``scipy.ndimage``, mode "reflect").
+def nearest_matrix(size_in: int, size_out: int) -> Matrix:
+    """Repetition of the values of one axis (``torch.nn.functional.interpolate``, mode "nearest").
+
+    Args:
+        size_in: pixels before.
+        size_out: pixels after.
+
+    Returns:
+        float64 (size_out, size_in), one 1 in each row.
+    """
+    matrix = np.zeros((size_out, size_in))
+    matrix[np.arange(size_out), np.arange(size_out) * size_in // size_out] = 1.0
+    return matrix
+
+
+def gaussian_matrix(size: int, sigma: float, *, border: Border = "symmetric") -> Matrix:
+    """Gaussian smoothing of one axis.
 
     The kernel is truncated at 4 sigma, radius ``int(4 sigma + 0.5)``.
 
     Args:
         size: pixels of the axis.
         sigma: standard deviation of the kernel in pixels, above 0.
+        border: how the axis continues beyond its ends, as often as the kernel needs.
 
     Returns:
         float64 (size, size), rows sum to 1.
@@ -76,22 +99,37 @@ def gaussian_matrix(size: int, sigma: float) -> Matrix:
     matrix = np.zeros((size, size))
     rows = np.arange(size)
     for offset, tap in zip(range(-radius, radius + 1), taps, strict=True):
-        folded = (rows + offset) % (2 * size)
-        np.add.at(matrix, (rows, np.minimum(folded, 2 * size - 1 - folded)), tap)
+        period = 2 * size if border == "symmetric" else max(2 * size - 2, 1)
+        folded = (rows + offset) % period
+        last = period - 1 if border == "symmetric" else period
+        np.add.at(matrix, (rows, np.minimum(folded, last - folded)), tap)
     return matrix
 
 
-def smooth_upsample_matrix(size_in: int, size_out: int, sigma: float, *, align_corners: bool) -> Matrix:
-    """Bilinear upsampling followed by Gaussian smoothing, as one matrix U = G R.
+def smooth_upsample_matrix(
+    size_in: int,
+    size_out: int,
+    sigma: float,
+    *,
+    align_corners: bool,
+    border: Border = "symmetric",
+    growth: Growth = "bilinear",
+) -> Matrix:
+    """Upsampling followed by Gaussian smoothing, as one matrix U = G R.
 
     Args:
         size_in: pixels of the map before.
         size_out: pixels of the map after.
         sigma: standard deviation of the smoothing in pixels after upsampling; 0 leaves out G.
-        align_corners: see ``bilinear_matrix``.
+        align_corners: see ``bilinear_matrix``; it means nothing to growth by repetition.
+        border: see ``gaussian_matrix``.
+        growth: how the map grows before it is smoothed.
 
     Returns:
         float64 (size_out, size_in), rows sum to 1.
     """
-    upsample = bilinear_matrix(size_in, size_out, align_corners=align_corners)
-    return gaussian_matrix(size_out, sigma) @ upsample if sigma > 0 else upsample
+    if growth == "nearest":
+        upsample = nearest_matrix(size_in, size_out)
+    else:
+        upsample = bilinear_matrix(size_in, size_out, align_corners=align_corners)
+    return gaussian_matrix(size_out, sigma, border=border) @ upsample if sigma > 0 else upsample

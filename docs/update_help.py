@@ -14,16 +14,16 @@ def help_text(command: str) -> str:
     from lineproof.cli import app
 
     result = CliRunner().invoke(
-        app, [command, "--help"], env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"}, prog_name="lineproof"
+        app, [*command.split(), "--help"], env={"COLUMNS": "100", "TERMINAL_WIDTH": "100"}, prog_name="lineproof"
     )
     return result.output.strip("\n") + "\n"
 
 
 def commands() -> list[str]:
     """Names of all commands."""
-    from lineproof.cli import app
+    from lineproof.commands.table import COMMANDS
 
-    return [str(item.name) for item in app.registered_commands]
+    return list(COMMANDS)
 
 
 def with_help(page: str, command: str) -> str:
@@ -37,7 +37,7 @@ def main() -> int:
     """Update the pages, or with --check name those that are out of date."""
     stale = []
     for command in commands():
-        path = DOCS / f"{command}.md"
+        path = DOCS / f"{command.replace(' ', '-')}.md"
         page = path.read_text()
         wanted = with_help(page, command)
         if wanted != page:

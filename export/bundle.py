@@ -12,7 +12,8 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from ..bundle.manifest import Manifest, TrainingRecord
+from ..bundle.imported import ImportRecord
+from ..bundle.manifest import Manifest
 from ..bundle.runs.folder import CHECKPOINT, read_record
 from ..bundle.runs.record import RunRecord
 from ..bundle.store import GOLDEN, MODEL, REFERENCE, Bundle, check_place, now, write_bundle
@@ -72,13 +73,11 @@ def export_bundle(
     record = read_record(run)
     detector = load_detector(record.detector, run / CHECKPOINT)
     spec = _preprocessing(detector, record, options, fit=check_frame(record, options))
-    reference = FrameGraph(spec, detector).eval()
+    reference = FrameGraph(spec, detector, imported=record.imported).eval()
     holdout = held_out_images(record, run, data=options.data, progress=progress)
     converted = input_of(spec).conversions()
     scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
-    threshold = calibrate(
-        scores, max_false_reject=options.max_false_reject, engine=REFERENCE_ENGINE, source=_source(record.training)
-    )
+    threshold = _threshold(record, scores, options)
     spread = float(np.std(scores, ddof=1))
     # By the widest tolerance there is, so that bundles of every precision carry the same frames.
     distance = spread * max(detector.tolerance(precision).score_spread for precision in EXPORT_PRECISIONS)
@@ -88,7 +87,7 @@ def export_bundle(
     frames, names = golden_frames(deciding, spec, conversions=converted, are_fitted=record.training.refit is not None)
     prediction = predict_reference(reference, frames)
     progress("export", 0, 0)
-    model = _graph(detector, spec, options)
+    model = _graph(detector, spec, options, imported=record.imported)
     manifest = _manifest(
         record, detector, spec, model=model, prediction=prediction, threshold=threshold, spread=spread, options=options
     )
@@ -108,20 +107,43 @@ def export_bundle(
     return write_bundle(out, manifest, fill)
 
 
+def _threshold(record: RunRecord, scores: Sequence[float], options: ExportOptions) -> Threshold:
+    """Return the threshold that an imported detector brought, or the one that held-out good images set."""
+    imported = record.imported
+    if imported is None or imported.threshold is None:
+        source = _source(record)
+        return calibrate(scores, max_false_reject=options.max_false_reject, engine=REFERENCE_ENGINE, source=source)
+    return Threshold(
+        value=imported.threshold,
+        num_good=0,
+        num_rejected=0,
+        max_false_reject=options.max_false_reject,
+        interval_low=0.0,
+        interval_high=1.0,
+        engine=REFERENCE_ENGINE,
+        source=f"{imported.library}'s own threshold in {imported.file}",
+    )
+
+
 def _differences(spec: InputSpec, record: RunRecord) -> tuple[str, ...]:
     """Return how frames differ from those that training saw, in sentences; scans are always alike."""
     return spec.differences(FrameRule.of(record.frame)) if isinstance(spec, Preprocessing) else ()
 
 
-def _source(training: TrainingRecord) -> str:
+def _source(record: RunRecord) -> str:
     """Return where the scores behind the threshold come from, in words."""
+    training = record.training
+    if record.imported:
+        return f"{training.num_holdout} good images of {training.dataset} {training.category}".strip()
     words = f"{training.num_holdout} held-out good images of {training.dataset} {training.category}".strip()
     return f"{words}, on the scores of a first fit without them" if training.refit else words
 
 
-def _graph(detector: AbstractDetector[Any], spec: InputSpec, options: ExportOptions) -> ir.Model:
+def _graph(
+    detector: AbstractDetector[Any], spec: InputSpec, options: ExportOptions, *, imported: ImportRecord | None
+) -> ir.Model:
     """Return the graph in the requested precision."""
-    model = export_onnx(detector, spec, max_batch=options.max_batch)
+    model = export_onnx(detector, spec, max_batch=options.max_batch, imported=imported)
     if options.precision == "fp16":
         to_half(model, detector.half_scopes)
     return model
@@ -171,11 +193,12 @@ def _preprocessing(
         return replace(record.scans.spec, fit=fit)
     frame_shape = options.frame or record.frame_shape
     config: DetectorConfig = detector.config
+    imported = record.imported
     return Preprocessing.of(
         frame_shape,
         config.resize_px,
         config.crop_px,
-        normalisation=detector.normalisation,
+        normalisation=(imported.mean, imported.std) if imported else detector.normalisation,
         fit=fit,
         bit_depth=record.bit_depth,
     )
@@ -235,6 +258,7 @@ def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
         score_spread=spread,
         map_range=float(np.ptp(prediction.anomaly_map)),
         training=record.training,
+        imported=record.imported,
         figures=count_figures(detector, model),
         tools=package_versions(),
         files={},

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from ..bundle.imported import ImportRecord
 from ..core.errors import ExportError
 from ..core.inputs import InputSpec
 from ..core.spec import TensorSpec
@@ -24,13 +25,20 @@ OPSET = 18
 _EXAMPLE_BATCH = 2
 
 
-def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, max_batch: int) -> ir.Model:
+def export_onnx(
+    detector: AbstractDetector[Any],
+    preprocessing: InputSpec,
+    *,
+    max_batch: int,
+    imported: ImportRecord | None = None,
+) -> ir.Model:
     """Lower a fitted detector and write it as a float32 ONNX model (opset 18).
 
     Args:
         detector: fitted detector.
         preprocessing: specification of the frames and of what is done to them.
         max_batch: largest batch N; the graph takes 1 to max_batch frames.
+        imported: where an imported detector came from; None where lineproof trained it.
 
     Returns:
         A model from frames as in ``preprocessing.frames`` to score float32 (N,) and anomaly_map float32 (N, h, w).
@@ -39,7 +47,7 @@ def export_onnx(detector: AbstractDetector[Any], preprocessing: InputSpec, *, ma
     Raises:
         ExportError: the detector does not trace, or an output of the written graph has another dtype or shape.
     """
-    graph = FrameGraph(preprocessing, detector.lower()).eval()
+    graph = FrameGraph(preprocessing, detector.lower(), imported=imported).eval()
     frames = preprocessing.frames
     example = torch.from_numpy(np.zeros([_EXAMPLE_BATCH, *map(int, frames.shape[1:])], frames.dtype))
     batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))

@@ -67,7 +67,8 @@ class TorchEngine(AbstractEngine):
             ) from error
         self._torch = torch
         manifest = self._bundle.manifest
-        self._model = load_reference(manifest.detector, manifest.preprocessing, weights=path).eval()
+        reference = load_reference(manifest.detector, manifest.preprocessing, weights=path, imported=manifest.imported)
+        self._model = reference.eval()
         self._resources.callback(self._release)
 
     def _upload(self, frames: Frames) -> None:

@@ -9,6 +9,7 @@ from ...core.camera import DivisionCamera
 from ...core.inputs import ScanRule
 from ...core.size import value_text
 from ...core.spec import Fit, FrameRule, Reads
+from ..imported import ImportRecord
 from ..manifest import DetectorRecord, TrainingRecord
 
 
@@ -133,6 +134,7 @@ class RunRecord:
         first_fit: what the first of two fits returned, as JSON values; empty where there was one fit.
         refit_scores: score that the detector gives each held-out image after it was fitted to them too; empty likewise.
         scans: how scans become what the detector takes; None where it takes images.
+        imported: what an imported detector brought with it; None where lineproof trained it.
     """
 
     detector: DetectorRecord
@@ -153,6 +155,7 @@ class RunRecord:
     first_fit: dict[str, Any] = field(default_factory=dict)
     refit_scores: tuple[float, ...] = ()
     scans: ScanRule | None = None
+    imported: ImportRecord | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

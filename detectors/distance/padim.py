@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.linear import Border
 from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
@@ -41,11 +42,13 @@ class PadimConfig(DetectorConfig):
         num_features: channels drawn at random from all layers; 0 for the paper's choice (550 where the layers
             have at least 1024 channels together, as wide_resnet50_2; 100 otherwise, as resnet18).
         regularisation: value that is added to the diagonal of each covariance.
+        border: how the smoothing of the anomaly map continues it beyond its border; anomalib has ``"reflect"``.
     """
 
     crop_px: Size = (224, 224)
     num_features: CountOrZero = 0
     regularisation: Positive = 0.01
+    border: Border = "symmetric"
 
 
 class Padim(AbstractDetector[PadimConfig]):
@@ -64,7 +67,9 @@ class Padim(AbstractDetector[PadimConfig]):
             regularisation=config.regularisation,
             backbone=config.backbone,
         )
-        self.distance_map = DistanceMap(self.backbone.map_sizes(config.crop_px)[0], config.crop_px)
+        self.distance_map = DistanceMap(
+            self.backbone.map_sizes(config.crop_px)[0], config.crop_px, border=config.border
+        )
 
     def fit(self, images: ImageSet, holdout: ImageSet, *, context: FitContext) -> dict[str, Any]:  # noqa: ARG002
         """Draw the channels, then fit a mean and an unbiased covariance per position over all images."""

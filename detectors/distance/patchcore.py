@@ -12,16 +12,19 @@ What differs, and why:
 - Distances are Euclidean (paper), not squared (authors' code).
 - The image score is re-weighted (paper, equation 7) over ``num_neighbours`` bank vectors; 1 turns it off, as the
   authors' code does.
+- anomalib's variant (``embedding="concatenated"``, ``growth="nearest"``, ``border="reflect"``) joins the 3×3 means of
+  both layers for every backbone, and repeats the patch scores instead of interpolating them.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.linear import Border, Growth
 from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, DetectorConfig, FitContext
@@ -45,6 +48,10 @@ class PatchCoreConfig(DetectorConfig):
         coreset_size: exact number of vectors kept; 0 leaves it to the ratio.
         projected_dim: dimension in which the coreset is chosen.
         num_neighbours: bank vectors that re-weight the image score; 1 for none.
+        embedding: ``"pooled"`` for the paper's 1024 channels where the layers have 512 and 1024, ``"concatenated"`` for
+            the 3×3 means of both layers whatever the backbone.
+        growth: how the map of patch scores grows before it is smoothed.
+        border: how the smoothing continues the map beyond its border.
     """
 
     crop_px: Size = (224, 224)
@@ -52,6 +59,9 @@ class PatchCoreConfig(DetectorConfig):
     coreset_size: CountOrZero = 0
     projected_dim: Count = 128
     num_neighbours: Count = 9
+    embedding: Literal["pooled", "concatenated"] = "pooled"
+    growth: Growth = "bilinear"
+    border: Border = "symmetric"
 
 
 class Embedding(nn.Module):
@@ -59,10 +69,10 @@ class Embedding(nn.Module):
 
     kernel: Tensor
 
-    def __init__(self, channels: tuple[int, ...], sizes: tuple[Size, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], sizes: tuple[Size, ...], *, is_concatenated: bool = False) -> None:
         super().__init__()
         self.upsample = SmoothUpsample(sizes[1], sizes[0], sigma=0.0, align_corners=False)
-        self.is_pooled = channels == (512, 1024)
+        self.is_pooled = channels == (512, 1024) and not is_concatenated
         self.dim = 1024 if self.is_pooled else sum(channels)
         kernel = torch.full((channels[0], 1, 3, 3), 0.1)
         kernel[:, :, 1, 1] = 0.2
@@ -96,9 +106,11 @@ class PatchCore(AbstractDetector[PatchCoreConfig]):
         super().__init__(config)
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
         sizes = self.backbone.map_sizes(config.crop_px)
-        self.embedding = Embedding(self.backbone.channels, sizes)
+        self.embedding = Embedding(self.backbone.channels, sizes, is_concatenated=config.embedding == "concatenated")
         self.size = sizes[0]
-        self.upsample = SmoothUpsample(self.size, config.crop_px, sigma=_SIGMA, align_corners=False)
+        self.upsample = SmoothUpsample(
+            self.size, config.crop_px, sigma=_SIGMA, align_corners=False, border=config.border, growth=config.growth
+        )
         self.register_buffer("bank", torch.empty(0, self.embedding.dim))
         self.register_buffer("table", torch.empty(0, config.num_neighbours, dtype=torch.int64))
 

@@ -5,9 +5,10 @@ Flows", arXiv 2111.07677 (2021). There is no official code.
 
 What differs, and why:
 
-- Each map is normalised over (C, H, W) before its flow, as the public re-implementations do; without learned
-  gains, which the paper does not mention and which train less stably. So the extra parameters of
-  wide_resnet50_2 are the flows' 41.34 M alone: 41.31 M of the subnets, and a scale and an offset per channel.
+- Each map is normalised over (C, H, W) before its flow, as the public re-implementations do; by default without
+  learned gains (``gains="learned"``), which the paper does not mention and which train less stably. So the extra
+  parameters of wide_resnet50_2 are the flows' 41.34 M alone: 41.31 M of the subnets, and a scale and an offset per
+  channel.
 - All 500 epochs run and the last one is kept: the paper names no other, and no epoch is picked on test images.
 - The loss is shown per dimension and minimised as its sum over dimensions, as in the public re-implementations. Adam
   does not see the difference, but the weight decay does, which is added to the gradient: beside a mean over 1.8 million
@@ -19,11 +20,12 @@ What differs, and why:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ...core.size import Size
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..nn.graph import SmoothUpsample
@@ -47,6 +49,8 @@ class FastFlowConfig(TrainedConfig):
         clamp: bound of the log-scale of a coupling.
         hidden_ratio: width of a subnet's hidden layer as a share of its input's.
         only_3x3: True for 3×3 kernels in all subnets, False for 3×3 and 1×1 in turn.
+        gains: ``"none"``, or ``"learned"`` for a gain and an offset of every value of the normalised maps, as anomalib
+            and other re-implementations have.
         epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         batch_size: images per step.
         learning_rate: Adam's learning rate.
@@ -58,6 +62,7 @@ class FastFlowConfig(TrainedConfig):
     clamp: Positive = 2.0
     hidden_ratio: Positive = 1.0
     only_3x3: bool = False
+    gains: Literal["none", "learned"] = "none"
     epochs: Count = 500
     batch_size: Count = 32
     learning_rate: Positive = 1e-3
@@ -96,6 +101,12 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
             )
             for channels, size in zip(self.backbone.channels, self.sizes, strict=True)
         )
+        is_learned = config.gains == "learned"
+        self.gains = nn.ModuleList(
+            _Gain(channels, size)
+            for channels, size in zip(self.backbone.channels, self.sizes, strict=True)
+            if is_learned
+        )
         self.upsamples = nn.ModuleList(
             SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=False) for size in self.sizes
         )
@@ -119,7 +130,8 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
             features, holdout, device=device, progress=context.progress, stage="held-out features"
         )
 
-        optimiser = torch.optim.Adam(self.flows.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        trained = nn.ModuleList([self.flows, self.gains]) if len(self.gains) else self.flows
+        optimiser = torch.optim.Adam(trained.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         schedule = Schedule(
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -128,7 +140,7 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
             precision="bf16" if device.type == "cuda" else "fp32",
         )
         report = train_on_features(
-            self.flows,
+            trained,
             Optimisation(optimiser=optimiser, factor=sum(item[0].numel() for item in fit_features)),
             loss=self.loss,
             fit_features=fit_features,
@@ -140,9 +152,9 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
         return report
 
     def loss(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Negative log-likelihood over all maps, mean over images and dimensions: scalar."""
+        """Negative log-likelihood of normalised maps, mean over images and dimensions: scalar."""
         total, num_values = torch.zeros((), device=maps[0].device), 0
-        for flow, item in zip(self.flows, maps, strict=True):
+        for flow, item in zip(self.flows, gained(maps, self.gains), strict=True):
             z, log_jacobian = flow(item)
             total = total + (0.5 * z.float().square().sum((1, 2, 3)) - log_jacobian.float()).mean()
             num_values += item[0].numel()
@@ -150,9 +162,9 @@ class FastFlow(AbstractDetector[FastFlowConfig]):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
+        maps = tuple(normalise(item) for item in self.backbone(images))
         energies = [
-            flow(normalise(item))[0].square().mean(1)
-            for flow, item in zip(self.flows, self.backbone(images), strict=True)
+            flow(item)[0].square().mean(1) for flow, item in zip(self.flows, gained(maps, self.gains), strict=True)
         ]
         return likelihood_map(energies, self.upsamples)
 
@@ -188,11 +200,33 @@ def likelihood_map(energies: list[Tensor], upsamples: nn.ModuleList) -> tuple[Te
     return anomaly_map.amax((1, 2)), anomaly_map
 
 
+class _Gain(nn.Module):
+    """A gain and an offset of every value of a normalised map."""
+
+    def __init__(self, channels: int, size: Size) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, *size))
+        self.bias = nn.Parameter(torch.zeros(channels, *size))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """float32 (N, C, h, w) → the same."""
+        return maps * self.weight + self.bias
+
+
+def gained(maps: tuple[Tensor, ...], gains: nn.ModuleList) -> tuple[Tensor, ...]:
+    """Apply learned gains to normalised maps; without gains they stay as they are."""
+    return tuple(gain(item) for gain, item in zip(gains, maps, strict=True)) if len(gains) else maps
+
+
 class _Normalise(nn.Module):
     """Layer normalisation of every map; statistics over up to a million values stay in fp32."""
 
+    def __init__(self, gains: nn.ModuleList) -> None:
+        super().__init__()
+        self.gains = gains
+
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(normalise(item) for item in maps)
+        return gained(tuple(normalise(item) for item in maps), self.gains)
 
 
 class _Head(nn.Module):
@@ -200,7 +234,7 @@ class _Head(nn.Module):
 
     def __init__(self, detector: FastFlow) -> None:
         super().__init__()
-        self.norm = _Normalise()
+        self.norm = _Normalise(detector.gains)
         self.flows = nn.ModuleList(LoweredFlow(flow) for flow in detector.flows)
 
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.linear import Border
 from ...core.progress import Progress
 from ...core.size import Size
 from .graph import SmoothUpsample
@@ -169,11 +170,12 @@ class DistanceMap(nn.Module):
     Args:
         size_in: height and width of the grid of positions.
         size_out: height and width of the anomaly map.
+        border: how the smoothing continues the map beyond its border, see ``core.linear``.
     """
 
-    def __init__(self, size_in: Size, size_out: Size) -> None:
+    def __init__(self, size_in: Size, size_out: Size, *, border: Border = "symmetric") -> None:
         super().__init__()
-        self.upsample = SmoothUpsample(size_in, size_out, sigma=_SIGMA, align_corners=False)
+        self.upsample = SmoothUpsample(size_in, size_out, sigma=_SIGMA, align_corners=False, border=border)
         self._size = size_in
 
     def forward(self, distances: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...bundle.imported import ImportRecord
 from ...core.inputs import InputSpec
-from ...core.linear import smooth_upsample_matrix
+from ...core.linear import Border, Growth, smooth_upsample_matrix
 from ...core.registry import resolve
 from ...core.size import Size
 from ...core.spec import Preprocessing
@@ -111,22 +112,33 @@ def _border_gain(size: int, stride: int, taps: NDArray[np.float64]) -> NDArray[n
 
 
 class SmoothUpsample(nn.Module):
-    """Bilinear upsampling and Gaussian smoothing as two constant matrices: ``U_h A U_wᵀ``, in float32.
+    """Upsampling and Gaussian smoothing as two constant matrices: ``U_h A U_wᵀ``, in float32.
 
     Args:
         size_in: height and width of the patch scores.
         size_out: height and width of the anomaly map.
         sigma: standard deviation of the Gaussian in output pixels; 0 for none.
         align_corners: as in ``torch.nn.functional.interpolate``.
+        border: how the smoothing continues the map beyond its border, see ``core.linear``.
+        growth: how the map grows before it is smoothed.
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, size_in: Size, size_out: Size, *, sigma: float, align_corners: bool) -> None:
+    def __init__(
+        self,
+        size_in: Size,
+        size_out: Size,
+        *,
+        sigma: float,
+        align_corners: bool,
+        border: Border = "symmetric",
+        growth: Growth = "bilinear",
+    ) -> None:
         super().__init__()
         rows, columns = (
-            smooth_upsample_matrix(before, after, sigma, align_corners=align_corners)
+            smooth_upsample_matrix(before, after, sigma, align_corners=align_corners, border=border, growth=growth)
             for before, after in zip(size_in, size_out, strict=True)
         )
         self.register_buffer("rows", _float32(rows))
@@ -137,15 +149,61 @@ class SmoothUpsample(nn.Module):
         return self.rows @ scores @ self.columns
 
 
-class FrameGraph(nn.Module):
-    """The whole graph from frames to score and anomaly_map, as it is exported and as the PyTorch reference runs it."""
+class ForeignScale(nn.Module):
+    """Scores and maps on the scale of the library that a detector was imported from, in the order of its arithmetic.
 
-    def __init__(self, spec: InputSpec, detector: nn.Module) -> None:
+    ``clamp((x − threshold) / (high − low) + 0.5, 0, 1)``: see ``bundle.imported``.
+    """
+
+    def __init__(self, imported: ImportRecord) -> None:
+        super().__init__()
+        imported.check_scale()
+        self.numbers = (imported.image, imported.pixel)
+
+    def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
+        """Score float32 (N,), anomaly_map float32 (N, h, w) → the same, in [0, 1]."""
+        image, pixel = (
+            ((values - item.threshold) / (item.high - item.low) + 0.5).clamp(0.0, 1.0) if item else values
+            for values, item in zip((score, anomaly_map), self.numbers, strict=True)
+        )
+        return image, pixel
+
+
+class Scaled(nn.Module):
+    """A detector that gives scores in the units of its bundle; what it takes is normalised images."""
+
+    def __init__(self, detector: nn.Module, imported: ImportRecord | None) -> None:
+        super().__init__()
+        self.detector = detector
+        self.scale = foreign_scale(imported)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images float32 (N, 3, H, W) → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        score, anomaly_map = self.detector(images)
+        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)
+
+
+def foreign_scale(imported: ImportRecord | None) -> ForeignScale | None:
+    """Return the last part of the graph of an imported detector; None where scores stay in its own units."""
+    return ForeignScale(imported) if imported and imported.score_scale != "native" else None
+
+
+class FrameGraph(nn.Module):
+    """The whole graph from frames to score and anomaly_map, as it is exported and as the PyTorch reference runs it.
+
+    Args:
+        spec: specification of the frames.
+        detector: the detector, in its training form or lowered.
+        imported: where an imported detector came from, which may say the scale of scores.
+    """
+
+    def __init__(self, spec: InputSpec, detector: nn.Module, *, imported: ImportRecord | None = None) -> None:
         super().__init__()
         self.preprocess = graph_part(spec)
         self.detector = detector
+        self.scale = foreign_scale(imported)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames as in the specification's ``frames`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
         score, anomaly_map = self.detector(self.preprocess(frames))
-        return score, anomaly_map
+        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ...bundle.atomic import new_file
+from ...bundle.imported import ImportRecord
 from ...bundle.manifest import DetectorRecord
 from ...core.errors import BadInputError, LineproofError
 from ...core.inputs import InputSpec
@@ -68,21 +69,24 @@ def load_detector(record: DetectorRecord, weights: Path) -> AbstractDetector[Any
     return detector.eval()
 
 
-def load_reference(record: DetectorRecord, preprocessing: InputSpec, *, weights: Path) -> nn.Module:
+def load_reference(
+    record: DetectorRecord, preprocessing: InputSpec, *, weights: Path, imported: ImportRecord | None = None
+) -> nn.Module:
     """Load the PyTorch reference: the preprocessing and the detector in its training form, not lowered.
 
     Args:
         record: name and parameters of the detector.
         preprocessing: specification of the frames and of what is done to them.
         weights: the checkpoint, a .safetensors file.
+        imported: where an imported detector came from; None where lineproof trained it.
 
     Returns:
         A module from uint8 frames (N, H, W, C) to score float32 (N,) and anomaly_map float32 (N, h, w).
     """
-    return FrameGraph(preprocessing, load_detector(record, weights)).eval()
+    return FrameGraph(preprocessing, load_detector(record, weights), imported=imported).eval()
 
 
-def score_images(detector: AbstractDetector[Any], images: Any, *, batch_size: int = 8) -> list[float]:
+def score_images(detector: nn.Module, images: Any, *, batch_size: int = 8) -> list[float]:
     """Score the images of an ImageSet with the detector in its training form, ``batch_size`` images at a time."""
     scores: list[float] = []
     with torch.inference_mode():

@@ -70,6 +70,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     Returns:
         The scores; None where no test image is defective or none could be scored.
     """
+    from ..nn.graph import Scaled
     from .checkpoint import load_detector
     from .train import image_set
 
@@ -79,13 +80,14 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     if not any(sample.label for sample in dataset.test):
         return None
     detector = load_detector(record.detector, run / CHECKPOINT)
+    scaled = Scaled(detector, record.imported).eval()
     judged: list[tuple[str, bool, float]] = []
     skipped: list[tuple[str, str]] = []
 
     def make_set(paths: Sequence[Path]) -> Any:
-        return image_set(detector, paths, rule=rule, scans=record.scans)
+        return image_set(detector, paths, rule=rule, scans=record.scans, imported=record.imported)
 
-    for sample, score in _score(detector, dataset.test, make_set, progress):
+    for sample, score in _score(scaled, dataset.test, make_set, progress):
         name = relative(sample.path, dataset.root)
         if isinstance(score, str):
             skipped.append((name, score))
@@ -181,11 +183,11 @@ def recorded_dataset(run: Path, *, data: Path | None = None) -> Dataset | None:
         data: where the data set lies now, the category's folder or the one above it; None for where it lay.
     """
     try:
-        started = read_started(run)
-        if data is None and (started is None or not started.data):
+        started, record = read_started(run), read_record(run)
+        trained_on = started.data if started else record.root
+        if data is None and not trained_on:
             return None
-        record = read_record(run)
-        root = Path(started.data) if started and data is None else data_root(record, data)
+        root = Path(trained_on) if data is None else data_root(record, data)
         return check_contents(open_dataset(root), record.reads)
     except (OSError, ValueError, LineproofError):
         return None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ...bundle.atomic import write_json
+from ...bundle.imported import ImportRecord
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, RefitRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, read_first_fit, read_record, stopped_words
@@ -340,6 +341,7 @@ def image_set(
     *,
     rule: FrameRule | None = None,
     scans: ScanRule | None = None,
+    imported: ImportRecord | None = None,
 ) -> Any:
     """Return what a detector takes of the files at these paths.
 
@@ -348,13 +350,14 @@ def image_set(
         paths: images, or scans.
         rule: rule by which each image becomes a frame; None keeps each at its own size.
         scans: how scans become what the detector takes; None where it takes images.
+        imported: where an imported detector came from, which says its normalisation.
 
     Returns:
         An ``ImageSet``, or for a detector of scans a ``ScanSet``: what its ``fit`` and its ``forward`` take.
     """
     if scans is not None:
         return ScanSet(paths, scans)
-    mean, std = detector.normalisation
+    mean, std = (imported.mean, imported.std) if imported else detector.normalisation
     return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
 
 

@@ -55,7 +55,12 @@ def with_reference(tiny_bundle, monkeypatch):
     model = _tiny_reference()
     (tiny_bundle.path / REFERENCE).write_bytes(b"")
     checkpoint = types.ModuleType("lineproof.detectors.training.checkpoint")
-    checkpoint.load_reference = lambda _record, _preprocessing, *, weights: model if weights.is_file() else None
+
+    def load_reference(record, preprocessing, *, weights, imported):
+        assert (record is None, preprocessing is None, imported is None) == (False, False, True)
+        return model if weights.is_file() else None
+
+    checkpoint.load_reference = load_reference
     monkeypatch.setitem(sys.modules, "lineproof.detectors.training.checkpoint", checkpoint)
     empty = FileRecord("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 0)
     return tiny_bundle.change(

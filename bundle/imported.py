@@ -1,0 +1,92 @@
+"""The record of where an imported detector came from, in the run's record and in the manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, final, get_args
+
+from ..core.errors import BadInputError
+
+#: In what units a bundle gives scores: the detector's own, or anomalib's, from 0 to 1 with the threshold at 0.5.
+ScoreScale = Literal["native", "anomalib"]
+SCORE_SCALES: tuple[ScoreScale, ...] = get_args(ScoreScale)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """The three numbers with which anomalib normalises scores: ``clamp((x - threshold) / (high - low) + 0.5, 0, 1)``.
+
+    Attributes:
+        threshold: score that becomes 0.5.
+        low: lowest score of the validation images.
+        high: highest one.
+    """
+
+    threshold: float
+    low: float
+    high: float
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImportRecord:
+    """What an imported detector brought with it.
+
+    Attributes:
+        library: library that trained it, such as ``anomalib``.
+        library_version: version of that library as far as the file tells it; ``""`` where it does not.
+        model: name of the method there.
+        file: name of the file, without its folder.
+        sha256: hash of its bytes, hexadecimal.
+        mean: mean of its normalisation per RGB channel, values in [0, 1].
+        std: standard deviation of its normalisation, likewise.
+        image: how it normalises scores of images; None where the file holds no such numbers.
+        pixel: how it normalises anomaly maps, likewise.
+        image_sensitivity: share by which its threshold of normalised scores is lowered: it is 1 - sensitivity.
+        pixel_sensitivity: the same of the map.
+        score_scale: units in which the bundle's graph gives scores and maps.
+    """
+
+    library: str
+    library_version: str
+    model: str
+    file: str
+    sha256: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image: Normalisation | None = None
+    pixel: Normalisation | None = None
+    image_sensitivity: float = 0.5
+    pixel_sensitivity: float = 0.5
+    score_scale: ScoreScale = "native"
+
+    @property
+    def threshold(self) -> float | None:
+        """The library's threshold of image scores in units of the bundle's scores; None where the file holds none."""
+        if self.image is None:
+            return None
+        if self.score_scale == "anomalib":
+            return 1.0 - self.image_sensitivity
+        return self.image.threshold + (0.5 - self.image_sensitivity) * (self.image.high - self.image.low)
+
+    def check_scale(self) -> None:
+        """Raise BadInputError where scores shall be on the library's scale and the file does not say what that is."""
+        if self.score_scale == "native":
+            return
+        for what, item in (("image scores", self.image), ("anomaly maps", self.pixel)):
+            if item is None or not item.high > item.low:
+                seen = "does not say how it normalises" if item is None else "has one value only in the range of"
+                raise BadInputError(
+                    f"{self.file} {seen} {what}; expected a threshold, and a lowest and a highest value of validation "
+                    "images. Import it with --score-scale native, or run anomalib's validation and save it again."
+                )
+
+    def sentence(self) -> str:
+        """Where the detector came from, for people, in one line."""
+        version = f" {self.library_version}" if self.library_version else ""
+        units = "its own units" if self.score_scale == "native" else f"units of {self.library} (0 to 1)"
+        return (
+            f"Imported from {self.library}{version}: {self.model} of {self.file} (sha256 {self.sha256[:16]}…); scores "
+            f"in {units}."
+        )

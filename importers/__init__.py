@@ -1,0 +1,1 @@
+"""Other people's checkpoints and ONNX files: each becomes a run or a bundle, and then goes the ordinary way."""

@@ -1,0 +1,109 @@
+"""Reader of anomalib's checkpoints: plain data and tensors only, without anomalib and without running what they hold.
+
+A checkpoint is a pickle. It is read by PyTorch's restricted unpickler; classes of other packages that older releases
+put into it become inert records of their fields, whose code is never imported nor run.
+
+Formats, by what was seen: 2.7 keeps the transform and the switches of the post-processing as plain data beside the
+tensors (``anomalib_pre_processor_config``); earlier releases of 2.x keep pickled modules among the hyper-parameters, or
+nothing at all where the model was made with its defaults; 1.x keeps thresholds and extremes as tensors of metrics, and
+transforms as a pickled module.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ...bundle.atomic import file_sha256
+from ...core.errors import BadInputError
+from ...core.table import first_few
+
+_ADVICE = "Give the .ckpt file that anomalib's Engine wrote (weights/lightning/model.ckpt)."
+
+
+class Inert:
+    """Stands for an object of a class that is not imported: its fields, and nothing that runs.
+
+    Attributes:
+        name: full name of the class.
+        arguments: what it was made with.
+        state: what was set in it afterwards.
+    """
+
+    name = ""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.state: Any = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+@final
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        path: the file.
+        sha256: hash of its bytes, hexadecimal.
+        tensors: the state dict, by name.
+        entries: everything else, as plain data and ``Inert`` records.
+    """
+
+    path: Path
+    sha256: str
+    tensors: Mapping[str, Tensor]
+    entries: Mapping[str, Any]
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the model alone, without the leading ``model.``."""
+        return {key.removeprefix("model."): item for key, item in self.tensors.items() if key.startswith("model.")}
+
+    def number(self, *names: str) -> float | None:
+        """The value of the first of these scalar tensors that is there and is a number; None where none is."""
+        for name in names:
+            tensor = self.tensors.get(name)
+            if tensor is not None and tensor.numel() == 1 and bool(torch.isfinite(tensor)):
+                return float(tensor)
+        return None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        path: a Lightning checkpoint of anomalib.
+
+    Raises:
+        BadInputError: it cannot be read, or is no Lightning checkpoint.
+    """
+    if not path.is_file():
+        raise BadInputError(f"{path} is no file. {_ADVICE}")
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        stubs: list[Any] = [(_stub(name), name) for name in names]
+        with torch.serialization.safe_globals(stubs):
+            raw = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise BadInputError(f"{path} cannot be read as a checkpoint ({reason}). {_ADVICE}") from None
+    state = raw.get("state_dict") if isinstance(raw, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(item, Tensor) for item in state.values()):
+        seen = (
+            f"its keys are {first_few(list(raw))}" if isinstance(raw, Mapping) else f"it holds a {type(raw).__name__}"
+        )
+        raise BadInputError(f"{path} is no checkpoint of anomalib: {seen}; expected state_dict with tensors. {_ADVICE}")
+    entries = {key: value for key, value in raw.items() if key != "state_dict"}
+    return Checkpoint(path=path, sha256=file_sha256(path), tensors=state, entries=entries)
+
+
+def _stub(name: str) -> type[Inert]:
+    return type(name.rpartition(".")[2], (Inert,), {"name": name})

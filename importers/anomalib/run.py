@@ -1,0 +1,271 @@
+"""A checkpoint of anomalib → a run folder, from which ``export`` goes on as from a training of lineproof's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ...bundle.atomic import write_json
+from ...bundle.imported import SCORE_SCALES, ImportRecord, Normalisation, ScoreScale
+from ...bundle.lock import exclusive
+from ...bundle.manifest import DetectorRecord, TrainingRecord
+from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, new_run_folder, read_started
+from ...bundle.runs.record import RunRecord
+from ...bundle.store import now
+from ...core.errors import BadInputError, UsageError
+from ...core.progress import Progress, silent
+from ...core.registry import resolve
+from ...core.spec import Fit, FrameRule
+from ...core.words import counted
+from ...data.dataset import Dataset
+from ...data.notes import DataNotes
+from ...data.records import relative
+from ...data.sizes import choose_frame, frame_sentence, survey
+from ...detectors.base import AbstractDetector, DetectorConfig, build_detector, make_config, stored_parameters
+from ...detectors.nn.graph import Scaled, SmoothUpsample
+from ...detectors.training.checkpoint import save_weights, score_images
+from ...detectors.training.train import image_set
+from ...host.environment import describe_environment
+from .checkpoint import Checkpoint, read_checkpoint
+from .result import ImportResult
+from .source import BACKBONE, Converted, Settings, Source, Tensors
+from .table import MODELS
+from .transform import Transform, read_transform
+
+LIBRARY = "anomalib"
+_COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
+_POST = "anomalib_post_processor_config"
+_MIN_GOOD = 2
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Options of an import.
+
+    Attributes:
+        score_scale: units of the scores: the detector's own, or anomalib's normalised ones.
+        fit: rule by which images of several sizes become frames of one size.
+        frame: height and width of the frames in pixels; None chooses them by the images.
+        bit_depth: bits that the camera used in 16-bit images; None for all 16.
+    """
+
+    score_scale: ScoreScale = "native"
+    fit: Fit = "none"
+    frame: tuple[int, int] | None = None
+    bit_depth: int | None = None
+
+
+def check_score_scale(text: str) -> ScoreScale:
+    """Return the scale of this name, or raise UsageError."""
+    for known in SCORE_SCALES:
+        if text == known:
+            return known
+    raise UsageError(f"score_scale (--score-scale) is {text!r}; expected {' or '.join(SCORE_SCALES)}.")
+
+
+def import_anomalib(
+    path: Path,
+    *,
+    dataset: Dataset,
+    out: Path | None = None,
+    options: ImportOptions | None = None,
+    progress: Progress = silent,
+) -> ImportResult:
+    """Make a run folder of a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        dataset: data set with good images of the part, for the size of the frames and for golden frames. Those of its
+            validation split serve, else its test split's, else its training split's.
+        out: run folder, which must hold no run yet; None makes a new one under ./runs.
+        options: options of the import; None takes the defaults.
+        progress: called at every step.
+
+    Raises:
+        BadInputError: the checkpoint cannot be read or holds a model, a setting or a tensor that is not known; or
+            there are fewer than two good images.
+        UsageError: ``out`` holds a run already.
+    """
+    options = options or ImportOptions()
+    if out and (is_finished(out) or read_started(out) is not None):
+        raise UsageError(f"{out} holds a run already. Name another --out, or remove it.")
+    progress("reading the checkpoint", 0, 0)
+    checkpoint = read_checkpoint(path)
+    transform = read_transform(checkpoint)
+    converted = convert(checkpoint, transform)
+    imported = _record(checkpoint, converted, transform, options)
+    detector = build(converted, transform, checkpoint)
+    good, split = _good_images(dataset)
+    seen = survey(good, bit_depth=options.bit_depth, progress=progress)
+    frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame)
+    rule = FrameRule.of(frame, fit=options.fit, bit_depth=options.bit_depth)
+    progress("scores", 0, 0)
+    scores = score_images(
+        Scaled(detector, imported).eval(),
+        image_set(detector, good, rule=rule, imported=imported),
+    )
+    _check_scores(scores, good)
+    config: DetectorConfig = detector.config
+    record = RunRecord(
+        detector=DetectorRecord(converted.detector, stored_parameters(dataclasses.asdict(config))),
+        training=TrainingRecord(
+            dataset=dataset.name,
+            category=dataset.category,
+            fingerprint="",
+            num_images=0,
+            num_holdout=len(good),
+            seed=0,
+            held_out=seen.hashes,
+        ),
+        holdout=tuple(relative(item, dataset.root) for item in good),
+        holdout_scores=tuple(scores),
+        frame=frame,
+        fit={"good_images": split},
+        frame_fit=options.fit,
+        bit_depth=options.bit_depth,
+        frame_note=frame_sentence(seen.sizes, frame, fit=options.fit),
+        conversions=seen.conversions.summary_lines(),
+        root=str(dataset.root),
+        created=now(),
+        environment=describe_environment(),
+        imported=imported,
+    )
+    run = out or new_run_folder(converted.detector, dataset.category)
+    run.mkdir(parents=True, exist_ok=True)
+    with exclusive(run, what="an import"):
+        save_weights(detector, run / CHECKPOINT)
+        write_json(run / RECORD, dataclasses.asdict(record))
+    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=converted.notes)
+
+
+def convert(checkpoint: Checkpoint, transform: Transform) -> Converted:
+    """Convert the model of a checkpoint; everything in it must be known.
+
+    Raises:
+        BadInputError: it is none of the known models, or holds a setting or a tensor that is not known.
+    """
+    tensors = Tensors(checkpoint.model_tensors(), checkpoint.path)
+    found = [mark for mark in MODELS if tensors.has(mark)]
+    if len(found) != 1:
+        first = list(checkpoint.tensors)[:3]
+        raise BadInputError(
+            f"{checkpoint.path} is none of the models of anomalib that are known here: no tensor, or several, of "
+            f"{', '.join(f'model.{mark}' for mark in MODELS)} (its first are {', '.join(first)}). Known are "
+            f"{', '.join(sorted({target.rpartition('convert_')[2] for target in MODELS.values()}))}."
+        )
+    stored = checkpoint.entries.get("hyper_parameters")
+    settings = Settings(stored if isinstance(stored, dict) else {}, checkpoint.path)
+    settings.leave(*_COMPONENTS)
+    source = Source(tensors=tensors, settings=settings, size=transform.crop_px)
+    converted: Converted = resolve(MODELS, found[0], kind="model")(source)
+    tensors.check_all_taken()
+    settings.check_all_taken()
+    return converted
+
+
+def build(converted: Converted, transform: Transform, checkpoint: Checkpoint) -> AbstractDetector[Any]:
+    """Build our detector and load the converted tensors strictly.
+
+    Raises:
+        BadInputError: a tensor is missing or has another shape.
+    """
+    sizes = {"resize_px": transform.resize_px, "crop_px": transform.crop_px}
+    try:
+        config = make_config(converted.detector, {**sizes, "weights": "random", **converted.settings})
+        detector = build_detector(converted.detector, config)
+    except UsageError as error:
+        raise BadInputError(f"{checkpoint.path}: its {converted.model} cannot be built here. {error}") from None
+    kept = detector.state_dict()
+    matrices = [name for name, module in detector.named_modules() if isinstance(module, SmoothUpsample)]
+    built = {name for name in kept if any(f"{name}.".startswith(f"{top}.") for top in (*matrices, *converted.built))}
+    # Of a backbone they may carry the stages behind the last tapped one, which compute nothing that is used.
+    behind = {name for name in converted.state if name.startswith(f"{BACKBONE}.") and name not in kept}
+    state = {name: tensor for name, tensor in converted.state.items() if name not in behind}
+    try:
+        detector.restore({name: kept[name] for name in built} | state)
+    except RuntimeError as error:
+        raise BadInputError(
+            f"{checkpoint.path}: its {converted.model} does not fit {converted.detector}: {str(error)[:300]}."
+        ) from None
+    return detector.eval()
+
+
+def _record(checkpoint: Checkpoint, converted: Converted, transform: Transform, options: ImportOptions) -> ImportRecord:
+    switches = checkpoint.entries.get(_POST)
+    switches = switches if isinstance(switches, dict) else {}
+    thresholds = [
+        checkpoint.number(
+            f"post_processor._{what}_threshold", f"post_processor.{what}_threshold", f"{what}_threshold.value"
+        )
+        for what in ("image", "pixel")
+    ]
+    if switches.get("enable_threshold_matching", True):
+        # What one side lacks it takes from the other.
+        thresholds = [thresholds[0] or thresholds[1], thresholds[1] or thresholds[0]]
+    image, pixel = (
+        _normalisation(checkpoint, what, threshold)
+        for what, threshold in zip(("image", "pixel"), thresholds, strict=True)
+    )
+    record = ImportRecord(
+        library=LIBRARY,
+        library_version=_version(checkpoint),
+        model=converted.model,
+        file=checkpoint.path.name,
+        sha256=checkpoint.sha256,
+        mean=transform.mean,
+        std=transform.std,
+        image=image,
+        pixel=pixel,
+        image_sensitivity=_share(switches, "image_sensitivity"),
+        pixel_sensitivity=_share(switches, "pixel_sensitivity"),
+        score_scale=options.score_scale,
+    )
+    record.check_scale()
+    return record
+
+
+def _normalisation(checkpoint: Checkpoint, what: str, threshold: float | None) -> Normalisation | None:
+    low, high = (
+        checkpoint.number(f"post_processor.{what}_{end}", f"normalization_metrics.{what}_{end}")
+        for end in ("min", "max")
+    )
+    if low is None or high is None:
+        return None if threshold is None else Normalisation(threshold=threshold, low=threshold, high=threshold)
+    return Normalisation(threshold=0.5 * (low + high) if threshold is None else threshold, low=low, high=high)
+
+
+def _share(switches: dict[str, Any], name: str) -> float:
+    value = switches.get(name, 0.5)
+    return float(value) if isinstance(value, int | float) else 0.5
+
+
+def _version(checkpoint: Checkpoint) -> str:
+    """The release as far as its format tells it."""
+    return "2.7 or later" if _POST in checkpoint.entries else ""
+
+
+def _good_images(dataset: Dataset) -> tuple[list[Path], str]:
+    """Return good images of the data set, and the name of the split that they are from."""
+    splits = (("validation", dataset.validation), ("test", dataset.test), ("train", dataset.train))
+    for name, samples in splits:
+        good = [sample.path for sample in samples if sample.label == 0]
+        if len(good) >= _MIN_GOOD:
+            return good, name
+    raise BadInputError(
+        f"{dataset.root} holds fewer than {_MIN_GOOD} good images in every split. They are needed for golden frames, "
+        "with which every engine is proved: add good images under test/good."
+    )
+
+
+def _check_scores(scores: Sequence[float], paths: Sequence[Path]) -> None:
+    bad = [path.name for path, score in zip(paths, scores, strict=True) if not math.isfinite(score)]
+    if bad:
+        raise BadInputError(
+            f"The imported detector gives {counted(len(bad), 'good image')} a score that is not finite "
+            f"({', '.join(bad[:3])}): the checkpoint cannot be used."
+        )

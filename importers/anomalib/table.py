@@ -1,0 +1,8 @@
+"""The table of anomalib's models. A checkpoint does not name its model: it is known by a tensor that only it has."""
+
+#: Name of a tensor or of a module below ``model.`` → converter.
+MODELS = {
+    "gaussian.inv_covariance": "lineproof.importers.anomalib.padim:convert_padim",
+    "memory_bank": "lineproof.importers.anomalib.patchcore:convert_patchcore",
+    "fast_flow_blocks": "lineproof.importers.anomalib.fastflow:convert_fastflow",
+}

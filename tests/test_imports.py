@@ -73,7 +73,7 @@ def tree(tmp_path):
     """A copy of the package, installed nowhere."""
     pytest.importorskip("importlinter")
     package = tmp_path / "lineproof"
-    folders = (*TARGET_FOLDERS, "detectors", "export", "sweep")
+    folders = (*TARGET_FOLDERS, "detectors", "export", "importers", "sweep")
     for folder in folders:
         shutil.copytree(ROOT / folder, package / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__.py", "cli.py", "pyproject.toml"):

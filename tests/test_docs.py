@@ -33,7 +33,7 @@ def option_names(text):
 
 @pytest.mark.parametrize("command", UPDATER.commands())
 def test_each_command_has_a_page_with_its_present_options(command):
-    page = (DOCS / f"{command}.md").read_text()
+    page = (DOCS / f"{command.replace(' ', '-')}.md").read_text()
     prose, _, shown = page.partition(UPDATER.START)
     assert option_names(shown) == option_names(UPDATER.help_text(command)), "run: python docs/update_help.py"
     assert option_names(prose) <= option_names(shown) | {"--engine", "--out"}

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, final, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..core.errors import BadInputError
+from ..core.prediction import Prediction
 
 #: In what units a bundle gives scores: the detector's own, or anomalib's, from 0 to 1 with the threshold at 0.5.
 ScoreScale = Literal["native", "anomalib"]
+#: Share of the range of scores by which an imported threshold is raised, see ``ImportRecord.threshold``.
+_RAISED = 1e-5
 SCORE_SCALES: tuple[ScoreScale, ...] = get_args(ScoreScale)
 
 
@@ -63,17 +69,48 @@ class ImportRecord:
 
     @property
     def threshold(self) -> float | None:
-        """The library's threshold of image scores in units of the bundle's scores; None where the file holds none."""
+        """The library's threshold in units of the bundle's scores, a little raised; None where the file holds none.
+
+        anomalib takes a part's own score as the threshold and calls what is above it anomalous, so that this part is
+        good there. In other arithmetic its score may come out a last digit higher: the threshold is raised by 1e-5 of
+        the range of scores, several times what engines differ by.
+        """
         if self.image is None:
             return None
         if self.score_scale == "anomalib":
-            return 1.0 - self.image_sensitivity
-        return self.image.threshold + (0.5 - self.image_sensitivity) * (self.image.high - self.image.low)
+            return self.normalised_threshold
+        return self.image.threshold + (0.5 - self.image_sensitivity + _RAISED) * (self.image.high - self.image.low)
+
+    @property
+    def normalised_threshold(self) -> float:
+        """The same threshold in units of normalised scores, where it is 1 - sensitivity."""
+        return 1.0 - self.image_sensitivity + _RAISED
+
+    def normalised(self, prediction: Prediction) -> Prediction:
+        """Scores and maps of the bundle on the library's scale, float32 in [0, 1], in the order of its arithmetic.
+
+        Args:
+            prediction: what the bundle's graph gave.
+
+        Raises:
+            BadInputError: the file does not say what that scale is.
+        """
+        self.check_normalisation()
+        if self.score_scale != "native":
+            return prediction
+        score, anomaly_map = (
+            _normalise(values, item) if item else values
+            for values, item in ((prediction.score, self.image), (prediction.anomaly_map, self.pixel))
+        )
+        return Prediction(score, anomaly_map)
 
     def check_scale(self) -> None:
         """Raise BadInputError where scores shall be on the library's scale and the file does not say what that is."""
-        if self.score_scale == "native":
-            return
+        if self.score_scale != "native":
+            self.check_normalisation()
+
+    def check_normalisation(self) -> None:
+        """Raise BadInputError where the file does not say how the library normalises scores and maps."""
         for what, item in (("image scores", self.image), ("anomaly maps", self.pixel)):
             if item is None or not item.high > item.low:
                 seen = "does not say how it normalises" if item is None else "has one value only in the range of"
@@ -90,3 +127,9 @@ class ImportRecord:
             f"Imported from {self.library}{version}: {self.model} of {self.file} (sha256 {self.sha256[:16]}…); scores "
             f"in {units}."
         )
+
+
+def _normalise(values: NDArray[np.float32], item: Normalisation) -> NDArray[np.float32]:
+    threshold, low, high = (np.float32(number) for number in (item.threshold, item.low, item.high))
+    normalised = (values - threshold) / (high - low) + np.float32(0.5)
+    return np.asarray(np.clip(normalised, np.float32(0.0), np.float32(1.0)))

@@ -45,6 +45,14 @@ def verify(
             "PyTorch is missing."
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        Option(help="Library that trained an imported detector and is the reference on --data: anomalib."),
+    ] = None,
+    checkpoint: Annotated[Path | None, Option(help="With --against: the checkpoint that was imported.")] = None,
+    anomalib_python: Annotated[
+        Path | None, Option(help="With --against: the Python of the environment that anomalib is installed in.")
+    ] = None,
     precision: ExpectedPrecision = None,
     batch: BatchSize = 1,
     accept_undecided: AcceptUndecided = False,
@@ -65,7 +73,7 @@ def verify(
     from ..bundle.reports import check_record
     from ..eval.masks import check_resolution
     from ..eval.parity.proof import record_parity
-    from ..eval.parity.request import ParityRequest, verify_as_asked
+    from ..eval.parity.request import ParityRequest, foreign_reference, verify_as_asked
     from ..runtime.engine import EngineOptions
     from ._console import Ui
     from ._find import open_named
@@ -82,6 +90,7 @@ def verify(
     request = ParityRequest(
         engine=engine, options=options, data=data, category=category, reference=reference, batch=batch,
         resolution=check_resolution(resolution), other_data=other_data,
+        foreign=foreign_reference(against, checkpoint=checkpoint, python=anomalib_python),
     )  # fmt: skip
     with ui.progress() as progress:
         parity = verify_as_asked(opened, request, say_data=ui.data, warn=ui.warn, progress=progress)

@@ -33,12 +33,13 @@ class Comparison:
     Args:
         manifest: manifest of the bundle, with tolerances, ranges and the shapes of the outputs.
         threshold: the threshold of both sides.
+        spread: spread of scores, of which tolerances are shares; None measures it, see ``_spread``.
 
     Raises:
         BundleError: the manifest has no tolerance for its own precision.
     """
 
-    def __init__(self, manifest: Manifest, *, threshold: Threshold) -> None:
+    def __init__(self, manifest: Manifest, *, threshold: Threshold, spread: float | None = None) -> None:
         if manifest.precision not in manifest.tolerances:
             raise BundleError(
                 f"Bundle {manifest.name} is {manifest.precision}, but its manifest has tolerances for "
@@ -46,6 +47,7 @@ class Comparison:
             )
         self._manifest = manifest
         self._threshold = threshold
+        self._given_spread = spread
         self._frames: list[FrameComparison] = []
         self._malformed: list[str] = []
         self._num_malformed = 0
@@ -121,7 +123,7 @@ class Comparison:
         engine = np.array([frame.engine_score for frame in self._frames], dtype=np.float32)
         map_range = self._map_high - self._map_low if self._map_high >= self._map_low else None
         shares = self._manifest.tolerances[self._manifest.precision]
-        spread = self._spread(reference)
+        spread = self._spread(reference) if self._given_spread is None else self._given_spread
         # By the threshold and not by the scores: one part far from it must not make ties of all others.
         tie_width = max(shares.score_spread * spread, _RESOLUTION * abs(self._threshold.value))
         map_limit = shares.anomaly_map * max(map_range or 0.0, self._manifest.map_range)

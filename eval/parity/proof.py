@@ -35,7 +35,8 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
     set, the bundle was exchanged), the report is kept as one about the old decision, and the manifest says nothing new.
     The manifest never says more than proof.json shows, also where this is killed in between. The null engine is a check
     of the harness and not of the bundle: its report is not kept. A run that was allowed to fall back proves nothing
-    about its engine: its report is kept, the engine stays as it was.
+    about its engine: its report is kept, the engine stays as it was. So is a report against the library that a detector
+    was imported from: it tells of the import.
 
     Args:
         bundle: the bundle that was verified; its manifest is read from disk again.
@@ -47,7 +48,7 @@ def record_parity(bundle: Bundle, report: ParityReport, *, folder: Path | None =
     """
     if is_harness(report.engine):
         return Recorded(bundle=bundle, warning="")
-    if folder is not None:
+    if folder is not None or report.library:
         return Recorded(bundle=bundle, warning=file_report(bundle, PROOF, report.to_dict(), record=folder))
     try:
         return _record_in_bundle(bundle, report)

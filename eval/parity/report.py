@@ -122,6 +122,8 @@ class ParityReport:
         part_note: one sentence on the difference between this data set and the one that the bundle was trained on, see
             ``check_same_part``; "" where there is none.
         data: description of the data set.
+        library: library that trained an imported detector, where it gave the reference; such a report tells of the
+            import and proves no engine. "" where an engine of ours did.
     """
 
     bundle: str
@@ -166,6 +168,7 @@ class ParityReport:
     threshold_note: str = ""
     part_note: str = ""
     data: DataNotes = NO_DATA
+    library: str = ""
 
     def __post_init__(self) -> None:
         if not self.environment:

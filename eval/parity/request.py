@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import final
 
 from ...bundle.store import Bundle
+from ...core.errors import UsageError
 from ...core.progress import Progress, silent
 from ...data.notes import DataNotes
 from ...runtime.engine import EngineOptions
 from ...runtime.ranking import AUTO, resolve_auto
 from ..masks import Resolution
 from ..part import open_part_data
+from .foreign import ForeignReference, check_library, verify_against
 from .proof import pick_reference
 from .report import ParityReport
 from .verify import verify
@@ -34,6 +36,7 @@ class ParityRequest:
         batch: number of frames per call.
         resolution: resolution at which pixel AUROC and AUPRO are measured, see ``eval.masks``.
         other_data: whether a data set of another part than the bundle's is accepted.
+        foreign: library that is the reference on the data set of an imported bundle; None for an engine of ours.
     """
 
     engine: str = AUTO
@@ -44,6 +47,34 @@ class ParityRequest:
     batch: int = 1
     resolution: Resolution = "image"
     other_data: bool = False
+    foreign: ForeignReference | None = None
+
+
+def foreign_reference(against: str | None, *, checkpoint: Path | None, python: Path | None) -> ForeignReference | None:
+    """The library that a verification asks for as its reference; None where it asks for none.
+
+    Args:
+        against: name of the library.
+        checkpoint: the checkpoint that was imported.
+        python: interpreter of the environment that the library is installed in.
+
+    Raises:
+        UsageError: something of it is missing, or is given without the library.
+    """
+    if against is None:
+        if checkpoint or python:
+            raise UsageError(
+                "checkpoint (--checkpoint) and anomalib_python (--anomalib-python) go with against (--against "
+                "anomalib). Give it too, or leave them out."
+            )
+        return None
+    check_library(against)
+    if checkpoint is None or python is None:
+        raise UsageError(
+            f"against (--against) is {against}; expected with it the checkpoint that was imported (--checkpoint) and "
+            "the Python that anomalib is installed in (--anomalib-python)."
+        )
+    return ForeignReference(checkpoint=checkpoint, python=python)
 
 
 def verify_as_asked(
@@ -70,6 +101,8 @@ def verify_as_asked(
     """
     engine = resolve_auto(bundle, request.engine, options=request.options)
     dataset, reference = None, None
+    if request.foreign:
+        return _verify_against(bundle, request, request.foreign, engine=engine, say_data=say_data, progress=progress)
     if request.data:
         dataset = open_part_data(bundle.manifest, request.data, request.category)
         say_data(DataNotes.of(dataset))
@@ -81,6 +114,35 @@ def verify_as_asked(
         options=request.options,
         dataset=dataset,
         reference=reference,
+        batch=request.batch,
+        resolution=request.resolution,
+        other_data=request.other_data,
+        progress=progress,
+    )
+
+
+def _verify_against(
+    bundle: Bundle,
+    request: ParityRequest,
+    foreign: ForeignReference,
+    *,
+    engine: str,
+    say_data: Callable[[DataNotes], None],
+    progress: Progress,
+) -> ParityReport:
+    if request.data is None or request.reference is not None:
+        raise UsageError(
+            "against (--against) makes the library the reference on a data set: give its folder (--data), and leave "
+            "out reference (--reference)."
+        )
+    dataset = open_part_data(bundle.manifest, request.data, request.category)
+    say_data(DataNotes.of(dataset))
+    return verify_against(
+        bundle,
+        engine=engine,
+        dataset=dataset,
+        reference=foreign,
+        options=request.options,
         batch=request.batch,
         resolution=request.resolution,
         other_data=request.other_data,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, final
@@ -36,6 +37,9 @@ from ..predictions import FrameBatch, Skipped, no_frames_left, read_batches, use
 from .comparison import Comparison
 from .paired import PairedMeter
 from .report import ParityReport
+
+#: Frames → scores and maps of the reference on them.
+Truth = Callable[[FrameBatch], Prediction]
 
 
 def verify(  # noqa: PLR0913 (the caller's choices, by name)
@@ -78,11 +82,11 @@ def verify(  # noqa: PLR0913 (the caller's choices, by name)
     with closing(open_engine(bundle, name, options=options)) as under_test:
         meter = PairedMeter(bundle.manifest.preprocessing, resolution=resolution)
         threshold = bundle.manifest.threshold_for(proof_name(name, options))
-        trial = _Trial(bundle, under_test, threshold, batch, progress, meter=meter)
+        trial = Trial(bundle, under_test, threshold, batch, progress, meter=meter)
         trial.compare_golden()
         if dataset is not None:
             with closing(_open_reference(bundle, reference, engine=name, options=options)) as truth:
-                trial.compare_images(dataset, truth)
+                trial.compare_images(dataset, lambda item: predict(truth, item.frames))
     report = trial.report(name, options, reference="golden" if dataset is None else reference)
     data = DataNotes.of(dataset) if dataset else DataNotes()
     return dataclasses.replace(report, part_note=part_note, data=data)
@@ -106,10 +110,21 @@ def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: Eng
 
 
 @final
-class _Trial:
-    """Runs the engine under test on all frames and collects the comparison with the reference."""
+class Trial:
+    """Runs the engine under test on all frames and collects the comparison with the reference.
 
-    def __init__(
+    Args:
+        bundle: the bundle.
+        under_test: its engine, open.
+        threshold: the threshold of both sides.
+        batch: number of frames per call.
+        progress: called after each frame.
+        meter: measures the accuracy of both sides.
+        comparison: judges the frames; None judges by the bundle's own tolerances.
+        scale: brings both sides to the units of the comparison; None leaves them in the bundle's.
+    """
+
+    def __init__(  # noqa: PLR0913 (what a trial needs, by name)
         self,
         bundle: Bundle,
         under_test: Engine,
@@ -118,13 +133,16 @@ class _Trial:
         progress: Progress,
         *,
         meter: PairedMeter,
+        comparison: Comparison | None = None,
+        scale: Callable[[Prediction], Prediction] | None = None,
     ) -> None:
         self._bundle = bundle
         self._under_test = under_test
         self._threshold = threshold
         self._batch = batch
         self._progress = progress
-        self._comparison = Comparison(bundle.manifest, threshold=threshold)
+        self._comparison = comparison or Comparison(bundle.manifest, threshold=threshold)
+        self._scale = scale or (lambda prediction: prediction)
         self._meter = meter
         self._skipped: list[Skipped] = []
         self._root: Path | None = None
@@ -134,16 +152,18 @@ class _Trial:
         self._details = under_test.describe()
 
     def compare_golden(self) -> None:
+        """Compare with the outputs that are stored in the bundle."""
         golden = self._bundle.golden()
         self._num_golden = len(golden.frames)
         for start in range(0, self._num_golden, self._batch):
             part = slice(start, start + self._batch)
-            stored = Prediction(golden.reference.score[part], golden.reference.anomaly_map[part])
-            prediction = predict(self._under_test, golden.frames[part])
+            stored = self._scale(Prediction(golden.reference.score[part], golden.reference.anomaly_map[part]))
+            prediction = self._scale(predict(self._under_test, golden.frames[part]))
             self._comparison.add(golden.names[part], origin="golden", reference=stored, engine=prediction)
             self._progress("golden frames", min(start + self._batch, self._num_golden), self._num_golden)
 
-    def compare_images(self, dataset: Dataset, truth: Engine) -> None:
+    def compare_images(self, dataset: Dataset, truth: Truth) -> None:
+        """Compare on the test images of a data set; ``truth`` gives the reference, in the units of the comparison."""
         self._root = dataset.root
         for item in read_batches(
             self._bundle, dataset.test, batch=self._batch, conversions=self._conversions, progress=self._progress
@@ -156,8 +176,8 @@ class _Trial:
         if not self._labels:
             raise no_frames_left(self._skipped, what="images of the test split")
 
-    def _compare_batch(self, item: FrameBatch, truth: Engine, *, root: Path) -> None:
-        expected, actual = predict(truth, item.frames), predict(self._under_test, item.frames)
+    def _compare_batch(self, item: FrameBatch, truth: Truth, *, root: Path) -> None:
+        expected, actual = truth(item), self._scale(predict(self._under_test, item.frames))
         files = [relative(sample.path, root) for sample in item.samples]
         labels = [sample.label for sample in item.samples]
         if not self._comparison.add(files, origin="data", reference=expected, engine=actual, labels=labels):
@@ -176,6 +196,7 @@ class _Trial:
             self._meter.update_map(*maps, mask=mask)
 
     def report(self, engine: str, options: EngineOptions, *, reference: str) -> ParityReport:
+        """The report on all frames so far; ``reference`` names what gave the truth on the data set."""
         return ParityReport(
             bundle=self._bundle.manifest.name,
             model_sha256=self._bundle.model_sha256,

@@ -19,20 +19,20 @@ def without_downloads() -> None:
 
     original: Any = timm.create_model
 
-    def create_model(*arguments: Any, **options: Any) -> Any:
+    def _create_model(*arguments: Any, **options: Any) -> Any:
         return original(*arguments, **{**options, "pretrained": False})
 
-    timm.create_model = create_model
+    timm.create_model = _create_model
     api: Any = torchvision.models._api
     for kind in api.WeightsEnum.__subclasses__():
         kind.get_state_dict = lambda _self, *_arguments, **_options: {}
     loading: Any = __import__("torch").nn.Module
     strict = loading.load_state_dict
 
-    def load_state_dict(self: Any, state: Any, *arguments: Any, **options: Any) -> Any:
+    def _load_state_dict(self: Any, state: Any, *arguments: Any, **options: Any) -> Any:
         return strict(self, state, *arguments, **options) if state else None
 
-    loading.load_state_dict = load_state_dict
+    loading.load_state_dict = _load_state_dict
 
 
 def main() -> None:

@@ -10,12 +10,15 @@ COMMANDS = {
     name: f"lineproof.commands.{target}:{target}"
     for name in (
         "train", "import anomalib", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate",
-        "compare", "badcases", "inspect", "doctor", "models", "sample", "demo",
+        "compare", "badcases", "inspect", "diagnose anomalib", "doctor", "models", "sample", "demo",
     )
     for target in [name.replace("-", "_").replace(" ", "_")]
 }  # fmt: skip
 #: Group of commands → what it is for.
-GROUPS = {"import": "Make a run or a bundle of a detector that was trained elsewhere."}
+GROUPS = {
+    "import": "Make a run or a bundle of a detector that was trained elsewhere.",
+    "diagnose": "Say why a file that another tool exported gives other verdicts than what was trained.",
+}
 
 
 def needs_of(command: str) -> Needs:

@@ -37,6 +37,15 @@ def _core(openvino: Any) -> Any:
     return openvino.Core()
 
 
+def openvino_core() -> Any:
+    """OpenVINO's core.
+
+    Raises:
+        EnvironmentMissingError: openvino cannot be imported.
+    """
+    return _core(_openvino())
+
+
 @final
 class OpenVinoEngine(AbstractEngine):
     """OpenVINO's CPU plugin, tuned for latency.

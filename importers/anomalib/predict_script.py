@@ -48,7 +48,9 @@ def main() -> None:
     from torch.utils.data import DataLoader, Subset
 
     kind: Any = getattr(models, name)
-    model = kind.load_from_checkpoint(checkpoint, map_location="cpu", visualizer=False, evaluator=False)
+    # DRAEM looks for its textures when it is built, though only its training uses them; any folder of images will do.
+    extra = {"dtd_dir": images} if name == "Draem" else {}
+    model = kind.load_from_checkpoint(checkpoint, map_location="cpu", visualizer=False, evaluator=False, **extra)
     data = PredictDataset(path=Path(images))
     parts: list[tuple[Any, Any, Any]] = []
     # Engine.predict keeps every batch with its images: some hundred images at a time bound the memory.

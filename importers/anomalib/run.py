@@ -98,7 +98,7 @@ def import_anomalib(
     checkpoint = read_checkpoint(path)
     transform = read_transform(checkpoint)
     converted = convert(checkpoint, transform)
-    imported = _record(checkpoint, converted, transform, options)
+    imported = import_record(checkpoint, converted, transform, score_scale=options.score_scale)
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
@@ -195,7 +195,14 @@ def build(converted: Converted, transform: Transform, checkpoint: Checkpoint) ->
     return detector.eval()
 
 
-def _record(checkpoint: Checkpoint, converted: Converted, transform: Transform, options: ImportOptions) -> ImportRecord:
+def import_record(
+    checkpoint: Checkpoint, converted: Converted, transform: Transform, *, score_scale: ScoreScale = "native"
+) -> ImportRecord:
+    """Return what the checkpoint brings beside its model: thresholds, scale, normalisation.
+
+    Raises:
+        BadInputError: scores shall be on anomalib's scale, and the checkpoint does not say what that is.
+    """
     switches = checkpoint.entries.get(_POST)
     switches = switches if isinstance(switches, dict) else {}
     thresholds = [
@@ -223,7 +230,7 @@ def _record(checkpoint: Checkpoint, converted: Converted, transform: Transform, 
         pixel=pixel,
         image_sensitivity=_share(switches, "image_sensitivity"),
         pixel_sensitivity=_share(switches, "pixel_sensitivity"),
-        score_scale=options.score_scale,
+        score_scale=score_scale,
     )
     record.check_scale()
     return record

@@ -37,10 +37,14 @@ class Inert:
     """
 
     name = ""
+    arguments: tuple[Any, ...]
+    state: Any
 
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = {}
+    def __new__(cls, *arguments: Any) -> Inert:
+        """Keep the arguments; ``__init__`` is not called for an object that was pickled by its fields."""
+        record = super().__new__(cls)
+        record.arguments, record.state = arguments, {}
+        return record
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

@@ -1,5 +1,7 @@
 """anomalib's FastFlow on a ResNet: the same flows, with a learned gain and offset after each layer normalisation."""
 
+from torch import Tensor
+
 from ...core.errors import BadInputError
 from .source import Converted, Source, take_backbone
 
@@ -29,8 +31,20 @@ def convert_fastflow(source: Source) -> Converted:
         "gains": "learned",
     }
     flows = tensors.take_under("fast_flow_blocks")
+    for name, matrix in flows.items():
+        if name.endswith(".w_perm") and not _is_permutation(matrix):
+            raise BadInputError(
+                f"The FastFlow in this checkpoint mixes channels by model.fast_flow_blocks.{name}, which is no "
+                "permutation; expected one 1 in each row and column, as anomalib draws it."
+            )
     gains = tensors.take_under("norms")
     state = take_backbone(source, "feature_extractor")
     state |= {f"flows.{name}": item for name, item in flows.items()}
     state |= {f"gains.{name}": item for name, item in gains.items()}
     return Converted(model="Fastflow", detector="fastflow", settings=chosen, state=state)
+
+
+def _is_permutation(matrix: Tensor) -> bool:
+    """Whether a matrix (C, C, 1, 1) renumbers channels, as the flows here do."""
+    ones = matrix.count_nonzero(0).eq(1).all() & matrix.count_nonzero(1).eq(1).all()
+    return bool(ones & (matrix.eq(0) | matrix.eq(1)).all())

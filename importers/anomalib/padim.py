@@ -29,13 +29,15 @@ def convert_padim(source: Source) -> Converted:
     state = take_backbone(source, "feature_extractor.feature_extractor") | {
         "gaussians.channels": channels,
         "gaussians.mean": mean,
-        "gaussians.factor": torch.cat([_factor(part[:, order][:, :, order]) for part in inverse.split(_PARTS)]),
+        "gaussians.factor": torch.cat(
+            [covariance_factor(part[:, order][:, :, order]) for part in inverse.split(_PARTS)]
+        ),
     }
     chosen = {"backbone": backbone, "num_features": len(channels), "border": "reflect"}
     return Converted(model="Padim", detector="padim", settings=chosen, state=state)
 
 
-def _factor(inverse: Tensor) -> Tensor:
+def covariance_factor(inverse: Tensor) -> Tensor:
     """Return W float32 (P, d, d) with ``WᵀW`` = inverse (P, d, d); what rounding made negative in it counts as 0."""
     symmetric = 0.5 * (inverse.double() + inverse.double().transpose(1, 2))
     triangle, info = torch.linalg.cholesky_ex(symmetric)

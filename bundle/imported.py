@@ -13,8 +13,8 @@ from ..core.prediction import Prediction
 
 #: In what units a bundle gives scores: the detector's own, or anomalib's, from 0 to 1 with the threshold at 0.5.
 ScoreScale = Literal["native", "anomalib"]
-#: Share of the range of scores by which an imported threshold is raised, see ``ImportRecord.threshold``.
-_RAISED = 1e-5
+#: Share of the range of scores by which an imported threshold is moved, see ``ImportRecord.threshold``.
+_MOVED = 1e-5
 SCORE_SCALES: tuple[ScoreScale, ...] = get_args(ScoreScale)
 
 
@@ -52,6 +52,9 @@ class ImportRecord:
         image_sensitivity: share by which its threshold of normalised scores is lowered: it is 1 - sensitivity.
         pixel_sensitivity: the same of the map.
         score_scale: units in which the bundle's graph gives scores and maps.
+        has_threshold: whether the file holds a threshold of image scores; where not, that of ``image`` is the middle
+            of its range and decides nothing.
+        is_inclusive: whether a score that equals the threshold is NG there, as in anomalib before 2.0.
     """
 
     library: str
@@ -66,25 +69,28 @@ class ImportRecord:
     image_sensitivity: float = 0.5
     pixel_sensitivity: float = 0.5
     score_scale: ScoreScale = "native"
+    has_threshold: bool = True
+    is_inclusive: bool = False
 
     @property
     def threshold(self) -> float | None:
-        """The library's threshold in units of the bundle's scores, a little raised; None where the file holds none.
+        """The library's threshold in units of the bundle's scores, a little moved; None where the file holds none.
 
-        anomalib takes a part's own score as the threshold and calls what is above it anomalous, so that this part is
-        good there. In other arithmetic its score may come out a last digit higher: the threshold is raised by 1e-5 of
-        the range of scores, several times what engines differ by.
+        anomalib takes a part's own score as the threshold, and calls anomalous what is above it, so that this part is
+        good there; releases before 2 call it anomalous. In other arithmetic its score may come out a last digit higher
+        or lower: the threshold is moved away from it by 1e-5 of the range of scores, several times what engines differ
+        by.
         """
-        if self.image is None:
+        if self.image is None or not self.has_threshold:
             return None
         if self.score_scale == "anomalib":
             return self.normalised_threshold
-        return self.image.threshold + (0.5 - self.image_sensitivity + _RAISED) * (self.image.high - self.image.low)
+        return self.image.threshold + (self.normalised_threshold - 0.5) * (self.image.high - self.image.low)
 
     @property
     def normalised_threshold(self) -> float:
         """The same threshold in units of normalised scores, where it is 1 - sensitivity."""
-        return 1.0 - self.image_sensitivity + _RAISED
+        return 1.0 - self.image_sensitivity + (-_MOVED if self.is_inclusive else _MOVED)
 
     def normalised(self, prediction: Prediction) -> Prediction:
         """Scores and maps of the bundle on the library's scale, float32 in [0, 1], in the order of its arithmetic.

@@ -33,6 +33,10 @@ def import_anomalib(
     bit_depth: Annotated[
         int | None, Option(help="Number of bits that the camera used in 16-bit images, such as 12.")
     ] = None,
+    crop: Annotated[
+        str | None,
+        Option(help="Centre crop after the resize: HEIGHTxWIDTH; only for a checkpoint that does not say it."),
+    ] = None,
     out: Annotated[Path | None, Option(help="Run folder; a new one below ./runs where left out.")] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -43,7 +47,7 @@ def import_anomalib(
     from ..data.dataset import check_contents, open_dataset
     from ..importers.anomalib.run import ImportOptions, check_score_scale, import_anomalib
     from ._console import Ui
-    from ._parse import parse_frame_size
+    from ._parse import parse_frame_size, parse_image_size
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = ImportOptions(
@@ -51,6 +55,7 @@ def import_anomalib(
         fit=check_fit(fit or "none"),
         frame=parse_frame_size(frame) if frame else None,
         bit_depth=bit_depth,
+        crop=parse_image_size(crop, option="--crop") if crop else None,
     )
     dataset = check_contents(open_dataset(data, category=category), "image")
     with ui.progress() as progress:

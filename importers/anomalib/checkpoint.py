@@ -58,13 +58,15 @@ class Checkpoint:
     Attributes:
         path: the file.
         sha256: hash of its bytes, hexadecimal.
-        tensors: the state dict, by name.
+        tensors: the tensors of the state dict, by name.
+        classes: the names of classes of metrics that releases before 2.0 have among its tensors, by key.
         entries: everything else, as plain data and ``Inert`` records.
     """
 
     path: Path
     sha256: str
     tensors: Mapping[str, Tensor]
+    classes: Mapping[str, str]
     entries: Mapping[str, Any]
 
     def model_tensors(self) -> dict[str, Tensor]:
@@ -100,13 +102,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise BadInputError(f"{path} cannot be read as a checkpoint ({reason}). {_ADVICE}") from None
     state = raw.get("state_dict") if isinstance(raw, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(item, Tensor) for item in state.values()):
+    if not isinstance(state, Mapping) or not all(_is_known(*item) for item in state.items()):
         seen = (
             f"its keys are {first_few(list(raw))}" if isinstance(raw, Mapping) else f"it holds a {type(raw).__name__}"
         )
         raise BadInputError(f"{path} is no checkpoint of anomalib: {seen}; expected state_dict with tensors. {_ADVICE}")
     entries = {key: value for key, value in raw.items() if key != "state_dict"}
-    return Checkpoint(path=path, sha256=file_sha256(path), tensors=state, entries=entries)
+    return Checkpoint(
+        path=path,
+        sha256=file_sha256(path),
+        tensors={key: item for key, item in state.items() if isinstance(item, Tensor)},
+        classes={key: item for key, item in state.items() if isinstance(item, str)},
+        entries=entries,
+    )
+
+
+def _is_known(key: object, item: object) -> bool:
+    """Whether a state dict may hold this: a tensor, or the name of a class where releases before 2.0 have one."""
+    return isinstance(item, Tensor) or (isinstance(item, str) and isinstance(key, str) and key.endswith("_class"))
 
 
 def _stub(name: str) -> type[Inert]:

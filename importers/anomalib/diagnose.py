@@ -37,7 +37,8 @@ from .causes import (
 )
 from .checkpoint import Checkpoint, read_checkpoint
 from .diagnosis import Diagnosis
-from .run import build, convert, import_record
+from .run import build, convert, model_name
+from .scores import import_record
 from .transform import Transform, read_transform
 
 
@@ -87,9 +88,9 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
 
 
 def _case(checkpoint: Checkpoint, dataset: Dataset, progress: Progress) -> tuple[Case, str]:
-    transform = read_transform(checkpoint)
+    transform = read_transform(checkpoint, model=model_name(checkpoint), crop=None)
     converted = convert(checkpoint, transform)
-    imported = import_record(checkpoint, converted, transform)
+    imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale="native")
     imported.check_normalisation()
     if not dataset.test:
         raise BadInputError(f"{dataset.root} holds no test image. Expected some good and some defective ones.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ...bundle.atomic import write_json
-from ...bundle.imported import SCORE_SCALES, ImportRecord, Normalisation, ScoreScale
+from ...bundle.imported import SCORE_SCALES, ScoreScale
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, new_run_folder, read_started
@@ -19,6 +19,7 @@ from ...bundle.store import now
 from ...core.errors import BadInputError, UsageError
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
+from ...core.size import Size
 from ...core.spec import Fit, FrameRule
 from ...core.words import counted
 from ...data.dataset import Dataset
@@ -32,13 +33,12 @@ from ...detectors.training.train import image_set
 from ...host.environment import describe_environment
 from .checkpoint import Checkpoint, read_checkpoint
 from .result import ImportResult
+from .scores import import_record
 from .source import BACKBONE, Converted, Settings, Source, Tensors
 from .table import MODELS
 from .transform import Transform, read_transform
 
-LIBRARY = "anomalib"
 _COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
-_POST = "anomalib_post_processor_config"
 _MIN_GOOD = 2
 
 
@@ -52,12 +52,15 @@ class ImportOptions:
         fit: rule by which images of several sizes become frames of one size.
         frame: height and width of the frames in pixels; None chooses them by the images.
         bit_depth: bits that the camera used in 16-bit images; None for all 16.
+        crop: height and width of the centre crop after the resize, for a checkpoint that does not say it; None
+            otherwise.
     """
 
     score_scale: ScoreScale = "native"
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
     bit_depth: int | None = None
+    crop: Size | None = None
 
 
 def check_score_scale(text: str) -> ScoreScale:
@@ -96,9 +99,9 @@ def import_anomalib(
         raise UsageError(f"{out} holds a run already. Name another --out, or remove it.")
     progress("reading the checkpoint", 0, 0)
     checkpoint = read_checkpoint(path)
-    transform = read_transform(checkpoint)
+    transform = read_transform(checkpoint, model=model_name(checkpoint), crop=options.crop)
     converted = convert(checkpoint, transform)
-    imported = import_record(checkpoint, converted, transform, score_scale=options.score_scale)
+    imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
@@ -140,7 +143,33 @@ def import_anomalib(
     with exclusive(run, what="an import"):
         save_weights(detector, run / CHECKPOINT)
         write_json(run / RECORD, dataclasses.asdict(record))
-    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=converted.notes)
+    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=(*transform.notes, *converted.notes))
+
+
+def model_name(checkpoint: Checkpoint) -> str:
+    """Return the name of a checkpoint's model, by which its converter is called.
+
+    Raises:
+        BadInputError: it is none of the known models.
+    """
+    return _name(MODELS[_mark(checkpoint)])
+
+
+def _name(target: str) -> str:
+    return target.rpartition("convert_")[2]
+
+
+def _mark(checkpoint: Checkpoint) -> str:
+    tensors = Tensors(checkpoint.model_tensors(), checkpoint.path)
+    found = [mark for mark in MODELS if tensors.has(mark)]
+    if len(found) != 1:
+        first = list(checkpoint.tensors)[:3]
+        raise BadInputError(
+            f"{checkpoint.path} is none of the models of anomalib that are known here: no tensor, or several, of "
+            f"{', '.join(f'model.{mark}' for mark in MODELS)} (its first are {', '.join(first)}). Known are "
+            f"{', '.join(sorted(set(map(_name, MODELS.values()))))}."
+        )
+    return found[0]
 
 
 def convert(checkpoint: Checkpoint, transform: Transform) -> Converted:
@@ -150,19 +179,11 @@ def convert(checkpoint: Checkpoint, transform: Transform) -> Converted:
         BadInputError: it is none of the known models, or holds a setting or a tensor that is not known.
     """
     tensors = Tensors(checkpoint.model_tensors(), checkpoint.path)
-    found = [mark for mark in MODELS if tensors.has(mark)]
-    if len(found) != 1:
-        first = list(checkpoint.tensors)[:3]
-        raise BadInputError(
-            f"{checkpoint.path} is none of the models of anomalib that are known here: no tensor, or several, of "
-            f"{', '.join(f'model.{mark}' for mark in MODELS)} (its first are {', '.join(first)}). Known are "
-            f"{', '.join(sorted({target.rpartition('convert_')[2] for target in MODELS.values()}))}."
-        )
     stored = checkpoint.entries.get("hyper_parameters")
     settings = Settings(stored if isinstance(stored, dict) else {}, checkpoint.path)
     settings.leave(*_COMPONENTS)
     source = Source(tensors=tensors, settings=settings, size=transform.crop_px)
-    converted: Converted = resolve(MODELS, found[0], kind="model")(source)
+    converted: Converted = resolve(MODELS, _mark(checkpoint), kind="model")(source)
     tensors.check_all_taken()
     settings.check_all_taken()
     return converted
@@ -193,67 +214,6 @@ def build(converted: Converted, transform: Transform, checkpoint: Checkpoint) ->
             f"{checkpoint.path}: its {converted.model} does not fit {converted.detector}: {str(error)[:300]}."
         ) from None
     return detector.eval()
-
-
-def import_record(
-    checkpoint: Checkpoint, converted: Converted, transform: Transform, *, score_scale: ScoreScale = "native"
-) -> ImportRecord:
-    """Return what the checkpoint brings beside its model: thresholds, scale, normalisation.
-
-    Raises:
-        BadInputError: scores shall be on anomalib's scale, and the checkpoint does not say what that is.
-    """
-    switches = checkpoint.entries.get(_POST)
-    switches = switches if isinstance(switches, dict) else {}
-    thresholds = [
-        checkpoint.number(
-            f"post_processor._{what}_threshold", f"post_processor.{what}_threshold", f"{what}_threshold.value"
-        )
-        for what in ("image", "pixel")
-    ]
-    if switches.get("enable_threshold_matching", True):
-        # What one side lacks it takes from the other.
-        thresholds = [thresholds[0] or thresholds[1], thresholds[1] or thresholds[0]]
-    image, pixel = (
-        _normalisation(checkpoint, what, threshold)
-        for what, threshold in zip(("image", "pixel"), thresholds, strict=True)
-    )
-    record = ImportRecord(
-        library=LIBRARY,
-        library_version=_version(checkpoint),
-        model=converted.model,
-        file=checkpoint.path.name,
-        sha256=checkpoint.sha256,
-        mean=transform.mean,
-        std=transform.std,
-        image=image,
-        pixel=pixel,
-        image_sensitivity=_share(switches, "image_sensitivity"),
-        pixel_sensitivity=_share(switches, "pixel_sensitivity"),
-        score_scale=score_scale,
-    )
-    record.check_scale()
-    return record
-
-
-def _normalisation(checkpoint: Checkpoint, what: str, threshold: float | None) -> Normalisation | None:
-    low, high = (
-        checkpoint.number(f"post_processor.{what}_{end}", f"normalization_metrics.{what}_{end}")
-        for end in ("min", "max")
-    )
-    if low is None or high is None:
-        return None if threshold is None else Normalisation(threshold=threshold, low=threshold, high=threshold)
-    return Normalisation(threshold=0.5 * (low + high) if threshold is None else threshold, low=low, high=high)
-
-
-def _share(switches: dict[str, Any], name: str) -> float:
-    value = switches.get(name, 0.5)
-    return float(value) if isinstance(value, int | float) else 0.5
-
-
-def _version(checkpoint: Checkpoint) -> str:
-    """The release as far as its format tells it."""
-    return "2.7 or later" if _POST in checkpoint.entries else ""
 
 
 def _good_images(dataset: Dataset) -> tuple[list[Path], str]:

@@ -1,4 +1,10 @@
-"""What a checkpoint's transform does to an image: resize, centre crop, normalise."""
+"""What a checkpoint's transform does to an image: resize, centre crop, normalise.
+
+1.x and 2.7 keep it. 2.0 to 2.6 keep it only where it was given to the model; a model that was made with
+``pre_processor=True`` has its release's default, which stands in no file: 256x256 and ImageNet's normalisation for most
+models, no normalisation for EfficientAD. PatchCore's default had a centre crop in 2.0 and has none since 2.1, DRAEM's a
+normalisation in 2.0 and none since 2.1, and the files of these releases look alike.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from ...core.errors import BadInputError
-from ...core.size import Size
+from ...core.errors import BadInputError, UsageError
+from ...core.size import Size, size_text
 from .checkpoint import Checkpoint, Inert
 
 _CONFIG = "anomalib_pre_processor_config"
 _WHY = "Only Resize to a height and a width (bilinear, antialias), CenterCrop and Normalize stand in a bundle's graph."
 _NO_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_DEFAULT_PX = (256, 256)
+_DEFAULTS = {
+    "padim": _IMAGENET,
+    "patchcore": _IMAGENET,
+    "fastflow": _IMAGENET,
+    "reverse_distillation": _IMAGENET,
+    "cflow": _IMAGENET,
+    "csflow": _IMAGENET,
+    "dfm": _IMAGENET,
+    "stfpm": _IMAGENET,
+    "efficient_ad": _NO_NORMALISATION,
+}
+#: The model whose default crop depends on the release, and a setting that only releases without a crop have.
+_CROPPED, _UNCROPPED_HAVE = "patchcore", "precision"
 
 
 @final
@@ -25,12 +46,14 @@ class Transform:
         crop_px: height and width of the centre crop; ``resize_px`` for none.
         mean: mean per RGB channel of values in [0, 1].
         std: standard deviation likewise.
+        notes: sentences about what the checkpoint does not say itself.
     """
 
     resize_px: Size
     crop_px: Size
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    notes: tuple[str, ...] = ()
 
 
 @final
@@ -42,13 +65,28 @@ class _Step:
     values: Mapping[str, Any]
 
 
-def read_transform(checkpoint: Checkpoint) -> Transform:
+def read_transform(checkpoint: Checkpoint, *, model: str = "", crop: Size | None = None) -> Transform:
     """Return the transform that a checkpoint's model was trained and validated with.
 
+    Args:
+        checkpoint: the checkpoint.
+        model: name of its model, such as ``padim``, whose default stands in for a transform that is not stored.
+        crop: height and width of the centre crop, where the checkpoint does not say it.
+
     Raises:
-        BadInputError: the checkpoint holds none, or one with another step than those that a graph can hold.
+        BadInputError: the checkpoint holds none and the default is not known, or it holds one with another step than
+            those that a graph can hold.
+        UsageError: ``crop`` is given, and the checkpoint says its crop itself or it does not fit.
     """
-    steps = _steps(_stored(checkpoint), checkpoint)
+    stored = _stored(checkpoint)
+    if stored is None and model in _DEFAULTS and _settings(checkpoint).get("pre_processor") is True:
+        return _default(checkpoint, model, crop)
+    if crop is not None:
+        raise UsageError(
+            f"crop (--crop) is {size_text(crop)}; {checkpoint.path} says its crop itself, or was not made with the "
+            "default transform. Leave it out."
+        )
+    steps = _steps(stored, checkpoint)
     resize = crop = None
     mean, std = _NO_NORMALISATION
     for index, step in enumerate(steps):
@@ -72,13 +110,43 @@ def read_transform(checkpoint: Checkpoint) -> Transform:
     return Transform(resize_px=resize, crop_px=crop or resize, mean=mean, std=std)
 
 
+def _default(checkpoint: Checkpoint, model: str, crop: Size | None) -> Transform:
+    """The default of the releases that keep none in the file."""
+    can_crop = model == _CROPPED and _UNCROPPED_HAVE not in _settings(checkpoint)
+    if can_crop and crop is None:
+        raise BadInputError(
+            f"{checkpoint.path} does not say how its images were cropped: PatchCore's default was a crop of 224x224 in "
+            "anomalib 2.0 and none in 2.1 and 2.2, and their files look alike. Say it: --crop 224x224 for 2.0, --crop "
+            "256x256 (no crop) for 2.1 and 2.2."
+        )
+    if crop is not None and (
+        not can_crop or not all(0 < side <= most for side, most in zip(crop, _DEFAULT_PX, strict=True))
+    ):
+        raise UsageError(
+            f"crop (--crop) is {size_text(crop)}; expected "
+            + (f"at most {size_text(_DEFAULT_PX)}." if can_crop else "none: this model's default has no crop.")
+        )
+    mean, std = _DEFAULTS[model]
+    cropped = f", cropped to {size_text(crop)} (--crop)" if crop and crop != _DEFAULT_PX else ""
+    note = (
+        f"The checkpoint was made with its release's default transform and does not hold it: {size_text(_DEFAULT_PX)}"
+        f"{cropped}, {'not normalised' if _DEFAULTS[model] == _NO_NORMALISATION else 'ImageNet normalisation'}, as in "
+        "anomalib 2.0 to 2.6."
+    )
+    return Transform(resize_px=_DEFAULT_PX, crop_px=crop or _DEFAULT_PX, mean=mean, std=std, notes=(note,))
+
+
+def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    settings = checkpoint.entries.get("hyper_parameters")
+    return settings if isinstance(settings, Mapping) else {}
+
+
 def _stored(checkpoint: Checkpoint) -> Any:
     """The transform as the checkpoint's release stores it."""
     config = checkpoint.entries.get(_CONFIG)
     if isinstance(config, Mapping):
         return config.get("transform")
-    settings = checkpoint.entries.get("hyper_parameters")
-    given = settings.get("pre_processor") if isinstance(settings, Mapping) else None
+    given = _settings(checkpoint).get("pre_processor")
     if isinstance(given, Inert):
         return _field(given, "transform")
     return checkpoint.entries.get("transform")
@@ -87,9 +155,9 @@ def _stored(checkpoint: Checkpoint) -> Any:
 def _steps(stored: Any, checkpoint: Checkpoint) -> list[_Step]:
     if stored is None or isinstance(stored, bool):
         raise BadInputError(
-            f"{checkpoint.path} does not say how its images were resized and normalised: a release before 2.7 of "
-            "anomalib saved a model that was made with the defaults. Load it with that release, and save it again with "
-            "pre_processor=PreProcessor(transform) given, or import it with a release from 2.7 on."
+            f"{checkpoint.path} does not say how its images were resized and normalised, and what its release does by "
+            "default is not known of this model. Make the model with pre_processor=PreProcessor(transform=…) in that "
+            "release, load the weights and save it again; or save it with anomalib 2.7."
         )
     step = _step(stored, checkpoint)
     if step.name != "Compose":

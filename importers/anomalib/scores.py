@@ -1,0 +1,120 @@
+"""What a checkpoint says of its scores: thresholds, the numbers that normalise them, sensitivities.
+
+Releases keep them in three places. 1.x has metrics among its tensors. 2.0 to 2.6 have tensors of a post-processor,
+whose switches stand among the model's arguments where it was given; 2.7 has the same tensors, and the switches as plain
+data. 1.x calls a score that equals the threshold NG, 2.x does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...bundle.imported import ImportRecord, Normalisation, ScoreScale
+from ...core.errors import BadInputError
+from .checkpoint import Checkpoint, Inert
+from .transform import Transform
+
+LIBRARY = "anomalib"
+_CONFIG = "anomalib_post_processor_config"
+_PARTS = ("image", "pixel")
+#: What 1.x calls the scores of images and the maps.
+_FORMER = {"image": "pred_scores", "pixel": "anomaly_maps"}
+_POST_PROCESSORS = ("PostProcessor", "OneClassPostProcessor")
+
+
+def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, score_scale: ScoreScale) -> ImportRecord:
+    """Return the record of an import.
+
+    Args:
+        checkpoint: the checkpoint.
+        model: name of the method in anomalib.
+        transform: what is done to an image before the model sees it.
+        score_scale: units in which the bundle shall give scores.
+
+    Raises:
+        BadInputError: scores are normalised or thresholded in a way that is not known, or ``score_scale`` is
+            anomalib's and the file does not say what that is.
+    """
+    switches = _switches(checkpoint)
+    found = [checkpoint.number(f"post_processor._{part}_threshold", f"{part}_threshold.value") for part in _PARTS]
+    if _switch(switches, "enable_threshold_matching", checkpoint):
+        # What one side lacks it takes from the other.
+        found = [found[1] if found[0] is None else found[0], found[0] if found[1] is None else found[1]]
+    image, pixel = (_normalisation(checkpoint, part, value) for part, value in zip(_PARTS, found, strict=True))
+    record = ImportRecord(
+        library=LIBRARY,
+        library_version=_version(checkpoint),
+        model=model,
+        file=checkpoint.path.name,
+        sha256=checkpoint.sha256,
+        mean=transform.mean,
+        std=transform.std,
+        image=image,
+        pixel=pixel,
+        image_sensitivity=_share(switches, "image_sensitivity", checkpoint),
+        pixel_sensitivity=_share(switches, "pixel_sensitivity", checkpoint),
+        score_scale=score_scale,
+        has_threshold=found[0] is not None,
+        is_inclusive=_is_former(checkpoint),
+    )
+    record.check_scale()
+    return record
+
+
+def _is_former(checkpoint: Checkpoint) -> bool:
+    """Whether a release before 2.0 wrote it, which keeps the names of its metrics' classes."""
+    return bool(checkpoint.classes)
+
+
+def _version(checkpoint: Checkpoint) -> str:
+    """The release as far as its format tells it."""
+    if _CONFIG in checkpoint.entries:
+        return "2.7 or later"
+    return "1.x" if _is_former(checkpoint) else "2.0 to 2.6"
+
+
+def _normalisation(checkpoint: Checkpoint, part: str, threshold: float | None) -> Normalisation | None:
+    kind = checkpoint.classes.get(f"{_FORMER[part]}_normalization_class", "MinMax")
+    if kind.rpartition(".")[2] != "MinMax":
+        raise BadInputError(
+            f"{checkpoint.path} normalises its scores by {kind} ({_FORMER[part]}_normalization_class); expected MinMax."
+        )
+    low, high = (
+        checkpoint.number(f"post_processor.{part}_{end}", f"normalization_metrics.{_FORMER[part]}.{end}")
+        for end in ("min", "max")
+    )
+    if low is None or high is None:
+        return None if threshold is None else Normalisation(threshold=threshold, low=threshold, high=threshold)
+    return Normalisation(threshold=0.5 * (low + high) if threshold is None else threshold, low=low, high=high)
+
+
+def _switches(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The post-processor's settings that are not the defaults, or all of them."""
+    config = checkpoint.entries.get(_CONFIG)
+    if isinstance(config, Mapping):
+        return config
+    settings = checkpoint.entries.get("hyper_parameters")
+    given = settings.get("post_processor") if isinstance(settings, Mapping) else None
+    if not isinstance(given, Inert):
+        return {}
+    if given.name.rpartition(".")[2] not in _POST_PROCESSORS or not isinstance(given.state, Mapping):
+        raise BadInputError(
+            f"{checkpoint.path} was made with post_processor = {given.name}; expected anomalib's own "
+            f"{_POST_PROCESSORS[0]}. What another one does to scores is not known here."
+        )
+    return given.state
+
+
+def _switch(switches: Mapping[str, Any], name: str, checkpoint: Checkpoint) -> bool:
+    value = switches.get(name, True)
+    if isinstance(value, bool):
+        return value
+    raise BadInputError(f"{checkpoint.path}: {name} of its post-processor is {value!r}; expected True or False.")
+
+
+def _share(switches: Mapping[str, Any], name: str, checkpoint: Checkpoint) -> float:
+    value = switches.get(name, 0.5)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0:
+        return float(value)
+    raise BadInputError(f"{checkpoint.path}: {name} of its post-processor is {value!r}; expected a share from 0 to 1.")

@@ -51,21 +51,19 @@ def test_the_numbers_are_found_where_each_release_keeps_them(contents, record):
 
 
 def test_a_score_equal_to_the_threshold_is_defective_before_2_0_and_good_since(contents, record):
-    for scale, on_it in (("native", 12.0), ("anomalib", 0.5)):
-        values = contents()
-        assert record(values, scale).threshold == on_it
-        threshold = record(former(contents()), scale).threshold
-        assert threshold < on_it
-        assert np.float32(threshold) == np.nextafter(np.float32(on_it), np.float32(0))
+    # The threshold is moved off the part whose own score it is, by 1e-5 of the range of scores (20, or 1).
+    for scale, on_it, moved in (("native", 12.0, 2e-4), ("anomalib", 0.5, 1e-5)):
+        np.testing.assert_allclose(record(contents(), scale).threshold, on_it + moved, rtol=1e-12)
+        np.testing.assert_allclose(record(former(contents()), scale).threshold, on_it - moved, rtol=1e-12)
 
 
 def test_a_sensitivity_moves_the_threshold_and_not_the_scale(contents, record):
     values = contents()
     values["anomalib_post_processor_config"] |= {"image_sensitivity": 0.7, "pixel_sensitivity": 0.2}
     native, scaled = record(values), record(values, "anomalib")
-    assert math.isclose(scaled.threshold, 0.3)
-    # The score that anomalib's scale shows as 0.3.
-    assert math.isclose((native.threshold - 12.0) / 20.0 + 0.5, 0.3)
+    assert math.isclose(scaled.threshold, 0.30001)
+    # The score that anomalib's scale shows as 0.30001.
+    assert math.isclose((native.threshold - 12.0) / 20.0 + 0.5, 0.30001)
     assert native.pixel_sensitivity == 0.2
 
 

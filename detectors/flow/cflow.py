@@ -8,7 +8,8 @@ What differs, and why:
 - The authors' code turns log-likelihoods into probabilities with the largest value of the whole test set. Here
   each level's largest value over the training features is a constant, and likelier vectors count as probability 1:
   ``p = exp(min(log-likelihood − ceiling, 0))``. So a score never depends on other frames, and needs no test data.
-  The map is the sum over levels of ``1 − p``, upsampled, in [0, num_levels].
+  The map is the sum over levels of ``1 − p``, upsampled, in [0, num_levels]. ``likeliest`` "image" compares each
+  image with its own likeliest vectors instead: so anomalib, given one image at a time, scores it.
 - All 200 epochs (the authors' 25 × 8) run and the last one is kept. The authors report, of each metric, the epoch that
   was best on the test images; no epoch is picked on them here.
 - As in the authors' code every image is turned by up to 5° to either side, anew in each epoch, and the vectors of 32
@@ -23,8 +24,9 @@ channels (squares, log-scales), likelihoods and map stay in fp32: an exponent wo
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +73,9 @@ class CFlowConfig(TrainedConfig):
         learning_rate: Adam's highest learning rate, after the warm-up.
         is_standardised: give every channel of the training features mean 0 and variance 1 first. The authors do
             not; it saves most of the epochs where features are large, as those of tf_efficientnet_lite0 are.
+        likeliest: what counts as probability 1: "training", each level's likeliest vector of the training images, or
+            "image", that of the image itself. With "image" the map says how much less likely than the image's
+            likeliest position each position is: an image that is wrong everywhere looks like a good one.
     """
 
     num_levels: Annotated[int, Range(low=1, high=3)] = 3
@@ -82,6 +87,7 @@ class CFlowConfig(TrainedConfig):
     vectors_per_step: Count = 256
     learning_rate: Positive = 2e-4
     is_standardised: bool = False
+    likeliest: Literal["training", "image"] = "training"
 
 
 def position_code(size: Size) -> Tensor:
@@ -109,7 +115,8 @@ class CFlow(AbstractDetector[CFlowConfig]):
     """CFlow in its training form: FrEIA's flows over vectors.
 
     Attributes:
-        ceilings: largest log-likelihood per dimension of each level over the training features, float32 (levels,).
+        ceilings: largest log-likelihood per dimension of each level over the training features, float32 (levels,);
+            unused where an image's own likeliest vectors take their place.
     """
 
     config_class = CFlowConfig
@@ -211,6 +218,11 @@ class CFlow(AbstractDetector[CFlowConfig]):
         """Normalised images float32 (N, 3, H, W) → feature vectors per level, float32 (N, h·w, C)."""
         return tuple(item.flatten(2).transpose(1, 2) for item in self.standardise(self.backbone(images)))
 
+    @property
+    def fixed_ceilings(self) -> Tensor | None:
+        """The ceilings, or None where each image has its own."""
+        return self.ceilings if self.config.likeliest == "training" else None
+
     def _cache(self, images: ImageSet, context: FitContext, stage: str) -> list[Tensor]:
         """Feature vectors per level, float32 (num_images, h·w, C)."""
         return cache_features(self.vectors, images, device=context.device, progress=context.progress, stage=stage)
@@ -244,26 +256,31 @@ class CFlow(AbstractDetector[CFlowConfig]):
             vectors = maps.permute(0, 2, 3, 1).flatten(0, 2)
             positions = torch.arange(math.prod(size)).repeat(len(images))
             likelihoods.append(self.log_likelihood(level, vectors, positions).view(-1, *size))
-        return improbability_map(likelihoods, self.ceilings, self.upsamples)
+        return improbability_map(likelihoods, self.fixed_ceilings, self.upsamples)
 
     def lower(self) -> Deployed:
         """Flows as 1×1 convolutions with the position baked in."""
         return Deployed(self.backbone, _Head(self), _Post(self))
 
 
-def improbability_map(likelihoods: list[Tensor], ceilings: Tensor, upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
+def improbability_map(
+    likelihoods: Sequence[Tensor], ceilings: Tensor | None, upsamples: nn.ModuleList
+) -> tuple[Tensor, Tensor]:
     """Sum over levels of ``1 − p``, upsampled: score float32 (N,), anomaly_map float32 (N, H, W) in [0, levels].
 
     Args:
         likelihoods: log-likelihood per dimension of each level, float32 (N, h, w).
-        ceilings: log-likelihood of each level that counts as p = 1, float32 (levels,).
+        ceilings: log-likelihood of each level that counts as p = 1, float32 (levels,). None takes the largest of each
+            image and level, and subtracts from each image's map its smallest value.
         upsamples: one SmoothUpsample per level.
     """
-    grown = [
-        upsample(1.0 - torch.exp(torch.clamp(likelihood - ceilings[level], max=0.0)))
-        for level, (upsample, likelihood) in enumerate(zip(upsamples, likelihoods, strict=True))
-    ]
+    grown = []
+    for level, (upsample, likelihood) in enumerate(zip(upsamples, likelihoods, strict=True)):
+        ceiling = likelihood.amax((1, 2), keepdim=True) if ceilings is None else ceilings[level]
+        grown.append(upsample(1.0 - torch.exp(torch.clamp(likelihood - ceiling, max=0.0))))
     anomaly_map = torch.stack(grown).sum(0)
+    if ceilings is None:
+        anomaly_map = anomaly_map - anomaly_map.amin((1, 2), keepdim=True)
     return anomaly_map.amax((1, 2)), anomaly_map
 
 
@@ -285,12 +302,12 @@ class _Head(nn.Module):
 class _Post(nn.Module):
     """Log-likelihoods → improbabilities, upsampled and added up → score and anomaly map."""
 
-    ceilings: Tensor
+    ceilings: Tensor | None
 
     def __init__(self, detector: CFlow) -> None:
         super().__init__()
-        self.register_buffer("ceilings", detector.ceilings)
+        self.register_buffer("ceilings", detector.fixed_ceilings)
         self.upsamples = detector.upsamples
 
     def forward(self, likelihoods: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        return improbability_map(list(likelihoods), self.ceilings, self.upsamples)
+        return improbability_map(likelihoods, self.ceilings, self.upsamples)

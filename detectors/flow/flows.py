@@ -14,10 +14,10 @@ is |z|² alone, and everything but the coupling itself folds away, exactly:
 - P is a renumbering of channels: folded into what comes next, the last one dropped, since a mean over channels
   does not see their order.
 
-With a dense P ("soft permutation") and a condition c beside x₁ (CFlow), P, γ and β merge into one affine 1×1
-convolution; the condition's share of the subnet's first layer is a constant map where c depends on the position
-alone; the last P is dropped, since ``|P v| = |v|``. The log-likelihood needs the Jacobian: the sum of log γ is a
-constant, the sum of clamp · tanh s is kept.
+With a condition c beside x₁ (CFlow), a dense P ("soft permutation"), γ and β merge into one affine 1×1 convolution;
+where P only renumbers the channels it is a Gather, γ and β after it. The condition's share of the subnet's first
+layer is a constant map where c depends on the position alone; the last P is dropped, since ``|P v| = |v|``. The
+log-likelihood needs the Jacobian: the sum of log γ is a constant, the sum of clamp · tanh s is kept.
 """
 
 import math
@@ -254,16 +254,14 @@ class LoweredConditionalFlow(nn.Module):
 
 
 class ConditionalCoupling(nn.Module):
-    """One coupling with the condition baked in, followed by the affine 1×1 convolution that rotates."""
+    """One coupling with the condition baked in, followed by what rotates or renumbers the channels."""
 
     condition: Tensor
-    rotation: Tensor
 
     def __init__(self, block: Any, condition: Tensor, *, is_last: bool) -> None:
         super().__init__()
         self.sizes = tuple(block.splits)
         self.clamp = float(block.clamp)
-        self.is_last = is_last
         first, _, last = block.subnet
         weight = first.weight.detach().double()
         passive, conditional = weight.split((self.sizes[0], weight.shape[1] - self.sizes[0]), 1)
@@ -273,11 +271,7 @@ class ConditionalCoupling(nn.Module):
         self.register_buffer("condition", baked.float())
         self.last = _fixed(0.1 * last.weight.detach().double()[:, :, None, None])
         self.last_bias = _fixed(0.1 * last.bias.detach().double())
-        if not is_last:
-            gain, shift = _affine(block)
-            matrix = block.w_perm.detach().double()
-            self.register_buffer("rotation", (matrix * gain)[:, :, None, None].float())
-            self.rotation_bias = _fixed(matrix @ shift)
+        self.mix = nn.Identity() if is_last else _mix(block)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """float32 (N, C, h, w) → the same after the block, and log-scales float32 (N, C // 2, h, w)."""
@@ -286,7 +280,39 @@ class ConditionalCoupling(nn.Module):
         log_scale, shift = F.conv2d(hidden, self.last, self.last_bias).chunk(2, 1)
         log_scale = self.clamp * torch.tanh(log_scale)
         maps = torch.cat([passive, active * torch.exp(log_scale) + shift], 1)
-        return maps if self.is_last else F.conv2d(maps, self.rotation, self.rotation_bias), log_scale
+        return self.mix(maps), log_scale
+
+
+def _mix(block: Any) -> nn.Module:
+    """Return a block's γ, β and P: a Gather where P only renumbers the channels, else a 1×1 convolution."""
+    matrix, (gain, shift) = block.w_perm.detach().double(), _affine(block)
+    order = matrix.argmax(1)
+    is_order = torch.equal(matrix, F.one_hot(order, len(matrix)).double())
+    return _Renumbering(order, gain, shift) if is_order else _Rotation(matrix, gain, shift)
+
+
+class _Rotation(nn.Module):
+    rotation: Tensor
+
+    def __init__(self, matrix: Tensor, gain: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rotation", (matrix * gain)[:, :, None, None].float())
+        self.bias = _fixed(matrix @ shift)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.conv2d(maps, self.rotation, self.bias)
+
+
+class _Renumbering(nn.Module):
+    order: Tensor
+
+    def __init__(self, order: Tensor, gain: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order.to(torch.int32))
+        self.gain, self.shift = (_fixed(values[order][:, None, None]) for values in (gain, shift))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.index_select(1, self.order) * self.gain + self.shift
 
 
 def _affine(block: Any) -> tuple[Tensor, Tensor]:

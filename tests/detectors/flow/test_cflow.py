@@ -32,12 +32,13 @@ FLOWS = [(16, 4), (7, 3), (9, 1), (2, 3), (3, 8)]
 SMALL = {"backbone": "resnet18", "weights": "random", "resize_px": 64, "crop_px": 64, "steps": 2}
 
 
-def random_flow(channels, steps, *, seed=0):
+def random_flow(channels, steps, *, seed=0, rotates=True):
     """A flow as after long training: scales and offsets away from one and zero."""
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     flow = build_conditional_flow(channels, 128, steps=steps, clamp=1.9, subnet=_subnet)
-    draw_rotations(flow, torch.Generator().manual_seed(seed))
+    if rotates:
+        draw_rotations(flow, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         for block in flow.module_list:
             # 0.1 · softplus(g, beta 0.5) lies around one where g lies around ten.
@@ -77,7 +78,16 @@ def test_lowered_likelihood_equals_freia(channels, steps):
     assert error_over_range(lowered, want, maps) < 1e-5
 
 
-@pytest.mark.parametrize("place", ["condition", "first", "last", "last_bias", "rotation", "rotation_bias"])
+@pytest.mark.parametrize(("channels", "steps"), FLOWS)
+def test_permutations_that_only_renumber_become_gathers(channels, steps):
+    flow, maps = random_flow(channels, steps, rotates=False), random_maps(channels)
+    lowered = LoweredConditionalFlow(flow, position_code(SIZE))
+    names = {name.partition(".mix.")[2] for name in lowered.state_dict() if ".mix." in name}
+    assert names == ({"order", "gain", "shift"} if steps > 1 else set())
+    assert error_over_range(lowered, reference_likelihood(flow, maps), maps) < 1e-5
+
+
+@pytest.mark.parametrize("place", ["condition", "first", "last", "last_bias", "mix.rotation", "mix.bias"])
 def test_a_broken_fold_is_seen(place):
     flow, maps = random_flow(16, 4), random_maps(16)
     want = reference_likelihood(flow, maps)
@@ -100,7 +110,7 @@ def test_constant_of_the_jacobian_counts_every_block():
 def test_the_last_rotation_is_left_out():
     lowered = LoweredConditionalFlow(random_flow(6, 3), position_code(SIZE))
     names = [name for name, _ in lowered.named_buffers() if name.endswith("rotation")]
-    assert names == ["couplings.0.rotation", "couplings.1.rotation"]
+    assert names == ["couplings.0.mix.rotation", "couplings.1.mix.rotation"]
     assert not [name for name, item in lowered.named_parameters() if item.requires_grad]
 
 
@@ -169,6 +179,37 @@ def test_likelier_than_any_training_vector_is_no_anomaly():
     upsamples = nn.ModuleList([SmoothUpsample((2, 2), (4, 4), sigma=0.0, align_corners=True)])
     score, _ = improbability_map([torch.full((1, 2, 2), 5.0)], torch.tensor([1.0]), upsamples)
     assert score.item() == 0.0
+
+
+def test_an_image_may_be_compared_with_itself():
+    """The sum of exp(likelihood − the image's largest one), upsampled, subtracted from its own largest value."""
+    generator = torch.Generator().manual_seed(0)
+    likelihoods = [5.0 * torch.randn(3, side, side, generator=generator) for side in (4, 2)]
+    upsamples = nn.ModuleList(SmoothUpsample((size, size), (16, 16), sigma=0.0, align_corners=True) for size in (4, 2))
+    score, anomaly_map = improbability_map(likelihoods, None, upsamples)
+    for number in range(3):
+        total = torch.zeros(16, 16, dtype=torch.float64)
+        for likelihood in likelihoods:
+            values = likelihood[number].double()
+            probability = torch.exp(values - values.max())[None, None]
+            total += nn.functional.interpolate(probability, (16, 16), mode="bilinear", align_corners=True)[0, 0]
+        want = (total.max() - total).numpy()
+        np.testing.assert_allclose(anomaly_map[number].numpy(), want, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(score[number].item(), want.max(), rtol=0, atol=1e-6)
+
+
+def test_its_own_ceilings_come_from_the_frame_alone():
+    torch.manual_seed(0)
+    settings = SMALL | {"num_levels": 2, "likeliest": "image"}
+    detector = build_detector("cflow", make_config("cflow", settings)).eval()
+    detector.ceilings.fill_(torch.nan)
+    images = torch.randn(3, 3, 64, 64)
+    with torch.no_grad():
+        together, lowered = detector(images), detector.lower().eval()(images)
+        alone = [detector(image[None]) for image in images]
+    for value, lowered_value, parts in zip(together, lowered, zip(*alone, strict=True), strict=True):
+        np.testing.assert_allclose(value.numpy(), torch.cat(parts).numpy(), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(lowered_value.numpy(), value.numpy(), rtol=0, atol=1e-5)
 
 
 def fitted_cflow(dataset, context=None, **settings):

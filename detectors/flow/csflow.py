@@ -17,16 +17,17 @@ What differs, and why:
 - All 240 epochs (the authors' 4 × 60) run and the last one is kept. The authors report the epoch that was best on the
   test images; no epoch is picked on them here.
 - The anomaly map, the mean over channels of z² at the finest scale, upsampled bilinearly, is weak: coarse, and in the
-  paper an illustration only.
+  paper an illustration only. ``combination`` "product" multiplies the maps of the three scales, as anomalib does.
 
 In fp16 the backbone and the subnets' convolutions compute in half precision. The stream of x, atan, exp and all
 means stay in fp32: four blocks multiply it by up to exp(3) each, and the score is a mean over 10⁵ squares.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import partial, reduce
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,8 @@ class CsFlowConfig(TrainedConfig):
         kernel: kernel size of the subnets' convolutions in all blocks but the last, odd.
         last_kernel: kernel size of the subnets' convolutions in the last block, odd.
         standardises: give every channel mean 0 and deviation 1 before the flow; the paper does not.
+        combination: which scales' mean squares make the map: "finest", that scale's alone, or "product", those of all
+            three, upsampled and multiplied.
         epochs: number of epochs, unless ``patience`` or a time limit ends the training before.
         batch_size: images per step.
         learning_rate: Adam's learning rate.
@@ -90,6 +93,7 @@ class CsFlowConfig(TrainedConfig):
     kernel: Count = 3
     last_kernel: Count = 5
     standardises: bool = False
+    combination: Literal["finest", "product"] = "finest"
     epochs: Count = 240
     batch_size: Count = 16
     learning_rate: Positive = 2e-4
@@ -123,7 +127,10 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
                 sizes=self.sizes,
             ),
         )
-        self.upsample = SmoothUpsample(self.sizes[0], config.crop_px, sigma=0.0, align_corners=False)
+        # The finest scale's stands alone, under the name that it has in checkpoints.
+        finest, *coarser = (SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=False) for size in self.sizes)
+        self.upsample = finest
+        self.coarser = nn.ModuleList(coarser if config.combination == "product" else [])
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:
@@ -174,7 +181,8 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         z, _ = self.flow(self.standardise(pack(pyramid_maps(self.backbone, images))))
-        return score_and_map(tuple(item.square().mean(1) for item in unpack(z, self.sizes)), self.upsample)
+        energies = tuple(item.square().mean(1) for item in unpack(z, self.sizes))
+        return score_and_map(energies, [self.upsample, *self.coarser])
 
     def lower(self) -> Deployed:
         """Flow without Jacobian or packing; γ, clamp and the sums over scales folded into the convolutions."""
@@ -211,15 +219,16 @@ def _backbone(config: CsFlowConfig) -> Backbone:
     return backbone
 
 
-def score_and_map(energies: Levels, upsample: nn.Module) -> tuple[Tensor, Tensor]:
-    """Half the mean of z², and the finest scale's map: score float32 (N,), anomaly_map float32 (N, H, W).
+def score_and_map(energies: Levels, upsamples: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Half the mean of z², and the product of the scales' maps: score float32 (N,), anomaly_map float32 (N, H, W).
 
     Args:
         energies: mean over channels of z², float32 (N, h, w) per scale, finest first.
-        upsample: SmoothUpsample of the finest scale.
+        upsamples: SmoothUpsample of each scale that is part of the map, finest first.
     """
     score = 0.5 * torch.cat([energy.flatten(1) for energy in energies], 1).mean(1)
-    return score, upsample(energies[0])
+    maps = [upsample(energy) for upsample, energy in zip(upsamples, energies, strict=False)]
+    return score, reduce(torch.mul, maps)
 
 
 class _Pyramid(nn.Module):
@@ -247,7 +256,7 @@ class _Head(nn.Module):
 class _Post(nn.Module):
     def __init__(self, detector: CsFlow) -> None:
         super().__init__()
-        self.upsample = detector.upsample
+        self.upsamples = nn.ModuleList([detector.upsample, *detector.coarser])
 
     def forward(self, energies: Levels) -> tuple[Tensor, Tensor]:
-        return score_and_map(energies, self.upsample)
+        return score_and_map(energies, list(self.upsamples))

@@ -134,6 +134,28 @@ def test_score_is_half_the_mean_square():
     np.testing.assert_allclose(anomaly_map.numpy(), want[:, 0].numpy(), rtol=0, atol=1e-5 * float(want.max()))
 
 
+@torch.no_grad()
+def test_the_map_may_be_the_product_of_all_scales():
+    detector = small(combination="product")  # γ = 0: z is a permutation of the features
+    images = torch.randn(2, 3, 64, 64)
+    score, anomaly_map = detector(images)
+    want = torch.ones(2, 64, 64, dtype=torch.float64)
+    for step in (1, 2, 4):
+        energy = detector.backbone(images[:, :, ::step, ::step])[0].double().square().mean(1, keepdim=True)
+        want *= F.interpolate(energy, size=(64, 64), mode="bilinear", align_corners=False)[:, 0]
+    np.testing.assert_allclose(anomaly_map.numpy(), want.numpy(), rtol=0, atol=1e-5 * float(want.max()))
+    np.testing.assert_array_equal(score.numpy(), small()(images)[0].numpy())
+    for got, reference in zip(detector.lower().eval()(images), (score, anomaly_map), strict=True):
+        np.testing.assert_allclose(got.numpy(), reference.numpy(), rtol=0, atol=1e-5 * float(reference.max()))
+
+
+def test_checkpoints_have_the_names_that_they_had():
+    """Those of the release before scales could be multiplied."""
+    names = set(small().state_dict())
+    assert {"upsample.rows", "upsample.columns", "standardise.mean", "standardise.rate"} < names
+    assert {name.partition(".")[0] for name in names} == {"upsample", "standardise", "backbone", "flow"}
+
+
 def test_gradients_are_no_longer_than_1(monkeypatch):
     """Adam is told gradients of norm 1 at most, as in the paper."""
     seen = []

@@ -10,7 +10,8 @@ What differs, and why:
 - Any timm CNN may teach. Where its finest map has 256 channels or more (the ResNet-50 family) the blocks are
   bottlenecks of half width, three of them in the OCBE and 3, 4, 6 in the student, as for wide_resnet50_2; elsewhere
   basic blocks, two each, as for resnet18. Where the teacher's map has negative values (EfficientNet's blocks end
-  without an activation) the student's last block has no ReLU, with which it could not restore them.
+  without an activation) the student's last block has no ReLU, with which it could not restore them. ``blocks``
+  "teacher" counts and sizes the blocks as anomalib does.
 - All 200 epochs of the paper run and the last one is kept. The authors' code evaluates on the test images every ten
   epochs; no epoch is picked on them here.
 - Batch statistics are computed over training images under the weights of each evaluated epoch (see ``calibration``),
@@ -20,9 +21,11 @@ What differs, and why:
 fp16: teacher, bottleneck and student. The cosines are not: sums of squares over a thousand channels can pass 65504.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -54,12 +57,36 @@ class ReverseDistillationConfig(TrainedConfig):
         batch_size: images per step.
         learning_rate: Adam's learning rate; its betas are the paper's (0.5, 0.999).
         anneals: let the learning rate warm up and fall by a cosine over ``epochs``; the paper keeps it constant.
+        blocks: which blocks the student is made of: "paper", as the paper's for its two teachers, or "teacher", for a
+            ResNet alone: in the decoder as many, of the same kind and width, as in the teacher's stages, and in the
+            bottleneck embedding, where they are bottlenecks, of a quarter of its width.
+        combination: what becomes of the levels' maps: "sum", as in the paper, or "product", smoothed after it.
     """
 
     epochs: Count = 200
     batch_size: Count = 16
     learning_rate: Positive = 5e-3
     anneals: bool = False
+    blocks: Literal["paper", "teacher"] = "paper"
+    combination: Literal["sum", "product"] = "sum"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """Number and kind of a student's blocks.
+
+    Attributes:
+        depths: number of blocks of each stage of the decoder, coarsest first.
+        embedding_depth: number of blocks of the embedding.
+        narrowing: how many times as narrow as its output a block of the decoder is between its 1×1 convolutions; 0 for
+            basic blocks, which have none.
+        embedding_narrowing: the same of the embedding.
+    """
+
+    depths: tuple[int, ...]
+    embedding_depth: int
+    narrowing: int
+    embedding_narrowing: int
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int, *, change: str) -> nn.Conv2d | nn.ConvTranspose2d:
@@ -77,16 +104,17 @@ class ResidualBlock(nn.Module):
         channels_in: number of input channels.
         channels_out: number of output channels.
         change: change of the size: ``"keep"``, ``"down"`` (half) or ``"up"`` (twice).
-        is_bottleneck: True for convolutions of 1×1, 3×3, 1×1 at half width; False for two of 3×3.
+        narrowing: for convolutions of 1×1, 3×3, 1×1, how many times as narrow as the output they are between; 0 for two
+            of 3×3.
         is_signed: True for no ReLU at the end.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, change: str, is_bottleneck: bool, is_signed: bool = False
+        self, channels_in: int, channels_out: int, *, change: str, narrowing: int, is_signed: bool = False
     ) -> None:
         super().__init__()
-        if is_bottleneck:
-            width = channels_out // 2
+        if narrowing:
+            width = channels_out // narrowing
             self.body = nn.Sequential(
                 conv_norm(channels_in, width, 1),
                 ConvNorm(_conv(width, width, 3, change=change), relu=True),
@@ -109,7 +137,7 @@ class ResidualBlock(nn.Module):
 
 
 def _stage(
-    channels_in: int, channels_out: int, *, change: str, is_bottleneck: bool, depth: int, is_signed: bool = False
+    channels_in: int, channels_out: int, *, change: str, narrowing: int, depth: int, is_signed: bool = False
 ) -> nn.Sequential:
     blocks = []
     for number in range(depth):
@@ -118,7 +146,7 @@ def _stage(
                 channels_in if number == 0 else channels_out,
                 channels_out,
                 change=change if number == 0 else "keep",
-                is_bottleneck=is_bottleneck,
+                narrowing=narrowing,
                 is_signed=is_signed and number == depth - 1,
             )
         )
@@ -131,25 +159,25 @@ class Student(nn.Module):
     Args:
         channels: number of channels of each of the teacher's maps, finest first.
         signed: whether each map can hold negative values.
+        blocks: number and kind of its blocks.
     """
 
-    def __init__(self, channels: tuple[int, ...], *, signed: tuple[bool, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], *, signed: tuple[bool, ...], blocks: Blocks) -> None:
         super().__init__()
-        is_bottleneck = channels[0] >= 256
         coarsest = channels[-1]
         self.fusion = nn.ModuleList(
             nn.Sequential(*(ConvNorm(_conv(a, b, 3, change="down"), relu=True) for a, b in pairwise(channels[level:])))
             for level in range(len(channels) - 1)
         )
-        depth = 3 if is_bottleneck else 2
         wide = 2 * coarsest
         fused = len(channels) * coarsest
-        self.embedding = _stage(fused, wide, change="down", is_bottleneck=is_bottleneck, depth=depth)
-        depths = (3, 4, 6) if is_bottleneck else (2, 2, 2)
+        self.embedding = _stage(
+            fused, wide, change="down", narrowing=blocks.embedding_narrowing, depth=blocks.embedding_depth
+        )
         steps = pairwise((wide, *reversed(channels)))
         self.decoder = nn.ModuleList(
-            _stage(a, b, change="up", is_bottleneck=is_bottleneck, depth=depth, is_signed=is_signed)
-            for (a, b), depth, is_signed in zip(steps, depths, reversed(signed), strict=True)
+            _stage(a, b, change="up", narrowing=blocks.narrowing, depth=depth, is_signed=is_signed)
+            for (a, b), depth, is_signed in zip(steps, blocks.depths, reversed(signed), strict=True)
         )
         for item in self.modules():
             if isinstance(item, nn.Conv2d):
@@ -180,10 +208,17 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
                 "each side needs a multiple of 32, at least 64. Use such as 256x256 or 128x384."
             )
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
-        self.student = Student(self.backbone.channels, signed=signed_maps(self.backbone))
+        channels = self.backbone.channels
+        blocks = paper_blocks(channels) if config.blocks == "paper" else teacher_blocks(self.backbone)
+        self.student = Student(channels, signed=signed_maps(self.backbone), blocks=blocks)
+        is_sum = config.combination == "sum"
         self.upsamples = nn.ModuleList(
-            SmoothUpsample(size, config.crop_px, sigma=_SIGMA, align_corners=True)
+            SmoothUpsample(size, config.crop_px, sigma=_SIGMA if is_sum else 0.0, align_corners=True)
             for size in self.backbone.map_sizes(config.crop_px)
+        )
+        # A sum may be smoothed before it is made, a product may not.
+        self.smooth = (
+            None if is_sum else SmoothUpsample(config.crop_px, config.crop_px, sigma=_SIGMA, align_corners=True)
         )
 
     @classmethod
@@ -223,11 +258,41 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         """Return score and anomaly_map; see ``AbstractDetector.forward``."""
         maps = self.backbone(images)
         differences = [1.0 - F.cosine_similarity(a, b, 1) for a, b in zip(maps, self.student(maps), strict=True)]
-        return summed_map(differences, self.upsamples)
+        return score_and_map(differences, self.upsamples, self.smooth)
 
     def lower(self) -> Deployed:
         """Normalisations folded, transposed convolutions as 1×1 ones, cosines as products of norms."""
         return Deployed(self.backbone, _Head(self), _Post(self))
+
+
+def paper_blocks(channels: tuple[int, ...]) -> Blocks:
+    """Return the blocks for a teacher's maps of these numbers of channels, finest first."""
+    if channels[0] >= 256:
+        return Blocks(depths=(3, 4, 6), embedding_depth=3, narrowing=2, embedding_narrowing=2)
+    return Blocks(depths=(2, 2, 2), embedding_depth=2, narrowing=0, embedding_narrowing=0)
+
+
+def teacher_blocks(backbone: Backbone) -> Blocks:
+    """Return blocks like the teacher's own.
+
+    Raises:
+        UsageError: the teacher is not made of a ResNet's blocks, or its convolutions are grouped.
+    """
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    network: Any = backbone.network
+    stages = [network.layer1, network.layer2, network.layer3] if isinstance(network, ResNet) else []
+    kinds = {type(block) for stage in stages for block in stage}
+    if kinds not in ({BasicBlock}, {Bottleneck}) or stages[0][0].conv2.groups != 1:
+        raise UsageError(
+            f"reverse_distillation: blocks is 'teacher' and the backbone a {type(network).__name__} whose blocks "
+            "cannot be mirrored. Use one such as resnet34 or wide_resnet50_2, or blocks 'paper'."
+        )
+    depths = tuple(len(stage) for stage in stages)
+    if kinds == {BasicBlock}:
+        return Blocks(depths=depths, embedding_depth=2, narrowing=0, embedding_narrowing=0)
+    narrowing = backbone.channels[0] // int(stages[0][0].conv1.out_channels)
+    return Blocks(depths=depths, embedding_depth=3, narrowing=narrowing, embedding_narrowing=4)
 
 
 def signed_maps(backbone: Backbone) -> tuple[bool, ...]:
@@ -243,10 +308,18 @@ def distillation_loss(targets: tuple[Tensor, ...], restored: tuple[Tensor, ...])
     return torch.stack(losses).sum(0).mean()
 
 
-def summed_map(differences: list[Tensor], upsamples: nn.ModuleList) -> tuple[Tensor, Tensor]:
-    """Sum over levels, upsampled and smoothed: score float32 (N,), anomaly_map float32 (N, H, W) in [0, 6]."""
+def score_and_map(
+    differences: Sequence[Tensor], upsamples: nn.ModuleList, smooth: nn.Module | None
+) -> tuple[Tensor, Tensor]:
+    """Levels upsampled, smoothed and added up, or multiplied: score float32 (N,), anomaly_map float32 (N, H, W).
+
+    Args:
+        differences: one minus the cosine of each level, float32 (N, h, w).
+        upsamples: one SmoothUpsample per level; it smooths what will be added up.
+        smooth: what smooths the product of the levels; None for their sum, a map in [0, 6].
+    """
     grown = [upsample(item) for upsample, item in zip(upsamples, differences, strict=True)]
-    anomaly_map = torch.stack(grown).sum(0)
+    anomaly_map = torch.stack(grown).sum(0) if smooth is None else smooth(reduce(torch.mul, grown))
     return anomaly_map.amax((1, 2)), anomaly_map
 
 
@@ -277,6 +350,7 @@ class _Post(nn.Module):
     def __init__(self, detector: ReverseDistillation) -> None:
         super().__init__()
         self.upsamples = detector.upsamples
+        self.smooth = detector.smooth
 
     def forward(self, differences: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        return summed_map(list(differences), self.upsamples)
+        return score_and_map(differences, self.upsamples, self.smooth)

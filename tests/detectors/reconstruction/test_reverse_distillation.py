@@ -6,7 +6,12 @@ F = torch.nn.functional
 
 from lineproof.core.errors import UsageError  # noqa: E402
 from lineproof.detectors.base import build_detector, make_config  # noqa: E402
-from lineproof.detectors.reconstruction.reverse_distillation import Student, distillation_loss, signed_maps  # noqa: E402
+from lineproof.detectors.reconstruction.reverse_distillation import (  # noqa: E402
+    Student,
+    distillation_loss,
+    paper_blocks,
+    signed_maps,
+)
 from lineproof.detectors.training.train import train  # noqa: E402
 
 ADAM = torch.optim.Adam
@@ -26,7 +31,7 @@ def small(**settings):
 )
 def test_student_has_the_papers_size(channels, published):
     with torch.device("meta"):
-        student = Student(channels, signed=UNSIGNED)
+        student = Student(channels, signed=UNSIGNED, blocks=paper_blocks(channels))
     count = sum(item.numel() for item in student.parameters())
     np.testing.assert_allclose(count, published, rtol=5e-3)
 
@@ -39,7 +44,7 @@ def test_extra_parameters_are_the_students():
 def test_student_restores_every_shape():
     maps = (torch.randn(2, 8, 16, 16), torch.randn(2, 16, 8, 8), torch.randn(2, 24, 4, 4))
     with torch.no_grad():
-        restored = Student((8, 16, 24), signed=UNSIGNED)(maps)
+        restored = Student((8, 16, 24), signed=UNSIGNED, blocks=paper_blocks((8, 16, 24)))(maps)
     assert [item.shape for item in restored] == [item.shape for item in maps]
     assert all(float(item.min()) >= 0.0 for item in restored)
 
@@ -68,6 +73,49 @@ def test_map_is_the_sum_of_smoothed_cosines():
             wanted += np.stack([ndimage.gaussian_filter(item, 4.0) for item in grown])
     np.testing.assert_allclose(anomaly_map.numpy(), wanted, atol=2e-6)
     np.testing.assert_array_equal(score.numpy(), anomaly_map.numpy().max((1, 2)))
+
+
+def test_map_may_be_the_smoothed_product_of_cosines():
+    detector = small(combination="product")
+    ndimage = pytest.importorskip("scipy.ndimage")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        score, anomaly_map = detector(images)
+        lowered = detector.lower().eval()(images)
+        maps = detector.backbone(images)
+        product = torch.ones(2, 64, 64, dtype=torch.float64)
+        for a, b in zip(maps, detector.student(maps), strict=True):
+            difference = 1.0 - F.cosine_similarity(a.double(), b.double())
+            product *= F.interpolate(difference[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0]
+    wanted = np.stack([ndimage.gaussian_filter(item, 4.0) for item in product.numpy()])
+    np.testing.assert_allclose(anomaly_map.numpy(), wanted, atol=2e-6)
+    np.testing.assert_array_equal(score.numpy(), anomaly_map.numpy().max((1, 2)))
+    np.testing.assert_allclose(lowered[1].numpy(), wanted, atol=4e-6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "depths", "width", "extra"),
+    [
+        ("resnet18", [2, 2, 2], None, 15_383_168),
+        ("resnet34", [3, 4, 6], None, 17_450_624),
+        ("resnet50", [3, 4, 6], 64, 46_651_392),
+        ("wide_resnet50_2", [3, 4, 6], 128, 55_747_072),
+    ],
+)
+def test_blocks_may_be_the_teachers(backbone, depths, width, extra):
+    """Counts of trained parameters as in anomalib's bottleneck and decoder."""
+    detector = small(backbone=backbone, blocks="teacher")
+    assert [len(stage) for stage in detector.student.decoder] == depths
+    assert detector.extra_parameters() == extra
+    if width:
+        assert detector.student.decoder[-1][0].body[0].conv.out_channels == width
+        assert detector.student.embedding[0].body[0].conv.out_channels == 512
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnext50_32x4d"])
+def test_a_teacher_whose_blocks_cannot_be_mirrored_is_refused(backbone):
+    with pytest.raises(UsageError, match=r"blocks is 'teacher' and the backbone a \w+ whose blocks cannot be mirrored"):
+        small(backbone=backbone, blocks="teacher")
 
 
 def test_a_perfect_student_finds_nothing():

@@ -23,7 +23,7 @@ fp16: teacher, bottleneck and student. The cosines are not: sums of squares over
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.errors import UsageError
+from ...core.linear import Border
 from ...core.size import size_text
 from ..backbones.features import Backbone, cache_features
 from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
@@ -61,6 +62,7 @@ class ReverseDistillationConfig(TrainedConfig):
             ResNet alone: in the decoder as many, of the same kind and width, as in the teacher's stages, and in the
             bottleneck embedding, where they are bottlenecks, of a quarter of its width.
         combination: what becomes of the levels' maps: "sum", as in the paper, or "product", smoothed after it.
+        border: how the smoothing continues the map beyond its border; anomalib has ``"reflect"``.
     """
 
     epochs: Count = 200
@@ -69,6 +71,7 @@ class ReverseDistillationConfig(TrainedConfig):
     anneals: bool = False
     blocks: Literal["paper", "teacher"] = "paper"
     combination: Literal["sum", "product"] = "sum"
+    border: Border = "symmetric"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,15 +214,13 @@ class ReverseDistillation(AbstractDetector[ReverseDistillationConfig]):
         channels = self.backbone.channels
         blocks = paper_blocks(channels) if config.blocks == "paper" else teacher_blocks(self.backbone)
         self.student = Student(channels, signed=signed_maps(self.backbone), blocks=blocks)
+        smoothed = partial(SmoothUpsample, size_out=config.crop_px, align_corners=True, border=config.border)
+        # A sum may be smoothed before it is made, a product may not.
         is_sum = config.combination == "sum"
         self.upsamples = nn.ModuleList(
-            SmoothUpsample(size, config.crop_px, sigma=_SIGMA if is_sum else 0.0, align_corners=True)
-            for size in self.backbone.map_sizes(config.crop_px)
+            smoothed(size, sigma=_SIGMA if is_sum else 0.0) for size in self.backbone.map_sizes(config.crop_px)
         )
-        # A sum may be smoothed before it is made, a product may not.
-        self.smooth = (
-            None if is_sum else SmoothUpsample(config.crop_px, config.crop_px, sigma=_SIGMA, align_corners=True)
-        )
+        self.smooth = None if is_sum else smoothed(config.crop_px, sigma=_SIGMA)
 
     @classmethod
     def quick_settings(cls) -> dict[str, Any]:

@@ -58,8 +58,9 @@ def test_student_can_restore_negative_maps_of_a_teacher_that_has_them():
     assert all(float(item.min()) < 0.0 for item in restored)
 
 
-def test_map_is_the_sum_of_smoothed_cosines():
-    detector = small()
+@pytest.mark.parametrize(("border", "mode"), [("symmetric", "reflect"), ("reflect", "mirror")])
+def test_map_is_the_sum_of_smoothed_cosines(border, mode):
+    detector = small(border=border)
     ndimage = pytest.importorskip("scipy.ndimage")
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -70,13 +71,14 @@ def test_map_is_the_sum_of_smoothed_cosines():
             a, b = a.double(), b.double()
             cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
             grown = F.interpolate(1.0 - cosine[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0].numpy()
-            wanted += np.stack([ndimage.gaussian_filter(item, 4.0) for item in grown])
+            wanted += np.stack([ndimage.gaussian_filter(item, 4.0, mode=mode) for item in grown])
     np.testing.assert_allclose(anomaly_map.numpy(), wanted, atol=2e-6)
     np.testing.assert_array_equal(score.numpy(), anomaly_map.numpy().max((1, 2)))
 
 
-def test_map_may_be_the_smoothed_product_of_cosines():
-    detector = small(combination="product")
+@pytest.mark.parametrize(("border", "mode"), [("symmetric", "reflect"), ("reflect", "mirror")])
+def test_map_may_be_the_smoothed_product_of_cosines(border, mode):
+    detector = small(combination="product", border=border)
     ndimage = pytest.importorskip("scipy.ndimage")
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -87,7 +89,7 @@ def test_map_may_be_the_smoothed_product_of_cosines():
         for a, b in zip(maps, detector.student(maps), strict=True):
             difference = 1.0 - F.cosine_similarity(a.double(), b.double())
             product *= F.interpolate(difference[:, None], (64, 64), mode="bilinear", align_corners=True)[:, 0]
-    wanted = np.stack([ndimage.gaussian_filter(item, 4.0) for item in product.numpy()])
+    wanted = np.stack([ndimage.gaussian_filter(item, 4.0, mode=mode) for item in product.numpy()])
     np.testing.assert_allclose(anomaly_map.numpy(), wanted, atol=2e-6)
     np.testing.assert_array_equal(score.numpy(), anomaly_map.numpy().max((1, 2)))
     np.testing.assert_allclose(lowered[1].numpy(), wanted, atol=4e-6)

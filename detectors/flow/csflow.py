@@ -13,7 +13,7 @@ What differs, and why:
   the last stage, which only widens the map, is left out.
 - The three scales, flattened and put side by side, go through FrEIA's own coupling block. So one permutation of the
   channels serves all scales, where the original draws one per scale: a channel is the same filter at every scale.
-- The original clamps to ±10⁶ after every block, which is never reached: left out.
+- The original cuts what leaves a block to ±10⁶, which no good image reaches: left out, unless ``largest`` says so.
 - All 240 epochs (the authors' 4 × 60) run and the last one is kept. The authors report the epoch that was best on the
   test images; no epoch is picked on them here.
 - The anomaly map, the mean over channels of z² at the finest scale, upsampled bilinearly, is weak: coarse, and in the
@@ -71,6 +71,8 @@ class CsFlowConfig(TrainedConfig):
         stride: down-scale factor of the features; each side of ``crop_px`` must be a multiple of four times this.
         steps: number of coupling blocks.
         clamp: bound of the log-scale of a coupling.
+        largest: what leaves a coupling block is cut to ± this; 0 cuts nothing. The authors and anomalib cut at 1e6.
+            Images unlike any in the training can reach it, and then their scores are those of the cut values.
         hidden_channels: number of hidden channels of a subnet, per scale.
         kernel: kernel size of the subnets' convolutions in all blocks but the last, odd.
         last_kernel: kernel size of the subnets' convolutions in the last block, odd.
@@ -89,6 +91,7 @@ class CsFlowConfig(TrainedConfig):
     stride: Count = 32
     steps: Count = 4
     clamp: Positive = 3.0
+    largest: NotNegative = 0.0
     hidden_channels: Count = 1024
     kernel: Count = 3
     last_kernel: Count = 5
@@ -126,6 +129,7 @@ class CsFlow(AbstractDetector[CsFlowConfig]):
                 kernel=config.last_kernel if step == config.steps - 1 else config.kernel,
                 sizes=self.sizes,
             ),
+            largest=config.largest or math.inf,
         )
         # The finest scale's stands alone, under the name that it has in checkpoints.
         finest, *coarser = (SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=False) for size in self.sizes)
@@ -246,7 +250,7 @@ class _Head(nn.Module):
     def __init__(self, detector: CsFlow) -> None:
         super().__init__()
         self.standardise = detector.standardise
-        self.flow = LoweredGlow(detector.flow, LoweredCrossScale)
+        self.flow = LoweredGlow(detector.flow, LoweredCrossScale, largest=detector.config.largest or math.inf)
 
     def forward(self, maps: Levels) -> Levels:
         z = self.flow(tuple(self.standardise(item) for item in maps))

@@ -63,7 +63,13 @@ def soft_clamp(log_scale: Tensor, clamp: float) -> Tensor:
     return _ATAN_GAIN * torch.atan(log_scale / clamp)
 
 
-def build_glow(*dims: int, steps: int, clamp: float, subnet: Callable[[int], Callable[[int, int], nn.Module]]) -> Any:
+def build_glow(
+    *dims: int,
+    steps: int,
+    clamp: float,
+    subnet: Callable[[int], Callable[[int, int], nn.Module]],
+    largest: float = math.inf,
+) -> Any:
     """A FrEIA sequence of permutations and GLOW coupling blocks.
 
     Args:
@@ -71,6 +77,7 @@ def build_glow(*dims: int, steps: int, clamp: float, subnet: Callable[[int], Cal
         steps: number of blocks.
         clamp: bound of the log-scale.
         subnet: step index → constructor ``(channels_in, channels_out)``.
+        largest: what leaves a block is cut to ± this; infinite for no cut.
     """
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import GLOWCouplingBlock, PermuteRandom
@@ -84,7 +91,16 @@ def build_glow(*dims: int, steps: int, clamp: float, subnet: Callable[[int], Cal
             clamp=clamp,
             clamp_activation=partial(soft_clamp, clamp=clamp),
         )
+        if math.isfinite(largest):
+            # A module of its own would move the others' places, and so the names in checkpoints.
+            flow.module_list[-1].register_forward_hook(partial(_cut, largest=largest))
     return flow
+
+
+def _cut(_module: nn.Module, _inputs: Any, output: Any, *, largest: float) -> Any:
+    """What a FrEIA block returns, its values cut; the Jacobian is that of the block, as in the authors' code."""
+    (values,), log_jacobian = output
+    return (values.clamp(-largest, largest),), log_jacobian
 
 
 def glow_loss(flow: Any, values: Tensor) -> Tensor:
@@ -137,10 +153,12 @@ class LoweredGlow(nn.Module):
         flow: flow in training form.
         lower: a trained subnet and the gains of its output channels, float64 (C,) → that subnet over levels, with
             the gains folded into its last layer.
+        largest: see ``build_glow``.
     """
 
-    def __init__(self, flow: Any, lower: Callable[[Any, Tensor], nn.Module]) -> None:
+    def __init__(self, flow: Any, lower: Callable[[Any, Tensor], nn.Module], *, largest: float = math.inf) -> None:
         super().__init__()
+        self.largest = largest
         blocks = list(flow.module_list)
         self.couplings = nn.ModuleList(
             GlowCoupling(block, permutation.perm.detach(), lower)
@@ -151,6 +169,8 @@ class LoweredGlow(nn.Module):
         """float32 (N, C, …) per level → z, the same shapes."""
         for coupling in self.couplings:
             levels = coupling(levels)
+            if math.isfinite(self.largest):
+                levels = tuple(level.clamp(-self.largest, self.largest) for level in levels)
         return levels
 
 

@@ -2,8 +2,8 @@
 
 timm's ``efficientnet_b5`` is the same network but for the epsilon of its batch normalisations, which goes into their
 variances. The permutations are no tensors: anomalib draws them from NumPy's generator, seeded by the number of the
-block, one for all scales. Its map is the product of the scales' mean squares. It clamps to ±10⁶ after every block;
-ours does not.
+block, one for all scales. Its map is the product of the scales' mean squares. It cuts to ±10⁶ what
+leaves a block.
 """
 
 import numpy as np
@@ -53,6 +53,7 @@ def convert_csflow(source: Source) -> Converted:
         "backbone": "efficientnet_b5",
         "steps": steps,
         "clamp": settings.take("clamp", 3.0),
+        "largest": 1e6,
         "hidden_channels": settings.take("cross_conv_hidden_channels", 1024),
         "combination": "product",
     }

@@ -149,6 +149,28 @@ def test_the_map_may_be_the_product_of_all_scales():
         np.testing.assert_allclose(got.numpy(), reference.numpy(), rtol=0, atol=1e-5 * float(reference.max()))
 
 
+@torch.no_grad()
+def test_what_leaves_a_block_may_be_cut():
+    """Block by block, so that what is cut goes on into the next one; names and weights stay."""
+    plain, detector = excited(small()), excited(small(largest=2.0))
+    assert list(plain.state_dict()) == list(detector.state_dict())
+    detector.load_state_dict(plain.state_dict())
+    images = 3.0 * torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    values = pack(csflow.pyramid_maps(plain.backbone, images))
+    for permutation, block in zip(plain.flow.module_list[::2], plain.flow.module_list[1::2], strict=True):
+        (values,), _ = block(permutation([values])[0])
+        assert float(values.abs().max()) > 2.0
+        values = values.clamp(-2.0, 2.0)
+    want = tuple(item.square().mean(1) for item in unpack(values, SIZES))
+    score = 0.5 * torch.cat([item.flatten(1) for item in want], 1).mean(1)
+    lowered = detector.lower().eval()
+    for got in (detector(images), lowered(images)):
+        np.testing.assert_allclose(got[0].numpy(), score.numpy(), rtol=1e-5)
+    for got, item in zip(lowered.head(lowered.backbone(images)), want, strict=True):
+        np.testing.assert_allclose(got.numpy(), item.numpy(), rtol=0, atol=1e-5 * float(item.max()))
+    assert float(plain(images)[0].min() - score.max()) > 0.1
+
+
 def test_checkpoints_have_the_names_that_they_had():
     """Those of the release before scales could be multiplied."""
     names = set(small().state_dict())

@@ -5,15 +5,16 @@ stand where they would after training, so that scores are neither all alike nor 
 """
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from lineproof.data.dataset import check_contents, open_dataset
-from lineproof.importers.anomalib.checkpoint import read_checkpoint
+from lineproof.importers.anomalib.checkpoint import Checkpoint, read_checkpoint
 from lineproof.importers.anomalib.run import build, convert
-from lineproof.importers.anomalib.transform import read_transform
+from lineproof.importers.anomalib.transform import Transform, read_transform
 
 SIZE_PX = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -228,3 +229,67 @@ def check_equal():
 def part(sample_folder):
     """The sample's object: good images in all splits, and defective ones to test with."""
     return check_contents(open_dataset(sample_folder, category="flange"), "image")
+
+
+@pytest.fixture(scope="session")
+def imported():
+    """A function from a model's tensors, settings and image size to our detector."""
+
+    def get(state, settings, size=(64, 64)):
+        checkpoint = Checkpoint(
+            path=Path("model.ckpt"),
+            sha256="",
+            tensors={f"model.{name}": tensor for name, tensor in state.items()},
+            entries={"hyper_parameters": settings},
+        )
+        transform = Transform(resize_px=size, crop_px=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+        return build(convert(checkpoint, transform), transform, checkpoint)
+
+    return get
+
+
+@pytest.fixture
+def drawn():
+    """A maker of random tensors by shape: convolutions and linear layers of unit gain, normalisations about one."""
+    return Drawn()
+
+
+class Drawn:
+    """Random tensors under the names of a state dict, the same in every test."""
+
+    def __init__(self):
+        self.generator = torch.Generator().manual_seed(0)
+        self.state = {}
+
+    def normal(self, name, *shape, scale=1.0):
+        self.state[name] = scale * torch.randn(*shape, generator=self.generator)
+
+    def uniform(self, name, *shape, low=0.5, high=1.5):
+        self.state[name] = low + (high - low) * torch.rand(*shape, generator=self.generator)
+
+    def layer(self, name, *shape, has_bias=True):
+        """A convolution or a linear layer; the first of ``shape`` is its number of outputs."""
+        fan_in = torch.Size(shape[1:]).numel()
+        self.normal(f"{name}.weight", *shape, scale=fan_in**-0.5)
+        if has_bias:
+            self.normal(f"{name}.bias", shape[0], scale=0.3)
+
+    def grown(self, name, channels_in, channels_out):
+        """A transposed convolution of kernel 2."""
+        self.normal(f"{name}.weight", channels_in, channels_out, 2, 2, scale=channels_in**-0.5)
+
+    def norm(self, name, channels):
+        """A batch normalisation."""
+        self.uniform(f"{name}.weight", channels)
+        self.normal(f"{name}.bias", channels, scale=0.3)
+        self.normal(f"{name}.running_mean", channels, scale=0.3)
+        self.uniform(f"{name}.running_var", channels)
+        self.state[f"{name}.num_batches_tracked"] = torch.tensor(5)
+
+    def network(self, prefix, network):
+        """The tensors of a timm network."""
+        self.state |= {f"{prefix}.{name}": tensor for name, tensor in network.state_dict().items()}
+
+    def double(self):
+        """All of them in float64, as a reference computes with them."""
+        return {name: tensor.double() for name, tensor in self.state.items()}

@@ -17,7 +17,7 @@ from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 
 FORMAT_VERSION = 2
 #: Fields that a file of this version may lack. None is left out, or the seal of such a file would not fit any more.
-_LATER = frozenset({"pretrained", "refit", "imported"})
+_LATER = frozenset({"pretrained", "refit", "imported", "tiles"})
 #: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
 NOT_RECORDED = (
     "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
@@ -286,7 +286,7 @@ class Manifest:
         """
         parts = {
             "model": self.model_sha256,
-            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "preprocessing": dataclasses.asdict(self.preprocessing, dict_factory=_without_later),
             "inputs": [dataclasses.asdict(spec) for spec in self.inputs],
             "outputs": [dataclasses.asdict(spec) for spec in self.outputs],
             "threshold": self.threshold.value,

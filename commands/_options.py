@@ -27,6 +27,13 @@ OwnCategory = Annotated[
     str | None, Option("--category", help="Category of the data set; the bundle's own where left out.")
 ]
 FitRule = Annotated[str | None, Option("--fit", help="How images of another size become frames: stretch, pad or crop.")]
+TileSize = Annotated[
+    str | None,
+    Option("--tiles", help="Size of the tiles that large frames are cut into, in pixels of the frame: HEIGHTxWIDTH."),
+]
+Overlap = Annotated[
+    int | None, Option("--overlap", help="Number of pixels that neighbouring tiles share; 0 where left out.")
+]
 OtherData = Annotated[
     bool, Option("--other-data", help="Accept a data set of another name than the one the bundle was trained on.")
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.errors import UsageError
 from ..core.size import Size, parse_size
+from ..core.tiles import Tiles
 
 
 def parse_frame(text: str) -> tuple[int, int, int]:
@@ -60,6 +61,24 @@ def parse_image_size(text: str, *, option: str) -> Size:
         return parse_size(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}.") from None
+
+
+def parse_tiles(text: str | None, *, overlap: int | None) -> Tiles | None:
+    """Read --tiles and --overlap.
+
+    Args:
+        text: ``HEIGHTxWIDTH`` in pixels of the frame, or one number for a square; None for no tiles.
+        overlap: pixels that neighbouring tiles share; None for 0.
+
+    Raises:
+        UsageError: the text has another form, an overlap is given alone, or it is not smaller than a tile.
+    """
+    if text is None:
+        if overlap is not None:
+            raise UsageError(f"--overlap is {overlap}, but there are no tiles. Give --tiles HEIGHTxWIDTH as well.")
+        return None
+    height, width = parse_image_size(text, option="--tiles")
+    return Tiles(height_px=height, width_px=width, overlap_px=overlap or 0)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ..host.needs import EXPORT_MODULES, Needs
-from ._options import AcceptUndecided, AsJson, FitRule, MaxFalseReject, Quiet, Verbose
+from ._options import AcceptUndecided, AsJson, FitRule, MaxFalseReject, Overlap, Quiet, TileSize, Verbose
 
 NEEDS = Needs(modules=EXPORT_MODULES, has_engine=True, writes=".")
 
@@ -23,6 +23,8 @@ def export(
         str | None, Option(help="Size of the camera's frames in pixels: HEIGHTxWIDTH, or HEIGHTxWIDTHx1 for mono.")
     ] = None,
     fit: FitRule = None,
+    tiles: TileSize = None,
+    overlap: Overlap = None,
     batch: Annotated[
         str, Option(help="Largest number of frames per call, alone or as the last of smallest:usual:largest.")
     ] = "1:1:8",
@@ -56,7 +58,7 @@ def export(
     from ..export.options import ExportOptions
     from ..sweep.chain import ExportRequest, export_and_prove
     from ._console import Ui
-    from ._parse import parse_batches, parse_frame, parse_share
+    from ._parse import parse_batches, parse_frame, parse_share, parse_tiles
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = ExportOptions(
@@ -66,6 +68,7 @@ def export(
         max_false_reject=parse_share(max_false_reject),
         has_reference=reference,
         fit=None if fit is None else check_fit(fit),
+        tiles=parse_tiles(tiles, overlap=overlap),
         data=data,
     )
     request = ExportRequest(

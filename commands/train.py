@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from ..host.needs import TRAINING_MODULES, Needs
-from ._options import AsJson, Category, FitRule, Quiet, Verbose
+from ._options import AsJson, Category, FitRule, Overlap, Quiet, TileSize, Verbose
 
 NEEDS = Needs(modules=TRAINING_MODULES, writes="runs")
 
@@ -41,6 +41,8 @@ def train(
     frame: Annotated[
         str | None, Option(help="Size of the frames in pixels: HEIGHTxWIDTH; taken from the images where left out.")
     ] = None,
+    tiles: TileSize = None,
+    overlap: Overlap = None,
     bit_depth: Annotated[
         int | None, Option(help="Number of bits that the camera used in 16-bit images, such as 12.")
     ] = None,
@@ -83,7 +85,7 @@ def train(
     from ..detectors.training.options import TrainOptions
     from ._again import typed_line
     from ._console import Ui
-    from ._parse import parse_frame_size, parse_image_size, parse_settings
+    from ._parse import parse_frame_size, parse_image_size, parse_settings, parse_tiles
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     resize_px = parse_image_size(image_size, option="--image-size") if image_size else None
@@ -99,6 +101,7 @@ def train(
         save_every_s=60.0 * save_every,
         fit=check_fit(fit or "none"),
         frame=parse_frame_size(frame) if frame else None,
+        tiles=parse_tiles(tiles, overlap=overlap),
         bit_depth=bit_depth,
         num_workers=workers,
         command=typed_line(context, without=("out", "as_json", "quiet", "verbose")),

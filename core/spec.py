@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,6 +12,7 @@ from .errors import BadInputError, UsageError
 from .geometry import Axis
 from .size import Size, size_text
 from .strict import IN_FILE
+from .tiles import Tiles
 
 PRECISIONS = ("fp32", "fp16", "int8")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -120,20 +121,30 @@ def check_bit_depth(bit_depth: int | None) -> None:
         )
 
 
+def check_whole_tiles(resize_px: Size, crop_px: Size) -> None:
+    """Raise UsageError where a centre crop would leave stripes between tiles unseen."""
+    if resize_px != crop_px:
+        raise UsageError(
+            f"tiles (--tiles) and a centre crop from {size_text(resize_px)} to {size_text(crop_px)} leave stripes "
+            f"between tiles that nobody sees. Crop nothing: --image-size {size_text(crop_px)} alone."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image becomes a frame, and what the graph does to the frame: resize, centre crop, normalise.
+    """How an image becomes a frame, and what the graph does to the frame: cut, resize, centre crop, normalise.
 
-    The resize is the antialiased bilinear one (a triangle filter whose support grows with the down-scale
-    factor), in float32, without rounding to grey levels in between. The last three fields concern images in files,
-    before the graph; see ``data.inputs.image``.
+    Where there are tiles, every tile is resized and normalised like a frame of its own. The resize is the antialiased
+    bilinear one (a triangle filter whose support grows with the down-scale factor), in float32, without rounding to
+    grey levels in between. ``fit``, ``bit_depth`` and ``channel_order`` concern images in files, before the graph; see
+    ``data.inputs.image``.
 
     Attributes:
         frame_height_px: height H of the camera frame.
         frame_width_px: width W of the camera frame.
         frame_channels: 3 (RGB) or 1 (mono; repeated to three channels in the graph).
-        resize_height_px: height after the resize.
-        resize_width_px: width after the resize.
+        resize_height_px: height after the resize, of the frame or of each tile.
+        resize_width_px: width after the resize, likewise.
         crop_height_px: height after the centre crop (equal to the resize height where nothing is cropped).
         crop_width_px: width after the centre crop.
         mean: per-channel mean on RGB in [0, 1].
@@ -143,6 +154,7 @@ class Preprocessing:
             None takes all 16.
         channel_order: ``"rgb"`` or ``"mono"``, the order in which the graph takes channels; it follows from
             ``frame_channels`` where left out.
+        tiles: how the frame is cut into tiles; None looks at it as a whole.
     """
 
     kind: ClassVar[str] = "image"
@@ -161,6 +173,7 @@ class Preprocessing:
     fit: Fit = "none"
     bit_depth: int | None = None
     channel_order: str = ""
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         if self.frame_channels not in _ORDERS:
@@ -181,6 +194,9 @@ class Preprocessing:
             )
         if min(self.frame_height_px, self.frame_width_px, self.crop_height_px, self.crop_width_px) < 1:
             raise UsageError(f"Every size must be at least 1 pixel: {self}.")
+        if self.tiles:
+            self.tiles.axes(self.frame_shape[:2])
+            check_whole_tiles((self.resize_height_px, self.resize_width_px), (self.crop_height_px, self.crop_width_px))
 
     @classmethod
     def of(
@@ -229,8 +245,19 @@ class Preprocessing:
         return TensorSpec("frames", "uint8", ("N", *self.frame_shape))
 
     @property
+    def each(self) -> Preprocessing:
+        """What is done to each tile, as if it were a frame; the whole where there are no tiles."""
+        if self.tiles is None:
+            return self
+        return replace(self, frame_height_px=self.tiles.height_px, frame_width_px=self.tiles.width_px, tiles=None)
+
+    @property
     def axes(self) -> tuple[Axis, Axis]:
-        """Rows and columns: where the anomaly map lies on the frame."""
+        """Rows and columns: where the anomaly map lies on the frame; that of tiles covers all of it."""
+        if self.tiles:
+            frame = self.frame_shape[:2]
+            sizes = self.tiles.map_size(frame, (self.crop_height_px, self.crop_width_px))
+            return Axis(frame[0], sizes[0], sizes[0]), Axis(frame[1], sizes[1], sizes[1])
         return (
             Axis(self.frame_height_px, self.resize_height_px, self.crop_height_px),
             Axis(self.frame_width_px, self.resize_width_px, self.crop_width_px),
@@ -245,15 +272,28 @@ class Preprocessing:
         """What happens to an image before the graph, and in it."""
         return (
             f"Images in files: of another size {FIT_WORDS[self.fit]}; 16-bit images hold {self.bit_depth or 16} bits.",
-            f"In the graph: antialiased resize to {self.resize_height_px}x{self.resize_width_px}, centre crop to "
-            f"{self.crop_height_px}x{self.crop_width_px}, mean {self.mean}, std {self.std}.",
+            f"In the graph: {self._tiling()}antialiased resize to {self.resize_height_px}x{self.resize_width_px}, "
+            f"centre crop to {self.crop_height_px}x{self.crop_width_px}, mean {self.mean}, std {self.std}.",
         )
+
+    def _tiling(self) -> str:
+        """How the frame is cut, at the head of what is done to each tile; "" where it is not."""
+        if self.tiles is None:
+            return ""
+        rows, columns = self.tiles.axes(self.frame_shape[:2])
+        return f"{rows.num} x {columns.num} tiles of {self.tiles.words()}, the score is the largest of theirs; of each "
 
     def differences(self, trained: FrameRule) -> tuple[str, ...]:
         """How these frames differ from those that training saw, in sentences."""
         notes = []
         size, seen = self.frame_shape[:2], trained.frame_shape[:2]
-        if size != seen:
+        if self.tiles and self.tiles.size == seen:
+            notes.append(
+                f"Frames are {size_text(size)} (height x width), looked at in tiles of {size_text(seen)}. Training saw "
+                "the centre of each image in that size alone: what never lies there is new to the detector. The "
+                "threshold is that of whole held-out frames."
+            )
+        elif size != seen:
             notes.append(
                 f"Frames are {size_text(size)} (height x width), training saw {size_text(seen)}: images are brought "
                 f"to them with fit {self.fit}."

@@ -24,6 +24,7 @@ from ..core.progress import Progress, silent
 from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
 from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
+from ..core.tiles import MAX_TILES, Tiles
 from ..data.decoding.conversions import Conversions
 from ..data.held_out import held_out_images
 from ..data.inputs.table import input_of
@@ -180,6 +181,55 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
     return fit
 
 
+def check_run(record: RunRecord, options: ExportOptions) -> None:
+    """Raise UsageError where frames or tiles are asked for that the run knows nothing of."""
+    check_frame(record, options)
+    check_tiles(record, options)
+
+
+def check_tiles(record: RunRecord, options: ExportOptions) -> Tiles | None:
+    """Return the tiles that the bundle's frames are cut into: the run's, the requested ones, or none.
+
+    A run that learned tiles may be exported with another overlap. One that learned the centres of larger images (fit
+    crop) knows what such a piece looks like, and its held-out images are whole frames, which set the threshold.
+
+    Raises:
+        UsageError: the run learned something else than such tiles, or a full batch of frames has too many of them.
+    """
+    tiles = record.tiles if options.tiles is None else options.tiles
+    if tiles is None:
+        return None
+    seen = f"tiles (--tiles) are {size_text(tiles.size)}, and the run was trained on"
+    if record.scans is not None:
+        raise UsageError(f"{seen} scans, which are measured whole. Leave it out.")
+    if record.tiles is not None and tiles.size != record.tiles.size:
+        raise UsageError(f"{seen} tiles of {size_text(record.tiles.size)}. Leave it out, or train again with --tiles.")
+    if record.tiles is None:
+        _check_centres(record, options, tiles, seen=seen)
+    num = tiles.num(options.frame[:2] if options.frame else record.frame)
+    if options.max_batch * num > MAX_TILES:
+        raise UsageError(
+            f"max_batch (--batch) is {options.max_batch}, and a frame has {num} tiles: {options.max_batch * num} at "
+            f"once, expected at most {MAX_TILES}. Give --batch {MAX_TILES // num}."
+        )
+    return tiles
+
+
+def _check_centres(record: RunRecord, options: ExportOptions, tiles: Tiles, *, seen: str) -> None:
+    """Refuse tiles of a run that learned no tiles, unless it learned centres of such a size and has whole frames."""
+    if tiles.size != record.frame or record.frame_fit != "crop":
+        raise UsageError(
+            f"{seen} frames of {size_text(record.frame)} with fit {record.frame_fit or 'none'}. Pieces of a frame are "
+            "something else to it than what it learned, and what the largest score of many good pieces may be is not "
+            "known. Train with --tiles on the camera's frames; or leave it out."
+        )
+    if options.frame is None:
+        raise UsageError(
+            f"{seen} the centres of larger images (fit crop), in that size. Say with frame (--frame) how large the "
+            "camera's frames are: the held-out images, cut to that size, set the threshold."
+        )
+
+
 def _preprocessing(
     detector: AbstractDetector[Any], record: RunRecord, options: ExportOptions, *, fit: Fit
 ) -> InputSpec:
@@ -194,7 +244,7 @@ def _preprocessing(
     frame_shape = options.frame or record.frame_shape
     config: DetectorConfig = detector.config
     imported = record.imported
-    return Preprocessing.of(
+    spec = Preprocessing.of(
         frame_shape,
         config.resize_px,
         config.crop_px,
@@ -202,6 +252,7 @@ def _preprocessing(
         fit=fit,
         bit_depth=record.bit_depth,
     )
+    return replace(spec, tiles=check_tiles(record, options))
 
 
 def _holdout_scores(
@@ -214,13 +265,13 @@ def _holdout_scores(
     progress: Progress,
 ) -> list[float]:
     """Return the scores of the held-out good images as such frames: the run's own where its size is the same."""
-    if spec.frame_shape == record.frame_shape and record.frame_fit is not None:
+    if record.saw(spec) and record.frame_fit is not None:
         return list(record.holdout_scores)
     if record.training.refit:
         raise UsageError(
             f"The run was trained on frames of {record.frame[0]}x{record.frame[1]} (height x width) in RGB, and fitted "
-            "again to its held-out images: their scores as other frames would set no honest threshold. Leave --frame "
-            "out, or train with the --frame of the camera, or without --refit."
+            "again to its held-out images: their scores as other frames, or as other tiles, would set no honest "
+            "threshold. Leave --frame and --overlap out, or train with those of the camera, or without --refit."
         )
     reader = input_of(spec)
     scores: list[float] = []

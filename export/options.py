@@ -9,6 +9,7 @@ from typing import final
 from ..core.errors import UsageError
 from ..core.spec import Fit, check_fit
 from ..core.threshold import MAX_FALSE_REJECT
+from ..core.tiles import Tiles
 
 EXPORT_PRECISIONS = ("fp32", "fp16")
 
@@ -27,6 +28,7 @@ class ExportOptions:
         has_reference: put the PyTorch weights into the bundle, so that the torch engine can run it.
         fit: rule by which images of another size become frames, see ``data.inputs.fitting``; None takes the rule of
             the training.
+        tiles: how frames are cut into tiles; None takes the tiles of the training, if any.
         data: folder where the data set of the run lies now; None for the folder where it lay during the training.
     """
 
@@ -36,6 +38,7 @@ class ExportOptions:
     max_false_reject: float = MAX_FALSE_REJECT
     has_reference: bool = True
     fit: Fit | None = None
+    tiles: Tiles | None = None
     data: Path | None = None
 
     def check(self) -> None:

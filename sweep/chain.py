@@ -84,13 +84,13 @@ def export_and_prove(
             check_changeable(bundle.path)
             check_space(bundle.path, bundle.model_path.stat().st_size)
         return _prove(bundle, request, (), progress)
-    from ..export.bundle import check_frame, export_bundle
+    from ..export.bundle import check_run, export_bundle
 
     options.check()
-    run = _run(request)
+    run = _run(request, options)
     record = read_record(run) if run else None
     if record:
-        check_frame(record, options)
+        check_run(record, options)
     name = record.detector.name if record else request.source
     category = record.training.category if record else built_in_sample(name).category
     out = request.out or bundle_folder(category, name, options.precision)
@@ -104,7 +104,7 @@ def export_and_prove(
         proof = settle(place, _prove(bundle, request, conversions, progress), accept_undecided=request.accept_undecided)
     spec, threshold = proof.bundle.manifest.preprocessing, proof.bundle.manifest.threshold.value
     dataset = recorded_dataset(run, data=options.data)
-    operation = operation_of_run(run, dataset, frame=spec.frame_shape, threshold=threshold, progress=progress)
+    operation = operation_of_run(run, dataset, spec=spec, threshold=threshold, progress=progress)
     return dataclasses.replace(proof, operation=operation, data=DataNotes.of(dataset) if dataset else DataNotes())
 
 
@@ -136,7 +136,7 @@ def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
     return bundle
 
 
-def _run(request: ExportRequest) -> Path | None:
+def _run(request: ExportRequest, options: ExportOptions) -> Path | None:
     """The run folder that a request names; None where the detector is trained on the built-in sample first."""
     source = Path(request.source)
     refuse_unfinished(source)
@@ -163,4 +163,6 @@ def _run(request: ExportRequest) -> Path | None:
         if detector != request.source:
             raise UsageError(f"{given} and holds {detector or 'no finished run'}; expected a run of {request.source}.")
         return request.checkpoint
+    if request.is_sample and options.tiles:
+        raise UsageError("is_sample (--sample) learns whole frames; leave it or tiles (--tiles) out.")
     return None if request.is_sample else newest_run(request.source)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from ...core.camera import DivisionCamera
-from ...core.inputs import ScanRule
+from ...core.inputs import InputSpec, ScanRule
 from ...core.size import value_text
-from ...core.spec import Fit, FrameRule, Reads
-from ..imported import ImportRecord
+from ...core.spec import Fit, FrameRule, Preprocessing, Reads
+from ...core.tiles import Tiles
 from ..manifest import DetectorRecord, TrainingRecord
 
 
@@ -28,6 +28,7 @@ class StartedRun:
         seed: seed of every random choice; the same seed gives the same bits on a CPU.
         fit: how images of several sizes become frames, see ``data.inputs.fitting``.
         frame: height and width of the frames, in pixels, where they were named; None where they follow from the images.
+        tiles: how frames are cut into tiles; None where they are not.
         bit_depth: bits that the camera used in 16-bit images; None for all.
         data: folder of the data set, absolute.
         fitted: content hash of every image to fit on; None where an earlier release began the run.
@@ -45,6 +46,7 @@ class StartedRun:
     seed: int = 0
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
+    tiles: Tiles | None = None
     bit_depth: int | None = None
     data: str = ""
     fitted: tuple[str, ...] | None = None
@@ -135,6 +137,8 @@ class RunRecord:
         refit_scores: score that the detector gives each held-out image after it was fitted to them too; empty likewise.
         scans: how scans become what the detector takes; None where it takes images.
         imported: what an imported detector brought with it; None where lineproof trained it.
+        tiles: how frames were cut into tiles, each of which was learned as an image and of which the largest score is
+            the frame's; None where they were not.
     """
 
     detector: DetectorRecord
@@ -156,11 +160,17 @@ class RunRecord:
     refit_scores: tuple[float, ...] = ()
     scans: ScanRule | None = None
     imported: ImportRecord | None = None
+    tiles: Tiles | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the frames that training saw."""
         return self.scans.spec.frame_shape if self.scans else FrameRule.of(self.frame).frame_shape
+
+    def saw(self, spec: InputSpec) -> bool:
+        """Whether training scored images as such frames, cut into such tiles."""
+        tiles = spec.tiles if isinstance(spec, Preprocessing) else None
+        return (spec.frame_shape, tiles) == (self.frame_shape, self.tiles)
 
     @property
     def reads(self) -> Reads:

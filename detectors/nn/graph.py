@@ -12,6 +12,7 @@ from ...core.linear import Border, Growth, smooth_upsample_matrix
 from ...core.registry import resolve
 from ...core.size import Size
 from ...core.spec import Preprocessing
+from .tiles import CutTiles, StitchTiles
 
 #: ``kind`` of a specification → its part of the graph, from frames to what a detector takes.
 GRAPH_PARTS = {
@@ -32,8 +33,9 @@ def _float32(array: NDArray[np.float64]) -> Tensor:
 
 
 class Preprocess(nn.Module):
-    """Camera frames to normalised images: cast, antialiased resize, centre crop, normalise, all in float32.
+    """Camera frames to normalised images: cast, cut, antialiased resize, centre crop, normalise, all in float32.
 
+    Where there are tiles, each of them becomes an image: those of the first frame row by row, then those of the next.
     Where the frame has the right size already nothing is resized. Where both axes shrink by whole factors the
     resize is one strided depthwise convolution, its borders re-normalised. Elsewhere it is one constant matrix per
     axis, with the crop folded into their rows.
@@ -49,7 +51,8 @@ class Preprocess(nn.Module):
 
     def __init__(self, spec: Preprocessing) -> None:
         super().__init__()
-        self.spec = spec
+        self.cut = CutTiles(spec) if spec.tiles else nn.Identity()
+        self.spec = spec = spec.each
         scale = 1.0 / (255.0 * np.asarray(spec.std))
         bias = -np.asarray(spec.mean) / np.asarray(spec.std)
         self.register_buffer("scale", _float32(scale.reshape(1, 3, 1, 1)))
@@ -84,16 +87,17 @@ class Preprocess(nn.Module):
             frames: uint8 (N, H, W, 3) RGB or (N, H, W, 1) mono.
 
         Returns:
-            float32 (N, 3, crop_height, crop_width).
+            float32 (N, 3, crop_height, crop_width); N times the number of tiles where there are tiles.
         """
-        images = frames.to(torch.float32).permute(0, 3, 1, 2)
+        images = self.cut(frames.to(torch.float32)).permute(0, 3, 1, 2)
         if self.is_strided and self.strides != (1, 1):
             channels = self.spec.frame_channels
             images = F.conv2d(images, self.kernel, stride=self.strides, padding=self.padding, groups=channels)
             images = images * self.row_gain * self.column_gain
         elif not self.is_strided:
             images = self.rows @ images @ self.columns
-        return images * self.scale + self.bias
+        normalised: Tensor = images * self.scale + self.bias
+        return normalised
 
 
 def _interior_taps(stride: int) -> NDArray[np.float64]:
@@ -202,8 +206,11 @@ class FrameGraph(nn.Module):
         self.preprocess = graph_part(spec)
         self.detector = detector
         self.scale = foreign_scale(imported)
+        self.post = StitchTiles(spec) if isinstance(spec, Preprocessing) and spec.tiles else None
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames as in the specification's ``frames`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
         score, anomaly_map = self.detector(self.preprocess(frames))
+        if self.post is not None:
+            score, anomaly_map = self.post(score, anomaly_map)
         return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)

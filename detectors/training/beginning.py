@@ -29,9 +29,10 @@ _COMPARED = (
     "parameters",
     "refit",
     "seed",
+    "tiles",
     "weights",
 )
-_PLURAL = ("parameters", "weights")
+_PLURAL = ("parameters", "tiles", "weights")
 
 
 def describe_run(name: str, config: DetectorConfig) -> StartedRun:

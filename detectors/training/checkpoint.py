@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -87,10 +88,21 @@ def load_reference(
 
 
 def score_images(detector: nn.Module, images: Any, *, batch_size: int = 8) -> list[float]:
-    """Score the images of an ImageSet with the detector in its training form, ``batch_size`` images at a time."""
+    """Score the files of an ImageSet or a ScanSet with the detector in its training form.
+
+    Args:
+        detector: fitted detector.
+        images: what its ``forward`` takes.
+        batch_size: images, or tiles of images, at a time.
+
+    Returns:
+        The score of each file: where it was cut into tiles the largest of theirs.
+    """
     scores: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
             batch = images.batch(range(start, min(start + batch_size, len(images))))
             scores += detector(batch)[0].tolist()
-    return scores
+    # NumPy's maximum keeps what is no number, which must not be lost.
+    largest: list[float] = np.reshape(scores, (-1, images.num_tiles)).max(axis=1).tolist()
+    return largest

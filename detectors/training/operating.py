@@ -16,6 +16,7 @@ from typing import Any, final
 from ...bundle.atomic import file_sha256, write_atomic
 from ...bundle.runs.folder import CHECKPOINT, read_record, read_started
 from ...core.errors import BadInputError, LineproofError
+from ...core.inputs import InputSpec
 from ...core.progress import Progress, silent
 from ...core.spec import FrameRule
 from ...core.strict import read_as
@@ -85,7 +86,7 @@ def score_test_split(run: Path, dataset: Dataset, *, progress: Progress = silent
     skipped: list[tuple[str, str]] = []
 
     def make_set(paths: Sequence[Path]) -> Any:
-        return image_set(detector, paths, rule=rule, scans=record.scans, imported=record.imported)
+        return image_set(detector, paths, rule=rule, scans=record.scans, imported=record.imported, tiles=record.tiles)
 
     for sample, score in _score(scaled, dataset.test, make_set, progress):
         name = relative(sample.path, dataset.root)
@@ -146,20 +147,20 @@ def stored_scores(run: Path) -> TestScores | None:
 
 
 def operation_of_run(
-    run: Path, dataset: Dataset | None, *, frame: tuple[int, ...], threshold: float, progress: Progress = silent
+    run: Path, dataset: Dataset | None, *, spec: InputSpec, threshold: float, progress: Progress = silent
 ) -> RunOperation:
     """Return what a threshold does to the test images of a run, by its stored scores or by scoring them now.
 
     Args:
         run: folder of a finished run.
         dataset: data set that it was trained on; None where it is no longer there.
-        frame: height and width in pixels, and channels, of the bundle's frames.
+        spec: preprocessing of the bundle.
         threshold: threshold of the bundle, in units of the score.
         progress: called after every batch of images.
     """
     advice = "lineproof evaluate BUNDLE --data DIR measures it on images of yours."
-    if tuple(frame) != read_record(run).frame_shape:
-        return RunOperation(reason=f"the bundle's frames are not those of the training images. {advice}")
+    if not read_record(run).saw(spec):
+        return RunOperation(reason=f"the bundle's frames, or their tiles, are not those of the training. {advice}")
     scores = stored_scores(run)
     if scores is None:
         scores = score_test_split(run, dataset, progress=progress) if dataset else None

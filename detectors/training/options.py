@@ -7,6 +7,7 @@ from typing import final
 
 from ...bundle.runs.record import PresetRecord
 from ...core.spec import Fit
+from ...core.tiles import Tiles
 
 
 @final
@@ -26,6 +27,7 @@ class TrainOptions:
         fit: rule by which images of several sizes become frames of one size: ``"none"``, ``"stretch"``, ``"pad"`` or
             ``"crop"``; see ``data.inputs.fitting``.
         frame: height and width of the frames in pixels; None chooses them by the images, see ``choose_frame``.
+        tiles: how frames are cut into tiles, each of which is learned as an image; None leaves them whole.
         bit_depth: bits that the camera used in 16-bit images; None for all 16.
         num_workers: processes that load and augment images for a detector that learns from images; 0 loads them in
             the training's own process. The trained weights do not depend on it.
@@ -42,6 +44,7 @@ class TrainOptions:
     time_limit_s: float = 0.0
     fit: Fit = "none"
     frame: tuple[int, int] | None = None
+    tiles: Tiles | None = None
     bit_depth: int | None = None
     num_workers: int = 0
     preset: PresetRecord | None = None

@@ -35,10 +35,13 @@ class ScanSet:
     Attributes:
         paths: the scans.
         rule: how scans become what the detector takes.
+        num_tiles: 1, as an ``ImageSet`` has it: scans are not cut.
 
     Raises:
         BadInputError: there are no paths.
     """
+
+    num_tiles = 1
 
     def __init__(self, paths: Sequence[Path], rule: ScanRule) -> None:
         if not paths:

@@ -26,7 +26,8 @@ from ...core.inputs import ScanRule
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
 from ...core.size import NATIVE, size_text
-from ...core.spec import FrameRule, Reads, check_bit_depth, check_fit
+from ...core.spec import FrameRule, Reads, check_bit_depth, check_fit, check_whole_tiles
+from ...core.tiles import Tiles
 from ...core.words import counted
 from ...data.dataset import Dataset
 from ...data.records import relative
@@ -76,7 +77,8 @@ def train(
             named, or the run was begun with other parameters or images.
         BusyError: another process trains in this folder.
         StoppedError: Ctrl-C was pressed; the message names what is saved and the command that resumes the run.
-        UsageError: the image size is too small for any feature map, or an option is out of its range.
+        UsageError: the image size is too small for any feature map, an option is out of its range, or the frames
+            cannot be cut into the tiles.
         EnvironmentMissingError: CUDA was asked for, and torch has no CUDA GPU, or none with this index.
         LineproofError: the fit ended in weights, or in scores of held-out images, that are not finite.
     """
@@ -96,7 +98,7 @@ def train(
             kind, config, fitted, held_out, dataset=dataset, options=options, progress=progress
         )
     else:
-        frames = _look_at(fitted + held_out, options, progress)
+        frames = _look_at(config, fitted + held_out, options, progress)
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="a training run"), current(device):
         hashes = frames.hashes[: len(fitted)], frames.hashes[len(fitted) :]
@@ -197,6 +199,7 @@ def _begin(
         seed=options.seed,
         fit=options.fit,
         frame=options.frame,
+        tiles=options.tiles,
         bit_depth=options.bit_depth,
         data=str(dataset.root),
         fitted=fitted,
@@ -250,6 +253,7 @@ def _finish(
         first_fit=first.fit if first else {},
         refit_scores=tuple(scores) if first else (),
         scans=frames.scans,
+        tiles=frames.tiles,
     )
     write_json(run / RECORD, dataclasses.asdict(record))
     return record
@@ -274,6 +278,7 @@ class _Frames:
     conversions: tuple[str, ...]
     hashes: tuple[str, ...]
     scans: ScanRule | None = None
+    tiles: Tiles | None = None
 
     @property
     def calibrated(self) -> DivisionCamera | None:
@@ -281,21 +286,26 @@ class _Frames:
         return self.scans.camera if self.scans and self.scans.is_calibrated else None
 
     def of(self, detector: AbstractDetector[Any], paths: list[Path]) -> Any:
-        return image_set(detector, paths, rule=self.rule, scans=self.scans)
+        return image_set(detector, paths, rule=self.rule, scans=self.scans, tiles=self.tiles)
 
 
-def _look_at(paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
+def _look_at(config: DetectorConfig, paths: list[Path], options: TrainOptions, progress: Progress) -> _Frames:
     """Decode every image once before any work, so that a broken file or a size without a rule costs no training."""
     fit = check_fit(options.fit)
     check_bit_depth(options.bit_depth)
+    if options.tiles:
+        check_whole_tiles(config.resize_px, config.crop_px)
     seen = survey(paths, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
+    if options.tiles:
+        options.tiles.axes(frame)
     rule = FrameRule.of(frame, fit=fit, bit_depth=options.bit_depth)
     return _Frames(
         rule=rule,
         note=frame_sentence(seen.sizes, frame, fit=fit),
         conversions=seen.conversions.summary_lines(),
         hashes=seen.hashes,
+        tiles=options.tiles,
     )
 
 
@@ -317,6 +327,11 @@ def _look_at_scans(  # noqa: PLR0913 (what a training has, by name)
         raise UsageError(
             f"bit_depth (--bit-depth) is {options.bit_depth}; it says what 16-bit images hold, and this detector reads "
             "scans, of whose 16-bit colours the upper 8 bits are taken. Leave it out."
+        )
+    if options.tiles is not None:
+        raise UsageError(
+            f"tiles (--tiles) are {size_text(options.tiles.size)}; they cut images, and this detector reads scans, "
+            "whose extent is measured on the whole part. Leave it out."
         )
     seen = survey_scans(fitted + held_out, has_rgb=config.rgb, trim=config.trim, progress=progress)
     frame = choose_frame(seen.sizes, fit=fit, frame=options.frame)
@@ -342,6 +357,7 @@ def image_set(
     rule: FrameRule | None = None,
     scans: ScanRule | None = None,
     imported: ImportRecord | None = None,
+    tiles: Tiles | None = None,
 ) -> Any:
     """Return what a detector takes of the files at these paths.
 
@@ -351,6 +367,7 @@ def image_set(
         rule: rule by which each image becomes a frame; None keeps each at its own size.
         scans: how scans become what the detector takes; None where it takes images.
         imported: where an imported detector came from, which says its normalisation.
+        tiles: how each frame is cut into tiles, each an image of the set; None leaves it whole.
 
     Returns:
         An ``ImageSet``, or for a detector of scans a ``ScanSet``: what its ``fit`` and its ``forward`` take.
@@ -358,7 +375,8 @@ def image_set(
     if scans is not None:
         return ScanSet(paths, scans)
     mean, std = (imported.mean, imported.std) if imported else detector.normalisation
-    return ImageSet(paths, detector.config.resize_px, crop_px=detector.config.crop_px, mean=mean, std=std, rule=rule)
+    config = detector.config
+    return ImageSet(paths, config.resize_px, crop_px=config.crop_px, mean=mean, std=std, rule=rule, tiles=tiles)
 
 
 def split_good(dataset: Dataset, options: TrainOptions) -> tuple[list[Path], list[Path]]:

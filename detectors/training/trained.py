@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ...bundle.runs.record import RunRecord
+from ...core.size import Size, size_text
 from ...data.content import holdout_lines
 from ...data.notes import DataNotes
 from ...metrics.operating import RunOperation
@@ -70,9 +71,24 @@ class TrainingResult:
             *((detector.pretrained.sentence(),) if detector.pretrained else ()),
             ", ".join(f"{key} {_short(value)}" for key, value in short.items()),
             *((fit["notice"],) if "notice" in fit else ()),
-            *shape_notice(self.record.frame, detector.parameters["resize_px"]),
+            *self._tiling(),
+            *shape_notice(self._looked_at, detector.parameters["resize_px"]),
             *self.operation.summary_lines(),
             f"Run: {self.run}. Next: lineproof export {self.run}",
+        )
+
+    @property
+    def _looked_at(self) -> Size:
+        """Height and width of what the detector sees at once, before the resize: a tile, or a frame."""
+        return self.record.tiles.size if self.record.tiles else self.record.frame
+
+    def _tiling(self) -> tuple[str, ...]:
+        tiles, frame = self.record.tiles, self.record.frame
+        if tiles is None:
+            return ()
+        return (
+            f"Each frame of {size_text(frame)} is {tiles.num(frame)} tiles of {tiles.words()}; its score is the "
+            "largest of theirs.",
         )
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, StoppedError, UsageError
+from lineproof.core.spec import Preprocessing
 from lineproof.data.dataset import open_dataset
 from lineproof.data.notes import DataNotes
 from lineproof.data.records import relative
@@ -93,14 +94,14 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
 
     run = here / "run"
     shutil.copytree(trained.run, run)
-    frame = (*read_record(run).frame, 3)
-    kept = operation_of_run(run, None, frame=frame, threshold=1.0)
+    spec, other = (Preprocessing.of((*size, 3), (64, 64), (64, 64)) for size in (read_record(run).frame, (128, 128)))
+    kept = operation_of_run(run, None, spec=spec, threshold=1.0)
     (run / TEST_SCORES).unlink()
-    assert operation_of_run(run, recorded_dataset(run), frame=frame, threshold=1.0) == kept
+    assert operation_of_run(run, recorded_dataset(run), spec=spec, threshold=1.0) == kept
     assert stored_scores(run) == stored_scores(trained.run)
-    assert operation_of_run(run, None, frame=(128, 128, 3), threshold=1.0).summary_lines() == [
-        "No operating table: the bundle's frames are not those of the training images. lineproof evaluate BUNDLE "
-        "--data DIR measures it on images of yours."
+    assert operation_of_run(run, None, spec=other, threshold=1.0).summary_lines() == [
+        "No operating table: the bundle's frames, or their tiles, are not those of the training. lineproof evaluate "
+        "BUNDLE --data DIR measures it on images of yours."
     ]
 
 
@@ -114,7 +115,8 @@ def test_scores_of_other_weights_are_not_taken(trained, here):
     assert stored_scores(run) is None
     started = json.loads((run / "train.json").read_text())
     (run / "train.json").write_text(json.dumps({**started, "data": str(here / "gone")}))
-    operation = operation_of_run(run, recorded_dataset(run), frame=(*read_record(run).frame, 3), threshold=1.0)
+    spec = Preprocessing.of((*read_record(run).frame, 3), (64, 64), (64, 64))
+    operation = operation_of_run(run, recorded_dataset(run), spec=spec, threshold=1.0)
     assert operation.summary_lines()[0].startswith("No operating table: no labelled test images are at hand.")
 
 

@@ -50,7 +50,7 @@ class Tiles:
         if not 0 <= self.overlap_px < min(self.size):
             raise UsageError(
                 f"overlap (--overlap) is {self.overlap_px} px for tiles of {self._words}; expected 0 or more, "
-                " and less than either side."
+                "and less than either side."
             )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 from ..bundle.store import Bundle
 from ..core.errors import UsageError
 from ..core.progress import Progress, silent
+from ..core.spec import Preprocessing
 from ..core.words import counted
 from ..profiles.measure import ProfileRequest, ProfileResult, measure
 from ..profiles.report import ProfileReport, check_deadlines
@@ -113,8 +114,11 @@ def profile_bundles(
 def _row(bundle: Bundle, report: ProfileReport) -> str:
     """Name of a row: the method first, then backbone, size, precision, engine and bundle."""
     spec, backbone = bundle.manifest.preprocessing, report.figures.backbone or "no backbone"
-    rows, columns = spec.axes
-    size = f"{rows.crop_px}x{columns.crop_px} px"
+    num_tiles, each = 0, spec
+    if isinstance(spec, Preprocessing) and spec.tiles:
+        num_tiles, each = spec.tiles.num(spec.frame_shape[:2]), spec.each
+    rows, columns = each.axes
+    size = f"{f'{num_tiles} tiles of ' if num_tiles else ''}{rows.crop_px}x{columns.crop_px} px"
     return f"{report.detector} {backbone} {size} {report.precision} on {report.engine} ({bundle.path.name})"
 
 

@@ -11,8 +11,10 @@ from lineproof.commands._parse import (
     parse_min_used,
     parse_settings,
     parse_share,
+    parse_tiles,
 )
 from lineproof.core.errors import UsageError
+from lineproof.core.tiles import Tiles
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,23 @@ def test_one_engine_is_both_sides_and_two_are_one_each():
     assert parse_engine_pair(["a", "b"]) == ("a", "b")
     with pytest.raises(UsageError, match="--engine was given 3 times; expected once, or twice for left and right"):
         parse_engine_pair(["a", "b", "c"])
+
+
+def test_tiles():
+    assert parse_tiles("512x640", overlap=64) == Tiles(height_px=512, width_px=640, overlap_px=64)
+    assert parse_tiles("512", overlap=None) == Tiles(height_px=512, width_px=512, overlap_px=0)
+    assert parse_tiles(None, overlap=None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "overlap", "words"),
+    [
+        (None, 64, r"--overlap is 64, but there are no tiles\. Give --tiles HEIGHTxWIDTH as well"),
+        ("512x", None, r"--tiles: '512x' is no size"),
+        ("64x32", 32, r"overlap \(--overlap\) is 32 px for tiles of 64x32; expected 0 or more, and less than"),
+        ("native", None, r"tiles \(--tiles\) are 0x0; expected 1 pixel or more"),
+    ],
+)
+def test_no_tiles(text, overlap, words):
+    with pytest.raises(UsageError, match=words):
+        parse_tiles(text, overlap=overlap)

@@ -13,6 +13,7 @@ from PIL import Image
 from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, StoppedError, UsageError
 from lineproof.core.spec import Preprocessing
+from lineproof.core.tiles import Tiles
 from lineproof.data.dataset import open_dataset
 from lineproof.data.notes import DataNotes
 from lineproof.data.records import relative
@@ -103,6 +104,33 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
         "No operating table: the bundle's frames, or their tiles, are not those of the training. lineproof evaluate "
         "BUNDLE --data DIR measures it on images of yours."
     ]
+
+
+def test_tiles_of_the_sample_are_refused_before_it_is_learned(here):
+    options = ExportOptions(tiles=Tiles(height_px=64, width_px=64, overlap_px=0))
+    with pytest.raises(UsageError, match=r"^is_sample \(--sample\) learns whole frames; leave it or tiles"):
+        export_and_prove(ExportRequest(source="padim", is_sample=True), options=options)
+    assert list(here.iterdir()) == []
+
+
+def test_a_run_of_tiles_says_so_and_keeps_its_operating_table(sample_folder, here):
+    tiles = Tiles(height_px=64, width_px=48, overlap_px=16)
+    result = train_detector(
+        "padim",
+        sample_folder,
+        category="flange",
+        settings=SETTINGS,
+        out=here / "run",
+        options=TrainOptions(tiles=tiles),
+    )
+    words = "Each frame of 96x96 is 6 tiles of 64x48 px with 16 px of overlap; its score is the largest of theirs."
+    assert words in result.summary_lines()
+    spec = dataclasses.replace(Preprocessing.of((96, 96, 3), (64, 64), (64, 64)), tiles=tiles)
+    operation = operation_of_run(result.run, None, spec=spec, threshold=1.0)
+    assert operation.table.num_defective == 6
+    for other in (None, dataclasses.replace(tiles, overlap_px=8)):
+        operation = operation_of_run(result.run, None, spec=dataclasses.replace(spec, tiles=other), threshold=1.0)
+        assert operation.summary_lines()[0].startswith("No operating table: the bundle's frames, or their tiles,")
 
 
 def test_scores_of_other_weights_are_not_taken(trained, here):

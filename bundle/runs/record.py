@@ -10,6 +10,7 @@ from ...core.inputs import InputSpec, ScanRule
 from ...core.size import value_text
 from ...core.spec import Fit, FrameRule, Preprocessing, Reads
 from ...core.tiles import Tiles
+from ..imported import ImportRecord
 from ..manifest import DetectorRecord, TrainingRecord
 
 

@@ -182,10 +182,21 @@ def _read_state(backbone: str, weights: str) -> dict[str, torch.Tensor]:
                 f"{LITE0_PACKAGE} holds {LITE0_BACKBONE}, not {backbone}. Give --backbone {LITE0_BACKBONE}."
             )
         return _lite0_state()
-    path = Path(weights)
+    return read_tensors(Path(weights))
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a weights file by name; nothing else in it is run or unpickled.
+
+    Args:
+        path: a .safetensors file, or a .pth file of a state dict, which may stand below ``state_dict``.
+
+    Raises:
+        BadInputError: there is no such file, it cannot be read, or it holds something else than tensors.
+    """
     if not path.is_file():
         raise BadInputError(
-            f"weights (--weights) is {weights}: no such file. Give 'imagenet', a .safetensors or .pth file, or "
+            f"weights (--weights) is {path}: no such file. Give 'imagenet', a .safetensors or .pth file, or "
             f"'{LITE0_PACKAGE}'."
         )
     try:

@@ -51,11 +51,11 @@ from ..base import AbstractDetector, Deployed, FitContext, TrainedConfig
 from ..ranges import Count, NotNegative, Positive, Share
 from ..training.devices import moved
 from ..training.features import train_on_features
-from ..training.images import ImageSet
+from ..training.images import ImageSet, image_files
 from ..training.schedules import Schedule, WarmCosine
 from ..training.task import BatchSource, Draw, LossTask, Optimisation
 from ..training.trainer import Trainer
-from .glance_batches import HiddenPatches, draw_positions, image_files, stain
+from .glance_batches import HiddenPatches, draw_positions, stain
 from .glance_dense import DenseGlobalNet, DenseLocalNet
 from .glance_map import make_interpolation
 from .glance_networks import LOCAL_STRIDE, DistortionHead, GlobalNet, LocalNet, PatchGrid, cut, seen_around
@@ -210,7 +210,11 @@ class Glance(AbstractDetector[GlanceConfig]):
         report: dict[str, Any] = {}
         if config.distillation_source:
             mean, std = self.normalisation
-            files = image_files(Path(config.distillation_source))
+            files = image_files(
+                Path(config.distillation_source),
+                parameter="distillation_source",
+                without="to distil on the training images alone",
+            )
             general = ImageSet(files, config.crop_px, crop_px=config.crop_px, mean=mean, std=std)
             epochs = config.distillation_epochs
             report["distillation"] = distillation.run(general, holdout, epochs=epochs, name="distillation")

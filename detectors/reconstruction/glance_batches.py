@@ -1,34 +1,16 @@
 """Patches, positions and stains that Glance learns from, drawn at random."""
 
 import math
-from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ...core.errors import BadInputError
-from ...data.decoding.decode import IMAGE_SUFFIXES
 from ..training.images import ImageSet
 from ..training.task import BatchSource, Draw
 from .glance_networks import PATCH_PX, cut
 
 _NUM_WAVES = 4
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Image files of a folder and its sub-folders, sorted.
-
-    Raises:
-        BadInputError: the folder holds no image.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BadInputError(
-            f"distillation_source {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it "
-            "empty to distil on the training images alone."
-        )
-    return files
 
 
 def draw_positions(count: int, image_px: int, *, generator: torch.Generator) -> Tensor:

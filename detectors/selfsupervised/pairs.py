@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...core.size import Size
 from ...core.words import counted
-from ..training.images import ImageSet
+from ..training.images import ImageSet, image_files
 from ..training.task import BatchSource, Draw
-from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs, texture_files
+from .synthetic import Image, Rng, make_pair, procedural_texture, stack_pairs
 
 #: Streams of random numbers: pairs to train on, those held out, and those that statistics are taken over.
 TRAINING = 0
@@ -45,7 +45,9 @@ class PairMaker:
         self._files: ImageSet | None = None
         self.source = "procedural"
         if texture_source:
-            paths = texture_files(Path(texture_source))
+            paths = image_files(
+                Path(texture_source), parameter="texture_source", without="for textures drawn from noise"
+            )
             side = max(crop_px)
             black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
             self._files = ImageSet(paths, (side, side), crop_px=crop_px, mean=black, std=white)

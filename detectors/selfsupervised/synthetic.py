@@ -10,7 +10,6 @@ long as wide on the average, whatever the image's shape.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,10 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...core.errors import BadInputError
 from ...core.geometry import centre_crop_offset
 from ...core.size import Size
-from ...data.decoding.decode import IMAGE_SUFFIXES
 
 Image = NDArray[np.float32]
 Rng = np.random.Generator
@@ -117,21 +114,6 @@ def procedural_texture(size: Size, rng: Rng) -> Image:
     grain = rng.normal(0.0, rng.uniform(0.0, 0.15), (3, *size)).astype(np.float32)
     base, axis = rng.uniform(0.0, 1.0, (3, 1, 1)), rng.uniform(-0.6, 0.6, (3, 1, 1))
     return np.clip(base + axis * field + grain, 0.0, 1.0).astype(np.float32)
-
-
-def texture_files(folder: Path) -> list[Path]:
-    """Image files of a folder and its sub-folders, sorted.
-
-    Raises:
-        BadInputError: the folder holds no image.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BadInputError(
-            f"texture_source {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it empty "
-            "for textures drawn from noise."
-        )
-    return files
 
 
 def _gamma(image: Image, rng: Rng) -> Image:

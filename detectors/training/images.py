@@ -14,11 +14,31 @@ from ...core.errors import BadInputError
 from ...core.size import Size
 from ...core.spec import FrameRule, Frames, Preprocessing
 from ...core.tiles import Tiles
-from ...data.decoding.decode import decode_image
+from ...data.decoding.decode import IMAGE_SUFFIXES, decode_image
 from ...data.inputs.table import input_of
 from ..nn.graph import Preprocess
 
 _MEMORY_LIMIT_BYTES = 1 << 30
+
+
+def image_files(folder: Path, *, parameter: str, without: str) -> list[Path]:
+    """Return the image files of a folder and its sub-folders, sorted.
+
+    Args:
+        folder: the folder.
+        parameter: name of the parameter that names it, for the error.
+        without: what its absence means, as the end of a sentence that begins with "leave it empty".
+
+    Raises:
+        BadInputError: the folder holds no image.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise BadInputError(
+            f"{parameter} {folder}: no folder with images. Give a folder of .png or .jpg files, or leave it empty "
+            f"{without}."
+        )
+    return files
 
 
 class ImageSet:
@@ -116,6 +136,11 @@ class ImageSet:
         return ImageSet(
             self.paths, resize_px, crop_px=resize_px, mean=black, std=white, rule=self._rule, tiles=self._tiles
         )
+
+    def part(self, files: Sequence[int]) -> ImageSet:
+        """Return the files at these places in ``paths``, with all their tiles, as a set of their own."""
+        paths, (resize_px, crop_px), (mean, std) = [self.paths[i] for i in files], self._sizes, self._normalisation
+        return ImageSet(paths, resize_px, crop_px=crop_px, mean=mean, std=std, rule=self._rule, tiles=self._tiles)
 
     def preprocessing(self, height_px: int, width_px: int, num_channels: int = 3) -> Preprocessing:
         """Return the preprocessing specification for frames of this height, width and number of channels."""

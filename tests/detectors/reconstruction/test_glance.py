@@ -16,7 +16,7 @@ from lineproof.core.registry import resolve  # noqa: E402
 from lineproof.core.spec import IMAGENET_MEAN, IMAGENET_STD  # noqa: E402
 from lineproof.detectors.base import DETECTORS, FitContext, build_detector, make_config  # noqa: E402
 from lineproof.detectors.reconstruction.glance import _Distillation, compactness, patch_scores  # noqa: E402
-from lineproof.detectors.reconstruction.glance_batches import draw_positions, image_files, stain  # noqa: E402
+from lineproof.detectors.reconstruction.glance_batches import draw_positions, stain  # noqa: E402
 from lineproof.detectors.reconstruction.glance_map import make_interpolation  # noqa: E402
 from lineproof.detectors.reconstruction.glance_networks import (  # noqa: E402
     PATCH_PX,
@@ -25,6 +25,7 @@ from lineproof.detectors.reconstruction.glance_networks import (  # noqa: E402
     cut,
     seen_around,
 )
+from lineproof.detectors.training.images import image_files  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
 SMALL = {"weights": "none", "local_width": 8, "global_width": 4, "embedding_size": 16}
@@ -302,4 +303,4 @@ def test_what_is_refused(settings, words):
 def test_a_distillation_source_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(BadInputError, match=r"^distillation_source .*: no folder with images"):
-        image_files(tmp_path)
+        image_files(tmp_path, parameter="distillation_source", without="to go without")

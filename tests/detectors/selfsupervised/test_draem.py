@@ -17,7 +17,7 @@ from lineproof.detectors.selfsupervised.draem_networks import (  # noqa: E402
     structural_similarity,
 )
 from lineproof.detectors.selfsupervised.pairs import PairMaker  # noqa: E402
-from lineproof.detectors.selfsupervised.synthetic import texture_files  # noqa: E402
+from lineproof.detectors.training.images import image_files  # noqa: E402
 from lineproof.detectors.training.options import TrainOptions  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 
@@ -178,7 +178,7 @@ def test_textures_come_from_a_folder(tmp_path, sample_folder):
     record = train("draem", config, dataset=open_dataset(sample_folder, category="flange"), run=tmp_path / "run")
     assert record.fit["textures"] == "1 file"
     with pytest.raises(BadInputError, match="no folder with images"):
-        texture_files(tmp_path / "nowhere")
+        image_files(tmp_path / "nowhere", parameter="texture_source", without="for noise")
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,8 @@ def test_three_squares_side_by_side_cost_three_times_the_network(name, fit, expo
         pytest.skip(f"{name} takes squares alone")
     if resolve(DETECTORS, name, kind="detector").input_kind == "voxel":
         pytest.skip(f"{name} computes over a grid, whatever the frame's size")
+    if name == "efficient_ad":
+        pytest.skip(f"{name} has convolutions without padding, which lose as wide a border of every image")
     square, lying = fit(name), fit(name, (64, 192))
     sizes = {"resize_px": (64, 192), "crop_px": (64, 192)}
     if dataclasses.replace(square.detector.config, **sizes) != lying.detector.config:

@@ -86,7 +86,7 @@ def test_guesses_are_what_the_docstrings_call_so():
     assert set(listings["glance"].parameters) - set(listings["glance"].guesses) == settled
     # One network, guessed for three methods, is a guess of each.
     assert {name for name, listing in listings.items() if "backbone" in listing.guesses} == {
-        "cutpaste", "fyd", "glance", "panda",
+        "cutpaste", "dfm", "fyd", "glance", "panda",
     }  # fmt: skip
     assert panda.to_dict()["guesses"] == panda.guesses
     # SPADE's K is the paper's: another class describes it.

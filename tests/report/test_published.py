@@ -19,6 +19,8 @@ DATA = Path(__file__).parent / "data"
 #: The same tables where they were transcribed, kept outside the project.
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "paper"
 OFFICIAL = {"mvtec-ad": frozenset(MVTEC_AD), "mvtec-3d-ad": frozenset(MVTEC_3D_AD)}
+#: Detectors of ours that are none of the methods that the tables compare.
+BESIDE = frozenset({"dfm", "efficient_ad", "stfpm"})
 TEXTURES = frozenset({"carpet", "grid", "leather", "tile", "wood"})
 GROUPS = {
     "mvtec-ad": {"textures": TEXTURES, "objects": frozenset(MVTEC_AD) - TEXTURES, "all": frozenset(MVTEC_AD)},
@@ -108,7 +110,7 @@ def of_kind(*kinds):
 
 
 def test_every_column_of_tables_1_and_2_is_a_detector_of_ours_and_the_other_way_round():
-    assert set(TABLES["1"]["paper"]) | set(TABLES["2"]["paper"]) == of_kind("image")
+    assert set(TABLES["1"]["paper"]) | set(TABLES["2"]["paper"]) == of_kind("image") - BESIDE
     assert set(TABLES["3"]["paper"]) <= of_kind("image")
 
 

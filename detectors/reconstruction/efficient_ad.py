@@ -266,8 +266,8 @@ def hard_loss(squares: Tensor, share: float) -> Tensor:
 
 def _split(images: ImageSet, share: float, *, seed: int) -> tuple[ImageSet, ImageSet]:
     """Return the images to learn from, and at least one other for the quantiles."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = max(1, round(share * len(images)))
+    order = torch.randperm(len(images.paths), generator=torch.Generator().manual_seed(seed)).tolist()
+    count = max(1, round(share * len(images.paths)))
     return images.part(sorted(order[count:])), images.part(sorted(order[:count]))
 
 

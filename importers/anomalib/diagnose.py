@@ -90,6 +90,7 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
 def _case(checkpoint: Checkpoint, dataset: Dataset, progress: Progress) -> tuple[Case, str]:
     transform = read_transform(checkpoint, model=model_name(checkpoint), crop=None)
     converted = convert(checkpoint, transform)
+    transform = transform.then(converted.normalisation)
     imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale="native")
     imported.check_normalisation()
     if not dataset.test:

@@ -101,6 +101,7 @@ def import_anomalib(
     checkpoint = read_checkpoint(path)
     transform = read_transform(checkpoint, model=model_name(checkpoint), crop=options.crop)
     converted = convert(checkpoint, transform)
+    transform = transform.then(converted.normalisation)
     imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)

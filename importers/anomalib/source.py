@@ -182,6 +182,8 @@ class Converted:
         state: its state dict, without the matrices of upsampling and smoothing; sizes of buffers may depend on the fit.
         built: tensors, or modules, whose values follow from the settings alone and stay as they are built.
         notes: sentences about the model that people must read beside the result.
+        normalisation: mean and standard deviation that the model itself applies to what its transform gives, per RGB
+            channel; None for none.
     """
 
     model: str
@@ -190,6 +192,7 @@ class Converted:
     state: dict[str, Tensor]
     built: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    normalisation: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
 
 
 def take_backbone(source: Source, prefix: str) -> dict[str, Tensor]:

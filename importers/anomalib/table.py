@@ -9,4 +9,7 @@ MODELS = {
     "decoders": "lineproof.importers.anomalib.cflow:convert_cflow",
     "graph.graph.module_list": "lineproof.importers.anomalib.csflow:convert_csflow",
     "reconstructive_subnetwork": "lineproof.importers.anomalib.draem:convert_draem",
+    "pca_model": "lineproof.importers.anomalib.dfm:convert_dfm",
+    "student_model": "lineproof.importers.anomalib.stfpm:convert_stfpm",
+    "quantiles": "lineproof.importers.anomalib.efficient_ad:convert_efficient_ad",
 }

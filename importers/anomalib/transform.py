@@ -9,12 +9,15 @@ normalisation in 2.0 and none since 2.1, and the files of these releases look al
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from ...core.errors import BadInputError, UsageError
 from ...core.size import Size, size_text
 from .checkpoint import Checkpoint, Inert
+
+#: A value per RGB channel.
+Channels = tuple[float, float, float]
 
 _CONFIG = "anomalib_pre_processor_config"
 _WHY = "Only Resize to a height and a width (bilinear, antialias), CenterCrop and Normalize stand in a bundle's graph."
@@ -51,9 +54,18 @@ class Transform:
 
     resize_px: Size
     crop_px: Size
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Channels
+    std: Channels
     notes: tuple[str, ...] = ()
+
+    def then(self, normalisation: tuple[Channels, Channels] | None) -> Transform:
+        """Return this transform with another mean and standard deviation after its own; None leaves it as it is."""
+        if normalisation is None:
+            return self
+        offsets, scales = normalisation
+        mean = [m + s * offset for m, s, offset in zip(self.mean, self.std, offsets, strict=True)]
+        std = [s * scale for s, scale in zip(self.std, scales, strict=True)]
+        return replace(self, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
 @final

@@ -18,6 +18,9 @@ from .record import Action, HistoryEntry, ParityRecord, ParityState, ProofState
 FORMAT_VERSION = 2
 #: Fields that a file of this version may lack. None is left out, or the seal of such a file would not fit any more.
 _LATER = frozenset({"pretrained", "refit", "imported", "tiles"})
+#: Names of "detectors" that were trained elsewhere: an ONNX file, a PyTorch module.
+IMPORTED_FILE = "onnx"
+IMPORTED_MODULE = "module"
 #: The rest of the sentence about what a manifest says, where ``Manifest.is_decision_recorded`` is False.
 NOT_RECORDED = (
     "is not what lineproof wrote: manifest.json was changed by hand. Set the threshold with `lineproof set-threshold`, "
@@ -172,8 +175,9 @@ class TrainingRecord:
     Attributes:
         dataset: name of the data set.
         category: category of the data set, or "" where it has none.
-        fingerprint: sha256 over the names and bytes of the training images or scans, see ``Dataset.fingerprint``.
-        num_images: number of images that it was fitted on.
+        fingerprint: sha256 over the names and bytes of the training images or scans, see ``Dataset.fingerprint``; ""
+            where the data set of an imported model has none.
+        num_images: number of images that it was fitted on; 0 where it was imported and nobody knows.
         num_holdout: number of good images held out for the threshold and for early stopping.
         seed: seed of every random choice of the training.
         fitted: content hash (see ``data.content``) of every image it was fitted on; empty where an older release
@@ -191,6 +195,11 @@ class TrainingRecord:
     fitted: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     refit: RefitRecord | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what the detector was fitted to; it is not where a model was imported."""
+        return self.num_images > 0
 
     @property
     def unlike_held_out(self) -> tuple[str, ...]:

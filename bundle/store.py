@@ -32,6 +32,8 @@ from .transaction import now as now
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
 REFERENCE = "reference.safetensors"
+#: Folder of an imported model's own file and, where they lie beside it, its weights.
+ORIGINAL = "original"
 _REQUIRED = (MODEL, GOLDEN)
 #: A change of a bundle takes milliseconds, a plan of gigabytes on a slow disk some seconds.
 WAIT_S = 60.0

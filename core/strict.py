@@ -116,7 +116,7 @@ def _tag_of(kind: Any) -> str | None:
 
 def _is_plain(hint: Any, value: Any) -> bool:
     if get_origin(hint) is Literal:
-        return isinstance(value, str | int) and value in get_args(hint)
+        return isinstance(value, str | int) and not isinstance(value, bool) and value in get_args(hint)
     # To Python a bool is an int.
     fits = isinstance(value, _PLAIN.get(hint, ())) and (hint is bool or not isinstance(value, bool))
     return fits and not (isinstance(value, float) and not math.isfinite(value))

@@ -13,6 +13,8 @@ from .words import counted
 
 #: Name, in thresholds and proofs, of the engine that is the truth: the detector in its training form.
 REFERENCE_ENGINE = "torch"
+#: Name, likewise, of an imported model's own file, which is the truth of its bundle.
+ORIGINAL_ENGINE = "original"
 #: Share of good parts that may be rejected, unless another is stated.
 MAX_FALSE_REJECT = 0.01
 _EXTRAPOLATION = 0.05

@@ -228,8 +228,7 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
         Args:
             precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
         """
-        shares = {"fp32": (1e-2, 1e-4, 1e-4), "fp16": (1e-1, 2e-2, 5e-2), "int8": (3e-1, 1e-1, 2e-1)}[precision]
-        return Tolerance(score_spread=shares[0], score_margin=shares[1], anomaly_map=shares[2])
+        return usual_tolerance(precision)
 
     def extra_parameters(self) -> int:
         """Number of trained parameters besides the pretrained backbone, as in Table 3 of Zheng et al. (2022)."""
@@ -252,6 +251,12 @@ class AbstractDetector(nn.Module, ABC, Generic[ConfigT]):
                 owner, _, leaf = name.rpartition(".")
                 self.get_submodule(owner).register_buffer(leaf, torch.empty_like(state[name]))
         self.load_state_dict(dict(state), strict=True)
+
+
+def usual_tolerance(precision: str) -> Tolerance:
+    """Largest difference allowed where a detector does not say otherwise; see ``AbstractDetector.tolerance``."""
+    shares = {"fp32": (1e-2, 1e-4, 1e-4), "fp16": (1e-1, 2e-2, 5e-2), "int8": (3e-1, 1e-1, 2e-1)}[precision]
+    return Tolerance(score_spread=shares[0], score_margin=shares[1], anomaly_map=shares[2])
 
 
 def make_config(name: str, settings: Mapping[str, Any]) -> DetectorConfig:

@@ -93,10 +93,10 @@ def export_bundle(
         record, detector, spec, model=model, prediction=prediction, threshold=threshold, spread=spread, options=options
     )
     prove_precision(options.precision, manifest.figures.nodes_per_dtype)
-    _describe(model, manifest)
+    describe(model, manifest)
 
     def fill(folder: Path) -> None:
-        _save_model(model, folder)
+        save_model(model, folder)
         np.savez_compressed(
             folder / GOLDEN, frames=frames, names=names, score=prediction.score, anomaly_map=prediction.anomaly_map
         )
@@ -316,7 +316,7 @@ def _manifest(  # noqa: PLR0913 (a manifest gathers everything)
     )
 
 
-def _describe(model: ir.Model, manifest: Manifest) -> None:
+def describe(model: ir.Model, manifest: Manifest) -> None:
     """Write metadata for readers of model.onnx without its bundle."""
     model.producer_name = "lineproof"
     model.producer_version = manifest.tools.get("lineproof", "")
@@ -331,7 +331,8 @@ def _describe(model: ir.Model, manifest: Manifest) -> None:
     )
 
 
-def _save_model(model: ir.Model, folder: Path) -> None:
+def save_model(model: ir.Model, folder: Path) -> None:
+    """Write model.onnx; the weights of a large model lie in a file beside it."""
     num_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     external = f"{MODEL}.data" if num_bytes > _EXTERNAL_ABOVE_BYTES else None
     ir.save(model, folder / MODEL, external_data=external)

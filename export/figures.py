@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -43,15 +44,19 @@ def constants_bytes(detector: AbstractDetector[Any]) -> int:
     return sum(seen.values())
 
 
-def count_flops(model: ir.Model) -> dict[str, int]:
+def count_flops(model: ir.Model, *, stages: Sequence[str] = STAGES) -> dict[str, int]:
     """Count floating-point operations per frame and stage, two per multiply-accumulate.
 
     Conv, ConvTranspose, MatMul and Gemm are counted.
 
+    Args:
+        model: graph of which every shape is known.
+        stages: first parts of the names of its nodes.
+
     Raises:
         ExportError: a tensor has no known shape, or a dimension is no multiple of the batch.
     """
-    totals = dict.fromkeys(STAGES, 0)
+    totals = dict.fromkeys(stages, 0)
     for node in model.graph:
         totals[stage_of(node.name or "")] += _node_flops(node)
     return totals

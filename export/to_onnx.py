@@ -6,12 +6,13 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import torch
+from torch import nn
 
 from ..bundle.imported import ImportRecord
 from ..core.errors import ExportError
@@ -48,30 +49,65 @@ def export_onnx(
         ExportError: the detector does not trace, or an output of the written graph has another dtype or shape.
     """
     graph = FrameGraph(preprocessing, detector.lower(), imported=imported).eval()
-    frames = preprocessing.frames
-    example = torch.from_numpy(np.zeros([_EXAMPLE_BATCH, *map(int, frames.shape[1:])], frames.dtype))
+    outputs = output_specs(preprocessing)
+    try:
+        model = trace(graph, (preprocessing.frames,), outputs=[spec.name for spec in outputs], max_batch=max_batch)
+    except ExportError as error:
+        raise ExportError(
+            f"{type(detector).__name__} {error} Its forward must be free of Python branches on tensor values."
+        ) from error
+    name_nodes(model)
+    _check(model, outputs)
+    return model
+
+
+def trace(
+    graph: nn.Module,
+    inputs: Sequence[TensorSpec],
+    *,
+    outputs: Sequence[str],
+    max_batch: int,
+    opset: int = OPSET,
+) -> ir.Model:
+    """Write a module as a float32 ONNX model.
+
+    Args:
+        graph: module in evaluation mode.
+        inputs: specification of each of its inputs; the size ``"N"`` is symbolic, the same in all of them.
+        outputs: name of each of its outputs.
+        max_batch: largest N.
+        opset: opset of the model, 18 or above.
+
+    Returns:
+        The model; its nodes have the exporter's names.
+
+    Raises:
+        ExportError: the module does not trace; the message begins after its name.
+    """
+    examples = tuple(_example(spec) for spec in inputs)
     batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
+    shapes = tuple({axis: batch for axis, side in enumerate(spec.shape) if side == "N"} for spec in inputs)
     with _quiet(), torch.no_grad():
         try:
             program: Any = torch.onnx.export(
                 graph,
-                (example,),
+                examples,
                 dynamo=True,
-                dynamic_shapes=({0: batch},),
-                input_names=[frames.name],
-                output_names=["score", "anomaly_map"],
-                opset_version=OPSET,
+                dynamic_shapes=shapes,
+                input_names=[spec.name for spec in inputs],
+                output_names=list(outputs),
+                opset_version=opset,
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            raise ExportError(
-                f"{type(detector).__name__} does not trace to ONNX: {str(error)[:800]}. "
-                "Its forward must be free of Python branches on tensor values."
-            ) from error
+            raise ExportError(f"does not trace to ONNX: {str(error)[:800]}.") from error
     model: ir.Model = program.model
-    name_nodes(model)
-    _check(model, output_specs(preprocessing))
     return model
+
+
+def _example(spec: TensorSpec) -> torch.Tensor:
+    shape = [side if isinstance(side, int) else _EXAMPLE_BATCH for side in spec.shape]
+    return torch.from_numpy(np.zeros(shape, spec.dtype))
 
 
 def output_specs(preprocessing: InputSpec) -> tuple[TensorSpec, TensorSpec]:

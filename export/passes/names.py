@@ -10,14 +10,18 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "detector."
 
 
-def name_nodes(model: ir.Model) -> None:
+def name_nodes(model: ir.Model, *, first: str = "preprocess") -> None:
     """Rename every node to ``stage/module/path/Op`` (with a number where it repeats) and drop trace metadata.
 
     Inputs, outputs and initialisers keep their names, save that the wrapper's prefix goes.
+
+    Args:
+        model: a model as the exporter made it.
+        first: path of nodes that come before any with a path of its own.
     """
     public_names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     seen: Counter[str] = Counter()
-    path = "preprocess"
+    path = first
     for node in model.graph:
         # A node that the exporter made without a scope belongs to the one before it.
         path = module_path(node) or path

@@ -1,0 +1,1 @@
+"""Import of a model's ONNX file: its own graph between our pre-processing and the shaping of its outputs."""

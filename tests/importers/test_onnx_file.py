@@ -1,0 +1,320 @@
+"""ONNX files of a tiny detector, in the dress of many exporters, become bundles that answer as NumPy does."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from onnx import helper, numpy_helper  # noqa: E402
+
+from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
+from lineproof.eval.parity.verify import verify  # noqa: E402
+from lineproof.importers.onnx_file.bundle import import_onnx  # noqa: E402
+from lineproof.importers.onnx_file.options import ImportOptions  # noqa: E402
+from lineproof.importers.onnx_file.specification import read_specification  # noqa: E402
+from lineproof.runtime.engine import availability, open_engine, predict  # noqa: E402
+
+#: What the detector of the fixture ``specification`` takes: height and width.
+INPUT = (8, 12)
+#: Its only convolution: 2 × 2 pixels at a stride of 2, from three channels to two.
+KERNEL = np.random.default_rng(3).normal(size=(2, 3, 2, 2)).astype(np.float32)
+
+FLOATS = {"float32": onnx.TensorProto.FLOAT, "float16": onnx.TensorProto.FLOAT16, "float64": onnx.TensorProto.DOUBLE}
+
+
+def detector_file(
+    path, *, batch="batch", layout="NCHW", dtype="float32", opset=17, score=(-1, 1), is_map_plane=False,
+    free_size=False, reshape=None, external=False,
+):  # fmt: skip
+    """Write it: convolution, absolute value, mean over channels as the map, its maximum and more as the score.
+
+    ``score`` is the shape that the score is brought to; ``reshape`` a batch that is frozen inside the graph.
+    """
+    kind, size = FLOATS[dtype], INPUT
+    sides = ("h", "w") if free_size else size
+    shape = [batch, 3, *sides] if layout == "NCHW" else [batch, *sides, 3]
+    nodes, name = [], "input"
+    if layout == "NHWC":
+        nodes.append(helper.make_node("Transpose", [name], ["planes"], name="/to_planes", perm=[0, 3, 1, 2]))
+        name = "planes"
+    if reshape:
+        nodes.append(helper.make_node("Reshape", [name, "frozen"], ["fixed"], name="/fix"))
+        name = "fixed"
+    map_shape = [batch, *([] if is_map_plane else [1]), *(("mh", "mw") if free_size else (size[0] // 2, size[1] // 2))]
+    nodes += [
+        helper.make_node("Conv", [name, "kernel"], ["features"], name="/net/conv/Conv", strides=[2, 2]),
+        helper.make_node("Abs", ["features"], ["distance"]),
+        helper.make_node("ReduceMean", ["distance"], ["anomaly_map"], axes=[1], keepdims=int(not is_map_plane)),
+        helper.make_node("ReduceMax", ["distance"], ["highest"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["highest", "score_shape"], ["pred_score"], name="/score"),
+        helper.make_node("Greater", ["anomaly_map", "limit"], ["pred_mask"], name="/mask"),
+        helper.make_node("Greater", ["pred_score", "limit"], ["pred_label"], name="/label"),
+    ]
+    constants = [
+        numpy_helper.from_array(KERNEL.astype(dtype), "kernel"),
+        numpy_helper.from_array(np.asarray(1.0, dtype), "limit"),
+        numpy_helper.from_array(np.asarray(score, np.int64), "score_shape"),
+    ]
+    if reshape:
+        constants.append(numpy_helper.from_array(np.asarray([reshape, 3, *size], np.int64), "frozen"))
+    if opset >= 18:
+        _axes_as_inputs(nodes, constants)
+    first = [batch] if score else []
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", kind, shape)],
+        [
+            helper.make_tensor_value_info("pred_score", kind, [*first, *score[1:]]),
+            helper.make_tensor_value_info("pred_label", onnx.TensorProto.BOOL, [*first, *score[1:]]),
+            helper.make_tensor_value_info("anomaly_map", kind, map_shape),
+            helper.make_tensor_value_info("pred_mask", onnx.TensorProto.BOOL, map_shape),
+        ],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.checker.check_model(model)
+    if external:
+        onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=64)
+    else:
+        onnx.save(model, path)
+    return path
+
+
+def _axes_as_inputs(nodes, constants):
+    for node in nodes:
+        for item in [item for item in node.attribute if item.name == "axes"]:
+            name = f"axes_of_{node.output[0]}"
+            constants.append(numpy_helper.from_array(np.asarray(item.ints, np.int64), name))
+            node.input.append(name)
+            node.attribute.remove(item)
+
+
+def tiny_detector(images):
+    """The same on float64 images (N, C, h, w): the score (N,), and the map (N, h / 2, w / 2)."""
+    num, _, height, width = images.shape
+    blocks = images.reshape(num, images.shape[1], height // 2, 2, width // 2, 2)
+    distance = np.abs(np.einsum("ncyaxb,kcab->nkyx", blocks, KERNEL.astype(np.float64)))
+    return distance.max(axis=(1, 2, 3)), distance.mean(axis=1)
+
+
+def normalised(frames, values):
+    """Frames as the detector was trained on them, RGB float64 (N, 3, 8, 12), by PyTorch in float64."""
+    images = torch.from_numpy(frames.astype(np.float64)).permute(0, 3, 1, 2) / 255
+    if values["resize_px"]:
+        images = torch.nn.functional.interpolate(
+            images, values["resize_px"], mode="bilinear", antialias=True, align_corners=False
+        )
+    top, left = (round((side - kept) / 2) for side, kept in zip(images.shape[2:], INPUT, strict=True))
+    images = images[..., top : top + INPUT[0], left : left + INPUT[1]].expand(-1, 3, -1, -1).numpy()
+    mean, std = (np.reshape(item, (1, 3, 1, 1)) for item in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    return (images - mean) / std
+
+
+def expected(frames, values):
+    """Score and map of the bundle, the map enlarged by PyTorch."""
+    images = normalised(frames, values)
+    score, maps = tiny_detector(images[:, ::-1] if values["channel_order"] == "bgr" else images)
+    if values["score"] is None:
+        rule = values["score_from_map"]
+        score = np.sort(maps.reshape(len(maps), -1))[:, -(1 if rule == "max" else rule) :].mean(axis=1)
+    if values["anomaly_map"] is None:
+        return score, np.broadcast_to(score[:, None, None], (len(score), *INPUT))
+    enlarged = torch.nn.functional.interpolate(torch.from_numpy(maps[:, None]), INPUT, mode="bilinear")
+    return score, enlarged[:, 0].numpy()
+
+
+def scaled(values, factor):
+    return [value * factor for value in values]
+
+
+MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+#: How the file is written, and what else the specification then says.
+DRESSES = {
+    "as anomalib's": ({"score": (-1, 1)}, {}),
+    "bgr": ({}, {"channel_order": "bgr", "mean": MEAN[::-1], "std": STD[::-1]}),
+    "grey levels": ({}, {"value_range": "0..255", "mean": scaled(MEAN, 255), "std": scaled(STD, 255)}),
+    "nhwc": ({"layout": "NHWC"}, {"layout": "NHWC"}),
+    "no score": ({}, {"score": None, "score_from_map": "max"}),
+    "no score, highest": ({}, {"score": None, "score_from_map": 5}),
+    "no map": ({}, {"anomaly_map": None}),
+    "flat": ({"score": (-1,), "is_map_plane": True}, {}),
+    "scalar": ({"score": (), "batch": 1}, {}),
+    "frozen batch": ({"batch": 1, "score": (1, 1, 1, 1)}, {}),
+    "free size": ({"free_size": True}, {}),
+    "opset 11": ({"opset": 11}, {}),
+    "opset 20": ({"opset": 20}, {}),
+    "weights beside it": ({"external": True}, {}),
+    "mono frames": ({}, {"frame_channels": 1}),
+    "no crop": ({}, {"resize_px": [8, 12], "crop_px": None}),
+    "float16": ({"dtype": "float16"}, {}),
+}  # fmt: skip
+
+
+FAST = ("as anomalib's", "bgr", "no map")
+
+
+@pytest.fixture
+def import_file(tmp_path, dataset, specification):
+    """A function from how the file is written to its import; other words change the specification."""
+
+    def run(written=None, *, options=None, **changes):
+        return import_into(tmp_path, dataset, specification(**changes), written=written, options=options)
+
+    return run
+
+
+def import_into(folder, dataset, values, *, written=None, options=None):
+    file = detector_file(folder / "model.onnx", **(written or {}))
+    (folder / "preprocessing.json").write_text(json.dumps(values))
+    path, out = folder / "preprocessing.json", folder / "a.bundle"
+    return import_onnx(file, preprocessing=path, dataset=dataset, out=out, options=options)
+
+
+@pytest.fixture(scope="module")
+def dressed(tmp_path_factory, dataset, specification):
+    """A function from the name of a dress to its import; each is made once and must be left as it is."""
+    made = {}
+
+    def get(dress):
+        if dress not in made:
+            written, changes = DRESSES[dress]
+            made[dress] = import_into(
+                tmp_path_factory.mktemp("import"), dataset, specification(**changes), written=written
+            )
+        return made[dress]
+
+    return get
+
+
+@pytest.mark.parametrize("engine", ["ort-cpu", "openvino"])
+@pytest.mark.parametrize(
+    "dress", [pytest.param(dress, marks=[pytest.mark.slow] * (dress not in FAST)) for dress in DRESSES]
+)
+def test_every_dress_gives_numpys_answers(dressed, specification, dress, engine):
+    if not availability(engine).is_available:
+        pytest.skip(f"{engine} cannot run here. Found: {availability(engine).found}.")
+    bundle, values = dressed(dress).bundle, specification(**DRESSES[dress][1])
+    golden = bundle.golden()
+    score, anomaly_map = expected(golden.frames, values)
+    tolerance = {"rtol": 5e-3, "atol": 5e-3} if dress == "float16" else {"rtol": 2e-5, "atol": 2e-5}
+    np.testing.assert_allclose(golden.reference.score, score, **tolerance)
+    np.testing.assert_allclose(golden.reference.anomaly_map, anomaly_map, **tolerance)
+    report = verify(bundle, engine=engine, batch=min(3, bundle.manifest.max_batch))
+    assert report.passed, report.failures
+    answer = predict(open_engine(bundle, engine), golden.frames[: bundle.manifest.max_batch])
+    np.testing.assert_allclose(answer.score, score[: len(answer.score)], **tolerance)
+    np.testing.assert_allclose(answer.anomaly_map, anomaly_map[: len(answer.score)], **tolerance)
+
+
+REFUSED = {
+    "another name": ({}, {"input": "images"}, r"has no input 'images', which input names; it has input float"),
+    "no such map": ({}, {"anomaly_map": "map"}, r"has no output 'map', which anomaly_map names; it has pred"),
+    "a verdict": ({}, {"score": "pred_label"}, r"pred_label is tensor\(bool\); expected float32, float16 or float64"),
+    "another size": (
+        {},
+        {"crop_px": [6, 12]},
+        r"is \(batch, 3, 8, 12\), and the pre-processing gives \(N, 3, 6, 12\): RGB 6x12 NCHW in 0\.\.1",
+    ),
+    "another layout": ({}, {"layout": "NHWC"}, r"the pre-processing gives \(N, 8, 12, 3\): RGB 8x12 NHWC in 0\.\.1"),
+    "frozen at 2": ({"batch": 2}, {}, r"is frozen at a batch of 2 \(input input \(2, 3, 8, 12\)\); expected a sym"),
+    "frozen inside": ({"reshape": 2}, {}, r"Expected it to run on one frame\. Where its batch is frozen inside"),
+    "a map as score": (
+        {},
+        {"score": "anomaly_map", "anomaly_map": None},
+        r"Output anomaly_map has the shape \(1, 1, 4, 6\) for 1 image; expected a score each: \(1,\) or \(1, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_in_words(import_file, case):
+    written, changes, words = REFUSED[case]
+    with pytest.raises(BadInputError, match=words):
+        import_file(written, **changes)
+
+
+SPECIFICATIONS = {
+    "value_range": ({"value_range": ...}, r"value_range is missing; expected one of '0\.\.1', '0\.\.255'"),
+    "unknown": ({"resize": 256}, r"resize is no field of this file; expected frame_height_px, frame_width_px"),
+    "mean": ({"mean": [0.5]}, r"mean holds 1 values; expected 3, one per channel of channel_order 'rgb'"),
+    "std": ({"std": [1, 0, 1]}, r"std is \[1, 0, 1\]; expected values above 0\. Write 1 where nothing is divided"),
+    "neither": ({"score": None, "anomaly_map": None}, r"score and anomaly_map are both null; expected the name of one"),
+    "no rule": ({"score": None}, r'score is null; expected score_from_map to say how it is made of the map: "max", or'),
+    "two rules": (
+        {"score_from_map": "max"},
+        r"score is 'pred_score' and score_from_map 'max': the score would be made",
+    ),
+    "no values": ({"score": None, "score_from_map": 0}, r"score_from_map is 0; expected 1 or more values of the map"),
+    "the same": ({"anomaly_map": "pred_score"}, r"score and anomaly_map are both 'pred_score'; expected two outputs"),
+    "crop": ({"crop_px": [16, 16]}, r"The crop 16x16 is larger than the resized image 10x15"),
+    "size": ({"resize_px": [0, 15]}, r"resize_px is 0x15 \(height x width\); expected 1 or more on each side"),
+    "grey of colours": (
+        {"channel_order": "mono", "mean": [0], "std": [1]},
+        r"channel_order is 'mono' and frame_channels is 3: which grey an RGB frame has is not defined",
+    ),
+    "a bool": ({"frame_channels": True}, r"frame_channels is True, expected one of 1, 3"),
+}
+
+
+@pytest.mark.parametrize("case", SPECIFICATIONS)
+def test_a_specification_that_leaves_something_open_is_refused(specification, tmp_path, case):
+    changes, words = SPECIFICATIONS[case]
+    values = {key: value for key, value in specification(**changes).items() if value is not ...}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(BadInputError, match=rf"a\.json: {words}.*docs/import\.md says what every field means"):
+        read_specification(path)
+
+
+def test_a_specification_that_cannot_be_read(tmp_path):
+    with pytest.raises(
+        BadInputError, match=r"preprocessing \(--preprocessing\): .*a\.json: no such file or directory\."
+    ):
+        read_specification(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("{'mean': 0}")
+    with pytest.raises(BadInputError, match=r"a\.json is not JSON \(Expecting property name.*has an example to copy"):
+        read_specification(tmp_path / "a.json")
+
+
+def test_files_that_are_no_model_are_refused_in_words(tmp_path, dataset, specification):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(specification()))
+
+    def run(name):
+        import_onnx(tmp_path / name, preprocessing=path, dataset=dataset, out=tmp_path / "a.bundle")
+
+    with pytest.raises(BadInputError, match=r"b\.onnx does not exist; expected an ONNX file\. Check the path"):
+        run("b.onnx")
+    with pytest.raises(BadInputError, match=r"a\.json: ONNX Runtime cannot open it: .*Expected a whole ONNX file"):
+        run("a.json")
+    detector_file(tmp_path / "c.onnx", external=True)
+    (tmp_path / "c.onnx.data").unlink()
+    with pytest.raises(BadInputError, match=r"c\.onnx\.data.*with the file of its weights beside it where it has one"):
+        run("c.onnx")
+    assert not (tmp_path / "a.bundle").exists()
+
+
+def test_a_data_set_without_good_images_is_refused(tmp_path, dataset, specification):
+    train_only = dataclasses.replace(dataset, samples=dataset.train)
+    with pytest.raises(BadInputError, match=r"holds 0 validation images and 0 good test images; expected two or more"):
+        import_into(tmp_path, train_only, specification())
+
+
+def test_options_out_of_range_are_refused(import_file):
+    with pytest.raises(UsageError, match=r"max_batch \(--batch\) is 0; expected at least 1"):
+        import_file(options=ImportOptions(max_batch=0))
+    with pytest.raises(UsageError, match=r"The threshold is nan; expected a finite number"):
+        import_file(options=ImportOptions(threshold=float("nan")))
+    with pytest.raises(
+        UsageError, match=r"max_batch \(--batch\) is 4, but of .* its batch is frozen at 1 \(input input"
+    ):
+        import_file({"batch": 1}, options=ImportOptions(max_batch=4))
+    with pytest.raises(UsageError, match=r"4, but of .* the batch is symbolic, but 3 frames at once do not run"):
+        import_file({"reshape": 1}, options=ImportOptions(max_batch=4))

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
-
-import onnx
 
 from ...core.errors import BadInputError
 from ...export.to_onnx import OPSET

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from lineproof.data.dataset import check_contents, open_dataset
-from lineproof.importers.anomalib.checkpoint import Checkpoint, read_checkpoint
-from lineproof.importers.anomalib.run import build, convert
-from lineproof.importers.anomalib.transform import Transform, read_transform
+torch = pytest.importorskip("torch")
+
+from lineproof.data.dataset import check_contents, open_dataset  # noqa: E402
+from lineproof.importers.anomalib.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
+from lineproof.importers.anomalib.run import build, convert  # noqa: E402
+from lineproof.importers.anomalib.transform import Transform, read_transform  # noqa: E402
 
 SIZE_PX = 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -241,6 +242,7 @@ def imported():
             sha256="",
             tensors={f"model.{name}": tensor for name, tensor in state.items()},
             entries={"hyper_parameters": settings},
+            classes={},
         )
         transform = Transform(resize_px=size, crop_px=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
         return build(convert(checkpoint, transform), transform, checkpoint)

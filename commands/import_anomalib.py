@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ..host.needs import TRAINING_MODULES, Needs
-from ._options import AsJson, Category, FitRule, Quiet, Verbose
+from ._options import AsJson, Category, FitRule, Overlap, Quiet, TileSize, Verbose
 
 NEEDS = Needs(modules=TRAINING_MODULES, writes="runs")
 
@@ -30,6 +30,8 @@ def import_anomalib(
     frame: Annotated[
         str | None, Option(help="Size of the frames in pixels: HEIGHTxWIDTH; taken from the images where left out.")
     ] = None,
+    tiles: TileSize = None,
+    overlap: Overlap = None,
     bit_depth: Annotated[
         int | None, Option(help="Number of bits that the camera used in 16-bit images, such as 12.")
     ] = None,
@@ -47,7 +49,7 @@ def import_anomalib(
     from ..data.dataset import check_contents, open_dataset
     from ..importers.anomalib.run import ImportOptions, check_score_scale, import_anomalib
     from ._console import Ui
-    from ._parse import parse_frame_size, parse_image_size
+    from ._parse import parse_frame_size, parse_image_size, parse_tiles
 
     ui = Ui(as_json=as_json, is_quiet=quiet, is_verbose=verbose)
     options = ImportOptions(
@@ -55,6 +57,7 @@ def import_anomalib(
         fit=check_fit(fit or "none"),
         frame=parse_frame_size(frame) if frame else None,
         bit_depth=bit_depth,
+        tiles=parse_tiles(tiles, overlap=overlap),
         crop=parse_image_size(crop, option="--crop") if crop else None,
     )
     dataset = check_contents(open_dataset(data, category=category), "image")

@@ -78,7 +78,7 @@ def export_bundle(
     holdout = held_out_images(record, run, data=options.data, progress=progress)
     converted = input_of(spec).conversions()
     scores = _holdout_scores(record, reference, holdout=holdout, spec=spec, conversions=converted, progress=progress)
-    threshold = _threshold(record, scores, options)
+    threshold = _threshold(record, scores, options, spec=spec)
     spread = float(np.std(scores, ddof=1))
     # By the widest tolerance there is, so that bundles of every precision carry the same frames.
     distance = spread * max(detector.tolerance(precision).score_spread for precision in EXPORT_PRECISIONS)
@@ -108,10 +108,13 @@ def export_bundle(
     return write_bundle(out, manifest, fill)
 
 
-def _threshold(record: RunRecord, scores: Sequence[float], options: ExportOptions) -> Threshold:
-    """Return the threshold that an imported detector brought, or the one that held-out good images set."""
-    imported = record.imported
-    if imported is None or imported.threshold is None:
+def _threshold(record: RunRecord, scores: Sequence[float], options: ExportOptions, *, spec: InputSpec) -> Threshold:
+    """Return the threshold that an imported detector brought, or the one that held-out good images set.
+
+    An imported one was set on whole images: for the largest score of many tiles it says nothing.
+    """
+    imported, is_tiled = record.imported, isinstance(spec, Preprocessing) and spec.tiles is not None
+    if imported is None or imported.threshold is None or is_tiled:
         source = _source(record)
         return calibrate(scores, max_false_reject=options.max_false_reject, engine=REFERENCE_ENGINE, source=source)
     return Threshold(
@@ -217,6 +220,11 @@ def check_tiles(record: RunRecord, options: ExportOptions) -> Tiles | None:
 
 def _check_centres(record: RunRecord, options: ExportOptions, tiles: Tiles, *, seen: str) -> None:
     """Refuse tiles of a run that learned no tiles, unless it learned centres of such a size and has whole frames."""
+    if record.imported:
+        raise UsageError(
+            f"tiles (--tiles) are {size_text(tiles.size)}, and the run was imported for whole frames. Import the "
+            "checkpoint again with --tiles, which scores good frames cut so."
+        )
     if tiles.size != record.frame or record.frame_fit != "crop":
         raise UsageError(
             f"{seen} frames of {size_text(record.frame)} with fit {record.frame_fit or 'none'}. Pieces of a frame are "

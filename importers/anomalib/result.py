@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ...bundle.runs.record import RunRecord
+from ...core.tiles import Tiles
 from ...data.notes import DataNotes
 
 
@@ -45,6 +46,8 @@ class ImportResult:
             raise TypeError("An imported run has no record of its import.")
         scores = record.holdout_scores
         limit, rejected = imported.threshold, "The file holds no threshold: export sets one on these images."
+        if record.tiles:
+            limit, rejected = None, self._tiling(record.tiles)
         if limit is not None:
             num = sum(score > limit for score in scores)
             rejected = f"{imported.library}'s own threshold {limit:.6g} rejects {num} of them."
@@ -55,4 +58,10 @@ class ImportResult:
             f"{len(scores)} good images of {record.training.dataset} {record.training.category} "
             f"({record.fit['good_images']} split) score {min(scores):.6g} to {max(scores):.6g}. {rejected}",
             f"Run: {self.run}. Next: lineproof export {self.run}",
+        )
+
+    def _tiling(self, tiles: Tiles) -> str:
+        return (
+            f"Each is {tiles.num(self.record.frame)} tiles of {tiles.words()}, of which the largest score counts: the "
+            "file's threshold is one of single images, and export sets one on these frames."
         )

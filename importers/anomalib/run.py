@@ -20,7 +20,8 @@ from ...core.errors import BadInputError, UsageError
 from ...core.progress import Progress, silent
 from ...core.registry import resolve
 from ...core.size import Size
-from ...core.spec import Fit, FrameRule
+from ...core.spec import Fit, FrameRule, check_whole_tiles
+from ...core.tiles import Tiles
 from ...core.words import counted
 from ...data.dataset import Dataset
 from ...data.notes import DataNotes
@@ -54,6 +55,8 @@ class ImportOptions:
         bit_depth: bits that the camera used in 16-bit images; None for all 16.
         crop: height and width of the centre crop after the resize, for a checkpoint that does not say it; None
             otherwise.
+        tiles: how frames are cut into tiles, where the detector was trained on pieces of frames of that size; None
+            where it was trained on whole ones.
     """
 
     score_scale: ScoreScale = "native"
@@ -61,6 +64,7 @@ class ImportOptions:
     frame: tuple[int, int] | None = None
     bit_depth: int | None = None
     crop: Size | None = None
+    tiles: Tiles | None = None
 
 
 def check_score_scale(text: str) -> ScoreScale:
@@ -92,7 +96,8 @@ def import_anomalib(
     Raises:
         BadInputError: the checkpoint cannot be read or holds a model, a setting or a tensor that is not known; or
             there are fewer than two good images.
-        UsageError: ``out`` holds a run already.
+        UsageError: ``out`` holds a run already; or the frames cannot be cut into the tiles, or nothing can set the
+            threshold of frames that are.
     """
     options = options or ImportOptions()
     if out and (is_finished(out) or read_started(out) is not None):
@@ -108,10 +113,12 @@ def import_anomalib(
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame)
     rule = FrameRule.of(frame, fit=options.fit, bit_depth=options.bit_depth)
+    if options.tiles:
+        _check_tiles(options.tiles, detector.config, frame=frame, split=split)
     progress("scores", 0, 0)
     scores = score_images(
         Scaled(detector, imported).eval(),
-        image_set(detector, good, rule=rule, imported=imported),
+        image_set(detector, good, rule=rule, tiles=options.tiles, imported=imported),
     )
     _check_scores(scores, good)
     config: DetectorConfig = detector.config
@@ -138,6 +145,7 @@ def import_anomalib(
         created=now(),
         environment=describe_environment(),
         imported=imported,
+        tiles=options.tiles,
     )
     run = out or new_run_folder(converted.detector, dataset.category)
     run.mkdir(parents=True, exist_ok=True)
@@ -145,6 +153,17 @@ def import_anomalib(
         save_weights(detector, run / CHECKPOINT)
         write_json(run / RECORD, dataclasses.asdict(record))
     return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=(*transform.notes, *converted.notes))
+
+
+def _check_tiles(tiles: Tiles, config: DetectorConfig, *, frame: Size, split: str) -> None:
+    tiles.axes(frame)
+    check_whole_tiles(config.resize_px, config.crop_px)
+    if split == "train":
+        raise UsageError(
+            "tiles (--tiles) need a threshold of their own: the checkpoint's is one of single images, and a frame has "
+            "the largest score of many tiles. The data set's only good images are those of its training split, which "
+            "the detector may have learned from. Add others under validation/good or test/good."
+        )
 
 
 def model_name(checkpoint: Checkpoint) -> str:

@@ -192,6 +192,26 @@ def foreign_scale(imported: ImportRecord | None) -> ForeignScale | None:
     return ForeignScale(imported) if imported and imported.score_scale != "native" else None
 
 
+class Ends(nn.Module):
+    """What follows a detector in the graph: tiles are joined, then scores brought to their scale, either where needed.
+
+    Args:
+        spec: specification of the frames, which may have tiles.
+        imported: where an imported detector came from, which may say the scale of scores.
+    """
+
+    def __init__(self, spec: InputSpec, imported: ImportRecord | None) -> None:
+        super().__init__()
+        self.stitch = StitchTiles(spec) if isinstance(spec, Preprocessing) and spec.tiles else None
+        self.scale = foreign_scale(imported)
+
+    def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
+        """What the detector gave → score float32 (N,), anomaly_map float32 (N, h, w)."""
+        if self.stitch is not None:
+            score, anomaly_map = self.stitch(score, anomaly_map)
+        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)
+
+
 class FrameGraph(nn.Module):
     """The whole graph from frames to score and anomaly_map, as it is exported and as the PyTorch reference runs it.
 
@@ -205,12 +225,10 @@ class FrameGraph(nn.Module):
         super().__init__()
         self.preprocess = graph_part(spec)
         self.detector = detector
-        self.scale = foreign_scale(imported)
-        self.post = StitchTiles(spec) if isinstance(spec, Preprocessing) and spec.tiles else None
+        # By this name its nodes are of a detector's last stage, in the figures and in the names of nodes.
+        self.post = Ends(spec, imported)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames as in the specification's ``frames`` → score float32 (N,), anomaly_map float32 (N, h, w)."""
-        score, anomaly_map = self.detector(self.preprocess(frames))
-        if self.post is not None:
-            score, anomaly_map = self.post(score, anomaly_map)
-        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)
+        score, anomaly_map = self.post(*self.detector(self.preprocess(frames)))
+        return score, anomaly_map

@@ -42,19 +42,6 @@ class StitchTiles(nn.Module):
         spec: specification with tiles.
     """
 
-    def __init__(self, spec: Preprocessing) -> None:
-        super().__init__()
-        self.stitch = _Stitch(spec)
-
-    def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
-        """float32 (N · T,), float32 (N · T, h, w) → float32 (N,), float32 (N, h', w')."""
-        joined: tuple[Tensor, Tensor] = self.stitch(score, anomaly_map)
-        return joined
-
-
-class _Stitch(nn.Module):
-    """``StitchTiles`` under a name of its own, which no module of a detector has."""
-
     rows: Tensor
     columns: Tensor
 
@@ -70,6 +57,7 @@ class _Stitch(nn.Module):
         self.register_buffer("columns", torch.from_numpy(np.ascontiguousarray(columns.T, np.float32)))
 
     def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
+        """float32 (N · T,), float32 (N · T, h, w) → float32 (N,), float32 (N, h', w')."""
         num_rows, num_columns = self.grid
         height, width = anomaly_map.shape[1:]
         tiles = anomaly_map.reshape(-1, num_rows, num_columns, height, width).transpose(2, 3)

@@ -55,3 +55,10 @@ def test_a_run_imported_for_whole_frames_gets_no_tiles(contents, write, part, tm
     import_anomalib(write(contents()), dataset=part, out=tmp_path / "run", options=options)
     with pytest.raises(UsageError, match=r"imported for whole frames\. Import the checkpoint again with --tiles"):
         check_run(read_record(tmp_path / "run"), ExportOptions(tiles=TILES, frame=(96, 96, 3)))
+
+
+def test_whole_frames_on_the_scale_of_the_checkpoint_are_exported(contents, write, part, tmp_path):
+    options = ImportOptions(score_scale="anomalib")
+    import_anomalib(write(contents(low=-500.0, high=500.0)), dataset=part, out=tmp_path / "run", options=options)
+    bundle = export_bundle(tmp_path / "run", tmp_path / "a.bundle", options=ExportOptions(max_batch=2))
+    assert verify(bundle, engine="ort-cpu").passed

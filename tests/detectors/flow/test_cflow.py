@@ -212,6 +212,13 @@ def test_its_own_ceilings_come_from_the_frame_alone():
         np.testing.assert_allclose(lowered_value.numpy(), value.numpy(), rtol=0, atol=1e-5)
 
 
+def test_checkpoints_have_the_names_that_they_had():
+    """Those of the release before an image could be compared with itself, whichever it is compared with."""
+    for likeliest in ("training", "image"):
+        names = set(CFlow(make_config("cflow", SMALL | {"num_levels": 1, "likeliest": likeliest})).state_dict())
+        assert {name.partition(".")[0] for name in names} == {"backbone", "flows", "upsamples", "ceilings"}
+
+
 def fitted_cflow(dataset, context=None, **settings):
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002

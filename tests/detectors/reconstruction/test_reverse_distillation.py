@@ -120,6 +120,13 @@ def test_a_teacher_whose_blocks_cannot_be_mirrored_is_refused(backbone):
         small(backbone=backbone, blocks="teacher")
 
 
+def test_checkpoints_have_the_names_that_they_had():
+    """Those of the release before levels could be multiplied: no other module holds tensors by default."""
+    names = set(small().state_dict())
+    assert {name.partition(".")[0] for name in names} == {"backbone", "student", "upsamples"}
+    assert {f"upsamples.{level}.rows" for level in range(3)} < names
+
+
 def test_a_perfect_student_finds_nothing():
     maps = tuple(torch.rand(2, 4, size, size) + 0.1 for size in (8, 4, 2))
     assert float(distillation_loss(maps, tuple(3.0 * item for item in maps))) == pytest.approx(0.0, abs=1e-6)

@@ -241,6 +241,7 @@ def imported():
             path=Path("model.ckpt"),
             sha256="",
             tensors={f"model.{name}": tensor for name, tensor in state.items()},
+            classes={},
             entries={"hyper_parameters": settings},
             classes={},
         )

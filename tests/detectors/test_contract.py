@@ -33,7 +33,7 @@ from lineproof.detectors.training.checkpoint import load_reference  # noqa: E402
 from lineproof.detectors.training.train import image_set, train  # noqa: E402
 from lineproof.detectors.training.trainer import Trainer  # noqa: E402
 from lineproof.detectors.volume.wgan import WganTask  # noqa: E402
-from lineproof.export.bundle import _save_model  # noqa: E402
+from lineproof.export.bundle import save_model  # noqa: E402
 from lineproof.export.figures import STAGES, count_figures, nodes_per_dtype, prove_precision  # noqa: E402
 from lineproof.export.passes.fp16 import SAFE_OPERATORS, to_half  # noqa: E402
 from lineproof.export.passes.names import stage_of  # noqa: E402
@@ -83,7 +83,7 @@ def exported(tmp_path_factory):
                 to_half(model, fitted.detector.half_scopes)
             else:
                 model = export_onnx(fitted.detector, preprocessing(fitted), max_batch=MAX_BATCH)
-            _save_model(model, folder)
+            save_model(model, folder)
             made[key] = (folder / "model.onnx", model)
         return made[key]
 
@@ -231,7 +231,7 @@ def test_nodes_are_named_after_modules(fitted, exported):
 def test_exporting_twice_gives_the_same_graph(fitted_square, exported, tmp_path):
     path, _ = exported(fitted_square)
     model = export_onnx(fitted_square.detector, preprocessing(fitted_square), max_batch=MAX_BATCH)
-    _save_model(model, tmp_path)
+    save_model(model, tmp_path)
     assert (tmp_path / "model.onnx").read_bytes() == path.read_bytes()
 
 

@@ -272,7 +272,7 @@ def test_rounding_in_fp16_does_not_exchange_the_last_of_the_images(name, tmp_pat
     ir, ort = pytest.importorskip("onnx_ir"), pytest.importorskip("onnxruntime")
     from lineproof.core.spec import Preprocessing
     from lineproof.detectors.nn.graph import graph_part
-    from lineproof.export.bundle import _save_model
+    from lineproof.export.bundle import save_model
     from lineproof.export.passes.fp16 import to_half
     from lineproof.export.to_onnx import export_onnx
 
@@ -294,12 +294,12 @@ def test_rounding_in_fp16_does_not_exchange_the_last_of_the_images(name, tmp_pat
         model = ir.load(tmp_path / "model.onnx")
         if scopes:
             to_half(model, scopes)
-        _save_model(model, tmp_path / "copy")
+        save_model(model, tmp_path / "copy")
         session = ort.InferenceSession(str(tmp_path / "copy" / "model.onnx"), providers=["CPUExecutionProvider"])
         return session.run(["anomaly_map"], {"frames": frames})[0]
 
     (tmp_path / "copy").mkdir()
-    _save_model(export_onnx(detector, spec, max_batch=1), tmp_path)
+    save_model(export_onnx(detector, spec, max_batch=1), tmp_path)
     full = anomaly_map(())
     allowed = detector.tolerance("fp16").anomaly_map * np.ptp(full)
     assert np.abs(anomaly_map(detector.half_scopes) - full).max() < allowed

@@ -33,7 +33,7 @@ from lineproof.detectors.selfsupervised.cutpaste_networks import (  # noqa: E402
     Pretext,
 )
 from lineproof.detectors.training.train import train  # noqa: E402
-from lineproof.export.bundle import _save_model  # noqa: E402
+from lineproof.export.bundle import save_model  # noqa: E402
 from lineproof.export.passes.fp16 import to_half  # noqa: E402
 from lineproof.export.to_onnx import export_onnx  # noqa: E402
 
@@ -364,7 +364,7 @@ def test_the_papers_two_networks_are_one_graph(tmp_path, precision):
     model = export_onnx(detector, spec, max_batch=4)
     if precision == "fp16":
         to_half(model, detector.half_scopes)
-    _save_model(model, tmp_path)
+    save_model(model, tmp_path)
     frames = np.random.default_rng(0).integers(0, 256, (3, 96, 144, 3), dtype=np.uint8)
     with torch.inference_mode():
         wanted = FrameGraph(spec, detector).eval()(torch.from_numpy(frames))

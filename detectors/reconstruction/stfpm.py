@@ -15,8 +15,9 @@ What differs, and why:
   ``calibration``).
 - Images and the teacher's maps are kept: nothing is augmented.
 
-fp16: teacher and student. Norms and distances are not: sums of squares over hundreds of channels can pass 65504, and
-the distance is a small difference of vectors of length 1.
+fp16: the student, and the teacher after its map at stride 4, from where its rounding would be carried through all three
+factors of the map. Norms and distances are not: sums of squares over hundreds of channels can pass 65504, and the
+distance is a small difference of vectors of length 1.
 """
 
 from dataclasses import dataclass
@@ -92,11 +93,12 @@ class Stfpm(AbstractDetector[StfpmConfig]):
     """STFPM in its training form."""
 
     config_class = StfpmConfig
-    half_scopes = ("backbone.teacher", "head.student")
 
     def __init__(self, config: StfpmConfig) -> None:
         super().__init__(config)
         self.backbone = Backbone(config.backbone, config.weights, strides=_STRIDES)
+        late = (f"backbone.teacher.{path}" for path in self.backbone.late_stages())
+        self.half_scopes = (*late, "head.student")
         self.student = Student(config.backbone, self.backbone.indices)
         self.upsamples = nn.ModuleList(
             SmoothUpsample(size, config.crop_px, sigma=0.0, align_corners=False)

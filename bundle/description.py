@@ -105,8 +105,18 @@ def _proofs(manifest: Manifest, filed: set[_FiledProof], problems: list[str]) ->
 
 
 def _origin(manifest: Manifest) -> list[str]:
-    training = manifest.training
-    parameters = ", ".join(f"{key} {value_text(value)}" for key, value in manifest.detector.parameters.items())
+    training, imported = manifest.training, manifest.imported
+    values = {key: value_text(value) for key, value in manifest.detector.parameters.items()}
+    if imported:
+        values.pop("weights", None)
+    parameters = ", ".join(f"{key} {value}" for key, value in values.items())
+    if imported:
+        return [
+            imported.sentence(),
+            f"What it was trained on is not recorded. {training.num_holdout} good images of {training.dataset} "
+            f"{training.category} ({imported.good_split} split) served for golden frames.",
+            f"Parameters (those of training are this program's defaults, which were not used): {parameters}.",
+        ]
     return [
         f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
         f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} {training.held_out_words}.",

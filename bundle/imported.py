@@ -55,6 +55,8 @@ class ImportRecord:
         has_threshold: whether the file holds a threshold of image scores; where not, that of ``image`` is the middle
             of its range and decides nothing.
         is_inclusive: whether a score that equals the threshold is NG there, as in anomalib before 2.0.
+        good_split: split of the data set given at the import whose good images made the golden frames: ``validation``,
+            ``test`` or ``train``.
     """
 
     library: str
@@ -71,6 +73,7 @@ class ImportRecord:
     score_scale: ScoreScale = "native"
     has_threshold: bool = True
     is_inclusive: bool = False
+    good_split: str = ""
 
     @property
     def threshold(self) -> float | None:
@@ -109,6 +112,23 @@ class ImportRecord:
             for values, item in ((prediction.score, self.image), (prediction.anomaly_map, self.pixel))
         )
         return Prediction(score, anomaly_map)
+
+    @property
+    def threshold_caveat(self) -> str:
+        """What the threshold of its bundle was set on, in a sentence; "" where there is nothing to say of it."""
+        if self.has_threshold and self.image:
+            return (
+                f"{self.library}'s own threshold was set on the images of its validation, by default the test images: "
+                "accuracy at it may be too good, and where none of them was defective it is the lowest score of a good "
+                "part. Set one of your own on good parts that training had no part in: lineproof calibrate."
+            )
+        words = {
+            "test": "good test images: accuracy on them is too good.",
+            "train": "good training images, which the detector may have been fitted to: it rejects more parts on the "
+            "line than its figures say.",
+        }
+        set_on = words.get(self.good_split)
+        return f"{self.file} holds no threshold. This one was set on {set_on}" if set_on else ""
 
     def check_scale(self) -> None:
         """Raise BadInputError where scores shall be on the library's scale and the file does not say what that is."""

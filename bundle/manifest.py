@@ -320,12 +320,16 @@ class Manifest:
         return self.engine_thresholds.get(proof, whole)
 
     def caveat_for(self, proof: str) -> str:
-        """What a second fit means for this threshold; "" where there was none, and where it was set after that.
+        """What a second fit, or an import, means for this threshold; "" where it was set after that.
 
         Args:
             proof: engine, or engine and arithmetic, as for ``threshold_for``.
         """
-        is_from_training = self.threshold_for(proof) == self.threshold and self.threshold.num_good > 0
+        is_first = self.threshold_for(proof) == self.threshold
+        is_from_training = is_first and self.threshold.num_good > 0
+        if self.imported:
+            is_own = is_first and self.threshold.value == self.imported.threshold
+            return self.imported.threshold_caveat if is_own or is_from_training else ""
         return self.training.refit_caveat if is_from_training else ""
 
     def parity_of(self, proof: str) -> ProofState:

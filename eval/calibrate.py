@@ -284,9 +284,10 @@ def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
     """
     if dataset.validation:
         return dataset.validation
+    fitted = "may have been" if manifest.imported else "was"
     raise BadInputError(
         f"{dataset.root}: layout {dataset.layout} has no validation split, and neither its training images "
-        f"({manifest.name} was fitted to them) nor its test images (its accuracy is reported on them) may set a "
+        f"({manifest.name} {fitted} fitted to them) nor its test images (its accuracy is reported on them) may set a "
         "threshold. Give a plain folder of good images that were held out."
     )
 

@@ -108,6 +108,12 @@ def calibration_samples(
 
 def _of_run(request: CalibrationRequest, manifest: Manifest, progress: Progress) -> tuple[tuple[Sample, ...], str]:
     record = read_record(request.data)
+    if record.imported and record.imported.good_split != "validation":
+        raise BadInputError(
+            f"{request.data} was imported, and its good images are of the {record.imported.good_split} split of their "
+            "data set: they may not set a threshold, since accuracy is reported on test images, and the detector may "
+            "have been fitted to training images. Give a plain folder of good parts that training had no part in."
+        )
     note = ""
     if record.training.fingerprint != manifest.training.fingerprint:
         where, other_data = str(request.data), request.other_data
@@ -169,6 +175,8 @@ def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
             reason = "they are defective parts"
         elif any(sample.split == "test" for sample in inside):
             reason = "they are test images, and the accuracy that is reported on them would be too good"
+        elif manifest.imported and any(sample.split == "train" for sample in inside):
+            reason = f"{manifest.name} was imported, and may have been fitted to them"
         elif dataset and not manifest.training.fitted and _was_fitted(dataset, inside, manifest):
             reason = f"{manifest.name} was fitted to them; its run holds the ones held out: --data RUN"
         if dataset and reason:
@@ -210,9 +218,10 @@ def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progr
     )
     warning = calibration.warning
     if not bundle.manifest.training.fitted:
+        why = "imported" if bundle.manifest.imported else "exported by an older release, which did not record it"
         unknown = (
-            f"{bundle.path} was exported by an older release, which did not record what it was fitted to: whether "
-            "these images are among that could not be checked by content."
+            f"What {bundle.path} was fitted to is not known, since it was {why}: whether these images are among that "
+            "could not be checked by content."
         )
         warning = " ".join(filter(None, (warning, unknown)))
     return dataclasses.replace(

@@ -38,6 +38,8 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
         dataset: data set whose images are to be judged.
         other_data: whether another category is accepted.
 
+    Of an imported bundle it is not known what it was trained on: the name alone decides.
+
     Returns:
         One sentence, or "" where the training images are the same.
 
@@ -45,6 +47,11 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
         BadInputError: the category is another, and ``other_data`` is False.
     """
     training = manifest.training
+    if manifest.imported:
+        return check_same_category(manifest, dataset.category, other_data=other_data, where=str(dataset.root)) or (
+            f"{manifest.name} was imported, and what it was trained on is not recorded: that {dataset.root} shows its "
+            "part, and none of the images that it learned from, is not checked."
+        )
     seen = dataset.fingerprint(manifest.preprocessing.reads) if dataset.train else ""
     if seen == training.fingerprint:
         return ""

@@ -138,7 +138,8 @@ def _source(record: RunRecord) -> str:
     """Return where the scores behind the threshold come from, in words."""
     training = record.training
     if record.imported:
-        return f"{training.num_holdout} good images of {training.dataset} {training.category}".strip()
+        words = f"{training.num_holdout} good images of {training.dataset} {training.category}".strip()
+        return f"{words} ({record.imported.good_split} split)"
     words = f"{training.num_holdout} held-out good images of {training.dataset} {training.category}".strip()
     return f"{words}, on the scores of a first fit without them" if training.refit else words
 

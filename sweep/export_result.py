@@ -44,10 +44,10 @@ class ExportResult:
 
     def warnings(self) -> list[str]:
         """Warnings that stand above the result."""
-        training = self.bundle.manifest.training
+        training, is_set = self.bundle.manifest.training, self.bundle.manifest.threshold.num_good > 0
         return [
             *(self.operation.warnings() if self.operation else []),
-            *holdout_lines(training.unlike_held_out, training.held_out),
+            *(holdout_lines(training.unlike_held_out, training.held_out) if is_set else ()),
             *([caveat] if (caveat := self.bundle.manifest.caveat_for("")) else []),
         ]
 

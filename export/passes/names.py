@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPER = "detector."
+#: The part of the whole graph that stands after an imported detector, which has no stage of its own.
+_AFTER = "scale"
 
 
 def name_nodes(model: ir.Model, *, first: str = "preprocess") -> None:
@@ -49,6 +51,8 @@ def module_path(node: ir.Node) -> str:
     # The exporter's stand-in where it lost the module: the node then belongs to the one before it.
     modules = [scope for scope in modules if not scope.startswith("_empty_nn_module_stack")]
     path = modules[-1] if modules else ""
+    if path == _AFTER:
+        return f"post/{_AFTER}"
     return re.sub(r"^detector\.", "", path).replace(".", "/")
 
 

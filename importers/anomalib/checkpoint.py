@@ -12,6 +12,7 @@ transforms as a pickled module.
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from ...bundle.atomic import file_sha256
 from ...core.errors import BadInputError
 from ...core.table import first_few
 
+#: Lightning's dictionary of arguments, in any of its packages.
+_DICTIONARY = ".AttributeDict"
 _ADVICE = "Give the .ckpt file that anomalib's Engine wrote (weights/lightning/model.ckpt)."
 
 
@@ -99,8 +102,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         with torch.serialization.safe_globals(stubs):
             raw = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise BadInputError(f"{path} cannot be read as a checkpoint ({reason}). {_ADVICE}") from None
+        raise BadInputError(f"{path} cannot be read as a checkpoint ({_reason(error)}). {_ADVICE}") from None
     state = raw.get("state_dict") if isinstance(raw, Mapping) else None
     if not isinstance(state, Mapping) or not all(_is_known(*item) for item in state.items()):
         seen = (
@@ -122,5 +124,15 @@ def _is_known(key: object, item: object) -> bool:
     return isinstance(item, Tensor) or (isinstance(item, str) and isinstance(key, str) and key.endswith("_class"))
 
 
-def _stub(name: str) -> type[Inert]:
+def _reason(error: Exception) -> str:
+    """The line of an error that says what was seen; PyTorch's own begins with advice to switch its safety off."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    marked = [number for number, line in enumerate(lines[:-1]) if line.endswith("WeightsUnpickler error:")]
+    return (lines[marked[0] + 1 if marked else 0][:300]) if lines else type(error).__name__
+
+
+def _stub(name: str) -> type[Any]:
+    # PyTorch fills a few kinds of dictionaries and no others.
+    if name.endswith(_DICTIONARY):
+        return OrderedDict
     return type(name.rpartition(".")[2], (Inert,), {"name": name})

@@ -5,6 +5,7 @@ from torch import Tensor
 from ...core.errors import BadInputError
 from .source import Converted, Source, take_backbone
 
+_FORMER = {1: 0, 4: 2}
 _RESNETS = ("resnet18", "wide_resnet50_2")
 
 
@@ -30,7 +31,7 @@ def convert_fastflow(source: Source) -> Converted:
         "hidden_ratio": settings.take("hidden_ratio", 1.0),
         "gains": "learned",
     }
-    flows = tensors.take_under("fast_flow_blocks")
+    flows = {_present_name(name): item for name, item in tensors.take_under("fast_flow_blocks").items()}
     for name, matrix in flows.items():
         if name.endswith(".w_perm") and not _is_permutation(matrix):
             raise BadInputError(
@@ -42,6 +43,13 @@ def convert_fastflow(source: Source) -> Converted:
     state |= {f"flows.{name}": item for name, item in flows.items()}
     state |= {f"gains.{name}": item for name, item in gains.items()}
     return Converted(model="Fastflow", detector="fastflow", settings=chosen, state=state)
+
+
+def _present_name(name: str) -> str:
+    """The name of a subnet's convolution without the modules for padding that releases up to 2.6 have before each."""
+    for former, present in _FORMER.items():
+        name = name.replace(f".subnet.{former}.", f".subnet.{present}.")
+    return name
 
 
 def _is_permutation(matrix: Tensor) -> bool:

@@ -51,6 +51,8 @@ class ImportResult:
         if limit is not None:
             num = sum(score > limit for score in scores)
             rejected = f"{imported.library}'s own threshold {limit:.6g} rejects {num} of them."
+            if num > len(scores) / 2:
+                rejected += " It would not do on a line: set one of your own with lineproof calibrate after the export."
         height, width = record.frame
         return (
             imported.sentence(),

@@ -110,6 +110,7 @@ def import_anomalib(
     imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)
+    imported = dataclasses.replace(imported, good_split=split)
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame)
     rule = FrameRule.of(frame, fit=options.fit, bit_depth=options.bit_depth)

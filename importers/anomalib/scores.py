@@ -37,7 +37,11 @@ def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, s
             anomalib's and the file does not say what that is.
     """
     switches = _switches(checkpoint)
-    found = [checkpoint.number(f"post_processor._{part}_threshold", f"{part}_threshold.value") for part in _PARTS]
+    found: list[float | None] = [
+        checkpoint.number(f"post_processor._{part}_threshold", f"{part}_threshold.value") for part in _PARTS
+    ]
+    if _was_not_validated(checkpoint):
+        found = [None, None]
     if _switch(switches, "enable_threshold_matching", checkpoint):
         # What one side lacks it takes from the other.
         found = [found[1] if found[0] is None else found[0], found[0] if found[1] is None else found[1]]
@@ -65,6 +69,14 @@ def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, s
 def _is_former(checkpoint: Checkpoint) -> bool:
     """Whether a release before 2.0 wrote it, which keeps the names of its metrics' classes."""
     return bool(checkpoint.classes)
+
+
+def _was_not_validated(checkpoint: Checkpoint) -> bool:
+    """Whether 1.x saved the model before its first validation: the threshold is a constant then, extremes infinite."""
+    return any(
+        name in checkpoint.tensors and checkpoint.number(name) is None
+        for name in (f"normalization_metrics.{_FORMER['image']}.{end}" for end in ("min", "max"))
+    )
 
 
 def _version(checkpoint: Checkpoint) -> str:

@@ -5,6 +5,7 @@ stand where they would after training, so that scores are neither all alike nor 
 """
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,13 @@ def contents(model_tensors):
         }
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing(tmp_path):
+    """Remove what a test wrote: each checkpoint is 11 MB."""
+    yield
+    shutil.rmtree(tmp_path)
 
 
 @pytest.fixture

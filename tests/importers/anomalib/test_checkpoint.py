@@ -158,7 +158,17 @@ def test_scalars_are_numbers_only_where_they_are_finite(contents, write):
     assert checkpoint.number("post_processor.absent", "post_processor.image_max") == 25.0
 
 
+def test_lightnings_dictionary_is_one(contents, write, monkeypatch):
+    module = types.ModuleType("lightning_stand_in")
+    module.AttributeDict = type("AttributeDict", (dict,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    path = written(contents, write, module.AttributeDict(a=[1], b="two"))
+    assert read_checkpoint(path).entries["extra"] == {"a": [1], "b": "two"}
+
+
 def test_a_dictionary_of_another_kind_says_what_could_not_be_read(contents, write):
     path = written(contents, write, collections.defaultdict(list, a=[1]))
-    with pytest.raises(BadInputError, match="cannot be read as a checkpoint"):
+    with pytest.raises(
+        BadInputError, match=r"cannot be read as a checkpoint \(Can only SETITEM for dict, .*defaultdict"
+    ):
         read_checkpoint(path)

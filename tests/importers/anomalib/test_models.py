@@ -102,6 +102,18 @@ def test_fastflow_is_the_likelihood_under_its_flows(rebuild, model_tensors, feat
     check_equal(rebuild("fastflow"), reference)
 
 
+def test_fastflow_with_modules_for_padding_is_the_same(rebuild, contents, write, convert_file):
+    values = contents("fastflow")
+    for name in list(values["state_dict"]):
+        for present, former in (("subnet.0.", "subnet.1."), ("subnet.2.", "subnet.4.")):
+            if present in name:
+                values["state_dict"][name.replace(present, former)] = values["state_dict"].pop(name)
+    expected = rebuild("fastflow").state_dict()
+    found = convert_file(write(values)).state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_fastflow_with_a_dense_permutation_is_refused(contents, write, convert_file):
     values = contents("fastflow")
     name = "model.fast_flow_blocks.1.module_list.0.w_perm"

@@ -111,10 +111,11 @@ def _origin(manifest: Manifest) -> list[str]:
         values.pop("weights", None)
     parameters = ", ".join(f"{key} {value}" for key, value in values.items())
     if imported:
+        part = f"{training.dataset} {training.category}".strip()
         return [
             imported.sentence(),
-            f"What it was trained on is not recorded. {training.num_holdout} good images of {training.dataset} "
-            f"{training.category} ({imported.good_split} split) served for golden frames.",
+            f"What it was trained on is not recorded. {training.num_holdout} good images of {part} "
+            f"({imported.good_split} split) served for golden frames.",
             f"Parameters (those of training are this program's defaults, which were not used): {parameters}.",
         ]
     return [

@@ -218,11 +218,10 @@ def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progr
     )
     warning = calibration.warning
     if not bundle.manifest.training.fitted:
-        why = "imported" if bundle.manifest.imported else "exported by an older release, which did not record it"
-        unknown = (
-            f"What {bundle.path} was fitted to is not known, since it was {why}: whether these images are among that "
-            "could not be checked by content."
-        )
+        why = "was exported by an older release, which did not record what it was fitted to"
+        if bundle.manifest.imported:
+            why = "was imported, and what it was fitted to is not recorded"
+        unknown = f"{bundle.path} {why}: whether these images are among that could not be checked by content."
         warning = " ".join(filter(None, (warning, unknown)))
     return dataclasses.replace(
         calibration,

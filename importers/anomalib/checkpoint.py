@@ -4,9 +4,13 @@ A checkpoint is a pickle. It is read by PyTorch's restricted unpickler; classes 
 put into it become inert records of their fields, whose code is never imported nor run.
 
 Formats, by what was seen: 2.7 keeps the transform and the switches of the post-processing as plain data beside the
-tensors (``anomalib_pre_processor_config``); earlier releases of 2.x keep pickled modules among the hyper-parameters, or
-nothing at all where the model was made with its defaults; 1.x keeps thresholds and extremes as tensors of metrics, and
-transforms as a pickled module.
+tensors (``anomalib_pre_processor_config``). 2.0 to 2.6 keep pickled modules among the hyper-parameters where they were
+given, and nothing where the model was made with its defaults. 1.x keeps thresholds and extremes as tensors of metrics,
+names of their classes beside them, and the transform as a pickled module.
+
+Tested with checkpoints that the release itself trained, against its own ``Engine.predict``: PaDiM, PatchCore and
+FastFlow of 1.2.0, 2.2.0 and 2.7.0; PaDiM and PatchCore of 2.0.0 and 2.1.0. A transform that was given to the model was
+tested with PaDiM of 2.2.0. 2.3 to 2.6 were not run: their tensors' names and default transforms were read in the source.
 """
 
 from __future__ import annotations

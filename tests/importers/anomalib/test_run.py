@@ -215,7 +215,9 @@ def test_a_newcomer_goes_from_a_checkpoint_to_verdicts(contents, write, sample_f
     write_sample(here / "drawn", seed=4, num_train=4, num_test_good=1, num_test_defect=1, size_px=96)
     shutil.copytree(here / "drawn" / "flange" / "train" / "good", here / "elsewhere" / "parts")
     said, _ = lineproof("calibrate", "a.bundle", "--data", "elsewhere/parts")
-    assert "What a.bundle was fitted to is not known, since it was imported" in said
+    assert (
+        "a.bundle was imported, and what it was fitted to is not recorded: whether these images are among that" in said
+    )
     lineproof("verify", "a.bundle")
     verdict = json.loads(lineproof("run", "a.bundle", next((here / "elsewhere" / "parts").iterdir()))[0])
     assert verdict["verdict"] in ("OK", "NG")

@@ -10,7 +10,8 @@ names of their classes beside them, and the transform as a pickled module.
 
 Tested with checkpoints that the release itself trained, against its own ``Engine.predict``: PaDiM, PatchCore and
 FastFlow of 1.2.0, 2.2.0 and 2.7.0; PaDiM and PatchCore of 2.0.0 and 2.1.0. A transform that was given to the model was
-tested with PaDiM of 2.2.0. 2.3 to 2.6 were not run: their tensors' names and default transforms were read in the source.
+tested with PaDiM of 2.2.0. 2.3 to 2.6 were not run: the names of their tensors and their default transforms
+were read in the source.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def _steps(stored: Any, checkpoint: Checkpoint) -> list[_Step]:
         raise BadInputError(
             f"{checkpoint.path} does not say how its images were resized and normalised, and what its release does by "
             "default is not known of this model. Make the model with pre_processor=PreProcessor(transform=…) in that "
-            "release, load the weights and save it again; or save it with anomalib 2.7."
+            "release, load the weights and save it again."
         )
     step = _step(stored, checkpoint)
     if step.name != "Compose":

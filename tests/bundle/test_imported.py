@@ -56,21 +56,17 @@ def test_a_threshold_that_was_set_later_is_not_the_librarys(tiny_bundle):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, 10.0),
-        ({"score_scale": "anomalib"}, 0.4),
-        ({"image_sensitivity": 0.5}, 12.0),
+        ({}, 10.0002),
+        ({"score_scale": "anomalib"}, 0.40001),
+        ({"image_sensitivity": 0.5}, 12.0002),
+        ({"image_sensitivity": 0.5, "is_inclusive": True}, 11.9998),
         ({"has_threshold": False}, None),
         ({"image": None}, None),
     ],
 )
-def test_the_threshold_is_in_units_of_the_bundles_scores(changes, expected):
+def test_the_threshold_is_in_units_of_the_bundles_scores_and_moved_off_a_parts_own_score(changes, expected):
     found = dataclasses.replace(RECORD, **changes).threshold
-    assert found == (None if expected is None else pytest.approx(expected))
-
-
-def test_an_inclusive_threshold_is_the_float32_below_it():
-    record = dataclasses.replace(RECORD, image_sensitivity=0.5, is_inclusive=True)
-    assert record.threshold == 12.0 - 2.0**-20
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-9))
 
 
 @pytest.mark.parametrize(

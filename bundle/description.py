@@ -10,7 +10,7 @@ from typing import Any
 from ..core.size import value_text
 from ..core.strict import read_as
 from ..core.table import aligned
-from ..core.words import clause
+from ..core.words import clause, counted
 from .manifest import NOT_RECORDED, Manifest
 from .record import ParityState
 from .store import PROOF, Bundle
@@ -110,17 +110,23 @@ def _origin(manifest: Manifest) -> list[str]:
     if imported:
         values.pop("weights", None)
     parameters = ", ".join(f"{key} {value}" for key, value in values.items())
+    part = f"{training.dataset} {training.category}".strip()
+    good = counted(training.num_holdout, "good image")
     if imported:
-        part = f"{training.dataset} {training.category}".strip()
         return [
             imported.sentence(),
-            f"What it was trained on is not recorded. {training.num_holdout} good images of {part} "
-            f"({imported.good_split} split) served for golden frames.",
+            f"What it was trained on is not recorded. {good} of {part} ({imported.good_split} split) served for golden "
+            "frames.",
             f"Parameters (those of training are this program's defaults, which were not used): {parameters}.",
         ]
+    fitted = (
+        f"Trained on {training.num_images} images of {part} (seed {training.seed}, data sha256 "
+        f"{training.fingerprint[:12]}…), {training.num_holdout} {training.held_out_words}."
+    )
+    if not training.is_known:
+        fitted = f"Which images it was trained on is not known; {good} of {part} served its import."
     return [
-        f"Trained on {training.num_images} images of {training.dataset} {training.category} (seed {training.seed}, "
-        f"data sha256 {training.fingerprint[:12]}…), {training.num_holdout} {training.held_out_words}.",
+        fitted,
         f"Parameters: {parameters}.",
         *([manifest.detector.pretrained.sentence()] if manifest.detector.pretrained else []),
     ]
@@ -128,7 +134,7 @@ def _origin(manifest: Manifest) -> list[str]:
 
 def _contents(manifest: Manifest) -> list[str]:
     figures = manifest.figures
-    flops = ", ".join(f"{stage} {count / 1e9:.3f}" for stage, count in figures.flops.items())
+    flops = ", ".join(f"{stage} {count / 1e9:.3f}" for stage, count in figures.flops.items()) or "not known"
     files = [(name, f"{item.num_bytes / 1e6:.2f}", item.sha256[:12]) for name, item in manifest.files.items()]
     return [
         f"Extra parameters {figures.extra_parameters / 1e6:.2f} M, backbone {figures.backbone_parameters / 1e6:.2f} M, "

@@ -96,10 +96,10 @@ class Figures:
         backbone: name of the pretrained network, or "" where the method has none.
         backbone_parameters: parameters of the pretrained feature extractor.
         extra_parameters: trained parameters used at inference besides the backbone, as in Table 3 of Zheng
-            et al. 2022.
+            et al. 2022; of an imported model all its constants in floating point, trained or not.
         constants_bytes: bytes of buffers that are not parameters (bank, Gaussians, position codes).
-        flops: floating-point operations per frame (2 × multiply-accumulates) per stage:
-            preprocess, backbone, head, post.
+        flops: floating-point operations per frame (2 × multiply-accumulates) per stage: preprocess, backbone, head,
+            post; of an imported model preprocess, model, post, or none where they cannot be counted.
         nodes_per_dtype: nodes of the written graph by the dtype of their first floating output.
     """
 
@@ -109,6 +109,11 @@ class Figures:
     constants_bytes: int
     flops: dict[str, int]
     nodes_per_dtype: dict[str, int]
+
+    @property
+    def gflop(self) -> float | None:
+        """Billions of operations per frame in all stages; None where they could not be counted."""
+        return sum(self.flops.values()) / 1e9 if self.flops else None
 
 
 @dataclass(frozen=True, kw_only=True)

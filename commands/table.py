@@ -9,8 +9,8 @@ from ..host.needs import Needs
 COMMANDS = {
     name: f"lineproof.commands.{target}:{target}"
     for name in (
-        "train", "import anomalib", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate",
-        "compare", "badcases", "inspect", "diagnose anomalib", "doctor", "models", "sample", "demo",
+        "train", "import anomalib", "import onnx", "export", "calibrate", "set-threshold", "verify", "profile", "run",
+        "evaluate", "compare", "badcases", "inspect", "diagnose anomalib", "doctor", "models", "sample", "demo",
     )
     for target in [name.replace("-", "_").replace(" ", "_")]
 }  # fmt: skip

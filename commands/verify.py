@@ -42,7 +42,7 @@ def verify(
         str | None,
         Option(
             help="Engine whose scores are the reference on --data; where left out torch, or a proved engine where "
-            "PyTorch is missing."
+            "PyTorch is missing; of an imported bundle original, the file that it was made of."
         ),
     ] = None,
     against: Annotated[

@@ -40,7 +40,10 @@ def size_text(size: Any) -> str:
 def value_text(value: Any) -> str:
     """A parameter as people read it: a size as ``256x768``, no text as ``""``, a number to six significant digits."""
     if isinstance(value, tuple | list):
-        return size_text(value)
+        is_size = all(isinstance(side, int) for side in value)
+        return size_text(value) if is_size else f"[{', '.join(map(value_text, value))}]"
+    if value is None:
+        return "none"
     if isinstance(value, float) and float(rounded := f"{value:.6g}") != value:
         return rounded
     return str(value) if value != "" else '""'

@@ -99,6 +99,7 @@ def fields_of(kind: type[Any]) -> Iterator[tuple[str, Any, bool]]:
 def schemas() -> dict[str, dict[str, Any]]:
     """File name → schema."""
     from lineproof.bundle.manifest import Manifest
+    from lineproof.core.imported_model import ImportedModel
     from lineproof.eval.calibrate import CalibrationJson
     from lineproof.eval.parity.report import ParityReport
     from lineproof.line.verdict_line import VerdictLine
@@ -112,13 +113,15 @@ def schemas() -> dict[str, dict[str, Any]]:
         "profile": (ProfileJson, {}),
         "evaluation": (TabulatedJson, {}),
         "calibration": (CalibrationJson, {}),
+        "preprocessing": (ImportedModel, {}),
     }
     return {f"{name}.json": _schema(name, *kind) for name, kind in kinds.items()}
 
 
 def _schema(name: str, kind: type[Any], extra: dict[str, Any]) -> dict[str, Any]:
-    # A reader of a bundle refuses fields it does not know; reports may get further ones in a later release.
-    writer = Writer(is_closed=name == "manifest")
+    # Whoever reads a bundle, or a file that says how to import one, refuses fields that he does not know; reports may
+    # get further ones in a later release.
+    writer = Writer(is_closed=name in ("manifest", "preprocessing"))
     top = writer.object(kind, extra=extra)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"lineproof {name}"}
     return {**head, **top, "$defs": dict(sorted(writer.defs.items()))}

@@ -284,11 +284,11 @@ def held_out(dataset: Dataset, manifest: Manifest) -> tuple[Sample, ...]:
     """
     if dataset.validation:
         return dataset.validation
-    fitted = "may have been" if manifest.imported else "was"
+    was_fitted = "was" if manifest.training.is_known else "may have been"
     raise BadInputError(
         f"{dataset.root}: layout {dataset.layout} has no validation split, and neither its training images "
-        f"({manifest.name} {fitted} fitted to them) nor its test images (its accuracy is reported on them) may set a "
-        "threshold. Give a plain folder of good images that were held out."
+        f"({manifest.name} {was_fitted} fitted to them) nor its test images (its accuracy is reported on them) may set "
+        "a threshold. Give a plain folder of good images that were held out."
     )
 
 

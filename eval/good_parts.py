@@ -175,7 +175,7 @@ def _refuse_used(samples: Sequence[Sample], manifest: Manifest) -> None:
             reason = "they are defective parts"
         elif any(sample.split == "test" for sample in inside):
             reason = "they are test images, and the accuracy that is reported on them would be too good"
-        elif manifest.imported and any(sample.split == "train" for sample in inside):
+        elif not manifest.training.is_known and any(sample.split == "train" for sample in inside):
             reason = f"{manifest.name} was imported, and may have been fitted to them"
         elif dataset and not manifest.training.fitted and _was_fitted(dataset, inside, manifest):
             reason = f"{manifest.name} was fitted to them; its run holds the ones held out: --data RUN"
@@ -218,10 +218,12 @@ def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progr
     )
     warning = calibration.warning
     if not bundle.manifest.training.fitted:
-        why = "was exported by an older release, which did not record what it was fitted to"
-        if bundle.manifest.imported:
-            why = "was imported, and what it was fitted to is not recorded"
-        unknown = f"{bundle.path} {why}: whether these images are among that could not be checked by content."
+        is_old = bundle.manifest.training.is_known
+        why = "was exported by an older release, which did not record" if is_old else "was imported, and does not say"
+        unknown = (
+            f"{bundle.path} {why} what it was fitted to: whether these images are among that could not be checked by "
+            "content."
+        )
         warning = " ".join(filter(None, (warning, unknown)))
     return dataclasses.replace(
         calibration,

@@ -53,7 +53,7 @@ def check_same_part(manifest: Manifest, dataset: Dataset, *, other_data: bool) -
             "part, and none of the images that it learned from, is not checked."
         )
     seen = dataset.fingerprint(manifest.preprocessing.reads) if dataset.train else ""
-    if seen == training.fingerprint:
+    if seen and seen == training.fingerprint:
         return ""
     return check_same_category(manifest, dataset.category, other_data=other_data, where=str(dataset.root)) or (
         _images_sentence(training, dataset, seen)
@@ -91,6 +91,11 @@ def _images_sentence(training: TrainingRecord, dataset: Dataset, seen: str) -> s
     """Why the training images are not those of a bundle; ``seen`` is their fingerprint, "" where there are none."""
     if not seen:
         return f"{dataset.root} holds no training images: that it is the bundle's part is told by its name alone."
+    if not training.fingerprint:
+        return (
+            f"Which images the bundle's detector was trained on is not known: that {dataset.root} shows its part is "
+            "told by its name alone."
+        )
     return (
         f"The training images of {dataset.root} are not those that the bundle was trained on (fingerprint "
         f"{seen[:12]}… and {training.fingerprint[:12]}…): another copy or version of "

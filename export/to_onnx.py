@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -100,9 +101,16 @@ def trace(
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            raise ExportError(f"does not trace to ONNX: {str(error)[:800]}.") from error
+            raise ExportError(f"does not trace to ONNX: {_words(error)}.") from error
     model: ir.Model = program.model
     return model
+
+
+def _words(error: Exception) -> str:
+    """What the exporter says of the cause, on one line, without its colours and its general advice."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    summary = text.partition("## Exception summary")[2].partition("(Refer to")[0]
+    return " ".join((summary or text).split())[:800].removesuffix(".")
 
 
 def _example(spec: TensorSpec) -> torch.Tensor:

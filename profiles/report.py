@@ -202,7 +202,7 @@ class ProfileReport:
             "extra_parameters_m": figures.extra_parameters / 1e6,
             "constants_mb": figures.constants_bytes / _MB,
             "flops": dict(figures.flops),
-            "total_gflops": sum(figures.flops.values()) / 1e9,
+            "total_gflops": figures.gflop,
             "method": self.method,
             "engine_details": self.engine_details,
             "environment": self.environment,
@@ -226,8 +226,9 @@ class ProfileReport:
             f"{figures.backbone_parameters / 1e6:.2f} M parameters in the backbone, "
             f"{figures.extra_parameters / 1e6:.2f} M besides it, constants {figures.constants_bytes / _MB:.1f} MB."
         )
-        stages = ", ".join(f"{name} {flops / 1e9:.3g}" for name, flops in figures.flops.items())
-        lines.append(f"{sum(figures.flops.values()) / 1e9:.3g} GFLOPs per frame: {stages}.")
+        if figures.gflop is not None:
+            stages = ", ".join(f"{name} {flops / 1e9:.3g}" for name, flops in figures.flops.items())
+            lines.append(f"{figures.gflop:.3g} GFLOPs per frame: {stages}.")
         load, num_cores = self.environment.get("load_average"), self.environment.get("num_cores")
         if load and num_cores and load[0] > 0.5 * num_cores:
             lines.append(

@@ -49,7 +49,7 @@ class ProfileJson(BatchJson):
     extra_parameters_m: float
     constants_mb: float
     flops: dict[str, int]
-    total_gflops: float
+    total_gflops: float | None
     method: dict[str, Any]
     engine_details: dict[str, Any]
     environment: dict[str, Any]

@@ -50,7 +50,7 @@ def method_table(reports: Sequence[ProfileReport]) -> str:
             report.engine,
             f"{report.figures.extra_parameters / 1e6:.2f}",
             f"{report.figures.constants_bytes / 1e6:.1f}",
-            f"{sum(report.figures.flops.values()) / 1e9:.2f}",
+            "-" if report.figures.gflop is None else f"{report.figures.gflop:.2f}",
             f"{report.batches[0].latency.p50:.2f}",
             f"{report.batches[0].fps:.1f}",
         )

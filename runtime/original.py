@@ -6,7 +6,7 @@ outputs are brought to the bundle's form by both. So it can be the reference tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -139,6 +139,13 @@ def shaped(outputs: Outputs, model: ImportedModel, *, num: int) -> Prediction:
     return Prediction(score.astype(np.float32), np.ascontiguousarray(maps, np.float32))
 
 
+def joined(parts: Sequence[Prediction]) -> Prediction:
+    """Predictions of some frames each, as one."""
+    return Prediction(
+        np.concatenate([part.score for part in parts]), np.concatenate([part.anomaly_map for part in parts])
+    )
+
+
 def _score_from(maps: NDArray[np.float64], rule: str | int | None) -> NDArray[np.float64]:
     values = np.sort(maps.reshape(len(maps), -1), axis=1)
     return np.asarray(values[:, -(rule if isinstance(rule, int) else 1) :].mean(axis=1))
@@ -254,10 +261,7 @@ class OriginalModel:
 
     def __call__(self, frames: Frames) -> Prediction:
         """Scores and maps in the form of a bundle's, one frame at a time."""
-        parts = [shaped(self.run(frame[None]), self._model, num=1) for frame in frames]
-        return Prediction(
-            np.concatenate([part.score for part in parts]), np.concatenate([part.anomaly_map for part in parts])
-        )
+        return joined([shaped(self.run(frame[None]), self._model, num=1) for frame in frames])
 
 
 def _port(ports: list[Any], name: str, *, kind: str, key: str, file: Path) -> Any:

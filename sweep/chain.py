@@ -129,9 +129,12 @@ def _finished(request: ExportRequest, options: ExportOptions) -> Bundle:
     ignored += [key for key in ("checkpoint", "is_sample", "out", "is_replacing") if getattr(request, key)]
     if ignored:
         names = ", ".join(f"{key} ({_FLAGS.get(key, f'--{key}')})" for key in ignored)
+        advice = "Export its training run again with that."
+        if not bundle.manifest.training.is_known:
+            advice = "It was imported, in the precision that it came in: convert the model, and import it again."
         raise UsageError(
             f"{bundle.path} is a bundle already ({bundle.manifest.precision}): {names} would change nothing in it. "
-            "Export its training run again with that."
+            f"{advice}"
         )
     return bundle
 

@@ -22,8 +22,8 @@ from lineproof.runtime.engine import availability
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "train", "import anomalib", "export", "calibrate", "set-threshold", "verify", "profile", "run", "evaluate",
-    "compare", "badcases", "inspect", "diagnose anomalib", "doctor", "models", "sample", "demo",
+    "train", "import anomalib", "import onnx", "export", "calibrate", "set-threshold", "verify", "profile", "run",
+    "evaluate", "compare", "badcases", "inspect", "diagnose anomalib", "doctor", "models", "sample", "demo",
 )  # fmt: skip
 PAIR = {"reference", "engine"}
 PERCENTILES = {"p50", "p90", "p95", "p99", "p999", "max"}

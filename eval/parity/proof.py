@@ -9,7 +9,9 @@ from typing import final
 from ...bundle.reports import file_report, not_kept_warning
 from ...bundle.store import PROOF, REFERENCE, Bundle, now
 from ...core.errors import EnvironmentMissingError, LineproofError, ParityError
+from ...core.threshold import ORIGINAL_ENGINE
 from ...runtime.engine import availability, is_harness, is_reference, reference_engine
+from ...runtime.original_engine import has_original, is_imported_file
 from ...runtime.ranking import fits, is_here, is_proved, rank_engines
 from .report import ParityReport
 
@@ -83,7 +85,8 @@ def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tup
 
     Args:
         bundle: the bundle to verify; its manifest says which engines are proved.
-        reference: name of an engine; None for PyTorch, or where that cannot run for the first proved engine.
+        reference: name of an engine; None for the original of an imported bundle, else for PyTorch, or where that
+            cannot run for the first proved engine.
         engine: the engine under test, which cannot be its own reference.
 
     Returns:
@@ -95,10 +98,14 @@ def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tup
     """
     if reference is not None:
         return reference, _reference_notice(bundle, reference)
+    if has_original(bundle):
+        return ORIGINAL_ENGINE, ""
     state = availability(reference_engine())
     if state.is_available and REFERENCE in bundle.manifest.files:
         return state.name, ""
     why = f"it holds no {REFERENCE}" if state.is_available else state.found
+    if is_imported_file(bundle):
+        why = "the bundle was imported with --no-reference"
     others = rank_engines(bundle, lambda _bundle, name: name != engine, is_proved, fits, is_here)
     if others:
         return (
@@ -115,6 +122,8 @@ def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tup
 
 def _reference_notice(bundle: Bundle, reference: str) -> str:
     """A sentence where the reference is not proved itself; "" for PyTorch, which needs no proof."""
+    if reference == ORIGINAL_ENGINE:
+        return ""
     state = bundle.manifest.parity_of(reference)
     if state == "failed":
         raise ParityError(

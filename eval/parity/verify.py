@@ -14,7 +14,7 @@ from ...bundle.store import Bundle
 from ...core.errors import EnvironmentMissingError, UsageError
 from ...core.prediction import Prediction
 from ...core.progress import Progress, silent
-from ...core.threshold import Threshold
+from ...core.threshold import ORIGINAL_ENGINE, Threshold
 from ...data.dataset import Dataset, Sample
 from ...data.inputs.table import input_of
 from ...data.notes import DataNotes
@@ -30,6 +30,7 @@ from ...runtime.engine import (
     proof_name,
     reference_engine,
 )
+from ...runtime.original_engine import open_original
 from ...runtime.ranking import AUTO, reference_options, resolve_auto
 from ..masks import Resolution
 from ..part import check_same_part
@@ -64,7 +65,8 @@ def verify(  # noqa: PLR0913 (the caller's choices, by name)
         options: options of the engine under test; the reference gets ``runtime.ranking.reference_options``.
         dataset: data set whose test images are compared as well, with ``reference`` run on the same frames; its
             contents were checked, see ``check_contents``.
-        reference: name of the engine that gives the reference on the data set; None for PyTorch.
+        reference: name of the engine that gives the reference on the data set, or ``"original"`` for the file that an
+            imported bundle carries; None for PyTorch.
         batch: number of frames per call of both engines.
         resolution: resolution at which pixel AUROC and AUPRO are measured, see ``eval.masks``.
         other_data: whether a data set of another part than the bundle's is accepted, see ``check_same_part``.
@@ -99,6 +101,8 @@ def _open_reference(bundle: Bundle, reference: str, *, engine: str, options: Eng
             "proves nothing. Name another engine as the reference, or leave the data set away to compare with the "
             "outputs stored in the bundle."
         )
+    if reference == ORIGINAL_ENGINE:
+        return open_original(bundle)
     check_deciding(reference, what="be a reference")
     try:
         return open_engine(bundle, reference, options=reference_options(reference, options))

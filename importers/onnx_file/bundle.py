@@ -8,16 +8,16 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from ...bundle.atomic import file_sha256
-from ...bundle.manifest import IMPORTED_FILE, DetectorRecord, Figures, Manifest, TrainingRecord
+from ...bundle.imported import ImportRecord
+from ...bundle.manifest import IMPORTED_FILE, DetectorRecord, Manifest, TrainingRecord
 from ...bundle.store import GOLDEN, ORIGINAL, check_place, now, write_bundle
-from ...core.errors import BadInputError, ExportError
+from ...core.errors import BadInputError
 from ...core.imported_model import ImportedModel
 from ...core.prediction import Prediction
 from ...core.progress import Progress, silent
@@ -30,20 +30,23 @@ from ...data.dataset import Dataset, Sample
 from ...data.inputs.table import AnyInput, input_of
 from ...detectors.base import usual_tolerance
 from ...export.bundle import describe, save_model
-from ...export.figures import count_flops, nodes_per_dtype
+from ...export.figures import nodes_per_dtype
 from ...export.golden import apart_from, golden_frames
-from ...export.passes.names import name_nodes
-from ...export.to_onnx import trace
 from ...host.environment import package_versions
-from ...runtime.original import OriginalModel, map_of, map_px
-from .batch import BatchLimit, find_limit
-from .ends import Back, Front
-from .graph import STAGE, external_files, infer, join, load_model, opset_of
+from ...runtime.original import OriginalModel, map_of
+from . import figures
+from .assemble import build_graph
+from .batch import find_limit
+from .graph import external_files
 from .options import ImportOptions, ImportResult
 from .specification import read_specification
 
-_STAGES = ("preprocess", STAGE, "post")
-_FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
+#: Number of good images without which there is no spread of scores.
+_FEWEST = 2
+_TEST_IMAGES = (
+    "The data set has no validation split: the threshold is set on its good test images, so that the rate of rejected "
+    "good parts that `lineproof evaluate` reports on them is too good. Calibrate on others for a line."
+)
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 #: Frames, uint8 (N, H, W, C), to scores and maps: what the bundle's graph is compared with.
@@ -61,6 +64,8 @@ class Origin:
         reference: gives the scores behind the threshold and the golden answers.
         detector: name of its kind in the manifest.
         title: name of the model, for people.
+        library: what made it, for people: ``ONNX`` for a file of any origin.
+        library_version: version of that; "" where it is not known.
         engine: name of the reference in the threshold.
         words: the reference in words.
     """
@@ -70,6 +75,8 @@ class Origin:
     reference: Reference
     detector: str
     title: str
+    library: str
+    library_version: str = ""
     engine: str
     words: str
 
@@ -112,6 +119,7 @@ def import_onnx(
         reference=file,
         detector=IMPORTED_FILE,
         title=source.stem,
+        library="ONNX",
         engine=ORIGINAL_ENGINE,
         words=f"{source.name} in ONNX Runtime {file.version}",
     )
@@ -133,7 +141,7 @@ def import_model(
     tried = np.stack([reader.read(path) for path in paths[:3]])
     limit = find_limit(origin.file, origin.model, tried, asked=options.max_batch)
     progress("graph", 0, 0)
-    graph = build_graph(origin, limit, tried[:1])
+    graph = build_graph(origin.file, origin.model, tried[:1], max_batch=limit.max_batch)
     precision = "fp16" if nodes_per_dtype(graph).get("float16") else "fp32"
     scores = _scores(origin, reader, paths, progress)
     spread = float(np.std(scores, ddof=1))
@@ -157,23 +165,19 @@ def import_model(
         score_spread=spread,
         map_range=float(np.ptp(prediction.anomaly_map)),
         training=_training(dataset, paths),
-        figures=_figures(graph),
+        imported=_imported(origin),
+        figures=figures.count(graph),
         tools=package_versions(),
         files={},
     )
     describe(graph, manifest)
-
-    def fill(folder: Path) -> None:
-        save_model(graph, folder)
-        np.savez_compressed(
-            folder / GOLDEN, frames=frames, names=names, score=prediction.score, anomaly_map=prediction.anomaly_map
-        )
-        if options.has_reference:
-            _copy_original(origin.file.path, folder / ORIGINAL)
-
+    golden = {"frames": frames, "names": names, "score": prediction.score, "anomaly_map": prediction.anomaly_map}
+    fill = _filler(graph, golden, origin.file.path if options.has_reference else None)
     bundle = write_bundle(out, manifest, fill)
-    notes = (*_notes(origin, prediction, tried[:1], words=words), *([limit.note] if limit.note else []))
-    return ImportResult(bundle=bundle, notes=notes, conversions=tuple(conversions.summary_lines()))
+    notes = [*_notes(origin, prediction, tried[:1]), *([limit.note] if limit.note else [])]
+    if threshold.num_good and samples[0].split == "test":
+        notes.append(_TEST_IMAGES)
+    return ImportResult(bundle=bundle, notes=tuple(notes), conversions=tuple(conversions.summary_lines()))
 
 
 def good_samples(dataset: Dataset) -> tuple[tuple[Sample, ...], str]:
@@ -182,62 +186,16 @@ def good_samples(dataset: Dataset) -> tuple[tuple[Sample, ...], str]:
     Raises:
         BadInputError: there are fewer than two.
     """
-    if len(dataset.validation) > 1:
+    if len(dataset.validation) >= _FEWEST:
         return dataset.validation, f"good validation images of {dataset.name} {dataset.category}"
     samples = tuple(sample for sample in dataset.test if sample.label == 0)
-    if len(samples) > 1:
+    if len(samples) >= _FEWEST:
         return samples, f"good test images of {dataset.name} {dataset.category}"
     raise BadInputError(
         f"{dataset.root} holds {counted(len(dataset.validation), 'validation image')} and "
         f"{counted(len(samples), 'good test image')}; expected two or more of either: threshold and golden frames are "
         "made of good images that the model was not trained on. Add some."
     )
-
-
-def build_graph(origin: Origin, limit: BatchLimit, frame: Frames) -> ir.Model:
-    """Return the one graph from frames to score and anomaly_map.
-
-    Args:
-        origin: the model.
-        limit: how many frames it takes; for a model of batch 1 the graph's batch is fixed.
-        frame: one frame, uint8 (1, H, W, C), on which the shapes of its outputs are seen.
-
-    Raises:
-        BadInputError: the file cannot be read, or brought to opset 18.
-        ExportError: the parts do not make a graph.
-    """
-    model, spec = origin.model, origin.model.preprocessing
-    batch = "N" if limit.max_batch > 1 else 1
-    outputs = origin.file.run(frame)
-    seen = None if model.anomaly_map is None else map_of(outputs[model.anomaly_map], name="", num=1).shape[1:]
-    size = model.input_px if seen is None else map_px(seen, model)
-    own = load_model(origin.file.path)
-    names = origin.file.names
-    ports = [
-        TensorSpec(f"output_{number}", outputs[name].dtype.name, _batched(outputs[name].shape, batch))
-        for number, name in enumerate(names)
-    ]
-    frames = TensorSpec(spec.frames.name, spec.frames.dtype, (batch, *spec.frames.shape[1:]))
-    max_batch, opset = max(limit.max_batch, 2), opset_of(own)
-    dtype = getattr(torch, origin.file.dtype)
-    try:
-        front = trace(Front(model, dtype).eval(), (frames,), outputs=["images"], max_batch=max_batch, opset=opset)
-        back = trace(
-            Back(model, map_px=seen, size=size).eval(),
-            ports,
-            outputs=["score", "anomaly_map"],
-            max_batch=max_batch,
-            opset=opset,
-        )
-    except ExportError as error:
-        raise ExportError(f"The pre-processing or the outputs' shaping {error}") from error
-    name_nodes(front)
-    name_nodes(back, first="post")
-    return join(front, own, back, names=names)
-
-
-def _batched(shape: tuple[int, ...], batch: int | str) -> tuple[int | str, ...]:
-    return (batch, *shape[1:]) if shape else ()
 
 
 def output_specs(prediction: Prediction) -> tuple[TensorSpec, TensorSpec]:
@@ -277,9 +235,23 @@ def _threshold(scores: Sequence[float], options: ImportOptions, origin: Origin, 
 
 
 def _record(origin: Origin) -> DetectorRecord:
-    path = origin.file.path
-    values = {"file": path.name, "sha256": file_sha256(path), **dataclasses.asdict(origin.model)}
-    return DetectorRecord(origin.detector, json.loads(json.dumps(values)))
+    model = origin.model
+    exact = dataclasses.replace(model, mean=tuple(map(float, model.mean)), std=tuple(map(float, model.std)))
+    # As it will be read from the file again, with lists for tuples.
+    return DetectorRecord(origin.detector, json.loads(json.dumps(dataclasses.asdict(exact))))
+
+
+def _imported(origin: Origin) -> ImportRecord:
+    path, spec = origin.file.path, origin.model.preprocessing
+    return ImportRecord(
+        library=origin.library,
+        library_version=origin.library_version,
+        model=origin.title,
+        file=path.name,
+        sha256=file_sha256(path),
+        mean=spec.mean,
+        std=spec.std,
+    )
 
 
 def _training(dataset: Dataset, paths: Sequence[Path]) -> TrainingRecord:
@@ -294,38 +266,16 @@ def _training(dataset: Dataset, paths: Sequence[Path]) -> TrainingRecord:
     )
 
 
-def _figures(graph: ir.Model) -> Figures:
-    """Count what the graph shows; a model does not tell trained values from constants, so all count as parameters."""
-    own, ours = 0, 0
-    for name, value in graph.graph.initializers.items():
-        if value.const_value is not None and value.const_value.dtype in _FLOATS:
-            if name.startswith(f"{STAGE}/"):
-                own += value.const_value.size
-            else:
-                ours += value.const_value.nbytes
-    return Figures(
-        backbone="",
-        backbone_parameters=0,
-        extra_parameters=own,
-        constants_bytes=ours,
-        flops=_flops(graph),
-        nodes_per_dtype=nodes_per_dtype(graph),
-    )
+def _filler(graph: ir.Model, golden: dict[str, Any], original: Path | None) -> Callable[[Path], None]:
+    """Return what writes the files of a bundle into a folder."""
 
+    def fill(folder: Path) -> None:
+        save_model(graph, folder)
+        np.savez_compressed(folder / GOLDEN, **golden)
+        if original is not None:
+            _copy_original(original, folder / ORIGINAL)
 
-def _flops(graph: ir.Model) -> dict[str, int]:
-    """Operations per frame by stage; empty where a shape that they are counted by is not known."""
-    single = graph.clone()
-    for node in single.graph:
-        for value in node.outputs:
-            value.shape = None
-    frames = single.graph.inputs[0]
-    assert frames.shape is not None  # noqa: S101 (it was traced with one)
-    frames.shape = ir.Shape([1, *frames.shape[1:]])
-    try:
-        return count_flops(infer(single), stages=_STAGES)
-    except ExportError:
-        return {}
+    return fill
 
 
 def _copy_original(path: Path, folder: Path) -> None:
@@ -335,7 +285,7 @@ def _copy_original(path: Path, folder: Path) -> None:
         shutil.copyfile(path.parent / name, folder / name)
 
 
-def _notes(origin: Origin, prediction: Prediction, frame: Frames, *, words: str) -> tuple[str, ...]:
+def _notes(origin: Origin, prediction: Prediction, frame: Frames) -> tuple[str, ...]:
     model, size = origin.model, prediction.anomaly_map.shape[1:]
     notes = [f"The reference is {origin.words}, on frames prepared by Pillow and NumPy."]
     if model.anomaly_map is None:
@@ -345,9 +295,4 @@ def _notes(origin: Origin, prediction: Prediction, frame: Frames, *, words: str)
         what = f"The model's map is {size_text(seen)} for an input of {size_text(model.input_px)}"
         notes.append(f"{what}: the graph enlarges it, bilinear." if seen != size else f"{what}.")
     notes.append(f"The score is {model.score_words()}.")
-    if "test images" in words:
-        notes.append(
-            "Its data set has no validation split: the threshold is set on the good test images, so that the rate of "
-            "rejected good parts that `lineproof evaluate` reports on them is too good. Calibrate on others for a line."
-        )
     return tuple(notes)

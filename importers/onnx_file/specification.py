@@ -23,6 +23,6 @@ def read_specification(path: Path) -> ImportedModel:
     except OSError as error:
         raise BadInputError(f"preprocessing (--preprocessing): {os_error_words(error)}") from None
     except json.JSONDecodeError as error:
-        raise BadInputError(f"{path} is not JSON ({error}). docs/import.md has an example to copy.") from None
+        raise BadInputError(f"{path} is not JSON ({error}). docs/import-onnx.md has an example to copy.") from None
     except ValueError as error:
-        raise BadInputError(f"{path}: {clause(error)}. docs/import.md says what every field means.") from None
+        raise BadInputError(f"{path}: {clause(error)}. docs/import-onnx.md says what every field means.") from None

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,12 +15,15 @@ pytest.importorskip("onnxruntime")
 
 from onnx import helper, numpy_helper  # noqa: E402
 
-from lineproof.core.errors import BadInputError, UsageError  # noqa: E402
+from lineproof.bundle.store import ORIGINAL, open_bundle  # noqa: E402
+from lineproof.core.errors import BadInputError, BundleError, EnvironmentMissingError, UsageError  # noqa: E402
+from lineproof.eval.parity.request import ParityRequest, verify_as_asked  # noqa: E402
 from lineproof.eval.parity.verify import verify  # noqa: E402
 from lineproof.importers.onnx_file.bundle import import_onnx  # noqa: E402
 from lineproof.importers.onnx_file.options import ImportOptions  # noqa: E402
 from lineproof.importers.onnx_file.specification import read_specification  # noqa: E402
 from lineproof.runtime.engine import availability, open_engine, predict  # noqa: E402
+from lineproof.runtime.original_engine import open_original  # noqa: E402
 
 #: What the detector of the fixture ``specification`` takes: height and width.
 INPUT = (8, 12)
@@ -30,7 +35,7 @@ FLOATS = {"float32": onnx.TensorProto.FLOAT, "float16": onnx.TensorProto.FLOAT16
 
 def detector_file(
     path, *, batch="batch", layout="NCHW", dtype="float32", opset=17, score=(-1, 1), is_map_plane=False,
-    free_size=False, reshape=None, external=False,
+    free_size=False, reshape=None, external=False, is_relative=False,
 ):  # fmt: skip
     """Write it: convolution, absolute value, mean over channels as the map, its maximum and more as the score.
 
@@ -52,7 +57,11 @@ def detector_file(
         helper.make_node("Abs", ["features"], ["distance"]),
         helper.make_node("ReduceMean", ["distance"], ["anomaly_map"], axes=[1], keepdims=int(not is_map_plane)),
         helper.make_node("ReduceMax", ["distance"], ["highest"], axes=[1, 2, 3], keepdims=0),
-        helper.make_node("Reshape", ["highest", "score_shape"], ["pred_score"], name="/score"),
+        helper.make_node("ReduceMax", ["distance"], ["of_all"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node(
+            "Sub" if is_relative else "Max", ["highest", "of_all"] if is_relative else ["highest"], ["own"]
+        ),
+        helper.make_node("Reshape", ["own", "score_shape"], ["pred_score"], name="/score"),
         helper.make_node("Greater", ["anomaly_map", "limit"], ["pred_mask"], name="/mask"),
         helper.make_node("Greater", ["pred_score", "limit"], ["pred_label"], name="/label"),
     ]
@@ -269,7 +278,7 @@ def test_a_specification_that_leaves_something_open_is_refused(specification, tm
     values = {key: value for key, value in specification(**changes).items() if value is not ...}
     path = tmp_path / "a.json"
     path.write_text(json.dumps(values))
-    with pytest.raises(BadInputError, match=rf"a\.json: {words}.*docs/import\.md says what every field means"):
+    with pytest.raises(BadInputError, match=rf"a\.json: {words}.*docs/import-onnx\.md says what every field means"):
         read_specification(path)
 
 
@@ -318,3 +327,140 @@ def test_options_out_of_range_are_refused(import_file):
         import_file({"batch": 1}, options=ImportOptions(max_batch=4))
     with pytest.raises(UsageError, match=r"4, but of .* the batch is symbolic, but 3 frames at once do not run"):
         import_file({"reshape": 1}, options=ImportOptions(max_batch=4))
+
+
+def test_what_stands_in_the_bundle(dressed):
+    bundle = open_bundle(dressed("as anomalib's").bundle.path)
+    manifest = bundle.manifest
+    model = onnx.load(bundle.model_path)
+    onnx.checker.check_model(model, full_check=True)
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert list(dict.fromkeys(name.split("/")[0] for name in names)) == ["preprocess", "model", "post"]
+    assert "model/net/conv/Conv" in names
+    # The labels that the file gives as well are no part of the bundle.
+    assert not {node.op_type for node in model.graph.node} & {"Greater"}
+    notes = {item.key: item.value for item in model.metadata_props}
+    assert notes["lineproof.detector"] == "onnx"
+    assert float(notes["lineproof.threshold"]) == manifest.threshold.value
+    assert (manifest.name, manifest.precision, manifest.max_batch) == ("nut-model", "fp32", 8)
+    assert manifest.imported.sha256 == manifest.files[f"{ORIGINAL}/model.onnx"].sha256
+    assert manifest.threshold.source == "6 good test images of MVTec AD layout nut"
+    assert manifest.threshold.engine == "original"
+    assert (manifest.training.num_images, manifest.training.num_holdout) == (0, 6)
+    assert manifest.figures.extra_parameters == KERNEL.size
+    # Two products of 2 × 2 pixels of 3 channels at 4 × 6 places: both channels of the convolution.
+    assert manifest.figures.flops["model"] == 2 * 2 * 12 * 24
+    assert set(manifest.figures.flops) == {"preprocess", "model", "post"}
+
+
+def test_what_was_found_out_is_said(dressed):
+    notes = " ".join(dressed("no score, highest").notes)
+    assert "The reference is model.onnx in ONNX Runtime" in notes
+    assert "The model's map is 4x6 for an input of 8x12: the graph enlarges it, bilinear." in notes
+    assert "The score is the mean of the 5 highest values of output anomaly_map." in notes
+    assert "the threshold is set on its good test images" in notes
+    lines = " ".join(dressed("as anomalib's").summary_lines())
+    assert re.search(r"Bundle: .*a\.bundle \(not verified yet: lineproof verify .*Threshold .* of 6 good parts", lines)
+    assert dressed("as anomalib's").to_dict()["max_batch"] == 8
+
+
+@pytest.mark.slow
+def test_a_map_that_is_none_says_so(dressed):
+    assert "the bundle's map is the score at every pixel and localises nothing" in " ".join(dressed("no map").notes)
+
+
+@pytest.mark.slow
+def test_a_file_in_float16_makes_a_bundle_in_fp16(dressed):
+    manifest = dressed("float16").bundle.manifest
+    assert manifest.precision == "fp16"
+    assert manifest.figures.nodes_per_dtype["float16"] > 0
+
+
+@pytest.mark.slow
+def test_a_frozen_batch_makes_a_bundle_of_batch_1(dressed):
+    result = dressed("frozen batch")
+    assert result.bundle.manifest.max_batch == 1
+    words = r"The bundle takes one frame at once: its batch is frozen at 1 \(input input \(1, 3, 8, 12\)\)\. Export it"
+    assert re.search(words, " ".join(result.notes))
+    (frames,) = onnx.load(result.bundle.model_path).graph.input
+    assert [dim.dim_value for dim in frames.type.tensor_type.shape.dim] == [1, 20, 24, 3]
+
+
+def test_scores_that_depend_on_the_batch_make_a_bundle_of_batch_1(import_file):
+    result = import_file({"is_relative": True})
+    assert result.bundle.manifest.max_batch == 1
+    words = "The bundle takes one frame at once: the score of a frame depends on the other frames of its batch"
+    assert words in " ".join(result.notes)
+
+
+def test_weights_beside_the_file_come_along(dressed):
+    bundle = dressed("weights beside it").bundle
+    assert f"{ORIGINAL}/model.onnx.data" in bundle.manifest.files
+    assert open_original(bundle).describe()["engine"] == "original"
+
+
+def test_a_data_set_is_compared_with_the_file_itself(dressed, images_folder):
+    bundle, said = dressed("bgr").bundle, []
+    request = ParityRequest(engine="ort-cpu", data=images_folder, batch=4)
+    report = verify_as_asked(bundle, request, warn=said.append)
+    assert (report.reference, report.passed, said) == ("original", True, [""])
+    assert report.num_frames == report.num_golden + 9
+    assert report.score_max_abs_error < 1e-5
+
+
+def test_without_the_original_another_engine_must_be_proved(tmp_path, dressed, images_folder):
+    shutil.copytree(dressed("bgr").bundle.path, tmp_path / "a.bundle")
+    bundle = open_bundle(tmp_path / "a.bundle")
+    kept = {name: item for name, item in bundle.manifest.files.items() if not name.startswith(ORIGINAL)}
+    bundle = bundle.change(lambda manifest: dataclasses.replace(manifest, files=kept))
+    with pytest.raises(
+        EnvironmentMissingError, match=r"PyTorch cannot \(the bundle was imported with --no-reference\)"
+    ):
+        verify_as_asked(bundle, ParityRequest(engine="ort-cpu", data=images_folder))
+    with pytest.raises(
+        BundleError, match=r"carries no original: it was not imported, or with --no-reference\. Name an"
+    ):
+        verify_as_asked(bundle, ParityRequest(engine="ort-cpu", data=images_folder, reference="original"))
+
+
+def test_a_graph_that_prepares_frames_otherwise_fails_its_proof(import_file, monkeypatch):
+    """The golden answers are not the graph's own: BGR is forgotten in the graph, and the proof says so."""
+    monkeypatch.setattr(torch.Tensor, "flip", lambda images, _axis: images)
+    bundle = import_file(channel_order="bgr", mean=MEAN[::-1], std=STD[::-1]).bundle
+    report = verify(bundle, engine="ort-cpu")
+    assert report.state == "failed"
+    assert re.search(r"The score is off by", " ".join(report.failures))
+
+
+def test_a_given_threshold_and_a_validation_split(tmp_path, dataset, specification):
+    held = tuple(dataclasses.replace(item, split="validation") for item in dataset.test if not item.label)
+    split = dataclasses.replace(dataset, samples=(*dataset.train, *held))
+    options = ImportOptions(threshold=1.5, max_batch=2, has_reference=False)
+    result = import_into(tmp_path, split, specification(), options=options)
+    manifest = result.bundle.manifest
+    assert (manifest.threshold.value, manifest.threshold.num_good) == (1.5, 0)
+    assert manifest.threshold.source == "given at the import"
+    assert manifest.max_batch == 2
+    assert not any(name.startswith(ORIGINAL) for name in manifest.files)
+    assert "test images" not in " ".join(result.notes)
+
+
+def test_a_quantised_file_is_refused(tmp_path, dataset, specification):
+    path = detector_file(tmp_path / "plain.onnx", opset=18)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(0.1, np.float32), "step"))
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(0, np.int8), "zero"))
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "step", "zero"], ["whole"]),
+        helper.make_node("DequantizeLinear", ["whole", "step", "zero"], ["rounded"]),
+    ]
+    model.graph.node[0].input[0] = "rounded"
+    for number, node in enumerate(nodes):
+        model.graph.node.insert(number, node)
+    onnx.save(model, path)
+    (tmp_path / "a.json").write_text(json.dumps(specification()))
+    with pytest.raises(
+        BadInputError, match=r"plain\.onnx is quantised \(DequantizeLinear, QuantizeLinear\); expected a"
+    ):
+        import_onnx(path, preprocessing=tmp_path / "a.json", dataset=dataset, out=tmp_path / "a.bundle")

@@ -251,7 +251,6 @@ def imported():
             tensors={f"model.{name}": tensor for name, tensor in state.items()},
             classes={},
             entries={"hyper_parameters": settings},
-            classes={},
         )
         transform = Transform(resize_px=size, crop_px=size, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
         return build(convert(checkpoint, transform), transform, checkpoint)

@@ -1,0 +1,59 @@
+"""The whole graph of an imported model: both ends are traced for it, then joined with its own nodes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+
+from ...core.errors import ExportError
+from ...core.imported_model import ImportedModel
+from ...core.spec import Frames, TensorSpec
+from ...export.passes.names import name_nodes
+from ...export.to_onnx import trace
+from ...runtime.original import OriginalModel, map_of, map_px
+from .ends import Back, Front
+from .graph import join, load_model, opset_of
+
+
+def build_graph(file: OriginalModel, model: ImportedModel, frame: Frames, *, max_batch: int) -> ir.Model:
+    """Return the one graph from frames to score and anomaly_map.
+
+    Args:
+        file: the model's own file, opened.
+        model: what it takes and gives.
+        frame: one frame, uint8 (1, H, W, C), on which the shapes of its outputs are seen.
+        max_batch: how many frames it takes; for a model of batch 1 the graph's batch is fixed.
+
+    Raises:
+        BadInputError: the file cannot be read, or brought to opset 18.
+        ExportError: the parts do not make a graph.
+    """
+    batch = "N" if max_batch > 1 else 1
+    outputs, taken = file.run(frame), model.preprocessing.frames
+    seen = None if model.anomaly_map is None else map_of(outputs[model.anomaly_map], name="", num=1).shape[1:]
+    size = model.input_px if seen is None else map_px(seen, model)
+    own = load_model(file.path)
+    ports = [
+        TensorSpec(f"output_{number}", outputs[name].dtype.name, _batched(outputs[name].shape, batch))
+        for number, name in enumerate(file.names)
+    ]
+    frames = TensorSpec(taken.name, taken.dtype, (batch, *taken.shape[1:]))
+    opset, dtype = opset_of(own), getattr(torch, file.dtype)
+    try:
+        front = trace(Front(model, dtype).eval(), (frames,), outputs=["images"], max_batch=max_batch, opset=opset)
+        back = trace(
+            Back(model, map_px=seen, size=size).eval(),
+            ports,
+            outputs=["score", "anomaly_map"],
+            max_batch=max_batch,
+            opset=opset,
+        )
+    except ExportError as error:
+        raise ExportError(f"The pre-processing or the outputs' shaping {error}") from error
+    name_nodes(front)
+    name_nodes(back, first="post")
+    return join(front, own, back, names=file.names)
+
+
+def _batched(shape: tuple[int, ...], batch: int | str) -> tuple[int | str, ...]:
+    return shape if batch == 1 else (batch, *shape[1:])

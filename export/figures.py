@@ -58,7 +58,8 @@ def count_flops(model: ir.Model, *, stages: Sequence[str] = STAGES) -> dict[str,
     """
     totals = dict.fromkeys(stages, 0)
     for node in model.graph:
-        totals[stage_of(node.name or "")] += _node_flops(node)
+        if flops := _node_flops(node):
+            totals[stage_of(node.name or "")] += flops
     return totals
 
 

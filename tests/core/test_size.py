@@ -37,6 +37,8 @@ def test_anything_else_is_refused(written):
     ("value", "text"),
     [
         ((64, 192), "64x192"),
+        ([0.5, 0.25], "[0.5, 0.25]"),
+        (None, "none"),
         ("", '""'),
         ("none", "none"),
         (1 / 12, "0.0833333"),

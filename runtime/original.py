@@ -6,6 +6,7 @@ outputs are brought to the bundle's form by both. So it can be the reference tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -221,7 +222,7 @@ class OriginalModel:
         )
         if not fits:
             raise BadInputError(
-                f"{self.path}: input {self._input.name} is {_shape(seen)}, and the pre-processing gives "
+                f"{self.path}: its input {self._input.name} is {_shape(seen)}, and the pre-processing gives "
                 f"(N, {', '.join(map(str, expected))}): {self._model.input_words()}. Set layout, channel_order, "
                 "resize_px and crop_px to what the model was made for."
             )
@@ -250,18 +251,26 @@ class OriginalModel:
         """
         images = prepare(frames, self._model, dtype=self.dtype)
         try:
-            with caught_stderr() as log:
+            # What is logged besides repeats the error.
+            with caught_stderr():
                 outputs = self._session.run(self.names, {self._input.name: images})
         except self._failures as error:
-            words = " ".join(f"{error} {log.words()}".split())
             raise BadInputError(
-                f"{self.path}: ONNX Runtime cannot run it on {images.dtype} {images.shape}: {words}"
+                f"{self.path}: ONNX Runtime cannot run it on {images.dtype} {images.shape}: {_cause(error)}."
             ) from None
         return {name: np.asarray(output) for name, output in zip(self.names, outputs, strict=True)}
 
     def __call__(self, frames: Frames) -> Prediction:
         """Scores and maps in the form of a bundle's, one frame at a time."""
         return joined([shaped(self.run(frame[None]), self._model, num=1) for frame in frames])
+
+
+def _cause(error: Exception) -> str:
+    """What ONNX Runtime says went wrong in a node, without the places in its source."""
+    words = " ".join(str(error).split())
+    node = re.search(r"Name:'([^']*)'", words)
+    said = words.partition("Status Message: ")[2].rpartition(" was false. ")[2] or words
+    return (f"{node[1]}: " if node else "") + said[:300].removesuffix(".")
 
 
 def _port(ports: list[Any], name: str, *, kind: str, key: str, file: Path) -> Any:

@@ -11,6 +11,7 @@ from ...core.errors import BadInputError, UsageError
 from ...core.imported_model import ImportedModel
 from ...core.prediction import Prediction
 from ...core.spec import Frames
+from ...core.words import clause
 from ...runtime.original import OriginalModel, shaped
 
 #: Largest batch where nobody asks for another and the file allows any.
@@ -58,11 +59,12 @@ def find_limit(original: OriginalModel, model: ImportedModel, frames: Frames, *,
             f"batch, or 1. {_ADVICE}"
         )
     try:
-        alone = original(frames[:_NUM_TRIED])
+        original.run(frames[:1])
     except BadInputError as error:
         raise BadInputError(
-            f"{error} Expected it to run on one frame. Where its batch is frozen inside its graph: {_ADVICE}"
+            f"{error} Expected it to run on one frame. Its batch may be frozen inside its graph. {_ADVICE}"
         ) from None
+    alone = original(frames[:_NUM_TRIED])
     wanted = USUAL_BATCH if asked is None else asked
     if frozen is None and wanted == 1:
         return BatchLimit(1)
@@ -74,7 +76,9 @@ def find_limit(original: OriginalModel, model: ImportedModel, frames: Frames, *,
     if not reason:
         return BatchLimit(wanted)
     if asked is not None and asked > 1:
-        raise UsageError(f"max_batch (--batch) is {asked}, but of {original.path} {reason}. Give 1. {_ADVICE}")
+        raise UsageError(
+            f"max_batch (--batch) is {asked}, and {original.path} takes one frame at once: {reason}. Give 1. {_ADVICE}"
+        )
     return BatchLimit(1, f"The bundle takes one frame at once: {reason}. {_ADVICE}" if asked is None else "")
 
 
@@ -84,8 +88,7 @@ def _broken_promise(original: OriginalModel, model: ImportedModel, frames: Frame
     try:
         together = shaped(original.run(frames), model, num=num)
     except BadInputError as error:
-        words = str(error).removesuffix(".")
-        return f"the batch is symbolic, but {num} frames at once do not run ({words})"
+        return f"its batch is symbolic, but {num} at once do not run ({clause(error)})"
     for name, one, other in (
         ("score", alone.score, together.score),
         ("anomaly map", alone.anomaly_map, together.anomaly_map),

@@ -11,7 +11,7 @@ from ..core.size import value_text
 from ..core.strict import read_as
 from ..core.table import aligned
 from ..core.words import clause, counted
-from .manifest import NOT_RECORDED, Manifest
+from .manifest import IMPORTED_FILE, IMPORTED_MODULE, NOT_RECORDED, Manifest
 from .record import ParityState
 from .store import PROOF, Bundle
 
@@ -113,18 +113,19 @@ def _origin(manifest: Manifest) -> list[str]:
     part = f"{training.dataset} {training.category}".strip()
     good = counted(training.num_holdout, "good image")
     if imported:
+        split = f" ({imported.good_split} split)" if imported.good_split else ""
+        # A file or a module has no parameters of training; a detector of ours has them all, whoever trained it.
+        is_ours = manifest.detector.name not in (IMPORTED_FILE, IMPORTED_MODULE)
+        unused = " (those of training are this program's defaults, which were not used)" if is_ours else ""
         return [
             imported.sentence(),
-            f"What it was trained on is not recorded. {good} of {part} ({imported.good_split} split) served for golden "
-            "frames.",
-            f"Parameters (those of training are this program's defaults, which were not used): {parameters}.",
+            f"What it was trained on is not recorded. {good} of {part}{split} served for golden frames.",
+            f"Parameters{unused}: {parameters}.",
         ]
     fitted = (
         f"Trained on {training.num_images} images of {part} (seed {training.seed}, data sha256 "
         f"{training.fingerprint[:12]}…), {training.num_holdout} {training.held_out_words}."
     )
-    if not training.is_known:
-        fitted = f"Which images it was trained on is not known; {good} of {part} served its import."
     return [
         fitted,
         f"Parameters: {parameters}.",

@@ -124,8 +124,8 @@ def _threshold(record: RunRecord, scores: Sequence[float], options: ExportOption
         max_false_reject=options.max_false_reject,
         interval_low=0.0,
         interval_high=1.0,
-        engine=REFERENCE_ENGINE,
-        source=f"{imported.library}'s own threshold in {imported.file}, raised by 1e-5 of the range of scores",
+        engine=imported.library,
+        source=f"{imported.library}'s own threshold in {imported.file}, moved by 1e-5 of the range of scores",
     )
 
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lineproof.core.errors import UsageError
@@ -90,6 +90,7 @@ def test_a_map_is_stitched_by_the_rule(axis, num_tile):
     np.testing.assert_allclose(stitched, exact, atol=1e-7)
 
 
+@settings(deadline=None)
 @given(axes(), st.integers(1, 40))
 def test_a_constant_map_stays_constant(axis, num_tile):
     matrix = axis.stitching(num_tile, max(1, round(axis.frame_px * num_tile / axis.tile_px)))
@@ -97,6 +98,7 @@ def test_a_constant_map_stays_constant(axis, num_tile):
     np.testing.assert_allclose(matrix.sum(axis=1), 1.0, rtol=1e-14)
 
 
+@settings(deadline=None)
 @given(axes(), st.integers(2, 40))
 def test_a_ramp_stays_a_ramp_where_tiles_overlap_by_a_map_pixel(axis, num_tile):
     if axis.num > 1 and axis.overlap_px * num_tile < axis.tile_px:

@@ -44,7 +44,7 @@ def parts(tmp_path):
 def test_the_description_says_what_is_not_known(unknown):
     text = "\n".join(BundleDescription(unknown).summary_lines())
     assert "Imported from ONNX: x of x.onnx" in text
-    assert "Which images it was trained on is not known; 4 good images of test parts served its import." in text
+    assert "What it was trained on is not recorded. 4 good images of test parts served for golden frames." in text
     assert "GFLOP per frame: not known." in text
     assert unknown.manifest.figures.gflop is None
     assert "Trained on 0" not in text
@@ -52,7 +52,7 @@ def test_the_description_says_what_is_not_known(unknown):
 
 def test_the_part_is_told_by_its_name_alone(unknown, parts, tmp_path):
     words = check_same_part(unknown.manifest, open_dataset(parts), other_data=False)
-    assert words.startswith("Which images the bundle's detector was trained on is not known: that ")
+    assert words.startswith("tiny was imported, and what it was trained on is not recorded: that ")
     for path in (parts / "train" / "good").iterdir():
         path.unlink()
     parts.rename(tmp_path / "others")
@@ -66,7 +66,7 @@ def test_images_of_its_training_split_set_no_threshold(unknown, parts):
     fingerprint = open_dataset(parts).fingerprint()
     training = dataclasses.replace(unknown.manifest.training, fingerprint=fingerprint)
     manifest = dataclasses.replace(unknown.manifest, training=training)
-    with pytest.raises(BadInputError, match="training images of its data set, and tiny may have been fitted to them"):
+    with pytest.raises(BadInputError, match="tiny was imported, and may have been fitted to them"):
         calibration_samples(CalibrationRequest(data=parts / "train" / "good"), manifest)
 
 

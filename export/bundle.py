@@ -344,4 +344,7 @@ def save_model(model: ir.Model, folder: Path) -> None:
     """Write model.onnx; the weights of a large model lie in a file beside it."""
     num_bytes = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     external = f"{MODEL}.data" if num_bytes > _EXTERNAL_ABOVE_BYTES else None
+    if external is None:
+        # Weights that lie beside an imported file would be looked for beside this one.
+        ir.external_data.load_to_model(model)
     ir.save(model, folder / MODEL, external_data=external)

@@ -17,6 +17,7 @@ were read in the source.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +30,16 @@ from torch import Tensor
 from ...bundle.atomic import file_sha256
 from ...core.errors import BadInputError
 from ...core.table import first_few
+from ...core.words import counted
 
 #: Lightning's dictionary of arguments, in any of its packages.
 _DICTIONARY = ".AttributeDict"
+#: Tensors beside the model's that are known: of 2.x by name, of 1.x by the metric that they are of.
+_BESIDE = (
+    "_is_fitted", "post_processor._image_threshold", "post_processor._pixel_threshold", "post_processor.image_min",
+    "post_processor.image_max", "post_processor.pixel_min", "post_processor.pixel_max",
+)  # fmt: skip
+_FORMER = ("image_threshold.", "pixel_threshold.", "normalization_metrics.", "image_metrics.", "pixel_metrics.")
 _ADVICE = "Give the .ckpt file that anomalib's Engine wrote (weights/lightning/model.ckpt)."
 
 
@@ -82,11 +90,21 @@ class Checkpoint:
         return {key.removeprefix("model."): item for key, item in self.tensors.items() if key.startswith("model.")}
 
     def number(self, *names: str) -> float | None:
-        """The value of the first of these scalar tensors that is there and is a number; None where none is."""
+        """The value of the first of these scalar tensors that is there; None where none is, or where it is not set.
+
+        Raises:
+            BadInputError: it holds several values.
+        """
         for name in names:
             tensor = self.tensors.get(name)
-            if tensor is not None and tensor.numel() == 1 and bool(torch.isfinite(tensor)):
-                return float(tensor)
+            if tensor is None:
+                continue
+            if tensor.numel() != 1:
+                raise BadInputError(
+                    f"{self.path}: {name} holds {tensor.numel()} values; expected one. The file was changed."
+                )
+            # NaN is how anomalib says that a number was not set.
+            return None if bool(torch.isnan(tensor)) else float(tensor)
         return None
 
 
@@ -101,6 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise BadInputError(f"{path} is no file. {_ADVICE}")
+    _check_sums(path)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         stubs: list[Any] = [(_stub(name), name) for name in names]
@@ -114,6 +133,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"its keys are {first_few(list(raw))}" if isinstance(raw, Mapping) else f"it holds a {type(raw).__name__}"
         )
         raise BadInputError(f"{path} is no checkpoint of anomalib: {seen}; expected state_dict with tensors. {_ADVICE}")
+    unknown = [key for key in state if not _is_beside(str(key))]
+    if unknown:
+        raise BadInputError(
+            f"{path} holds {counted(len(unknown), 'tensor')} that no known release of anomalib has: "
+            f"{first_few(unknown)}. Nothing is dropped silently: import a checkpoint of an unchanged model."
+        )
     entries = {key: value for key, value in raw.items() if key != "state_dict"}
     return Checkpoint(
         path=path,
@@ -122,6 +147,24 @@ def read_checkpoint(path: Path) -> Checkpoint:
         classes={key: item for key, item in state.items() if isinstance(item, str)},
         entries=entries,
     )
+
+
+def _check_sums(path: Path) -> None:
+    """Raise BadInputError where a part of the file does not have the checksum that was written with it."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BadInputError(f"{path} cannot be read as a checkpoint ({error}). {_ADVICE}") from None
+    if broken:
+        raise BadInputError(f"{path} is damaged: {broken} in it does not have its checksum. Copy it again.")
+
+
+def _is_beside(key: str) -> bool:
+    """Whether a key of the state dict is the model's, or one that is known beside it."""
+    return key.startswith(("model.", *_FORMER)) or key in _BESIDE or key.endswith("_class")
 
 
 def _is_known(key: object, item: object) -> bool:
@@ -133,6 +176,8 @@ def _reason(error: Exception) -> str:
     """The line of an error that says what was seen; PyTorch's own begins with advice to switch its safety off."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     marked = [number for number, line in enumerate(lines[:-1]) if line.endswith("WeightsUnpickler error:")]
+    if not marked and any("weights_only" in line for line in lines):
+        return "it holds what only a program could read, and programs in it are never run"
     return (lines[marked[0] + 1 if marked else 0][:300]) if lines else type(error).__name__
 
 

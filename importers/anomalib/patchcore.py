@@ -20,7 +20,7 @@ def convert_patchcore(source: Source) -> Converted:
     settings.require("precision", "float32")
     settings.leave("pre_trained", "coreset_sampling_ratio")
     bank = tensors.take("memory_bank").float()
-    num_neighbours = min(settings.take("num_neighbors", 9), len(bank))
+    num_neighbours = min(settings.take_count("num_neighbors", 9), len(bank))
     tensors.leave("anomaly_map_generator")
     tensors.leave("feature_pooler")
     state = take_backbone(source, "feature_extractor.feature_extractor") | {

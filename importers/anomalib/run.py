@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
+
 from ...bundle.atomic import write_json
-from ...bundle.imported import SCORE_SCALES, ScoreScale
+from ...bundle.imported import SCORE_SCALES, ImportRecord, ScoreScale
 from ...bundle.lock import exclusive
 from ...bundle.manifest import DetectorRecord, TrainingRecord
 from ...bundle.runs.folder import CHECKPOINT, RECORD, is_finished, new_run_folder, read_started
@@ -100,14 +102,15 @@ def import_anomalib(
             threshold of frames that are.
     """
     options = options or ImportOptions()
-    if out and (is_finished(out) or read_started(out) is not None):
-        raise UsageError(f"{out} holds a run already. Name another --out, or remove it.")
+    if out:
+        _check_out(out)
     progress("reading the checkpoint", 0, 0)
     checkpoint = read_checkpoint(path)
     transform = read_transform(checkpoint, model=model_name(checkpoint), crop=options.crop)
     converted = convert(checkpoint, transform)
     transform = transform.then(converted.normalisation)
     imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
+    notes = (*transform.notes, *converted.notes, *_threshold_notes(checkpoint, imported))
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)
     imported = dataclasses.replace(imported, good_split=split)
@@ -151,9 +154,29 @@ def import_anomalib(
     run = out or new_run_folder(converted.detector, dataset.category)
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="an import"):
+        # Another import may have finished here since.
+        _check_out(run)
         save_weights(detector, run / CHECKPOINT)
         write_json(run / RECORD, dataclasses.asdict(record))
-    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=(*transform.notes, *converted.notes))
+    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=notes)
+
+
+def _threshold_notes(checkpoint: Checkpoint, imported: ImportRecord) -> tuple[str, ...]:
+    """A sentence where the threshold of image scores is that of anomaly maps."""
+    own = checkpoint.number("post_processor._image_threshold", "image_threshold.value")
+    if own is not None or not imported.has_threshold:
+        return ()
+    return (
+        "The checkpoint has no threshold of image scores: anomalib judges images by that of anomaly maps then, and so "
+        "does the run.",
+    )
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} (--out) is a file; expected a folder for the run. Name another one.")
+    if is_finished(out) or read_started(out) is not None:
+        raise UsageError(f"{out} holds a run already. Name another --out, or remove it.")
 
 
 def _check_tiles(tiles: Tiles, config: DetectorConfig, *, frame: Size, split: str) -> None:
@@ -230,11 +253,18 @@ def build(converted: Converted, transform: Transform, checkpoint: Checkpoint) ->
     state = {name: tensor for name, tensor in converted.state.items() if name not in behind}
     try:
         detector.restore({name: kept[name] for name in built} | state)
-    except RuntimeError as error:
+        detector.eval()
+        # Buffers take whatever size was saved: only a run shows that they fit one another.
+        with torch.inference_mode():
+            detector(torch.zeros(1, 3, *transform.crop_px))
+    except (RuntimeError, IndexError, ValueError) as error:
+        settings = ", ".join(f"{key} = {value!r}" for key, value in converted.settings.items())
+        seen = " ".join(str(error).split())[:200]
         raise BadInputError(
-            f"{checkpoint.path}: its {converted.model} does not fit {converted.detector}: {str(error)[:300]}."
+            f"{checkpoint.path}: the tensors of its {converted.model} do not fit its settings ({settings}), or one "
+            f"another: {seen} … Give a checkpoint as anomalib saved it."
         ) from None
-    return detector.eval()
+    return detector
 
 
 def _good_images(dataset: Dataset) -> tuple[list[Path], str]:

@@ -7,6 +7,7 @@ data. 1.x calls a score that equals the threshold NG, 2.x does not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,17 @@ from .transform import Transform
 
 LIBRARY = "anomalib"
 _CONFIG = "anomalib_post_processor_config"
+_NUMBERS = tuple(
+    f"post_processor.{name}"
+    for name in ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+)
 _PARTS = ("image", "pixel")
 #: What 1.x calls the scores of images and the maps.
 _FORMER = {"image": "pred_scores", "pixel": "anomaly_maps"}
+_SWITCHES = {
+    "enable_normalization", "enable_thresholding", "enable_threshold_matching", "image_sensitivity",
+    "pixel_sensitivity",
+}  # fmt: skip
 _POST_PROCESSORS = ("PostProcessor", "OneClassPostProcessor")
 
 
@@ -36,6 +45,7 @@ def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, s
         BadInputError: scores are normalised or thresholded in a way that is not known, or ``score_scale`` is
             anomalib's and the file does not say what that is.
     """
+    _check_components(checkpoint)
     switches = _switches(checkpoint)
     found: list[float | None] = [
         checkpoint.number(f"post_processor._{part}_threshold", f"{part}_threshold.value") for part in _PARTS
@@ -66,6 +76,24 @@ def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, s
     return record
 
 
+def _check_components(checkpoint: Checkpoint) -> None:
+    """Refuse a model without its pre-processor, and one whose numbers are missing rather than not set."""
+    enabled = checkpoint.entries.get("anomalib_components_enabled")
+    if isinstance(enabled, Mapping) and enabled.get("pre_processor") is False:
+        raise BadInputError(
+            f"{checkpoint.path} was made with pre_processor=False: what was done to its images stands outside of it. "
+            "Make it with the PreProcessor that does the same, load the weights and save it again."
+        )
+    if isinstance(enabled, Mapping) and enabled.get("post_processor") is False:
+        return
+    missing = [name for name in _NUMBERS if name not in checkpoint.tensors]
+    if not _is_former(checkpoint) and missing:
+        raise BadInputError(
+            f"{checkpoint.path} lacks {', '.join(missing)}, which every release from 2.0 on writes. The file "
+            "was changed."
+        )
+
+
 def _is_former(checkpoint: Checkpoint) -> bool:
     """Whether a release before 2.0 wrote it, which keeps the names of its metrics' classes."""
     return bool(checkpoint.classes)
@@ -74,7 +102,7 @@ def _is_former(checkpoint: Checkpoint) -> bool:
 def _was_not_validated(checkpoint: Checkpoint) -> bool:
     """Whether 1.x saved the model before its first validation: the threshold is a constant then, extremes infinite."""
     return any(
-        name in checkpoint.tensors and checkpoint.number(name) is None
+        name in checkpoint.tensors and not math.isfinite(float(checkpoint.tensors[name].flatten()[0]))
         for name in (f"normalization_metrics.{_FORMER['image']}.{end}" for end in ("min", "max"))
     )
 
@@ -96,7 +124,19 @@ def _normalisation(checkpoint: Checkpoint, part: str, threshold: float | None) -
         checkpoint.number(f"post_processor.{part}_{end}", f"normalization_metrics.{_FORMER[part]}.{end}")
         for end in ("min", "max")
     )
-    if low is None or high is None:
+    numbers = {"threshold": threshold, "min": low, "max": high}
+    wrong = {name: value for name, value in numbers.items() if value is not None and not math.isfinite(value)}
+    if wrong and not _was_not_validated(checkpoint):
+        raise BadInputError(
+            f"{checkpoint.path}: {', '.join(f'{part} {name} is {value}' for name, value in wrong.items())}; expected "
+            "finite numbers. Run anomalib's validation again, and save it again."
+        )
+    if low is not None and high is not None and low > high:
+        raise BadInputError(
+            f"{checkpoint.path}: {part} min {low:g} is above {part} max {high:g}; expected a range. The file was "
+            "changed."
+        )
+    if low is None or high is None or wrong:
         return None if threshold is None else Normalisation(threshold=threshold, low=threshold, high=threshold)
     return Normalisation(threshold=0.5 * (low + high) if threshold is None else threshold, low=low, high=high)
 
@@ -105,6 +145,11 @@ def _switches(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """The post-processor's settings that are not the defaults, or all of them."""
     config = checkpoint.entries.get(_CONFIG)
     if isinstance(config, Mapping):
+        if unknown := sorted(set(map(str, config)) - _SWITCHES):
+            raise BadInputError(
+                f"{checkpoint.path}: its post-processor has settings that are not known here: {', '.join(unknown)}. "
+                "They might change its scores, and nothing is dropped silently."
+            )
         return config
     settings = checkpoint.entries.get("hyper_parameters")
     given = settings.get("post_processor") if isinstance(settings, Mapping) else None

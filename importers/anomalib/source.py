@@ -106,6 +106,17 @@ class Settings:
             raise self._refused(name, value, type(default).__name__)
         return value
 
+    def take_count(self, name: str, default: int) -> int:
+        """Return a setting that is 1 or more; where the checkpoint does not hold it, the default.
+
+        Raises:
+            BadInputError: it is no whole number, or below 1.
+        """
+        value = self.take(name, default)
+        if value < 1:
+            raise self._refused(name, value, "1 or more")
+        return value
+
     def take_optional(self, name: str, kind: type[T]) -> T | None:
         """Return a setting of a type, or None where the checkpoint holds None or nothing.
 

@@ -179,12 +179,21 @@ def _steps(stored: Any, checkpoint: Checkpoint) -> list[_Step]:
 
 def _step(stored: Any, checkpoint: Checkpoint) -> _Step:
     if isinstance(stored, Mapping) and isinstance(stored.get("class_path"), str):
-        return _Step(stored["class_path"].rpartition(".")[2], stored.get("init_args") or {})
+        return _Step(_own_name(stored["class_path"], checkpoint), stored.get("init_args") or {})
     if isinstance(stored, Inert):
         state = stored.state if isinstance(stored.state, Mapping) else {}
         values = {key: value for key, value in state.items() if not key.startswith("_") and key != "training"}
-        return _Step(stored.name.rpartition(".")[2], values | dict(state.get("_modules") or {}))
+        return _Step(_own_name(stored.name, checkpoint), values | dict(state.get("_modules") or {}))
     raise BadInputError(f"{checkpoint.path}: a step of its transform is {stored!r:.80}; {_WHY}")
+
+
+def _own_name(path: str, checkpoint: Checkpoint) -> str:
+    """The name of torchvision's class; that of another package may do something else under the same name."""
+    if not path.startswith("torchvision.transforms."):
+        raise BadInputError(
+            f"{checkpoint.path}: a step of its transform is {path}; expected one of torchvision. {_WHY}"
+        )
+    return path.rpartition(".")[2]
 
 
 def _field(module: Inert, name: str) -> Any:

@@ -122,5 +122,7 @@ def test_other_settings_are_refused(imported, drawn, changed, words):
 def test_a_level_that_is_missing_is_named(imported, drawn):
     state = draw(drawn, 3, rotates=False)
     state = {name: tensor for name, tensor in state.items() if not name.startswith("decoders.1.module_list.1.subnet.2")}
-    with pytest.raises(BadInputError, match=r"(?s)does not fit cflow: .*flows\.1\.module_list\.1\.subnet\.2\.weight"):
+    with pytest.raises(
+        BadInputError, match=r"(?s)do not fit its settings .*flows\.1\.module_list\.1\.subnet\.2\.weight"
+    ):
         imported(state, SETTINGS)

@@ -148,14 +148,33 @@ def test_a_lightning_checkpoint_of_another_model_is_named_by_its_tensors(content
         convert(checkpoint, read_transform(checkpoint))
 
 
-def test_scalars_are_numbers_only_where_they_are_finite(contents, write):
+def test_scalars_are_numbers_only_where_they_are_set(contents, write):
     values = contents()
     values["state_dict"]["post_processor.image_min"] = torch.tensor(float("nan"))
     values["state_dict"]["post_processor.pixel_min"] = torch.zeros(2)
     checkpoint = read_checkpoint(write(values))
     assert checkpoint.number("post_processor.image_min") is None
-    assert checkpoint.number("post_processor.pixel_min") is None
     assert checkpoint.number("post_processor.absent", "post_processor.image_max") == 25.0
+    with pytest.raises(BadInputError, match=r"post_processor\.pixel_min holds 2 values; expected one"):
+        checkpoint.number("post_processor.pixel_min")
+
+
+def test_a_damaged_file_is_found_by_its_checksums(contents, write):
+    path = write(contents())
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 64] = bytes(byte ^ 255 for byte in raw[middle : middle + 64])
+    path.write_bytes(raw)
+    with pytest.raises(BadInputError, match=r"is damaged: .* does not have its checksum\. Copy it again"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["other.weight", "post_processor.temperature"])
+def test_a_tensor_beside_the_model_that_is_not_known_is_named(contents, write, name):
+    values = contents()
+    values["state_dict"][name] = torch.zeros(1)
+    with pytest.raises(BadInputError, match=f"holds 1 tensor that no known release of anomalib has: {name}"):
+        read_checkpoint(write(values))
 
 
 def test_lightnings_dictionary_is_one(contents, write, monkeypatch):

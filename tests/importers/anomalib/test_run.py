@@ -82,11 +82,12 @@ def test_the_run_says_where_it_came_from_and_claims_no_training(contents, import
         ),
         (
             lambda v: without(v, "model.feature_extractor.feature_extractor.conv1.weight"),
-            r"its Padim does not fit padim: .*backbone\.network\.conv1\.weight",
+            r"the tensors of its Padim do not fit its settings .*backbone\.network\.conv1\.weight",
         ),
+        (lambda v: v.update(anomalib_components_enabled={"pre_processor": False}), r"made with pre_processor=False"),
         (
             lambda v: v["state_dict"].update({"model.feature_extractor.feature_extractor.bn1.bias": torch.zeros(7)}),
-            r"does not fit padim: .*bn1\.bias",
+            r"do not fit its settings .*bn1\.bias",
         ),
     ],
 )  # fmt: skip
@@ -245,3 +246,37 @@ def test_without_a_threshold_export_sets_one_and_says_on_what(split, contents, i
     assert manifest.threshold.num_good == 3
     assert manifest.threshold.source.endswith(f"({split} split)")
     assert ("holds no threshold. This one was set on good" in said) == (split != "validation")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["hyper_parameters"].update(num_neighbors=-3), r"made with num_neighbors = -3; expected 1 or more"),
+        (
+            lambda v: v["state_dict"].update({"model.memory_bank": torch.rand(40, 200)}),
+            r"the tensors of its Patchcore do not fit its settings",
+        ),
+    ],
+)
+def test_banks_that_cannot_be_searched_are_refused(change, message, contents, import_file, tmp_path):
+    values = contents("patchcore")
+    change(values)
+    with pytest.raises(BadInputError, match=message):
+        import_file(values, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_is_no_place_for_a_run(contents, import_file, tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UsageError, match=r"run \(--out\) is a file; expected a folder"):
+        import_file(contents(), out=tmp_path / "run")
+
+
+def test_the_threshold_of_maps_stands_in_and_that_is_said(contents, import_file, tmp_path):
+    values = contents()
+    values["state_dict"]["post_processor._image_threshold"] = torch.tensor(float("nan"))
+    result = import_file(values, out=tmp_path / "run")
+    assert result.record.imported.image.threshold == 13.0
+    assert "no threshold of image scores: anomalib judges images by that of anomaly maps" in " ".join(
+        result.conversions
+    )

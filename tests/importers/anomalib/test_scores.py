@@ -135,6 +135,9 @@ def test_a_scale_that_the_file_does_not_say_is_refused(contents, record):
     for key in list(values["state_dict"]):
         if key.startswith("post_processor."):
             del values["state_dict"][key]
+    with pytest.raises(BadInputError, match=r"lacks post_processor\._image_threshold, .*The file was changed"):
+        record(values)
+    values["anomalib_components_enabled"] = {"pre_processor": True, "post_processor": False}
     found = record(values)
     assert (found.image, found.pixel, found.threshold) == (None, None, None)
     with pytest.raises(BadInputError, match="does not say how it normalises image scores"):
@@ -144,4 +147,26 @@ def test_a_scale_that_the_file_does_not_say_is_refused(contents, record):
 def test_a_normalisation_of_another_kind_is_refused(contents, record):
     values = former(contents(), pred_scores_normalization_class="anomalib.metrics.AnomalyScoreDistribution")
     with pytest.raises(BadInputError, match=r"normalises its scores by anomalib\.metrics\.AnomalyScoreDistribution"):
+        record(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("_image_threshold", float("inf"), "image threshold is inf; expected finite numbers"),
+        ("image_max", float("-inf"), "image max is -inf; expected finite numbers"),
+        ("image_min", 30.0, "image min 30 is above image max 25; expected a range"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(key, value, message, contents, record):
+    values = contents()
+    values["state_dict"][f"post_processor.{key}"] = torch.tensor(value)
+    with pytest.raises(BadInputError, match=message):
+        record(values)
+
+
+def test_a_switch_that_is_not_known_is_named(contents, record):
+    values = contents()
+    values["anomalib_post_processor_config"]["temperature"] = 2.0
+    with pytest.raises(BadInputError, match="has settings that are not known here: temperature"):
         record(values)

@@ -146,3 +146,10 @@ def test_the_default_stands_in_where_the_model_was_made_with_it(contents, write)
 def test_a_crop_beside_a_transform_is_refused(read):
     with pytest.raises(UsageError, match=r"crop \(--crop\) is 64x64; .* says its crop itself"):
         read(plain(("Resize", RESIZE)), "2.7", crop=(64, 64))
+
+
+def test_a_class_of_another_package_is_not_torchvisions(read):
+    stored = plain(("Resize", RESIZE))
+    stored["init_args"]["transforms"][0]["class_path"] = "albumentations.Resize"
+    with pytest.raises(BadInputError, match=r"is albumentations\.Resize; expected one of torchvision"):
+        read(stored, "2.7")

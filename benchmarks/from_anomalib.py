@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, help="Python of an environment with anomalib")
     parser.add_argument("--data", type=Path, help="data set, such as a folder of MVTec AD")
     parser.add_argument("--category")
+    parser.add_argument("--parts", nargs="*", default=["verdicts", "times"], help="what to measure of them")
     parser.add_argument("--only", nargs="*", help="names of checkpoints; all where left out")
     parser.add_argument("--out", type=Path, default=FIGURES)
     parser.add_argument("--render", action="store_true", help="write the page from the figures, and measure nothing")
@@ -110,7 +111,8 @@ def measure_all(given: argparse.Namespace) -> None:
             continue
         print(f"{checkpoint.parent.name} …", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            found["models"][checkpoint.parent.name] = measure(checkpoint, Path(folder), given)
+            former = found["models"].get(checkpoint.parent.name, {})
+            found["models"][checkpoint.parent.name] = {**former, **measure(checkpoint, Path(folder), given)}
         from lineproof.host.environment import describe_environment
 
         given.out.write_text(json.dumps({**found, "environment": describe_environment()}, indent=1) + "\n")
@@ -127,6 +129,15 @@ def measure(checkpoint: Path, work: Path, given: argparse.Namespace) -> dict[str
     result = import_anomalib(checkpoint, dataset=dataset, out=work / "run")
     bundle = export_bundle(result.run, work / "a.bundle")
     reference = ForeignReference(checkpoint=checkpoint, python=given.python)
+    exported = checkpoint.parent / "export" / "weights" / "onnx" / "model.onnx"
+    figures: dict[str, Any] = {
+        "model": bundle.manifest.imported.model,
+        "frame": bundle.manifest.preprocessing.frame_shape,
+    }
+    if "times" in given.parts:
+        figures["ms"] = timed(bundle, exported, given.python, work, checkpoint)
+    if "verdicts" not in given.parts:
+        return figures
     parity = {}
     for engine in ENGINES:
         report = verify_against(bundle, engine=engine, dataset=dataset, reference=reference)
@@ -139,14 +150,7 @@ def measure(checkpoint: Path, work: Path, given: argparse.Namespace) -> dict[str
             "map_error": report.map_max_abs_error,
             "reference": report.reference,
         }
-    exported = checkpoint.parent / "export" / "weights" / "onnx" / "model.onnx"
-    return {
-        "model": bundle.manifest.imported.model,
-        "parity": parity,
-        "exported": diagnosed(checkpoint, exported, dataset),
-        "frame": bundle.manifest.preprocessing.frame_shape,
-        "ms": timed(bundle, exported, given.python, work, checkpoint),
-    }
+    return {**figures, "parity": parity, "exported": diagnosed(checkpoint, exported, dataset)}
 
 
 def diagnosed(checkpoint: Path, exported: Path, dataset: Any) -> dict[str, Any] | None:
@@ -245,6 +249,8 @@ def verdict_lines(figures: dict[str, Any]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for item in figures["models"].values():
+        if "parity" not in item:
+            continue
         exported, parity = item["exported"], item["parity"]
         first = parity[ENGINES[0]]
         flips = ", ".join(f"{entry['flips']} of {entry['num_images']}" for entry in parity.values())
@@ -269,6 +275,8 @@ def time_lines(figures: dict[str, Any]) -> list[str]:
         f"| --- | --- | --- |{' --- |' * len(kinds)} --- |",
     ]
     for item in figures["models"].values():
+        if "ms" not in item:
+            continue
         p50, errors = item["ms"]["p50"], item["ms"]["errors"]
         mine = [p50[f"lineproof {engine}"] for engine in ENGINES]
         theirs = {kind: p50.get(f"anomalib {kind}") for kind in kinds}

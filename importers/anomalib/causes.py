@@ -249,6 +249,31 @@ def threshold(case: Case, outside: Answers) -> Finding:
     )
 
 
+def unexplained(case: Case, outside: Answers, *, is_raw: bool) -> Finding:
+    """Whether the file disagrees also on images resized as in training, in float32: then it is another model.
+
+    Args:
+        case: what it is looked for in.
+        outside: the file's answers on images resized with antialias before it, in ONNX Runtime.
+        is_raw: whether its scores are raw ones, see ``scale``.
+    """
+    error = float(np.abs(outside.scores - (case.raw if is_raw else case.reference)).max())
+    is_near = np.abs(case.reference - case.limit) <= _SAME
+    num = int(((outside.verdicts != case.verdicts) & ~is_near).sum())
+    is_present = error > _SAME and not is_raw
+    return Finding(
+        cause="another model",
+        is_present=is_present,
+        num_verdicts=num,
+        evidence=f"On images resized as in training, in ONNX Runtime, scores are off by up to {error:.4g} and "
+        f"{counted(num, 'verdict differs', 'verdicts differ')} away from the threshold.",
+        cure="None of the causes above explains that: the file was exported from another checkpoint, or computes "
+        "otherwise. Export it again, or import the checkpoint."
+        if is_present
+        else "",
+    )
+
+
 def calibration(case: Case) -> Finding:
     """Whether the checkpoint's own threshold rejects nearly all good parts."""
     good = case.reference[case.labels == 0]

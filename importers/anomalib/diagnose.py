@@ -34,6 +34,7 @@ from .causes import (
     scale,
     threshold,
     ties,
+    unexplained,
 )
 from .checkpoint import Checkpoint, read_checkpoint
 from .diagnosis import Diagnosis
@@ -62,13 +63,15 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
     images = case.own_size if own_size else case.resized
     seen = run_file(file, case, images, "exported file", progress)
     outside = run_file(file, case, case.resized, "exported file, resized outside", progress) if own_size else seen
+    of_scale = scale(case, outside)
     findings = [
         antialias(case, seen, outside, is_free=own_size),
         frozen_batch(file, case),
         arithmetic(exported, case, images, progress),
         ties(case),
-        scale(case, outside),
+        of_scale,
         threshold(case, outside),
+        unexplained(case, outside, is_raw=of_scale.is_present),
         calibration(case),
     ]
     verdicts, good = case.verdicts, case.labels == 0

@@ -16,7 +16,8 @@ class Finding:
     """One possible cause, looked for.
 
     Attributes:
-        cause: ``antialias``, ``batch``, ``arithmetic``, ``tie``, ``scale``, ``threshold`` or ``calibration``.
+        cause: ``antialias``, ``batch``, ``arithmetic``, ``tie``, ``scale``, ``threshold``, ``another model`` or
+            ``calibration``.
         is_present: whether it was found.
         num_verdicts: number of verdicts that it changes; None where that cannot be counted.
         evidence: what was seen, in a sentence.

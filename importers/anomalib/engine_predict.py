@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -64,7 +65,8 @@ def predict_with_anomalib(
         BadInputError: it is another checkpoint than the imported one, or anomalib ended with an error.
         EnvironmentMissingError: there is no such interpreter, or anomalib cannot be imported there.
     """
-    _check(imported, checkpoint, python)
+    _check(imported, checkpoint)
+    interpreter = _interpreter(python)
     with tempfile.TemporaryDirectory(prefix="lineproof-anomalib-") as folder:
         place = Path(folder)
         shown, out = place / "images", place / "out"
@@ -73,23 +75,30 @@ def predict_with_anomalib(
         # anomalib lists a folder by name: links whose names count keep the order.
         for number, path in enumerate(images):
             _link(path, shown / f"{number:08d}{path.suffix.lower()}")
-        words = [str(python), "-W", "ignore", "-I", str(_SCRIPT), str(checkpoint.absolute()), imported.model]
+        words = [interpreter, "-W", "ignore", "-I", str(_SCRIPT), str(checkpoint.absolute()), imported.model]
         _run([*words, str(shown), str(out), str(batch)], folder=place, num=len(images), progress=progress)
         return _read(out, num=len(images))
 
 
-def _check(imported: ImportRecord, checkpoint: Path, python: Path) -> None:
+def _interpreter(python: Path) -> str:
+    """Path of the interpreter: a file where it says so, else a program of this name."""
+    # Links are kept: that of an environment is what makes it one.
+    found = os.path.abspath(python) if python.is_file() else shutil.which(str(python))
+    if found is None or not os.access(found, os.X_OK):
+        raise EnvironmentMissingError(
+            f"anomalib_python (--anomalib-python) is {python}, which cannot be run; expected the Python of the "
+            "environment that anomalib is installed in, such as ~/anomalib/bin/python."
+        )
+    return found
+
+
+def _check(imported: ImportRecord, checkpoint: Path) -> None:
     if not checkpoint.is_file():
         raise BadInputError(f"checkpoint (--checkpoint) is {checkpoint}, which is no file. Give the one imported.")
     if (digest := file_sha256(checkpoint)) != imported.sha256:
         raise BadInputError(
             f"checkpoint (--checkpoint) {checkpoint} is another one than the bundle was imported from (sha256 "
             f"{digest[:16]}… and {imported.sha256[:16]}…): it would prove nothing. Give {imported.file} as it was."
-        )
-    if shutil.which(str(python)) is None:
-        raise EnvironmentMissingError(
-            f"anomalib_python (--anomalib-python) is {python}, which cannot be run; expected the Python of the "
-            "environment that anomalib is installed in, such as ~/anomalib/bin/python."
         )
 
 
@@ -105,10 +114,15 @@ def _run(words: list[str], *, folder: Path, num: int, progress: Progress) -> Non
     progress(_STAGE, 0, num)
     with (folder / "stderr.txt").open("w+", encoding="utf-8", errors="replace") as log:
         with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True) as process:  # noqa: S603
-            for line in process.stdout or ():
-                kind, _, count = line.strip().partition(" ")
-                if kind == "done" and count.isdecimal():
-                    progress(_STAGE, int(count), num)
+            try:
+                for line in process.stdout or ():
+                    kind, _, count = line.strip().partition(" ")
+                    if kind == "done" and count.isdecimal():
+                        progress(_STAGE, int(count), num)
+            except BaseException:
+                # Ctrl-C reaches this process alone where no terminal sends it to both.
+                process.kill()
+                raise
         if process.returncode == 0:
             return
         log.seek(0)
@@ -124,6 +138,12 @@ def _run(words: list[str], *, folder: Path, num: int, progress: Progress) -> Non
 
 def _read(out: Path, *, num: int) -> EnginePredictions:
     maps = out / "maps.npy"
+    missing = [name for name in ("scores.npy", "labels.npy", "version.txt") if not (out / name).is_file()]
+    if missing:
+        raise BadInputError(
+            f"anomalib_python (--anomalib-python) ended well and gave no {' and no '.join(missing)}: it is no Python. "
+            "Give that of the environment that anomalib is installed in."
+        )
     loaded: list[Any] = [np.load(out / name, allow_pickle=False) for name in ("scores.npy", "labels.npy")]
     if any(len(item) != num for item in loaded):
         raise BadInputError(

@@ -229,6 +229,22 @@ def test_what_goes_wrong_there_is_said(imported, checkpoint, fake_python, tiny_d
         run(imported, checkpoint, fake_python, paths, model=model)
 
 
+def test_a_program_that_is_no_python_is_said_so(imported, checkpoint, tmp_path):
+    program = tmp_path / "true"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(BadInputError, match=r"gave no scores\.npy and no labels\.npy .*it is no Python"):
+        run(imported, checkpoint, program, [])
+
+
+def test_a_python_in_the_current_folder_is_meant_as_it_is_typed(
+    imported, checkpoint, fake_python, tiny_dataset, monkeypatch
+):
+    monkeypatch.chdir(fake_python.parent)
+    paths = [sample.path for sample in tiny_dataset.test]
+    assert len(run(imported, checkpoint, Path(fake_python.name), paths).scores) == len(paths)
+
+
 def test_another_checkpoint_and_no_python_are_refused(imported, checkpoint, tmp_path):
     with pytest.raises(EnvironmentMissingError, match=r"anomalib_python \(--anomalib-python\) is .*cannot be run"):
         run(imported, checkpoint, tmp_path / "absent", [])

@@ -17,6 +17,7 @@ from lineproof.importers.anomalib.causes import (
     scale,
     threshold,
     ties,
+    unexplained,
 )
 from lineproof.importers.anomalib.diagnosis import Diagnosis, Finding
 
@@ -133,6 +134,16 @@ def test_another_threshold_is_found_by_the_files_own_verdicts():
     assert not threshold(case, answers(File(lambda value, _: value), case)).is_present
     finding = threshold(case, answers(File(lambda value, _: value, label=None), case))
     assert (finding.is_present, finding.num_verdicts) == (True, None)
+
+
+def test_another_model_is_found_where_nothing_else_explains():
+    case = make_case()
+    finding = unexplained(case, answers(File(lambda value, _: 1.0 - value), case), is_raw=False)
+    assert (finding.is_present, finding.num_verdicts) == (True, 10)
+    assert "scores are off by up to 1 and 10 verdicts differ" in finding.evidence
+    assert not unexplained(case, answers(File(lambda value, _: value), case), is_raw=False).is_present
+    raw = answers(File(lambda value, _: 10.0 * value, label=lambda score: score > 5.0), case)
+    assert not unexplained(case, raw, is_raw=True).is_present
 
 
 def test_a_threshold_that_rejects_good_parts_is_found():

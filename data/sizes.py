@@ -72,7 +72,9 @@ def describe_sizes(sizes: Mapping[Size, int]) -> str:
     return shown + (f" and {num_more} more size{'s' * (num_more > 1)}" if num_more > 0 else "")
 
 
-def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | None = None) -> Size:
+def choose_frame(
+    sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | None = None, what: str = "training images"
+) -> Size:
     """The size of the frames that the images of a training set become.
 
     Without a ``frame``: the one size that all images have; stretched, the most common size; padded, the smallest
@@ -82,15 +84,16 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
         sizes: (height, width) → number of images.
         fit: how images of another size are brought to the frame.
         frame: height and width in pixels where the user named them; None chooses them.
+        what: what the images are, in words.
 
     Raises:
         BadInputError: several sizes and no fit, or an image that the fit does not take.
         UsageError: a frame of another size and no fit.
     """
-    seen = f"The {sum(sizes.values())} training images have {counted(len(sizes), 'size')}: {describe_sizes(sizes)}"
+    seen = f"The {sum(sizes.values())} {what} have {counted(len(sizes), 'size')}: {describe_sizes(sizes)}"
     if fit == "none" and len(sizes) > 1:
         raise BadInputError(
-            f"{seen} (height x width). A detector is trained on frames of one size. Say how the others are brought to "
+            f"{seen} (height x width). A detector takes frames of one size. Say how the others are brought to "
             "it: --fit pad (unscaled, border repeated), --fit crop (unscaled, centre alone) or --fit stretch (resized)."
         )
     chosen = frame or _default_frame(sizes, fit)
@@ -103,7 +106,7 @@ def choose_frame(sizes: Mapping[Size, int], *, fit: Fit = "none", frame: Size | 
     if outside:
         raise BadInputError(
             f"frame (--frame) is {size_text(chosen)} (height x width), and fit {fit} cannot bring "
-            f"{sum(outside.values())} of the {sum(sizes.values())} training images to it: {describe_sizes(outside)}. "
+            f"{sum(outside.values())} of the {sum(sizes.values())} {what} to it: {describe_sizes(outside)}. "
             f"Leave it out, name a {'larger' if fit == 'pad' else 'smaller'} one, or give another --fit."
         )
     return chosen

@@ -26,6 +26,7 @@ from ...core.spec import Fit, FrameRule, check_whole_tiles
 from ...core.tiles import Tiles
 from ...core.words import counted
 from ...data.dataset import Dataset
+from ...data.decoding.conversions import Conversions
 from ...data.notes import DataNotes
 from ...data.records import relative
 from ...data.sizes import choose_frame, frame_sentence, survey
@@ -110,12 +111,11 @@ def import_anomalib(
     converted = convert(checkpoint, transform)
     transform = transform.then(converted.normalisation)
     imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
-    notes = (*transform.notes, *converted.notes, *_threshold_notes(checkpoint, imported))
     detector = build(converted, transform, checkpoint)
     good, split = _good_images(dataset)
     imported = dataclasses.replace(imported, good_split=split)
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
-    frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame)
+    frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame, what="good images")
     rule = FrameRule.of(frame, fit=options.fit, bit_depth=options.bit_depth)
     if options.tiles:
         _check_tiles(options.tiles, detector.config, frame=frame, split=split)
@@ -158,7 +158,21 @@ def import_anomalib(
         _check_out(run)
         save_weights(detector, run / CHECKPOINT)
         write_json(run / RECORD, dataclasses.asdict(record))
-    return ImportResult(run=run, record=record, data=DataNotes.of(dataset), notes=notes)
+    notes = (*transform.notes, *converted.notes, *_threshold_notes(checkpoint, imported))
+    return ImportResult(
+        run=run, record=record, data=DataNotes.of(dataset), notes=(*notes, *_reading_notes(seen.conversions))
+    )
+
+
+def _reading_notes(conversions: Conversions) -> tuple[str, ...]:
+    """A sentence where anomalib reads such files otherwise."""
+    counts = conversions.to_dict()
+    if not any(counts[kind] for kind in ("turned_upright", "reduced_to_8_bits", "float_scaled")):
+        return ()
+    return (
+        "anomalib reads such files otherwise: it turns no image upright, and has another rule for values deeper than 8 "
+        "bits. On them the bundle's scores are not those of its Engine.predict; on 8-bit frames of a camera they are.",
+    )
 
 
 def _threshold_notes(checkpoint: Checkpoint, imported: ImportRecord) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ def find_limit(original: OriginalModel, model: ImportedModel, frames: Frames, *,
     if frozen not in (None, 1):
         raise BadInputError(
             f"{original.path} is frozen at a batch of {frozen} (input {original.declared_input}); expected a symbolic "
-            f"batch, or 1. {_ADVICE}"
+            f"batch, or 1. {_ADVICE} Of a model of anomalib give the checkpoint: lineproof import anomalib."
         )
     try:
         original.run(frames[:1])

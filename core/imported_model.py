@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 from .errors import UsageError
 from .size import Size, size_text
 from .spec import Fit, Preprocessing
+from .tiles import Tiles
 
 _LARGEST = {"0..1": 1.0, "0..255": 255.0}
 _CHANNELS = {"rgb": 3, "bgr": 3, "mono": 1}
@@ -20,7 +21,7 @@ class ImportedModel:
     """What an imported model takes and gives; what matters has no default, so that nothing is guessed.
 
     A frame is resized as a whole, cropped at its centre, scaled to ``value_range``, and ``(value - mean) / std`` is
-    what the model takes. Its map covers the whole of its input.
+    what the model takes. Where there are tiles, that is done to each of them. Its map covers the whole of its input.
 
     Attributes:
         frame_height_px: height of the camera frame.
@@ -28,8 +29,11 @@ class ImportedModel:
         frame_channels: 3 (RGB) or 1 (mono; repeated to three channels for a model that takes three).
         fit: how an image of another size is brought to the frame; "none" refuses it.
         bit_depth: bits that the camera used in 16-bit images, 8 to 16; null takes all 16.
-        resize_px: height and width that the frame is resized to, bilinear with antialiasing; null for no resize.
-        crop_px: height and width of the centre crop after that, which is what the model takes; null for no crop.
+        tiles: how the frame is cut into tiles, each of which the model takes as an image; null looks at the whole.
+        resize_px: height and width that the frame, or each tile, is resized to, bilinear with antialiasing; null for
+            no resize.
+        crop_px: height and width of the centre crop after that, which is what the model takes; null for no crop, as
+            tiles need.
         value_range: "0..1" or "0..255": what black and white are before mean and std.
         mean: mean per channel that is subtracted, in units of value_range and in the model's order of channels.
         std: standard deviation per channel that is divided by, likewise.
@@ -50,6 +54,7 @@ class ImportedModel:
     frame_channels: Literal[1, 3]
     fit: Fit = "none"
     bit_depth: int | None = None
+    tiles: Tiles | None = None
     resize_px: Size | None
     crop_px: Size | None
     value_range: Literal["0..1", "0..255"]
@@ -66,14 +71,20 @@ class ImportedModel:
         self._check_sizes()
         self._check_channels()
         self._check_outputs()
-        # It checks that the crop fits into the resized frame.
+        # It checks that the crop fits into the resized frame, and tiles into the frame.
         _ = self.preprocessing
 
     def _check_sizes(self) -> None:
-        frame = (self.frame_height_px, self.frame_width_px)
+        frame = self.frame_shape[:2]
         for name, size in (("The frame", frame), ("resize_px", self.resize_px), ("crop_px", self.crop_px)):
             if size is not None and min(size) < 1:
                 raise UsageError(f"{name} is {size[0]}x{size[1]} (height x width); expected 1 or more on each side.")
+        if self.tiles and self.input_px != self.resized_px:
+            raise UsageError(
+                f"tiles and a centre crop (crop_px) from {size_text(self.resized_px)} to {size_text(self.input_px)} "
+                f"leave stripes between tiles that nobody sees. Crop nothing: crop_px null, and resize_px "
+                f"{list(self.input_px)}."
+            )
 
     def _check_channels(self) -> None:
         num = _CHANNELS[self.channel_order]
@@ -120,9 +131,14 @@ class ImportedModel:
         return self.frame_height_px, self.frame_width_px, self.frame_channels
 
     @property
+    def num_tiles(self) -> int:
+        """How many images of a frame the model takes: its tiles, or the one that is the whole."""
+        return self.tiles.num(self.frame_shape[:2]) if self.tiles else 1
+
+    @property
     def resized_px(self) -> Size:
         """Height and width after the resize."""
-        return self.resize_px or (self.frame_height_px, self.frame_width_px)
+        return self.resize_px or (self.tiles.size if self.tiles else self.frame_shape[:2])
 
     @property
     def input_px(self) -> Size:
@@ -138,7 +154,7 @@ class ImportedModel:
     def preprocessing(self) -> Preprocessing:
         """The same as bundles say it: mean and standard deviation on RGB in [0, 1]."""
         mean, std = (_on_rgb(values, self) for values in (self.mean, self.std))
-        return Preprocessing.of(
+        spec = Preprocessing.of(
             self.frame_shape,
             self.resized_px,
             self.input_px,
@@ -146,6 +162,7 @@ class ImportedModel:
             fit=self.fit,
             bit_depth=self.bit_depth,
         )
+        return replace(spec, tiles=self.tiles)
 
     def input_shape(self) -> tuple[int, int, int]:
         """Sizes of the model's input after the batch, in its layout."""
@@ -156,10 +173,14 @@ class ImportedModel:
     def score_words(self) -> str:
         """Where the score comes from, in words."""
         if self.score is not None:
-            return f"output {self.score}"
-        if self.score_from_map == "max":
-            return f"the highest value of output {self.anomaly_map}"
-        return f"the mean of the {self.score_from_map} highest values of output {self.anomaly_map}"
+            words = f"output {self.score}"
+        elif self.score_from_map == "max":
+            words = f"the highest value of output {self.anomaly_map}"
+        else:
+            words = f"the mean of the {self.score_from_map} highest values of output {self.anomaly_map}"
+        if self.tiles is None:
+            return words
+        return f"{words}, the largest of the frame's {self.num_tiles} tiles of {self.tiles.words()}"
 
     def input_words(self) -> str:
         """What the model takes, in words."""

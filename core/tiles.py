@@ -75,7 +75,7 @@ class Tiles:
             raise UsageError(
                 f"tiles (--tiles) of {size_text(self.size)} with overlap (--overlap) {self.overlap_px} are {num} in "
                 f"a frame of {size_text(frame)}; expected at most {MAX_TILES}, since a graph computes all of them at "
-                "once. Give larger tiles or a smaller overlap; --image-size says what each is resized to."
+                "once. Give larger tiles or a smaller overlap: each is resized to what the detector takes."
             )
         return rows, columns
 
@@ -86,11 +86,8 @@ class Tiles:
 
     def map_size(self, frame: Size, tile_map: Size) -> Size:
         """Height and width of the frame's map, where each tile's has ``tile_map``: at the tiles' scale, rounded."""
-        height, width = (
-            max(1, round(frame_px * num_map / tile_px))
-            for frame_px, tile_px, num_map in zip(frame, self.size, tile_map, strict=True)
-        )
-        return height, width
+        rows, columns = self.axes(frame)
+        return rows.map_px(tile_map[0]), columns.map_px(tile_map[1])
 
     def words(self) -> str:
         """``512x512 px with 64 px of overlap``."""
@@ -127,6 +124,10 @@ class TileAxis:
         """First pixel of each tile; the last tile ends at the border."""
         stride = self.tile_px - self.overlap_px
         return tuple(min(index * stride, self.frame_px - self.tile_px) for index in range(self.num))
+
+    def map_px(self, num_tile: int) -> int:
+        """Pixels of the frame's map, where a tile's has ``num_tile``: at the tiles' scale, rounded half to even."""
+        return max(1, round(self.frame_px * num_tile / self.tile_px))
 
     def stitching(self, num_tile: int, num_map: int) -> Matrix:
         """Weights that make the frame's map of the tiles' maps, one after the other.

@@ -69,6 +69,7 @@ def trace(
     outputs: Sequence[str],
     max_batch: int,
     opset: int = OPSET,
+    num_each: int = 1,
 ) -> ir.Model:
     """Write a module as a float32 ONNX model.
 
@@ -78,6 +79,8 @@ def trace(
         outputs: name of each of its outputs.
         max_batch: largest N.
         opset: opset of the model, 18 or above.
+        num_each: how many items of a symbolic axis belong to each of N, such as the tiles of a frame: it is a
+            multiple of them.
 
     Returns:
         The model; its nodes have the exporter's names.
@@ -85,8 +88,11 @@ def trace(
     Raises:
         ExportError: the module does not trace; the message begins after its name.
     """
-    examples = tuple(_example(spec) for spec in inputs)
-    batch = torch.export.Dim("N", min=1, max=max(max_batch, _EXAMPLE_BATCH))
+    examples = tuple(_example(spec, num_each) for spec in inputs)
+    # A multiple of a size that is called N is none: to SymPy that is a function.
+    name, largest = "N" if num_each == 1 else "frames", max(max_batch, _EXAMPLE_BATCH)
+    size = torch.export.Dim(name, min=1, max=largest)
+    batch = size if num_each == 1 else num_each * size
     shapes = tuple({axis: batch for axis, side in enumerate(spec.shape) if side == "N"} for spec in inputs)
     with _quiet(), torch.no_grad():
         try:
@@ -113,8 +119,8 @@ def _words(error: Exception) -> str:
     return " ".join((summary or text).split())[:800].removesuffix(".")
 
 
-def _example(spec: TensorSpec) -> torch.Tensor:
-    shape = [side if isinstance(side, int) else _EXAMPLE_BATCH for side in spec.shape]
+def _example(spec: TensorSpec, num_each: int) -> torch.Tensor:
+    shape = [side if isinstance(side, int) else num_each * _EXAMPLE_BATCH for side in spec.shape]
     return torch.from_numpy(np.zeros(shape, spec.dtype))
 
 

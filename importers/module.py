@@ -21,11 +21,14 @@ from ..core.words import counted
 from ..data.dataset import Dataset, check_contents, open_dataset
 from ..export.passes.names import name_nodes
 from ..export.to_onnx import trace
-from ..runtime.original import OriginalModel, joined, prepare, shaped
+from ..runtime.original import OriginalModel, Outputs, judged, prepare
 from .onnx_file.batch import USUAL_BATCH
 from .onnx_file.bundle import Origin, import_model
 from .onnx_file.options import ImportOptions, ImportResult
 from .onnx_file.specification import read_specification
+
+_EXCEPTION = "with max_batch 1 it need not do the latter"
+_NO_EXCEPTION = "the tiles of a frame are a batch"
 
 
 def from_module(
@@ -45,7 +48,8 @@ def from_module(
         preprocessing: what it takes and gives, or a JSON file that says so; its names are given to the graph.
         data: data set with good images that it was not trained on, or the folder of one category.
         out: folder of the bundle; a bundle that is there is replaced.
-        options: options of the import; None takes the defaults. ``max_batch`` 1 writes a graph of batch 1.
+        options: options of the import; None takes the defaults. ``max_batch`` 1 writes a graph of batch 1, unless
+            there are tiles: those of a frame are a batch.
         progress: called at every step.
 
     Returns:
@@ -94,14 +98,12 @@ class _ModuleReference:
         self.model = model
 
     def __call__(self, frames: Frames) -> Prediction:
-        parts = []
-        for frame in frames:
-            images = torch.from_numpy(prepare(frame[None], self.model, dtype="float32"))
-            with torch.inference_mode():
-                outputs = self.named(images)
-            arrays = {name: item.numpy() for name, item in zip(self.named.names, outputs, strict=True)}
-            parts.append(shaped(arrays, self.model, num=1))
-        return joined(parts)
+        return judged(frames, self.model, self._run)
+
+    def _run(self, images: Frames) -> Outputs:
+        with torch.inference_mode():
+            outputs = self.named(torch.from_numpy(prepare(images, self.model, dtype="float32")))
+        return {name: item.numpy() for name, item in zip(self.named.names, outputs, strict=True)}
 
 
 class _Named(nn.Module):
@@ -129,14 +131,16 @@ def _traced(reference: _ModuleReference, options: ImportOptions) -> ir.Model:
     named, model = reference.named, reference.model
     # What it returns is looked at before it is traced, so that the error is ours.
     reference(torch.zeros((1, *model.frame_shape), dtype=torch.uint8).numpy())
-    batch = 1 if options.max_batch == 1 else "N"
+    num = model.num_tiles
+    limit = options.max_batch or USUAL_BATCH
+    batch = 1 if limit * num == 1 else "N"
     spec = TensorSpec(model.input, "float32", (batch, *model.input_shape()))
     try:
-        traced = trace(named, (spec,), outputs=named.names, max_batch=options.max_batch or USUAL_BATCH)
+        traced = trace(named, (spec,), outputs=named.names, max_batch=limit * num)
     except ExportError as error:
         raise ExportError(
             f"{type(named.detector).__name__} {error} Its forward must be free of Python branches on tensor values, "
-            "and keep the batch symbolic; with max_batch 1 it need not do the latter."
+            f"and keep the batch symbolic; {_EXCEPTION if num == 1 else _NO_EXCEPTION}."
         ) from error
     name_nodes(traced, first="module")
     return traced

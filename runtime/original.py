@@ -1,13 +1,14 @@
 """The original of an imported bundle: the model's own file, in ONNX Runtime, on frames prepared without the graph.
 
-It shares nothing with the bundle's graph: frames are resized by Pillow and normalised by NumPy in float64, and the
-outputs are brought to the bundle's form by both. So it can be the reference that the graph is compared with.
+It shares nothing with the bundle's graph: frames are cut by NumPy, resized by Pillow and normalised by NumPy in
+float64, and the outputs are brought to the bundle's form by both. So it can be the reference that the graph is
+compared with.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +23,7 @@ from ..core.size import Size
 from ..core.spec import Frames
 from ..core.words import counted
 from .native_log import caught_stderr
+from .original_tiles import cut, stitch
 from .ort_session import CPU, failures, import_onnxruntime
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -30,11 +32,11 @@ _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(dou
 Outputs = Mapping[str, NDArray[Any]]
 
 
-def prepare(frames: Frames, model: ImportedModel, *, dtype: str) -> NDArray[Any]:
-    """Frames as an imported model takes them.
+def prepare(images: Frames, model: ImportedModel, *, dtype: str) -> NDArray[Any]:
+    """Frames, or tiles of them, as an imported model takes them.
 
     Args:
-        frames: uint8 (N, H, W, 3) RGB or (N, H, W, 1) mono.
+        images: uint8 (N, H, W, 3) RGB or (N, H, W, 1) mono.
         model: what the model takes.
         dtype: NumPy name of its input's element type.
 
@@ -43,16 +45,16 @@ def prepare(frames: Frames, model: ImportedModel, *, dtype: str) -> NDArray[Any]
     """
     height, width = model.input_px
     top, left = (round((side - kept) / 2.0) for side, kept in zip(model.resized_px, model.input_px, strict=True))
-    images = np.stack([_resize(frame, model.resized_px) for frame in frames])
-    images = images[:, top : top + height, left : left + width] * (model.largest_value / 255.0)
-    if images.shape[3] < model.num_channels:
-        images = np.repeat(images, model.num_channels, axis=3)
+    values = np.stack([_resize(image, model.resized_px) for image in images])
+    values = values[:, top : top + height, left : left + width] * (model.largest_value / 255.0)
+    if values.shape[3] < model.num_channels:
+        values = np.repeat(values, model.num_channels, axis=3)
     if model.channel_order == "bgr":
-        images = images[..., ::-1]
-    images = (images - np.asarray(model.mean)) / np.asarray(model.std)
+        values = values[..., ::-1]
+    values = (values - np.asarray(model.mean)) / np.asarray(model.std)
     if model.layout == "NCHW":
-        images = images.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(images, dtype=dtype)
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values, dtype=dtype)
 
 
 def _resize(image: NDArray[Any], size: Size) -> NDArray[np.float64]:
@@ -108,7 +110,7 @@ def scores_of(output: NDArray[Any], *, name: str, num: int) -> NDArray[Any]:
 
 
 def map_px(seen: Size, model: ImportedModel) -> Size:
-    """Height and width of a bundle's map: a smaller one is enlarged to the model's input, a larger one stays."""
+    """Height and width of an image's map: a smaller one is enlarged to the model's input, a larger one stays."""
     is_smaller = all(side <= kept for side, kept in zip(seen, model.input_px, strict=True))
     return model.input_px if is_smaller else seen
 
@@ -140,8 +142,21 @@ def shaped(outputs: Outputs, model: ImportedModel, *, num: int) -> Prediction:
     return Prediction(score.astype(np.float32), np.ascontiguousarray(maps, np.float32))
 
 
+def judged(frames: Frames, model: ImportedModel, run: Callable[[Frames], Outputs]) -> Prediction:
+    """Scores and maps in the form of a bundle's, one frame at a time, and one tile at a time where it has tiles.
+
+    Frames are uint8 (N, H, W, C); ``run`` gives the model's outputs on one frame or tile, uint8 (1, h, w, C).
+    """
+    parts = []
+    for frame in frames:
+        images = cut(frame[None], model.tiles)
+        seen = joined([shaped(run(image[None]), model, num=1) for image in images])
+        parts.append(stitch(seen, model.tiles, model.frame_shape[:2]))
+    return joined(parts)
+
+
 def joined(parts: Sequence[Prediction]) -> Prediction:
-    """Predictions of some frames each, as one."""
+    """Predictions of some images each, as one."""
     return Prediction(
         np.concatenate([part.score for part in parts]), np.concatenate([part.anomaly_map for part in parts])
     )
@@ -243,26 +258,26 @@ class OriginalModel:
         """Name and declared shape of the input, in words."""
         return f"{self._input.name} {_shape(self._input.shape)}"
 
-    def run(self, frames: Frames) -> Outputs:
-        """Outputs on a batch of frames, uint8 (N, H, W, C), as the file gives them.
+    def run(self, images: Frames) -> Outputs:
+        """Outputs on a batch of frames, or of tiles, uint8 (N, H, W, C), as the file gives them.
 
         Raises:
             BadInputError: ONNX Runtime cannot run it on them.
         """
-        images = prepare(frames, self._model, dtype=self.dtype)
+        values = prepare(images, self._model, dtype=self.dtype)
         try:
             # What is logged besides repeats the error.
             with caught_stderr():
-                outputs = self._session.run(self.names, {self._input.name: images})
+                outputs = self._session.run(self.names, {self._input.name: values})
         except self._failures as error:
             raise BadInputError(
-                f"{self.path}: ONNX Runtime cannot run it on {images.dtype} {images.shape}: {_cause(error)}."
+                f"{self.path}: ONNX Runtime cannot run it on {values.dtype} {values.shape}: {_cause(error)}."
             ) from None
         return {name: np.asarray(output) for name, output in zip(self.names, outputs, strict=True)}
 
     def __call__(self, frames: Frames) -> Prediction:
-        """Scores and maps in the form of a bundle's, one frame at a time."""
-        return joined([shaped(self.run(frame[None]), self._model, num=1) for frame in frames])
+        """Scores and maps in the form of a bundle's, one frame and tile at a time."""
+        return judged(frames, self._model, self.run)
 
 
 def _cause(error: Exception) -> str:

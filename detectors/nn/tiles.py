@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...core.size import Size
 from ...core.spec import Preprocessing
 from ...core.tiles import TileAxis, Tiles
 
@@ -40,19 +41,19 @@ class StitchTiles(nn.Module):
 
     Args:
         spec: specification with tiles.
+        tile_map: height and width of a tile's map; None where it is that of what the detector takes.
     """
 
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, spec: Preprocessing) -> None:
+    def __init__(self, spec: Preprocessing, *, tile_map: Size | None = None) -> None:
         super().__init__()
-        self.grid = tuple(axis.num for axis in _axes(spec))
-        tile_map = (spec.crop_height_px, spec.crop_width_px)
-        rows, columns = (
-            axis.stitching(num_tile, placed.crop_px)
-            for axis, num_tile, placed in zip(_axes(spec), tile_map, spec.axes, strict=True)
-        )
+        axes = _axes(spec)
+        self.grid = tuple(axis.num for axis in axes)
+        tile_map = tile_map or (spec.crop_height_px, spec.crop_width_px)
+        frame_map = (axis.map_px(num_tile) for axis, num_tile in zip(axes, tile_map, strict=True))
+        rows, columns = map(TileAxis.stitching, axes, tile_map, frame_map)
         self.register_buffer("rows", torch.from_numpy(rows.astype(np.float32)))
         self.register_buffer("columns", torch.from_numpy(np.ascontiguousarray(columns.T, np.float32)))
 

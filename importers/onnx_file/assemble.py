@@ -11,6 +11,7 @@ from ...core.spec import Frames, TensorSpec
 from ...export.passes.names import name_nodes
 from ...export.to_onnx import trace
 from ...runtime.original import OriginalModel, map_of, map_px
+from ...runtime.original_tiles import cut
 from .ends import Back, Front
 from .graph import join, load_model, opset_of
 
@@ -28,13 +29,15 @@ def build_graph(file: OriginalModel, model: ImportedModel, frame: Frames, *, max
         BadInputError: the file cannot be read, or brought to opset 18.
         ExportError: the parts do not make a graph.
     """
-    batch = "N" if max_batch > 1 else 1
-    outputs, taken = file.run(frame), model.preprocessing.frames
+    batch, num = "N" if max_batch > 1 else 1, model.num_tiles
+    outputs, taken = file.run(cut(frame, model.tiles)[:1]), model.preprocessing.frames
     seen = None if model.anomaly_map is None else map_of(outputs[model.anomaly_map], name="", num=1).shape[1:]
     size = model.input_px if seen is None else map_px(seen, model)
     own = load_model(file.path)
     ports = [
-        TensorSpec(f"output_{number}", outputs[name].dtype.name, _batched(outputs[name].shape, batch))
+        TensorSpec(
+            f"output_{number}", outputs[name].dtype.name, _batched(outputs[name].shape, num if batch == 1 else batch)
+        )
         for number, name in enumerate(file.names)
     ]
     frames = TensorSpec(taken.name, taken.dtype, (batch, *taken.shape[1:]))
@@ -47,12 +50,17 @@ def build_graph(file: OriginalModel, model: ImportedModel, frame: Frames, *, max
             outputs=["score", "anomaly_map"],
             max_batch=max_batch,
             opset=opset,
+            num_each=num,
         )
     except ExportError as error:
         raise ExportError(f"The pre-processing or the outputs' shaping {error}") from error
     name_nodes(front)
     name_nodes(back, first="post")
-    return join(front, own, back, names=file.names)
+    whole = join(front, own, back, names=file.names)
+    for value in whole.graph.outputs:
+        assert value.shape is not None  # noqa: S101 (it was traced with one)
+        value.shape = ir.Shape([batch, *value.shape[1:]])
+    return whole
 
 
 def _batched(shape: tuple[int, ...], batch: int | str) -> tuple[int | str, ...]:

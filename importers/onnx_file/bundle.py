@@ -33,7 +33,8 @@ from ...export.bundle import describe, save_model
 from ...export.figures import nodes_per_dtype
 from ...export.golden import apart_from, golden_frames
 from ...host.environment import package_versions
-from ...runtime.original import OriginalModel, map_of
+from ...runtime.original import OriginalModel, map_of, map_px
+from ...runtime.original_tiles import cut
 from . import figures
 from .assemble import build_graph
 from .batch import find_limit
@@ -174,7 +175,7 @@ def import_model(
     golden = {"frames": frames, "names": names, "score": prediction.score, "anomaly_map": prediction.anomaly_map}
     fill = _filler(graph, golden, origin.file.path if options.has_reference else None)
     bundle = write_bundle(out, manifest, fill)
-    notes = [*_notes(origin, prediction, tried[:1]), *([limit.note] if limit.note else [])]
+    notes = [*_notes(origin, tried[:1]), *([limit.note] if limit.note else [])]
     if threshold.num_good and samples[0].split == "test":
         notes.append(_TEST_IMAGES)
     return ImportResult(bundle=bundle, notes=tuple(notes), conversions=tuple(conversions.summary_lines()))
@@ -285,14 +286,16 @@ def _copy_original(path: Path, folder: Path) -> None:
         shutil.copyfile(path.parent / name, folder / name)
 
 
-def _notes(origin: Origin, prediction: Prediction, frame: Frames) -> tuple[str, ...]:
-    model, size = origin.model, prediction.anomaly_map.shape[1:]
+def _notes(origin: Origin, frame: Frames) -> tuple[str, ...]:
+    model = origin.model
     notes = [f"The reference is {origin.words}, on frames prepared by Pillow and NumPy."]
     if model.anomaly_map is None:
-        notes.append("The model gives no map: the bundle's map is the score at every pixel and localises nothing.")
+        where = "of its tile at every pixel" if model.tiles else "at every pixel and localises nothing"
+        notes.append(f"The model gives no map: the bundle's map is the score {where}.")
     else:
-        seen = map_of(origin.file.run(frame)[model.anomaly_map], name="", num=1).shape[1:]
+        outputs = origin.file.run(cut(frame, model.tiles)[:1])
+        seen = map_of(outputs[model.anomaly_map], name="", num=1).shape[1:]
         what = f"The model's map is {size_text(seen)} for an input of {size_text(model.input_px)}"
-        notes.append(f"{what}: the graph enlarges it, bilinear." if seen != size else f"{what}.")
+        notes.append(f"{what}: the graph enlarges it, bilinear." if seen != map_px(seen, model) else f"{what}.")
     notes.append(f"The score is {model.score_words()}.")
     return tuple(notes)

@@ -11,6 +11,7 @@ from ...core.imported_model import ImportedModel
 from ...core.linear import bilinear_matrix
 from ...core.size import Size
 from ...detectors.nn.graph import Preprocess
+from ...detectors.nn.tiles import StitchTiles
 
 
 @final
@@ -29,7 +30,7 @@ class Front(nn.Module):
         self._dtype = dtype
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames uint8 (N, H, W, C) → (N, c, h, w) or (N, h, w, c) of the model's type."""
+        """Frames uint8 (N, H, W, C) → (N, c, h, w) or (N, h, w, c) of the model's type, N times the number of tiles."""
         images: Tensor = self.preprocess(frames)
         if self._model.channel_order == "bgr":
             images = images.flip(1)
@@ -47,7 +48,7 @@ class Back(nn.Module):
     Args:
         model: what its outputs mean.
         map_px: height and width of the model's own map; None where it gives none.
-        size: height and width of the bundle's map.
+        size: height and width of the bundle's map of what the model takes, a frame or a tile.
     """
 
     def __init__(self, model: ImportedModel, *, map_px: Size | None, size: Size) -> None:
@@ -55,7 +56,10 @@ class Back(nn.Module):
         self.post = _Post(model, map_px=map_px, size=size)
 
     def forward(self, first: Tensor, second: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The score and the map, or the one of both that the model gives → score (N,), anomaly_map (N, h, w)."""
+        """The score and the map, or the one of both that the model gives → score (N,), anomaly_map (N, h, w).
+
+        Where there are tiles, what the model gives is that of N times their number, and the answer that of N frames.
+        """
         score, anomaly_map = self.post(first, second)
         return score, anomaly_map
 
@@ -70,6 +74,7 @@ class _Post(nn.Module):
         super().__init__()
         self._model = model
         self._size = size
+        self.stitch = StitchTiles(model.preprocessing, tile_map=size) if model.tiles else None
         self._is_enlarged = map_px is not None and map_px != size
         if map_px is not None and self._is_enlarged:
             rows, columns = (
@@ -80,6 +85,10 @@ class _Post(nn.Module):
             self.register_buffer("columns", columns.T.contiguous())
 
     def forward(self, first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor]:
+        score, anomaly_map = self._of_images(first, second)
+        return self.stitch(score, anomaly_map) if self.stitch else (score, anomaly_map)
+
+    def _of_images(self, first: Tensor, second: Tensor | None) -> tuple[Tensor, Tensor]:
         if self._model.anomaly_map is None:
             score = first.reshape(-1).to(torch.float32)
             return score, score[:, None, None].expand(-1, *self._size)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 import torch
 
-from ...core.errors import ExportError
+from ...core.errors import BadInputError, ExportError
 from ...core.imported_model import ImportedModel
+from ...core.size import Size, size_text
 from ...core.spec import Frames, TensorSpec
 from ...export.passes.names import name_nodes
 from ...export.to_onnx import trace
@@ -32,6 +35,7 @@ def build_graph(file: OriginalModel, model: ImportedModel, frame: Frames, *, max
     batch, num = "N" if max_batch > 1 else 1, model.num_tiles
     outputs, taken = file.run(cut(frame, model.tiles)[:1]), model.preprocessing.frames
     seen = None if model.anomaly_map is None else map_of(outputs[model.anomaly_map], name="", num=1).shape[1:]
+    _check_rule(model, seen)
     size = model.input_px if seen is None else map_px(seen, model)
     own = load_model(file.path)
     ports = [
@@ -61,6 +65,16 @@ def build_graph(file: OriginalModel, model: ImportedModel, frame: Frames, *, max
         assert value.shape is not None  # noqa: S101 (it was traced with one)
         value.shape = ir.Shape([batch, *value.shape[1:]])
     return whole
+
+
+def _check_rule(model: ImportedModel, map_px: Size | None) -> None:
+    """Raise BadInputError where a score shall be made of more values than the model's map has."""
+    rule = model.score_from_map
+    if isinstance(rule, int) and map_px is not None and rule > math.prod(map_px):
+        raise BadInputError(
+            f"score_from_map is {rule}; expected at most {math.prod(map_px)}, the number of values of the model's own map "
+            f"({size_text(map_px)})."
+        )
 
 
 def _batched(shape: tuple[int, ...], batch: int | str) -> tuple[int | str, ...]:

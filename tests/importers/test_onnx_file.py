@@ -234,6 +234,11 @@ REFUSED = {
     "another layout": ({}, {"layout": "NHWC"}, r"the pre-processing gives \(N, 8, 12, 3\): RGB 8x12 NHWC in 0\.\.1"),
     "frozen at 2": ({"batch": 2}, {}, r"is frozen at a batch of 2 \(input input \(2, 3, 8, 12\)\); expected a sym"),
     "frozen inside": ({"reshape": 2}, {}, r"Expected it to run on one frame\. Its batch may be frozen inside"),
+    "a rule of more values": (
+        {},
+        {"score": None, "score_from_map": 10_000_000},
+        r"score_from_map is 10000000; expected at most 24, the number of values of the model's own map \(4x6\)",
+    ),
     "a map as score": (
         {},
         {"score": "anomaly_map", "anomaly_map": None},
@@ -398,6 +403,9 @@ def test_weights_beside_the_file_come_along(dressed):
     bundle = dressed("weights beside it").bundle
     assert f"{ORIGINAL}/model.onnx.data" in bundle.manifest.files
     assert open_original(bundle).describe()["engine"] == "original"
+    # The bundle's own graph holds them itself.
+    own = onnx.load(bundle.model_path, load_external_data=False)
+    assert not [item.name for item in own.graph.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
 
 
 def test_a_data_set_is_compared_with_the_file_itself(dressed, images_folder):

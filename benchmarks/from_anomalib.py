@@ -100,7 +100,7 @@ def main() -> None:
         if not (given.checkpoints and given.python and given.data):
             parser.error("CHECKPOINTS, --python and --data are needed to measure")
         measure_all(given)
-    PAGE.write_text(render(PAGE.read_text(), json.loads(FIGURES.read_text())))
+    PAGE.write_text(render(PAGE.read_text(), json.loads(given.out.read_text())))
 
 
 def measure_all(given: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
-from ..core.threshold import REFERENCE_ENGINE, Threshold, calibrate
+from ..core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, Threshold, calibrate
 from ..core.tiles import MAX_TILES, Tiles
 from ..data.decoding.conversions import Conversions
 from ..data.held_out import held_out_images
@@ -186,9 +186,15 @@ def check_frame(record: RunRecord, options: ExportOptions) -> Fit:
 
 
 def check_run(record: RunRecord, options: ExportOptions) -> None:
-    """Raise UsageError where frames or tiles are asked for that the run knows nothing of."""
+    """Raise UsageError where frames, tiles or a threshold are asked for that the run cannot give."""
     check_frame(record, options)
-    check_tiles(record, options)
+    tiles, imported = check_tiles(record, options), record.imported
+    if imported and imported.threshold is not None and not tiles and options.max_false_reject != MAX_FALSE_REJECT:
+        raise UsageError(
+            f"max_false_reject (--max-false-reject) is {options.max_false_reject:g}, and the run was imported with "
+            f"{imported.library}'s own threshold, which the bundle keeps: it would change nothing. Leave it out, and set "
+            "another threshold on good parts afterwards: lineproof calibrate BUNDLE --max-false-reject."
+        )
 
 
 def check_tiles(record: RunRecord, options: ExportOptions) -> Tiles | None:

@@ -72,8 +72,8 @@ def _check_rule(model: ImportedModel, map_px: Size | None) -> None:
     rule = model.score_from_map
     if isinstance(rule, int) and map_px is not None and rule > math.prod(map_px):
         raise BadInputError(
-            f"score_from_map is {rule}; expected at most {math.prod(map_px)}, the number of values of the model's own map "
-            f"({size_text(map_px)})."
+            f"score_from_map is {rule}; expected at most {math.prod(map_px)}, the number of values of the model's own "
+            f"map ({size_text(map_px)})."
         )
 
 

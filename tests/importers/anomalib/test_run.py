@@ -15,6 +15,8 @@ from lineproof.bundle.store import open_bundle
 from lineproof.core.errors import BadInputError, UsageError
 from lineproof.data.dataset import check_contents, open_dataset
 from lineproof.data.sample.write import write_sample
+from lineproof.export.bundle import check_run
+from lineproof.export.options import ExportOptions
 from lineproof.importers.anomalib.run import ImportOptions, check_score_scale, import_anomalib
 from lineproof.runtime.engine import open_engine, predict
 
@@ -264,6 +266,15 @@ def test_banks_that_cannot_be_searched_are_refused(change, message, contents, im
     with pytest.raises(BadInputError, match=message):
         import_file(values, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_share_that_would_change_nothing_is_refused(contents, import_file, tmp_path):
+    record = import_file(contents(), out=tmp_path / "run").record
+    check_run(record, ExportOptions())
+    with pytest.raises(
+        UsageError, match=r"--max-false-reject\) is 0\.05, and the run was imported with anomalib's own"
+    ):
+        check_run(record, ExportOptions(max_false_reject=0.05))
 
 
 def test_a_file_is_no_place_for_a_run(contents, import_file, tmp_path):

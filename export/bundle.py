@@ -192,8 +192,8 @@ def check_run(record: RunRecord, options: ExportOptions) -> None:
     if imported and imported.threshold is not None and not tiles and options.max_false_reject != MAX_FALSE_REJECT:
         raise UsageError(
             f"max_false_reject (--max-false-reject) is {options.max_false_reject:g}, and the run was imported with "
-            f"{imported.library}'s own threshold, which the bundle keeps: it would change nothing. Leave it out, and set "
-            "another threshold on good parts afterwards: lineproof calibrate BUNDLE --max-false-reject."
+            f"{imported.library}'s own threshold, which the bundle keeps: it would change nothing. Leave it out, and "
+            "set another threshold on good parts afterwards: lineproof calibrate BUNDLE --max-false-reject."
         )
 
 

@@ -273,9 +273,10 @@ class ParityReport:
         return lines
 
     def _number_lines(self) -> list[str]:
+        spread = f"on {self.library}'s scale" if self.library else f"spread of good scores {self.score_spread:.3g}"
         lines = [
             f"Largest error: score {_number(self.score_max_abs_error)} (allowed at the threshold: "
-            f"{self.score_tolerance:.3g}; spread of good scores {self.score_spread:.3g}), "
+            f"{self.score_tolerance:.3g}; {spread}), "
             f"map {_number(self.map_max_abs_error)} (allowed {self.map_tolerance:.3g})."
         ]
         if self.rank_correlation is not None:

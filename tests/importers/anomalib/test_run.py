@@ -271,9 +271,7 @@ def test_banks_that_cannot_be_searched_are_refused(change, message, contents, im
 def test_a_share_that_would_change_nothing_is_refused(contents, import_file, tmp_path):
     record = import_file(contents(), out=tmp_path / "run").record
     check_run(record, ExportOptions())
-    with pytest.raises(
-        UsageError, match=r"--max-false-reject\) is 0\.05, and the run was imported with anomalib's own"
-    ):
+    with pytest.raises(UsageError, match=r"is 0\.05, and the run was imported with anomalib's own threshold"):
         check_run(record, ExportOptions(max_false_reject=0.05))
 
 

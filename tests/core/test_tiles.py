@@ -34,6 +34,7 @@ def axes(draw):
     return TileAxis(tile + draw(st.integers(0, 150)), tile, draw(st.integers(0, tile - 1)))
 
 
+@settings(deadline=None)
 @given(axes())
 def test_tiles_cover_the_frame_from_border_to_border(axis):
     starts, stride = axis.starts_px, axis.tile_px - axis.overlap_px

@@ -230,6 +230,9 @@ def test_what_does_not_fit_is_refused_in_words(tmp_path, dataset, tiled, case, m
 def test_a_batch_has_a_largest_number_of_tiles(tmp_path, dataset, tiled):
     with pytest.raises(UsageError, match=r"--batch\) is 43, and a frame has 6 tiles: 258 .* 256\. Give --batch 42\."):
         import_into(tmp_path, dataset, tiled(), options=ImportOptions(max_batch=43))
+    small = tiled(tiles={"height_px": 3, "width_px": 3, "overlap_px": 0})
+    # Seven rows and eight columns: four frames are 224 tiles.
+    assert import_into(tmp_path, dataset, small).bundle.manifest.max_batch == 4
 
 
 class Tiny(torch.nn.Module):

@@ -122,13 +122,18 @@ class ImportRecord:
                 "accuracy at it may be too good, and where none of them was defective it is the lowest score of a good "
                 "part. Set one of your own on good parts that training had no part in: lineproof calibrate."
             )
+        return f"{self.file} holds no threshold. {self.split_caveat}" if self.split_caveat else ""
+
+    @property
+    def split_caveat(self) -> str:
+        """What it means that a threshold was set on these good images, in a sentence; "" where it means nothing."""
         words = {
             "test": "good test images: accuracy on them is too good.",
             "train": "good training images, which the detector may have been fitted to: it rejects more parts on the "
             "line than its figures say.",
         }
         set_on = words.get(self.good_split)
-        return f"{self.file} holds no threshold. This one was set on {set_on}" if set_on else ""
+        return f"This one was set on {set_on}" if set_on else ""
 
     def check_scale(self) -> None:
         """Raise BadInputError where scores shall be on the library's scale and the file does not say what that is."""

@@ -334,7 +334,9 @@ class Manifest:
         is_from_training = is_first and self.threshold.num_good > 0
         if self.imported:
             is_own = is_first and self.threshold.value == self.imported.threshold
-            return self.imported.threshold_caveat if is_own or is_from_training else ""
+            if is_own or (is_from_training and self.imported.threshold is None):
+                return self.imported.threshold_caveat
+            return self.imported.split_caveat if is_from_training else ""
         return self.training.refit_caveat if is_from_training else ""
 
     def parity_of(self, proof: str) -> ProofState:

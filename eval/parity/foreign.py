@@ -135,6 +135,11 @@ def _imported(bundle: Bundle) -> ImportRecord:
             f"{bundle.path} was {origin}; against (--against) compares with anomalib what was imported from it. Leave "
             "it out: its own reference is in the bundle."
         )
+    if bundle.manifest.preprocessing.kind == "image" and getattr(bundle.manifest.preprocessing, "tiles", None):
+        raise UsageError(
+            f"{bundle.path} cuts frames into tiles, and anomalib judges whole images: against (--against) would "
+            "compare different things. Import the checkpoint once more without --tiles, and verify that bundle."
+        )
     return record
 
 

@@ -32,7 +32,8 @@ def convert_cflow(source: Source) -> Converted:
     settings.require("decoder", "freia-cflow")
     settings.require("condition_vector", 128)
     # The permutations themselves, dense or not, are tensors; vectors are scored in parts, each by itself.
-    settings.leave("pre_trained", "permute_soft", "fiber_batch_size", "lr")
+    settings.require("permute_soft", False)
+    settings.leave("pre_trained", "fiber_batch_size", "lr")
     num_levels = sum(tensors.has(f"decoders.{level}") for level in range(len(_LAYERS)))
     state = take_backbone(source, "encoder.feature_extractor") | {"ceilings": torch.zeros(num_levels)}
     state |= _flows(tensors.take_under("decoders"))

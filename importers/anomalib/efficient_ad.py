@@ -29,9 +29,9 @@ def convert_efficient_ad(source: Source) -> Converted:
     """
     tensors, settings = source.tensors, source.settings
     settings.leave("imagenet_dir", "lr", "weight_decay", "batch_size")
-    settings.require("model_size", "small", "medium")
     channels = settings.take("teacher_out_channels", 384)
     kind, count = ("pdn_medium", 6) if tensors.has("teacher.conv6") else ("pdn_small", 4)
+    settings.require("model_size", kind.removeprefix("pdn_"))
     state = {f"backbone.network.{name}": item for name, item in _convolutions(tensors, "teacher", count).items()}
     state |= {f"student.{name}": item for name, item in _convolutions(tensors, "student", count).items()}
     for theirs, ours in _AUTOENCODER.items():

@@ -241,7 +241,14 @@ def convert(checkpoint: Checkpoint, transform: Transform) -> Converted:
     settings = Settings(stored if isinstance(stored, dict) else {}, checkpoint.path)
     settings.leave(*_COMPONENTS)
     source = Source(tensors=tensors, settings=settings, size=transform.crop_px)
-    converted: Converted = resolve(MODELS, _mark(checkpoint), kind="model")(source)
+    converter = resolve(MODELS, _mark(checkpoint), kind="model")
+    try:
+        converted: Converted = converter(source)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise BadInputError(
+            f"{checkpoint.path}: the tensors of its model do not fit one another "
+            f"({' '.join(str(error).split())[:200]}). Give a checkpoint as anomalib saved it."
+        ) from None
     tensors.check_all_taken()
     settings.check_all_taken()
     return converted

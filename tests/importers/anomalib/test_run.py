@@ -289,3 +289,33 @@ def test_the_threshold_of_maps_stands_in_and_that_is_said(contents, import_file,
     assert "no threshold of image scores: anomalib judges images by that of anomaly maps" in " ".join(
         result.conversions
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["hyper_parameters"].update(n_features=50), r"was made with n_features = 50; expected as many"),
+        (lambda v: v["state_dict"]["model.idx"].__setitem__(0, -1), r"draws 12 channels from -1 on"),
+        (
+            lambda v: v["state_dict"]["model.idx"].__setitem__(0, 100_000),
+            r"do not fit its settings",
+        ),
+        (
+            lambda v: v["state_dict"]["model.gaussian.inv_covariance"][7].neg_(),
+            r"have negative values",
+        ),
+        (
+            lambda v: v["state_dict"]["model.gaussian.inv_covariance"][:, 0].mul_(2.0),
+            r"are not symmetric; expected inverse covariances",
+        ),
+        (
+            lambda v: v["state_dict"].update({"model.gaussian.mean": torch.zeros(3, 256)}),
+            r"the tensors of its model do not fit one another",
+        ),
+    ],
+)
+def test_gaussians_that_were_changed_are_refused(change, message, contents, import_file, tmp_path):
+    values = contents()
+    change(values)
+    with pytest.raises(BadInputError, match=message):
+        import_file(values, out=tmp_path / "run")

@@ -135,6 +135,12 @@ def _imported(bundle: Bundle) -> ImportRecord:
             f"{bundle.path} was {origin}; against (--against) compares with anomalib what was imported from it. Leave "
             "it out: its own reference is in the bundle."
         )
+    if not record.has_threshold:
+        raise UsageError(
+            f"{record.file} holds no threshold of anomalib (it was not validated, or its post-processor's thresholding "
+            "or normalisation is off): against (--against) has no verdicts to compare. Leave it out, or import a "
+            "checkpoint that was validated."
+        )
     if bundle.manifest.preprocessing.kind == "image" and getattr(bundle.manifest.preprocessing, "tiles", None):
         raise UsageError(
             f"{bundle.path} cuts frames into tiles, and anomalib judges whole images: against (--against) would "

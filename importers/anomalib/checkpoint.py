@@ -119,6 +119,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise BadInputError(f"{path} is no file. {_ADVICE}")
+    if path.suffix == ".onnx":
+        raise BadInputError(f"{path} is an ONNX file. {_ADVICE} A file alone: lineproof import onnx.")
     _check_sums(path)
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)

@@ -55,7 +55,16 @@ def import_record(checkpoint: Checkpoint, *, model: str, transform: Transform, s
     if _switch(switches, "enable_threshold_matching", checkpoint):
         # What one side lacks it takes from the other.
         found = [found[1] if found[0] is None else found[0], found[0] if found[1] is None else found[1]]
-    image, pixel = (_normalisation(checkpoint, part, value) for part, value in zip(_PARTS, found, strict=True))
+    is_normalised, is_judged = (
+        _switch(switches, name, checkpoint) for name in ("enable_normalization", "enable_thresholding")
+    )
+    if not (is_normalised and is_judged):
+        # Without one of both anomalib gives no verdict by these numbers.
+        found = [None, None]
+    image, pixel = (
+        _normalisation(checkpoint, part, value) if is_normalised else None
+        for part, value in zip(_PARTS, found, strict=True)
+    )
     record = ImportRecord(
         library=LIBRARY,
         library_version=_version(checkpoint),

@@ -253,3 +253,11 @@ def test_another_checkpoint_and_no_python_are_refused(imported, checkpoint, tmp_
     checkpoint.write_bytes(b"another one")
     with pytest.raises(BadInputError, match="is another one than the bundle was imported from"):
         run(imported, checkpoint, Path(sys.executable), [])
+
+
+def test_without_a_threshold_there_is_nothing_to_compare(imported, tiny_dataset, add_engine, checkpoint):
+    add_engine("numpy")
+    record = dataclasses.replace(imported.manifest.imported, has_threshold=False)
+    bundle = imported.change(lambda manifest: dataclasses.replace(manifest, imported=record))
+    with pytest.raises(UsageError, match="holds no threshold of anomalib"):
+        against(bundle, tiny_dataset, checkpoint)

@@ -170,3 +170,12 @@ def test_a_switch_that_is_not_known_is_named(contents, record):
     values["anomalib_post_processor_config"]["temperature"] = 2.0
     with pytest.raises(BadInputError, match="has settings that are not known here: temperature"):
         record(values)
+
+
+@pytest.mark.parametrize("switch", ["enable_normalization", "enable_thresholding"])
+def test_without_verdicts_of_its_own_it_brings_no_threshold(switch, contents, record):
+    values = contents()
+    values["anomalib_post_processor_config"][switch] = False
+    found = record(values)
+    assert (found.threshold, found.has_threshold) == (None, False)
+    assert (found.image is None) == (switch == "enable_normalization")

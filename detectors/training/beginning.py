@@ -77,8 +77,8 @@ def check_beginning(run: Path, planned: StartedRun) -> None:
     state = "a finished run" if is_finished(run) else "a run"
     if recorded is None or recorded.fitted is None:
         raise BadInputError(
-            f"{run} holds {state} that does not say which images it was begun with (an older release wrote it, or its "
-            f"{STARTED} is gone), so that it cannot go on. Give another --out."
+            f"{run} holds {state} that does not say which images it was begun with (an older release wrote it, it was "
+            f"imported, or its {STARTED} is gone), so that it cannot go on. Give another --out."
         )
     changed = [key for key in _COMPARED if getattr(recorded, key) != getattr(planned, key)]
     if changed:

@@ -135,7 +135,8 @@ def antialias(case: Case, seen: Answers, outside: Answers, *, is_free: bool) -> 
         cause="antialias",
         is_present=is_present,
         num_verdicts=int(cured.sum()),
-        evidence=f"Images at their own size: scores off by up to {error:.4g}, {before} verdicts differ. Resized with "
+        evidence=f"Images at their own size: scores off by up to {error:.4g}, "
+        f"{counted(before, 'verdict differs', 'verdicts differ')}. Resized with "
         f"antialias before the file: {rest:.4g}, {after}.",
         cure="The file resizes without the antialias that training had. Resize images yourself with antialias, or take "
         "a bundle, whose graph does."

@@ -18,6 +18,8 @@ from ..core.words import counted
 
 #: Where the threshold in use comes from.
 Origin = Literal["calibrated", "given"]
+#: What a table calls such a threshold: the bundle's own may have been calibrated, imported, or set by hand.
+_LABELS: dict[Origin, str] = {"calibrated": "in use", "given": "given"}
 #: Shares of rejected good parts that the table shows.
 SHARES = (0.0, 0.01, 0.05, 0.10)
 #: Beyond this share of passing defects the calibrated threshold is called useless, first of all.
@@ -103,9 +105,9 @@ class OperatingPoint:
     rejected_good: Share
     passed_defective: Share
 
-    def cells(self, *, origin: str = "calibrated") -> tuple[str, ...]:
+    def cells(self, *, origin: Origin = "calibrated") -> tuple[str, ...]:
         """A row of the table; ``origin`` labels the threshold in use, which was not read off these images."""
-        name = origin if self.allowed is None else f"at most {self.allowed:.0%}"
+        name = _LABELS[origin] if self.allowed is None else f"at most {self.allowed:.0%}"
         if self.threshold is None:
             return (name, "-", "-", "-")
         return (name, f"{self.threshold:.6g}", str(self.rejected_good), str(self.passed_defective))
@@ -131,10 +133,10 @@ class OperatingTable:
     Attributes:
         points: one for each of SHARES, with thresholds read off these images.
         calibrated: the point at the threshold in use, as a rule calibrated on other, held-out good parts; ``origin``
-            says which.
+            says whether it is the bundle's own.
         num_good: number of good images.
         num_defective: number of defective images.
-        origin: ``"calibrated"``, or ``"given"`` where the caller named another threshold than the bundle's.
+        origin: ``"calibrated"`` for the bundle's own threshold, ``"given"`` where the caller named another one.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -158,7 +160,7 @@ class OperatingTable:
         return [
             f"Operating table on {self.num_good} good and {counted(self.num_defective, 'defective test image')}:",
             *aligned(_HEADER, rows).splitlines(),
-            f"Thresholds but the {self.origin} one are read off the test images, for orientation only.",
+            f"Thresholds but the one {_LABELS[self.origin]} are read off the test images, for orientation only.",
         ]
 
     def to_dict(self) -> OperatingJson:

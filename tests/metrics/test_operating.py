@@ -84,8 +84,8 @@ def test_the_text_fits_a_terminal():
     lines = "\n".join(table.summary_lines()).splitlines()
     assert len(lines) == 8
     assert max(map(len, lines)) <= 110
-    assert lines[-1] == "Thresholds but the calibrated one are read off the test images, for orientation only."
-    assert lines[-2].startswith("calibrated ")
+    assert lines[-1] == "Thresholds but the one in use are read off the test images, for orientation only."
+    assert lines[-2].startswith("in use ")
 
 
 def test_scores_that_are_no_numbers_are_refused():

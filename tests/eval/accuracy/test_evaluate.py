@@ -238,11 +238,11 @@ def test_sides_that_cannot_be_compared(saved, tmp_path):
 
 
 def test_a_threshold_that_was_given_is_not_called_calibrated(saved):
-    for threshold, origin in ((None, "calibrated"), (0.5, "given")):
+    for threshold, origin, label in ((None, "calibrated", "in use"), (0.5, "given", "given")):
         evaluation = evaluate([saved], EvaluationRequest(threshold=threshold))
-        rows = [line for line in evaluation.summary_lines() if line.startswith(origin)]
+        rows = [line for line in evaluation.summary_lines() if line.startswith(label)]
         assert len(rows) == 1
-        assert f"Thresholds but the {origin} one are read off" in "\n".join(evaluation.summary_lines())
+        assert f"Thresholds but the one {label} are read off" in "\n".join(evaluation.summary_lines())
         assert evaluation.to_dict()["evaluated"][0]["operating"]["threshold_origin"] == origin
 
 

@@ -218,12 +218,10 @@ def calibrate_on(bundle: Bundle, request: CalibrationRequest, *, progress: Progr
     )
     warning = calibration.warning
     if not bundle.manifest.training.fitted:
-        is_old = bundle.manifest.training.is_known
-        why = "was exported by an older release, which did not record" if is_old else "was imported, and does not say"
-        unknown = (
-            f"{bundle.path} {why} what it was fitted to: whether these images are among that could not be checked by "
-            "content."
-        )
+        why = "was imported, and what it was fitted to is not recorded"
+        if bundle.manifest.training.is_known:
+            why = "was exported by an older release, which did not record what it was fitted to"
+        unknown = f"{bundle.path} {why}: whether these images are among that could not be checked by content."
         warning = " ".join(filter(None, (warning, unknown)))
     return dataclasses.replace(
         calibration,

@@ -74,6 +74,6 @@ def test_a_calibration_says_that_nothing_is_known_of_the_training(unknown, image
     if not availability("ort-cpu").is_available:
         pytest.skip("ort-cpu cannot run here")
     calibration = calibrate_on(unknown, CalibrationRequest(data=images, engine="ort-cpu"))
-    assert "was imported, and does not say what it was fitted to: whether these images are among that" in (
+    assert "was imported, and what it was fitted to is not recorded: whether these images are among that" in (
         calibration.warning
     )

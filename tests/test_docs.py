@@ -79,6 +79,14 @@ def test_the_page_of_costs_is_rendered_from_its_figures():
     assert kept["panda"]["trained_m"] == 62.71
 
 
+def test_the_tables_of_from_anomalib_are_rendered_from_its_figures():
+    module = load_benchmark("from_anomalib")
+    page, figures = module.PAGE.read_text(), json.loads(module.FIGURES.read_text())
+    assert page == module.render(page, figures), "run: python benchmarks/from_anomalib.py --render"
+    for item in figures["models"].values():
+        assert [entry["flips"] for entry in item["parity"].values()] == [0, 0]
+
+
 def test_what_an_optimiser_moved_is_counted_whatever_becomes_of_it():
     torch = pytest.importorskip("torch")
     trained = load_benchmark("costs")._Trained()

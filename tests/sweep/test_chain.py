@@ -107,6 +107,7 @@ def test_an_operation_is_scored_again_where_no_scores_are_kept(trained, here):
 
 
 def test_tiles_of_the_sample_are_refused_before_it_is_learned(here):
+    pytest.importorskip("torch")
     options = ExportOptions(tiles=Tiles(height_px=64, width_px=64, overlap_px=0))
     with pytest.raises(UsageError, match=r"^is_sample \(--sample\) learns whole frames; leave it or tiles"):
         export_and_prove(ExportRequest(source="padim", is_sample=True), options=options)
@@ -114,6 +115,7 @@ def test_tiles_of_the_sample_are_refused_before_it_is_learned(here):
 
 
 def test_a_run_of_tiles_says_so_and_keeps_its_operating_table(sample_folder, here):
+    pytest.importorskip("torch")
     tiles = Tiles(height_px=64, width_px=48, overlap_px=16)
     result = train_detector(
         "padim",

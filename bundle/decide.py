@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from ..core.errors import UsageError
-from ..core.threshold import check_threshold
+from ..core.threshold import check_threshold, stated_threshold
 from .manifest import Manifest
 from .store import Bundle, now
 
@@ -76,10 +76,12 @@ def set_threshold(bundle: Bundle, value: float, *, engine: str = "", reason: str
         nonlocal previous
         before = manifest.threshold_for(engine)
         previous = before.value
-        chosen = dataclasses.replace(
-            before, value=float(value), num_good=0, num_rejected=0, interval_low=0.0, interval_high=1.0,
-            engine=engine or before.engine, source=f"set by hand: {reason.strip()}",
-        )  # fmt: skip
+        chosen = stated_threshold(
+            float(value),
+            engine=engine or before.engine,
+            source=f"set by hand: {reason.strip()}",
+            max_false_reject=before.max_false_reject,
+        )
         changed = manifest.with_threshold(chosen, engine=engine)
         return changed.with_entry(
             "set-threshold", time=now(), engine=engine, previous=previous, who=who, reason=reason.strip()

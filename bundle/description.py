@@ -11,7 +11,7 @@ from ..core.size import value_text
 from ..core.strict import read_as
 from ..core.table import aligned
 from ..core.words import clause, counted
-from .manifest import IMPORTED_FILE, IMPORTED_MODULE, NOT_RECORDED, Manifest
+from .manifest import NOT_RECORDED, Manifest
 from .record import ParityState
 from .store import PROOF, Bundle
 
@@ -115,8 +115,7 @@ def _origin(manifest: Manifest) -> list[str]:
     if imported:
         split = f" ({imported.good_split} split)" if imported.good_split else ""
         # A file or a module has no parameters of training; a detector of ours has them all, whoever trained it.
-        is_ours = manifest.detector.name not in (IMPORTED_FILE, IMPORTED_MODULE)
-        unused = " (those of training are this program's defaults, which were not used)" if is_ours else ""
+        unused = "" if manifest.is_of_file else " (those of training are this program's defaults, which were not used)"
         return [
             imported.sentence(),
             f"What it was trained on is not recorded. {good} of {part}{split} served for golden frames.",

@@ -292,6 +292,11 @@ class Manifest:
         return parts[0][1] if len(parts) == 1 else "+".join(digest[:32] for _, digest in parts)
 
     @property
+    def is_of_file(self) -> bool:
+        """Whether the model came as an ONNX file or a PyTorch module, and is no detector of lineproof."""
+        return self.detector.name in (IMPORTED_FILE, IMPORTED_MODULE) and self.imported is not None
+
+    @property
     def decision(self) -> str:
         """Digest of everything that decides between OK and NG: model, what goes in and comes out, all thresholds.
 

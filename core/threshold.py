@@ -70,6 +70,30 @@ class Threshold:
         return np.asarray(np.asarray(score, dtype=np.float64) > self.value)
 
 
+def stated_threshold(value: float, *, engine: str, source: str, max_false_reject: float = 0.0) -> Threshold:
+    """A threshold that somebody named: it was set on no good parts, and promises nothing about them.
+
+    Args:
+        value: the threshold, finite, in units of the score.
+        engine: name of the engine, or of the library, whose scores it is for.
+        source: origin of the value, in words.
+        max_false_reject: share of rejected good parts that was allowed where it stands in for a calibrated one.
+
+    Raises:
+        UsageError: the value is not finite.
+    """
+    return Threshold(
+        value=value,
+        num_good=0,
+        num_rejected=0,
+        max_false_reject=max_false_reject,
+        interval_low=0.0,
+        interval_high=1.0,
+        engine=engine,
+        source=source,
+    )
+
+
 def calibrate(scores: Sequence[float], *, max_false_reject: float, engine: str, source: str) -> Threshold:
     """Set the threshold that rejects at most ``max_false_reject`` of these good parts.
 

@@ -23,7 +23,7 @@ from ..core.prediction import Prediction
 from ..core.progress import Progress, silent
 from ..core.size import size_text
 from ..core.spec import Fit, FrameRule, Frames, Preprocessing, check_fit
-from ..core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, Threshold, calibrate
+from ..core.threshold import MAX_FALSE_REJECT, REFERENCE_ENGINE, Threshold, calibrate, stated_threshold
 from ..core.tiles import MAX_TILES, Tiles
 from ..data.decoding.conversions import Conversions
 from ..data.held_out import held_out_images
@@ -117,15 +117,11 @@ def _threshold(record: RunRecord, scores: Sequence[float], options: ExportOption
     if imported is None or imported.threshold is None or is_tiled:
         source = _source(record)
         return calibrate(scores, max_false_reject=options.max_false_reject, engine=REFERENCE_ENGINE, source=source)
-    return Threshold(
-        value=imported.threshold,
-        num_good=0,
-        num_rejected=0,
-        max_false_reject=options.max_false_reject,
-        interval_low=0.0,
-        interval_high=1.0,
+    return stated_threshold(
+        imported.threshold,
         engine=imported.library,
         source=f"{imported.library}'s own threshold in {imported.file}, moved by 1e-5 of the range of scores",
+        max_false_reject=options.max_false_reject,
     )
 
 

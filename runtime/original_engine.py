@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from ..bundle.manifest import IMPORTED_FILE, IMPORTED_MODULE
 from ..bundle.store import ORIGINAL, Bundle
 from ..core.errors import BundleError
 from ..core.imported_model import ImportedModel
@@ -60,15 +59,9 @@ class OriginalEngine(AbstractEngine):
         }
 
 
-def is_imported_file(bundle: Bundle) -> bool:
-    """Whether a bundle was made of an ONNX file or a PyTorch module, and not of a detector of lineproof."""
-    manifest = bundle.manifest
-    return manifest.detector.name in (IMPORTED_FILE, IMPORTED_MODULE) and manifest.imported is not None
-
-
 def has_original(bundle: Bundle) -> bool:
     """Whether a bundle was made of an imported model and carries its own file."""
-    return is_imported_file(bundle) and _original_name(bundle) in bundle.manifest.files
+    return bundle.manifest.is_of_file and _original_name(bundle) in bundle.manifest.files
 
 
 def open_original(bundle: Bundle) -> OriginalEngine:

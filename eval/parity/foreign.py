@@ -15,7 +15,8 @@ from ...bundle.store import Bundle
 from ...core.errors import UsageError
 from ...core.prediction import Prediction
 from ...core.progress import Progress, silent
-from ...core.threshold import Threshold
+from ...core.spec import Preprocessing
+from ...core.threshold import Threshold, stated_threshold
 from ...data.dataset import Dataset
 from ...data.notes import DataNotes
 from ...data.records import relative
@@ -43,12 +44,10 @@ class ForeignReference:
     Attributes:
         checkpoint: the checkpoint that the bundle was imported from.
         python: interpreter of the environment that the library is installed in.
-        batch: number of images per batch there.
     """
 
     checkpoint: Path
     python: Path
-    batch: int = 1
 
 
 def check_library(name: str) -> None:
@@ -96,12 +95,15 @@ def verify_against(  # noqa: PLR0913 (the caller's choices, by name)
     imported.check_normalisation()
     part_note = check_same_part(bundle.manifest, dataset, other_data=other_data)
     name = resolve_auto(bundle, engine, options=options)
-    threshold = _threshold(imported)
+    threshold = stated_threshold(
+        imported.normalised_threshold,
+        engine=imported.library,
+        source=f"{imported.library}'s threshold of normalised scores",
+    )
     with closing(open_engine(bundle, name, options=options)) as under_test:
         paths = [sample.path for sample in dataset.test]
         truth = predict_with_anomalib(
-            imported, checkpoint=reference.checkpoint, python=reference.python, images=paths, batch=reference.batch,
-            progress=progress,
+            imported, checkpoint=reference.checkpoint, python=reference.python, images=paths, progress=progress
         )  # fmt: skip
         trial = Trial(
             bundle,
@@ -141,25 +143,13 @@ def _imported(bundle: Bundle) -> ImportRecord:
             "or normalisation is off): against (--against) has no verdicts to compare. Leave it out, or import a "
             "checkpoint that was validated."
         )
-    if bundle.manifest.preprocessing.kind == "image" and getattr(bundle.manifest.preprocessing, "tiles", None):
+    spec = bundle.manifest.preprocessing
+    if isinstance(spec, Preprocessing) and spec.tiles:
         raise UsageError(
             f"{bundle.path} cuts frames into tiles, and anomalib judges whole images: against (--against) would "
             "compare different things. Import the checkpoint once more without --tiles, and verify that bundle."
         )
     return record
-
-
-def _threshold(imported: ImportRecord) -> Threshold:
-    return Threshold(
-        value=imported.normalised_threshold,
-        num_good=0,
-        num_rejected=0,
-        max_false_reject=0.0,
-        interval_low=0.0,
-        interval_high=1.0,
-        engine=imported.library,
-        source=f"{imported.library}'s threshold of normalised scores",
-    )
 
 
 def _on_scale(manifest: Manifest, imported: ImportRecord) -> Manifest:

@@ -11,7 +11,7 @@ from ...bundle.store import PROOF, REFERENCE, Bundle, now
 from ...core.errors import EnvironmentMissingError, LineproofError, ParityError
 from ...core.threshold import ORIGINAL_ENGINE
 from ...runtime.engine import availability, is_harness, is_reference, reference_engine
-from ...runtime.original_engine import has_original, is_imported_file
+from ...runtime.original_engine import has_original
 from ...runtime.ranking import fits, is_here, is_proved, rank_engines
 from .report import ParityReport
 
@@ -104,7 +104,7 @@ def pick_reference(bundle: Bundle, reference: str | None, *, engine: str) -> tup
     if state.is_available and REFERENCE in bundle.manifest.files:
         return state.name, ""
     why = f"it holds no {REFERENCE}" if state.is_available else state.found
-    if is_imported_file(bundle):
+    if bundle.manifest.is_of_file:
         why = "the bundle was imported with --no-reference"
     others = rank_engines(bundle, lambda _bundle, name: name != engine, is_proved, fits, is_here)
     if others:

@@ -23,7 +23,7 @@ from ...core.prediction import Prediction
 from ...core.progress import Progress, silent
 from ...core.size import size_text
 from ...core.spec import Frames, TensorSpec
-from ...core.threshold import ORIGINAL_ENGINE, Threshold, calibrate
+from ...core.threshold import ORIGINAL_ENGINE, Threshold, calibrate, stated_threshold
 from ...core.words import counted
 from ...data.content import content_hashes
 from ...data.dataset import Dataset, Sample
@@ -223,16 +223,7 @@ def _threshold(scores: Sequence[float], options: ImportOptions, origin: Origin, 
     if options.threshold is None:
         source = f"{len(scores)} {words}"
         return calibrate(scores, max_false_reject=options.max_false_reject, engine=origin.engine, source=source)
-    return Threshold(
-        value=options.threshold,
-        num_good=0,
-        num_rejected=0,
-        max_false_reject=0.0,
-        interval_low=0.0,
-        interval_high=1.0,
-        engine=origin.engine,
-        source="given at the import",
-    )
+    return stated_threshold(options.threshold, engine=origin.engine, source="given at the import")
 
 
 def _record(origin: Origin) -> DetectorRecord:

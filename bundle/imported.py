@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, final, get_args
+from typing import Any, Literal, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,12 @@ class Normalisation:
     threshold: float
     low: float
     high: float
+
+    def apply(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Scores, of any shape, on that scale: float32 in [0, 1], in anomalib's own arithmetic and its order."""
+        threshold, low, high = (np.float32(number) for number in (self.threshold, self.low, self.high))
+        normalised = (np.asarray(values, np.float32) - threshold) / (high - low) + np.float32(0.5)
+        return np.asarray(np.clip(normalised, np.float32(0.0), np.float32(1.0)))
 
 
 @final
@@ -108,7 +114,7 @@ class ImportRecord:
         if self.score_scale != "native":
             return prediction
         score, anomaly_map = (
-            _normalise(values, item) if item else values
+            item.apply(values) if item else values
             for values, item in ((prediction.score, self.image), (prediction.anomaly_map, self.pixel))
         )
         return Prediction(score, anomaly_map)
@@ -158,9 +164,3 @@ class ImportRecord:
             f"Imported from {self.library}{version}: {self.model} of {self.file} (sha256 {self.sha256[:16]}…); scores "
             f"in {units}."
         )
-
-
-def _normalise(values: NDArray[np.float32], item: Normalisation) -> NDArray[np.float32]:
-    threshold, low, high = (np.float32(number) for number in (item.threshold, item.low, item.high))
-    normalised = (values - threshold) / (high - low) + np.float32(0.5)
-    return np.asarray(np.clip(normalised, np.float32(0.0), np.float32(1.0)))

@@ -85,6 +85,12 @@ class Checkpoint:
     classes: Mapping[str, str]
     entries: Mapping[str, Any]
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The arguments that the model was made with (``hyper_parameters``)."""
+        stored = self.entries.get("hyper_parameters")
+        return stored if isinstance(stored, Mapping) else {}
+
     def model_tensors(self) -> dict[str, Tensor]:
         """The tensors of the model alone, without the leading ``model.``."""
         return {key.removeprefix("model."): item for key, item in self.tensors.items() if key.startswith("model.")}

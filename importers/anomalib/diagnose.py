@@ -18,7 +18,6 @@ from ...core.progress import Progress, silent
 from ...data.dataset import Dataset
 from ...data.decoding.decode import decode_image
 from ...data.records import relative
-from ...detectors.nn.graph import Scaled
 from ...detectors.training.images import ImageSet
 from ...host.environment import describe_environment
 from ...runtime.exported import OrtFile
@@ -36,11 +35,9 @@ from .causes import (
     ties,
     unexplained,
 )
-from .checkpoint import Checkpoint, read_checkpoint
 from .diagnosis import Diagnosis
-from .run import build, convert, model_name
-from .scores import import_record
-from .transform import Transform, read_transform
+from .model import LoadedModel, load_model
+from .transform import Transform
 
 
 def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress: Progress = silent) -> Diagnosis:
@@ -57,8 +54,8 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
         EnvironmentMissingError: ONNX Runtime is not installed.
     """
     file = OrtFile(exported)
-    checkpoint = read_checkpoint(path)
-    case, model = _case(checkpoint, dataset, progress)
+    loaded = load_model(path)
+    case = _case(loaded, dataset, progress)
     own_size = is_free_size(file)
     images = case.own_size if own_size else case.resized
     seen = run_file(file, case, images, "exported file", progress)
@@ -78,7 +75,7 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
     return Diagnosis(
         checkpoint=path.name,
         exported=exported.name,
-        model=model,
+        model=loaded.converted.model,
         num_images=len(case.names),
         num_defective=int(case.labels.sum()),
         rejected=(int(verdicts.sum()), int(seen.verdicts.sum())),
@@ -90,26 +87,20 @@ def diagnose_anomalib(path: Path, *, exported: Path, dataset: Dataset, progress:
     )
 
 
-def _case(checkpoint: Checkpoint, dataset: Dataset, progress: Progress) -> tuple[Case, str]:
-    transform = read_transform(checkpoint, model=model_name(checkpoint), crop=None)
-    converted = convert(checkpoint, transform)
-    transform = transform.then(converted.normalisation)
-    imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale="native")
+def _case(loaded: LoadedModel, dataset: Dataset, progress: Progress) -> Case:
+    imported, transform = loaded.imported, loaded.transform
     imported.check_normalisation()
     if not dataset.test:
         raise BadInputError(f"{dataset.root} holds no test image. Expected some good and some defective ones.")
     paths = [sample.path for sample in dataset.test]
-    detector = Scaled(build(converted, transform, checkpoint), None).eval()
     plain = _set(paths, transform).plain()
-    raw = _reference(detector, _set(paths, transform), progress)
+    raw = _reference(loaded.detector, _set(paths, transform), progress)
     item = imported.image
     assert item is not None  # noqa: S101 (check_normalisation has seen it)
-    single = [np.float32(number) for number in (item.threshold, item.low, item.high)]
-    normalised = np.clip((raw.astype(np.float32) - single[0]) / (single[2] - single[1]) + np.float32(0.5), 0.0, 1.0)
-    case = Case(
+    return Case(
         imported=imported,
         labels=np.array([int(bool(sample.label)) for sample in dataset.test]),
-        reference=normalised.astype(np.float64),
+        reference=item.apply(raw).astype(np.float64),
         raw=raw,
         names=tuple(relative(path, dataset.root) for path in paths),
         own_size=lambda index: np.ascontiguousarray(
@@ -117,7 +108,6 @@ def _case(checkpoint: Checkpoint, dataset: Dataset, progress: Progress) -> tuple
         ),
         resized=lambda index: plain.batch([index])[0].numpy(),
     )
-    return case, converted.model
 
 
 def _set(paths: Sequence[Path], transform: Transform) -> ImageSet:

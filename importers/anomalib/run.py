@@ -7,9 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
-
-import torch
+from typing import final
 
 from ...bundle.atomic import write_json
 from ...bundle.imported import SCORE_SCALES, ImportRecord, ScoreScale
@@ -20,7 +18,6 @@ from ...bundle.runs.record import RunRecord
 from ...bundle.store import now
 from ...core.errors import BadInputError, UsageError
 from ...core.progress import Progress, silent
-from ...core.registry import resolve
 from ...core.size import Size
 from ...core.spec import Fit, FrameRule, check_whole_tiles
 from ...core.tiles import Tiles
@@ -30,19 +27,15 @@ from ...data.decoding.conversions import Conversions
 from ...data.notes import DataNotes
 from ...data.records import relative
 from ...data.sizes import choose_frame, frame_sentence, survey
-from ...detectors.base import AbstractDetector, DetectorConfig, build_detector, make_config, stored_parameters
-from ...detectors.nn.graph import Scaled, SmoothUpsample
+from ...detectors.base import DetectorConfig, stored_parameters
+from ...detectors.nn.graph import Scaled
 from ...detectors.training.checkpoint import save_weights, score_images
 from ...detectors.training.train import image_set
 from ...host.environment import describe_environment
-from .checkpoint import Checkpoint, read_checkpoint
+from .checkpoint import Checkpoint
+from .model import load_model
 from .result import ImportResult
-from .scores import import_record
-from .source import BACKBONE, Converted, Settings, Source, Tensors
-from .table import MODELS
-from .transform import Transform, read_transform
 
-_COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 _MIN_GOOD = 2
 
 
@@ -106,14 +99,10 @@ def import_anomalib(
     if out:
         _check_out(out)
     progress("reading the checkpoint", 0, 0)
-    checkpoint = read_checkpoint(path)
-    transform = read_transform(checkpoint, model=model_name(checkpoint), crop=options.crop)
-    converted = convert(checkpoint, transform)
-    transform = transform.then(converted.normalisation)
-    imported = import_record(checkpoint, model=converted.model, transform=transform, score_scale=options.score_scale)
-    detector = build(converted, transform, checkpoint)
+    loaded = load_model(path, crop=options.crop, score_scale=options.score_scale)
+    detector = loaded.detector
     good, split = _good_images(dataset)
-    imported = dataclasses.replace(imported, good_split=split)
+    imported = dataclasses.replace(loaded.imported, good_split=split)
     seen = survey(good, bit_depth=options.bit_depth, progress=progress)
     frame = choose_frame(seen.sizes, fit=options.fit, frame=options.frame, what="good images")
     rule = FrameRule.of(frame, fit=options.fit, bit_depth=options.bit_depth)
@@ -127,7 +116,7 @@ def import_anomalib(
     _check_scores(scores, good)
     config: DetectorConfig = detector.config
     record = RunRecord(
-        detector=DetectorRecord(converted.detector, stored_parameters(dataclasses.asdict(config))),
+        detector=DetectorRecord(loaded.converted.detector, stored_parameters(dataclasses.asdict(config))),
         training=TrainingRecord(
             dataset=dataset.name,
             category=dataset.category,
@@ -151,14 +140,14 @@ def import_anomalib(
         imported=imported,
         tiles=options.tiles,
     )
-    run = out or new_run_folder(converted.detector, dataset.category)
+    run = out or new_run_folder(loaded.converted.detector, dataset.category)
     run.mkdir(parents=True, exist_ok=True)
     with exclusive(run, what="an import"):
         # Another import may have finished here since.
         _check_out(run)
         save_weights(detector, run / CHECKPOINT)
         write_json(run / RECORD, dataclasses.asdict(record))
-    notes = (*transform.notes, *converted.notes, *_threshold_notes(checkpoint, imported))
+    notes = (*loaded.transform.notes, *loaded.converted.notes, *_threshold_notes(loaded.checkpoint, imported))
     return ImportResult(
         run=run, record=record, data=DataNotes.of(dataset), notes=(*notes, *_reading_notes(seen.conversions))
     )
@@ -202,90 +191,6 @@ def _check_tiles(tiles: Tiles, config: DetectorConfig, *, frame: Size, split: st
             "the largest score of many tiles. The data set's only good images are those of its training split, which "
             "the detector may have learned from. Add others under validation/good or test/good."
         )
-
-
-def model_name(checkpoint: Checkpoint) -> str:
-    """Return the name of a checkpoint's model, by which its converter is called.
-
-    Raises:
-        BadInputError: it is none of the known models.
-    """
-    return _name(MODELS[_mark(checkpoint)])
-
-
-def _name(target: str) -> str:
-    return target.rpartition("convert_")[2]
-
-
-def _mark(checkpoint: Checkpoint) -> str:
-    tensors = Tensors(checkpoint.model_tensors(), checkpoint.path)
-    found = [mark for mark in MODELS if tensors.has(mark)]
-    if len(found) != 1:
-        first = list(checkpoint.tensors)[:3]
-        raise BadInputError(
-            f"{checkpoint.path} is none of the models of anomalib that are known here: no tensor, or several, of "
-            f"{', '.join(f'model.{mark}' for mark in MODELS)} (its first are {', '.join(first)}). Known are "
-            f"{', '.join(sorted(set(map(_name, MODELS.values()))))}."
-        )
-    return found[0]
-
-
-def convert(checkpoint: Checkpoint, transform: Transform) -> Converted:
-    """Convert the model of a checkpoint; everything in it must be known.
-
-    Raises:
-        BadInputError: it is none of the known models, or holds a setting or a tensor that is not known.
-    """
-    tensors = Tensors(checkpoint.model_tensors(), checkpoint.path)
-    stored = checkpoint.entries.get("hyper_parameters")
-    settings = Settings(stored if isinstance(stored, dict) else {}, checkpoint.path)
-    settings.leave(*_COMPONENTS)
-    source = Source(tensors=tensors, settings=settings, size=transform.crop_px)
-    converter = resolve(MODELS, _mark(checkpoint), kind="model")
-    try:
-        converted: Converted = converter(source)
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise BadInputError(
-            f"{checkpoint.path}: the tensors of its model do not fit one another "
-            f"({' '.join(str(error).split())[:200]}). Give a checkpoint as anomalib saved it."
-        ) from None
-    tensors.check_all_taken()
-    settings.check_all_taken()
-    return converted
-
-
-def build(converted: Converted, transform: Transform, checkpoint: Checkpoint) -> AbstractDetector[Any]:
-    """Build our detector and load the converted tensors strictly.
-
-    Raises:
-        BadInputError: a tensor is missing or has another shape.
-    """
-    sizes = {"resize_px": transform.resize_px, "crop_px": transform.crop_px}
-    try:
-        config = make_config(converted.detector, {**sizes, "weights": "random", **converted.settings})
-        detector = build_detector(converted.detector, config)
-    except UsageError as error:
-        raise BadInputError(f"{checkpoint.path}: its {converted.model} cannot be built here. {error}") from None
-    kept = detector.state_dict()
-    matrices = [name for name, module in detector.named_modules() if isinstance(module, SmoothUpsample)]
-    built = {name for name in kept if any(f"{name}.".startswith(f"{top}.") for top in (*matrices, *converted.built))}
-    # Of a backbone they may carry the stages behind the last tapped one, which compute nothing that is used.
-    behind = {name for name in converted.state if name.startswith(f"{BACKBONE}.") and name not in kept}
-    state = {name: tensor for name, tensor in converted.state.items() if name not in behind}
-    try:
-        detector.restore({name: kept[name] for name in built} | state)
-        detector.eval()
-        # Buffers take whatever size was saved: only a run shows that they fit one another.
-        with torch.inference_mode():
-            detector(torch.zeros(1, 3, *transform.crop_px))
-    except (RuntimeError, IndexError, ValueError) as error:
-        settings = ", ".join(f"{key} = {value!r}" for key, value in converted.settings.items())
-        seen = " ".join(str(error).split())[:200]
-        raise BadInputError(
-            f"{checkpoint.path}: the tensors of its {converted.model} do not fit its settings ({settings}), or one "
-            f"another: {seen} … Give a checkpoint as anomalib saved it."
-        ) from None
-    return detector
 
 
 def _good_images(dataset: Dataset) -> tuple[list[Path], str]:

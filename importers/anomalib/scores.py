@@ -160,8 +160,7 @@ def _switches(checkpoint: Checkpoint) -> Mapping[str, Any]:
                 "They might change its scores, and nothing is dropped silently."
             )
         return config
-    settings = checkpoint.entries.get("hyper_parameters")
-    given = settings.get("post_processor") if isinstance(settings, Mapping) else None
+    given = checkpoint.settings.get("post_processor")
     if not isinstance(given, Inert):
         return {}
     if given.name.rpartition(".")[2] not in _POST_PROCESSORS or not isinstance(given.state, Mapping):

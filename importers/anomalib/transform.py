@@ -91,7 +91,7 @@ def read_transform(checkpoint: Checkpoint, *, model: str = "", crop: Size | None
         UsageError: ``crop`` is given, and the checkpoint says its crop itself or it does not fit.
     """
     stored = _stored(checkpoint)
-    if stored is None and model in _DEFAULTS and _settings(checkpoint).get("pre_processor") is True:
+    if stored is None and model in _DEFAULTS and checkpoint.settings.get("pre_processor") is True:
         return _default(checkpoint, model, crop)
     if crop is not None:
         raise UsageError(
@@ -124,7 +124,7 @@ def read_transform(checkpoint: Checkpoint, *, model: str = "", crop: Size | None
 
 def _default(checkpoint: Checkpoint, model: str, crop: Size | None) -> Transform:
     """The default of the releases that keep none in the file."""
-    can_crop = model == _CROPPED and _UNCROPPED_HAVE not in _settings(checkpoint)
+    can_crop = model == _CROPPED and _UNCROPPED_HAVE not in checkpoint.settings
     if can_crop and crop is None:
         raise BadInputError(
             f"{checkpoint.path} does not say how its images were cropped: PatchCore's default was a crop of 224x224 in "
@@ -148,17 +148,12 @@ def _default(checkpoint: Checkpoint, model: str, crop: Size | None) -> Transform
     return Transform(resize_px=_DEFAULT_PX, crop_px=crop or _DEFAULT_PX, mean=mean, std=std, notes=(note,))
 
 
-def _settings(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    settings = checkpoint.entries.get("hyper_parameters")
-    return settings if isinstance(settings, Mapping) else {}
-
-
 def _stored(checkpoint: Checkpoint) -> Any:
     """The transform as the checkpoint's release stores it."""
     config = checkpoint.entries.get(_CONFIG)
     if isinstance(config, Mapping):
         return config.get("transform")
-    given = _settings(checkpoint).get("pre_processor")
+    given = checkpoint.settings.get("pre_processor")
     if isinstance(given, Inert):
         return _field(given, "transform")
     return checkpoint.entries.get("transform")

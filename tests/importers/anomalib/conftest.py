@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from lineproof.data.dataset import check_contents, open_dataset  # noqa: E402
 from lineproof.importers.anomalib.checkpoint import Checkpoint, read_checkpoint  # noqa: E402
-from lineproof.importers.anomalib.run import build, convert  # noqa: E402
+from lineproof.importers.anomalib.model import build, convert  # noqa: E402
 from lineproof.importers.anomalib.transform import Transform, read_transform  # noqa: E402
 
 SIZE_PX = 64

@@ -14,7 +14,7 @@ import torch
 
 from lineproof.core.errors import BadInputError
 from lineproof.importers.anomalib.checkpoint import Inert, read_checkpoint
-from lineproof.importers.anomalib.run import convert
+from lineproof.importers.anomalib.model import convert
 from lineproof.importers.anomalib.transform import read_transform
 
 FOREIGN = "a_package_that_writes"

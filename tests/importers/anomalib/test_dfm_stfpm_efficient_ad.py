@@ -16,7 +16,8 @@ from torch.nn import functional as F  # noqa: E402
 from lineproof.core.errors import BadInputError  # noqa: E402
 from lineproof.data.dataset import check_contents, open_dataset  # noqa: E402
 from lineproof.importers.anomalib.checkpoint import read_checkpoint  # noqa: E402
-from lineproof.importers.anomalib.run import build, convert, import_anomalib  # noqa: E402
+from lineproof.importers.anomalib.model import build, convert  # noqa: E402
+from lineproof.importers.anomalib.run import import_anomalib  # noqa: E402
 from lineproof.importers.anomalib.transform import Transform, read_transform  # noqa: E402
 
 SIZE_PX = 64

@@ -6,19 +6,17 @@ evidence, never a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..core.errors import BadInputError
 from .native_log import caught_stderr
-from .ort_session import CPU, failures, import_onnxruntime
+from .original import Outputs
+from .ort_session import failures, import_onnxruntime, open_file
 from .ov import openvino_core
-
-Outputs = Mapping[str, NDArray[Any]]
 
 
 class ExportedFile(Protocol):
@@ -58,16 +56,7 @@ class OrtFile:
     def __init__(self, path: Path) -> None:
         ort = import_onnxruntime()
         self._path, self._failures = path, failures(ort)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
-        try:
-            with caught_stderr():
-                self._session = ort.InferenceSession(str(path), settings, providers=[CPU])
-        except self._failures as error:
-            raise BadInputError(
-                f"{path} cannot be opened by ONNX Runtime ({_first_line(error)}). Expected a whole ONNX file, with its "
-                ".data file beside it where it has one."
-            ) from None
+        self._session = open_file(path)
         inputs = self._session.get_inputs()
         self.shape = tuple(side if isinstance(side, int) else None for side in inputs[0].shape)
         _refuse_other_inputs(path, len(inputs), self.shape)

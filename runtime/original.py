@@ -24,7 +24,7 @@ from ..core.spec import Frames
 from ..core.words import counted
 from .native_log import caught_stderr
 from .original_tiles import cut, stitch
-from .ort_session import CPU, failures, import_onnxruntime
+from .ort_session import failures, import_onnxruntime, open_file
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 
@@ -184,24 +184,7 @@ class OriginalModel:
     def __init__(self, path: Path, model: ImportedModel) -> None:
         ort = import_onnxruntime()
         self.path, self._model, self._failures = path, model, failures(ort)
-        if not path.is_file():
-            seen = "is a folder" if path.is_dir() else "does not exist"
-            raise BadInputError(f"{path} {seen}; expected an ONNX file. Check the path.")
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
-        with caught_stderr() as log:
-            try:
-                self._session = ort.InferenceSession(str(path), settings, providers=[CPU])
-            except self._failures as error:
-                problem = str(error)
-            else:
-                problem = ""
-        if problem:
-            words = " ".join(f"{problem} {log.words()}".split())
-            raise BadInputError(
-                f"{path}: ONNX Runtime cannot open it: {words} Expected a whole ONNX file, with the file of its "
-                "weights beside it where it has one."
-            )
+        self._session = open_file(path)
         self.version = str(ort.__version__)
         self._check_ports()
 

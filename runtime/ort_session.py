@@ -6,10 +6,11 @@ import contextlib
 import io
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from ..bundle.store import Bundle
-from ..core.errors import BundleError, EnvironmentMissingError
+from ..core.errors import BadInputError, BundleError, EnvironmentMissingError
 from ..host.extras import install
 from .engine import EngineOptions
 from .native_log import caught_stderr
@@ -57,6 +58,34 @@ def failures(ort: Any) -> tuple[type[Exception], ...]:
     state = ort.capi.onnxruntime_pybind11_state
     names = "Fail InvalidArgument InvalidGraph InvalidProtobuf NoSuchFile NotImplemented RuntimeException EPFail"
     return (RuntimeError, ValueError, *(getattr(state, name) for name in names.split()))
+
+
+def open_file(path: Path) -> Any:
+    """Open an ONNX file that is no bundle's, on the CPU and with the library's own settings.
+
+    Args:
+        path: the file; weights beside it are found there.
+
+    Raises:
+        BadInputError: there is no such file, or ONNX Runtime cannot open it.
+        EnvironmentMissingError: ONNX Runtime is not installed.
+    """
+    ort = import_onnxruntime()
+    if not path.is_file():
+        seen = "is a folder" if path.is_dir() else "does not exist"
+        raise BadInputError(f"{path} {seen}; expected an ONNX file. Check the path.")
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    with caught_stderr() as log:
+        try:
+            return ort.InferenceSession(str(path), settings, providers=[CPU])
+        except failures(ort) as error:
+            problem = str(error)
+    words = " ".join(f"{problem} {log.words()}".split())
+    raise BadInputError(
+        f"{path}: ONNX Runtime cannot open it: {words} Expected a whole ONNX file, with the file of its weights beside "
+        "it where it has one."
+    )
 
 
 def open_session(ort: Any, bundle: Bundle, providers: list[Provider], options: EngineOptions) -> Any:

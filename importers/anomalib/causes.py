@@ -14,7 +14,8 @@ from ...bundle.imported import ImportRecord
 from ...core.errors import BadInputError, EnvironmentMissingError
 from ...core.progress import Progress
 from ...core.words import counted
-from ...runtime.exported import ExportedFile, OpenVinoFile, Outputs
+from ...runtime.exported import ExportedFile, OpenVinoFile
+from ...runtime.original import Outputs
 from .diagnosis import Finding
 
 #: A score this near to the threshold, on anomalib's scale, is decided by rounding.

@@ -26,6 +26,13 @@ TestData = Annotated[
 OwnCategory = Annotated[
     str | None, Option("--category", help="Category of the data set; the bundle's own where left out.")
 ]
+TrainingFrame = Annotated[
+    str | None,
+    Option("--frame", help="Size of the frames in pixels: HEIGHTxWIDTH; taken from the images where left out."),
+]
+BitDepth = Annotated[
+    int | None, Option("--bit-depth", help="Number of bits that the camera used in 16-bit images, such as 12.")
+]
 FitRule = Annotated[str | None, Option("--fit", help="How images of another size become frames: stretch, pad or crop.")]
 TileSize = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from ..host.needs import TRAINING_MODULES, Needs
-from ._options import AsJson, Category, FitRule, Overlap, Quiet, TileSize, Verbose
+from ._options import AsJson, BitDepth, Category, FitRule, Overlap, Quiet, TileSize, TrainingFrame, Verbose
 
 NEEDS = Needs(modules=TRAINING_MODULES, writes="runs")
 
@@ -38,14 +38,10 @@ def train(
         str | None, Option(help="Size of the centre crop in pixels: HEIGHTxWIDTH, or the side of a square.")
     ] = None,
     fit: FitRule = None,
-    frame: Annotated[
-        str | None, Option(help="Size of the frames in pixels: HEIGHTxWIDTH; taken from the images where left out.")
-    ] = None,
+    frame: TrainingFrame = None,
     tiles: TileSize = None,
     overlap: Overlap = None,
-    bit_depth: Annotated[
-        int | None, Option(help="Number of bits that the camera used in 16-bit images, such as 12.")
-    ] = None,
+    bit_depth: BitDepth = None,
     epochs: Annotated[int | None, Option(help="Largest number of epochs; the detector's own where left out.")] = None,
     settings: Annotated[
         list[str],

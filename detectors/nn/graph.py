@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...bundle.imported import ImportRecord
+from ...bundle.imported import ImportRecord, Normalisation
 from ...core.inputs import InputSpec
 from ...core.linear import Border, Growth, smooth_upsample_matrix
 from ...core.registry import resolve
@@ -156,16 +156,19 @@ class SmoothUpsample(nn.Module):
 class ForeignScale(nn.Module):
     """Scores and maps on the scale of the library that a detector was imported from, in the order of its arithmetic.
 
-    ``clamp((x − threshold) / (high − low) + 0.5, 0, 1)``: see ``bundle.imported``.
+    ``clamp((x − threshold) / (high − low) + 0.5, 0, 1)``: see ``bundle.imported``. Where scores stay in the detector's
+    own units, as those of every detector that was not imported do, nothing is computed.
     """
 
-    def __init__(self, imported: ImportRecord) -> None:
+    def __init__(self, imported: ImportRecord | None) -> None:
         super().__init__()
-        imported.check_scale()
-        self.numbers = (imported.image, imported.pixel)
+        self.numbers: tuple[Normalisation | None, Normalisation | None] = (None, None)
+        if imported and imported.score_scale != "native":
+            imported.check_scale()
+            self.numbers = (imported.image, imported.pixel)
 
     def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
-        """Score float32 (N,), anomaly_map float32 (N, h, w) → the same, in [0, 1]."""
+        """Score float32 (N,), anomaly_map float32 (N, h, w) → the same, on the library's scale in [0, 1]."""
         image, pixel = (
             ((values - item.threshold) / (item.high - item.low) + 0.5).clamp(0.0, 1.0) if item else values
             for values, item in zip((score, anomaly_map), self.numbers, strict=True)
@@ -179,17 +182,12 @@ class Scaled(nn.Module):
     def __init__(self, detector: nn.Module, imported: ImportRecord | None) -> None:
         super().__init__()
         self.detector = detector
-        self.scale = foreign_scale(imported)
+        self.scale = ForeignScale(imported)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images float32 (N, 3, H, W) → score float32 (N,), anomaly_map float32 (N, h, w)."""
-        score, anomaly_map = self.detector(images)
-        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)
-
-
-def foreign_scale(imported: ImportRecord | None) -> ForeignScale | None:
-    """Return the last part of the graph of an imported detector; None where scores stay in its own units."""
-    return ForeignScale(imported) if imported and imported.score_scale != "native" else None
+        score, anomaly_map = self.scale(*self.detector(images))
+        return score, anomaly_map
 
 
 class Ends(nn.Module):
@@ -203,13 +201,14 @@ class Ends(nn.Module):
     def __init__(self, spec: InputSpec, imported: ImportRecord | None) -> None:
         super().__init__()
         self.stitch = StitchTiles(spec) if isinstance(spec, Preprocessing) and spec.tiles else None
-        self.scale = foreign_scale(imported)
+        self.scale = ForeignScale(imported)
 
     def forward(self, score: Tensor, anomaly_map: Tensor) -> tuple[Tensor, Tensor]:
         """What the detector gave → score float32 (N,), anomaly_map float32 (N, h, w)."""
         if self.stitch is not None:
             score, anomaly_map = self.stitch(score, anomaly_map)
-        return self.scale(score, anomaly_map) if self.scale else (score, anomaly_map)
+        score, anomaly_map = self.scale(score, anomaly_map)
+        return score, anomaly_map
 
 
 class FrameGraph(nn.Module):
